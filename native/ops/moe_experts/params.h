@@ -1,0 +1,26 @@
+// moe_experts: the chosen experts' SwiGLU, weighted and summed with the identity term.
+//   out = Σ_{e chosen, ascending} weight_e · Down_e(silu(Gate_e h) · Up_e h) + identityWeight · h        (fp32 throughout)
+// Experts without rows cost nothing; zero experts are not in the plan.
+#pragma once
+#include "ops/weight.h"
+namespace longcat {
+
+// tensors: h, gate, gate_scale?, up, up_scale?, down, down_scale?, weights, identity_weight, expert_start, plan_row, slot_plan,
+//          hidden, partial, out, rows
+struct MoeExpertsParams {
+  const float* h;                 // [T, width] contiguous
+  WeightStack gate, up;           // [experts, ffn, width]
+  WeightStack down;               // [experts, width, ffn]
+  const float* weights;           // [T, K]
+  const float* identityWeight;    // [T]
+  const int32_t* expertStart;     // [experts+1]
+  const int32_t* planRow;         // [T·K]
+  const int32_t* slotPlan;        // [T, K]
+  float* hidden;                  // [T·K, ffn] scratch, by plan entry
+  float* partial;                 // [T·K, width] scratch, by plan entry
+  float* out;                     // [T, width] contiguous
+  const int32_t* rows;            // [1]
+  int64_t capacity, topK;
+};
+
+}  // namespace longcat

@@ -1,0 +1,77 @@
+// What an operation is to the runtime: a name, its arguments, a check that turns arguments into plain parameters, and
+// one compiled body for each instruction set. A room of native/ops adds one OpSpec and one line in registry.cc.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <type_traits>
+
+#include "runtime/tensor.h"
+#include "runtime/thread_pool.h"
+
+namespace longcat {
+
+constexpr int kMaxTensors = 96;       // n-gram embedding names 2 tensors a table
+constexpr int kMaxScalars = 16;
+constexpr size_t kMaxParamBytes = 2048;
+
+enum class Use : uint8_t { in, out, inout };
+
+struct TensorArg {
+  const char* name;
+  Use use = Use::in;
+  bool optional = false;
+};
+
+/// Arguments as they arrive: tensor[i] belongs to OpSpec::tensors[i] and is null where an optional one is absent.
+/// An operation whose last TensorArg ends in "..." takes any number more (numTensors tells).
+struct OpArgs {
+  int numTensors = 0;
+  int numScalars = 0;
+  const Tensor* tensor[kMaxTensors] = {};
+  double scalar[kMaxScalars] = {};
+};
+
+/// What a CPU body may use besides its parameters.
+struct CpuContext {
+  ThreadPool& pool;
+  std::byte* threadScratch;      // threads × threadScratchBytes, 64-byte aligned; contents undefined
+  size_t threadScratchBytes;     // of one thread: at least what OpSpec::threadScratch asked for
+  template <class T>
+  T* scratch(int thread) const { return reinterpret_cast<T*>(threadScratch + static_cast<size_t>(thread) * threadScratchBytes); }
+};
+
+enum class Isa : int { plain = 0, avx2 = 1, avx512 = 2 };
+using CpuBody = void (*)(const void* params, const CpuContext&);
+
+struct OpSpec {
+  const char* name;                                        // snake_case, the room's name
+  const TensorArg* tensors; int numTensors;                // as in OpArgs
+  const char* const* scalars; int numScalars;
+  /// Checks shapes and dtypes (throws Error) and writes the plain Params struct. Runs on the JavaScript thread.
+  void (*prepare)(const OpArgs&, void* params);
+  /// Bytes of scratch for one thread; pure.
+  size_t (*threadScratch)(const void* params);
+  CpuBody cpu[3];                                          // by Isa
+};
+
+/// All operations, in the order of their ids. `opId("rms_norm")` is what ts/runtime/ops.ts asks for once.
+const OpSpec* const* allOps(int* count);
+
+// Each CPU body is compiled three times (LONGCAT_ISA = plain, avx2, avx512) in a namespace of that name:
+//   namespace longcat::LONGCAT_ISA { void rms_norm(const void* params, const CpuContext& context) { … } }
+#define LONGCAT_DECLARE_CPU(op)                                                                             \
+  namespace plain { void op(const void*, const CpuContext&); }                                              \
+  namespace avx2 { void op(const void*, const CpuContext&); }                                               \
+  namespace avx512 { void op(const void*, const CpuContext&); }
+#define LONGCAT_CPU_BODIES(op) {plain::op, avx2::op, avx512::op}
+
+/// For prepare(): places a Params struct in the command's storage.
+template <class P>
+P& paramsAt(void* storage) {
+  static_assert(sizeof(P) <= kMaxParamBytes && std::is_trivially_copyable_v<P>);
+  return *new (storage) P{};
+}
+
+}  // namespace longcat

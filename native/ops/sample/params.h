@@ -1,0 +1,55 @@
+// sample: the next token of each row of logits, by the row's own parameters (docs/numerics.md, 5), and its log-probabilities.
+// The steps, in float64 unless said, the same in ts/sampling/sampler.ts, which must give the same bits:
+//   1. l_i = logits_i; ids outside the allowed mask (and, where set, the row's own mask) are out for good.
+//      logprobs come from the raw logits over the whole vocabulary: logits_i - max - log Σ exp(logits - max).
+//   2. repetition r for ids in prompt or output: l > 0 ? l / r : l · r;  l -= frequency · count + presence · (count > 0), over
+//      generated tokens;  l += bias_i.
+//   3. temperature 0: the largest l, ties by lower id. Else e_i = exp((l_i - l_first) / temperature), one exp an id, computed here
+//      alone (the twin gets them). Order of the ids: the C = max(kCandidates, topK) largest by l descending (ties: lower id), the
+//      candidates; then all others, the tail, by ascending id.
+//   4. In that order: topK keeps the first topK; minP drops e_i < minP · e_first; topP keeps the shortest prefix of what is left whose
+//      running sum ≥ topP · total, total being the sum of what is left. The first always stays. Every sum adds in that order.
+//   5. u = uniform(seed, position) in [0,1); the first id of what is left whose running sum > u · (sum of what is left); if rounding
+//      leaves none, the last of what is left.
+// Where hostDraw is set and the candidate tensors are there, candidates, their e and the tail's sum are written for the host.
+// uniform: Philox4x32-10 with key = (low, high 32 bits of seed), counter = (position, 0, 0, 0); from the first two words a, b:
+//   (a >>> 5) · 2^26 + (b >>> 6), over 2^53.
+#pragma once
+#include "ops/weight.h"
+namespace longcat {
+
+/// Columns of the parameters of a slot, f64 [slots, kNumSampleFields].
+enum SampleField {
+  temperature = 0, topP = 1, topK = 2 /* 0 off */, minP = 3, repetition = 4 /* 1 off */, presence = 5, frequency = 6, seed = 7,
+  forced = 8 /* ≥ 0: this token, whatever the logits */, useBias = 9, useMask = 10, numLogprobs = 11 /* -1 none; else alternatives to list */,
+  hostDraw = 12 /* 1: write the candidates out too */, kNumSampleFields = 13
+};
+constexpr int kMaxLogprobs = 20;
+constexpr int64_t kCandidates = 1024;
+constexpr int32_t kInPrompt = 1 << 30;  // in token_counts: the id occurs in the prompt; the lower bits count generated ones
+
+// tensors: logits, logit_slot, logit_position, params, allowed, token_counts, bias, mask, history, tokens, logprob, top_ids, top_logprobs, counts,
+//          candidate_ids?, candidate_exps?, candidate_stats?
+struct SampleParams {
+  const float* logits;            // [R, vocabulary]
+  const int32_t* logitSlot;       // [R] slot whose parameters the row takes; -1: no token is wanted (score)
+  const int32_t* logitPosition;   // [R] position that the new token will have
+  const double* params;           // [slots, kNumSampleFields]
+  const uint32_t* allowed;        // [ceil(vocabulary/32)] bit set: the tokenizer has this id
+  int32_t* tokenCounts;           // [slots, vocabulary]; the drawn token is counted here
+  const float* bias;              // [slots, vocabulary], read where useBias
+  const uint32_t* mask;           // [slots, ceil(vocabulary/32)], read where useMask
+  int32_t* history;               // [slots, context]: the token is written at [slot][position] (if position < context)
+  int64_t historyStride;
+  int32_t* tokens;                // [R]
+  float* logprob;                 // [R] of the token (0 unless numLogprobs ≥ 0)
+  int32_t* topIds;                // [R, kMaxLogprobs] by log-probability descending, ties by lower id; over allowed ids
+  float* topLogprobs;             // [R, kMaxLogprobs]
+  const int32_t* counts;          // step counts: numLogitRows rows are live
+  int32_t* candidateIds;          // [R, kCandidates] or null; -1 beyond the last
+  double* candidateExps;          // [R, kCandidates] or null
+  double* candidateStats;         // [R, 2] or null: sum of the tail's e, number of ids in the tail
+  int64_t capacity, vocabulary;
+};
+
+}  // namespace longcat

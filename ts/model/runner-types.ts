@@ -1,0 +1,87 @@
+/**
+ * What the engine asks of a model: slots, blocks and steps. The engine knows sequences and texts; the runner knows tensors.
+ *
+ * A *slot* is one of `maxSequences` places for a running sequence: its block table row, its token history, its sampling state.
+ * A *step* runs one batch: some sequences' next prompt chunks, then some sequences' single decode tokens.
+ * @module
+ */
+
+/** Sampling state of a slot; set when a sequence takes it, and again whenever something changes. */
+export interface SlotSampling {
+  temperature: number;
+  topP: number;
+  /** 0: off. */
+  topK: number;
+  minP: number;
+  repetitionPenalty: number;
+  presencePenalty: number;
+  frequencyPenalty: number;
+  /** Already with the choice added: 0 … 2^53−1. */
+  seed: number;
+  /** −1: none; else how many alternatives to list (0 … 20). */
+  logprobs: number;
+  /** Token id → addend; empty: none. */
+  logitBias: ReadonlyMap<number, number>;
+  /** The prompt, for the repetition penalty; only read when repetitionPenalty ≠ 1. */
+  promptTokens: readonly number[];
+}
+
+/** One sequence's part in a step. */
+export interface StepSequence {
+  slot: number;
+  /** First position of `tokens` in the sequence. */
+  position: number;
+  /** Prompt chunk: its tokens. Decode: null, the one token that the device sampled last (or `forceNext` set). */
+  tokens: readonly number[] | null;
+  /** Whether the next token is to be sampled after the last of these (not for a chunk that is not the prompt's last). */
+  sample: boolean;
+  /** Force this token instead of drawing (host-side processors, tests). */
+  forceNext?: number;
+  /** Ask for the log-probability of each prompt token given those before it: targets[i] follows tokens[i]; −1 for none. */
+  scoreTargets?: readonly number[];
+}
+
+/** What a step gives back for one sequence, in the order of the step's sequences. */
+export interface StepResult {
+  /** The sampled token, or −1. */
+  token: number;
+  /** Of the sampled token, of the model's own distribution; 0 unless asked for. */
+  logprob: number;
+  /** Alternatives by log-probability, as many as asked for. */
+  top: { token: number; logprob: number }[];
+  /** For each of the sequence's tokens in this step, FFN experts used in each layer: [tokens][layers]. */
+  ffnExperts: Uint8Array[];
+  /** scoreTargets' log-probabilities. */
+  scores?: Float32Array;
+}
+
+/** Sizes that are fixed when the runner is made. */
+export interface RunnerLimits {
+  maxSequences: number;
+  maxBatchTokens: number;
+  /** Positions a sequence may have: the model's context, or what the cache holds if that is less. */
+  contextLength: number;
+  blockSize: number;
+  numBlocks: number;
+  vocabulary: number;
+  numLayers: number;
+  topK: number;
+}
+
+/** See ts/model/runner.ts for the implementation. */
+export interface ModelRunner {
+  readonly limits: RunnerLimits;
+  /** Sets a slot's sampling state and clears its counts. */
+  setSampling(slot: number, sampling: SlotSampling): void;
+  /** Writes entries [first, first + blocks.length) of the slot's block table. */
+  setBlocks(slot: number, first: number, blocks: readonly number[]): void;
+  /** Ids that may ever be sampled (the tokenizer's); default: all below the vocabulary. */
+  setAllowed(ids: Iterable<number>): void;
+  /** Copies the latents of one block to another (n > 1 shares the prompt's blocks and forks the last, partly filled one). */
+  copyBlock(from: number, to: number): void;
+  /** Copies slot `from`'s token history [0, length) to slot `to`. */
+  copyHistory(from: number, to: number, length: number): void;
+  /** Prompt sequences first, then decode ones; at most maxBatchTokens tokens and maxSequences sequences. */
+  step(sequences: readonly StepSequence[]): Promise<StepResult[]>;
+  close(): Promise<void>;
+}

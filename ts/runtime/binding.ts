@@ -1,0 +1,92 @@
+/**
+ * The native addon as TypeScript sees it. Only ts/runtime imports this file; everything above uses Device, Tensor, Queue and Graph.
+ * A failing call throws an Error whose `code` is one of LongcatErrorCode.
+ * @module
+ */
+
+/** What a checkpoint file's header says of one tensor, after checking. */
+export interface NativeTensorEntry {
+  name: string;
+  /** Index into DTYPES. */
+  dtype: number;
+  shape: number[];
+  /** Byte range in the file. */
+  begin: number;
+  end: number;
+}
+
+/** A device: an owner thread with its pool, arena and command ring. Ids are numbers, valid for this device alone. */
+export interface NativeDevice {
+  readonly kind: "cpu" | "cuda";
+  readonly threads: number;
+  /** "plain" | "avx2" | "avx512" */
+  readonly isa: string;
+  /** Zeroed memory of `bytes` as one buffer, and a tensor over it. OUT_OF_MEMORY with asked and there. */
+  allocate(dtype: number, shape: number[]): number;
+  /** A tensor within another: `byteOffset` from its start. `rowStride` in elements (0: dense). Checked to lie inside. */
+  view(tensor: number, dtype: number, shape: number[], byteOffset: number, rowStride: number): number;
+  /** A tensor over a memory-mapped file's bytes; no copy on the CPU. */
+  fromFile(file: NativeMappedFile, entry: NativeTensorEntry): number;
+  /** A stack of tensors of one shape and dtype; no copy. */
+  stack(tensors: number[]): number;
+  /** A copy of `tensor` in another weight dtype (float32 | bfloat16); FP8 needs its scales. */
+  convert(tensor: number, scale: number, dtype: number): number;
+  /** Forgets the id; the memory goes when no command or graph names it any more. */
+  release(tensor: number): void;
+  /** Bytes held by this device's allocations, mapped files not counted. */
+  allocatedBytes(): number;
+
+  /** Enqueues one operation. Tensor id -1: absent. Throws at once if the arguments do not fit; false if the ring is full. */
+  enqueue(queue: number, op: number, tensors: Int32Array, scalars: Float64Array): boolean;
+  /** Copies `data` now; writes it to the tensor at byteOffset in queue order. False if the ring is full. */
+  write(queue: number, tensor: number, byteOffset: number, data: ArrayBufferView): boolean;
+  /** Resolves with a copy of the bytes [byteOffset, byteOffset + into.byteLength) once the queue gets there. `into` is filled. */
+  read(queue: number, tensor: number, byteOffset: number, into: ArrayBufferView): Promise<void>;
+  /** Fills the tensor with one byte value in queue order (debug: "poison"). */
+  fill(queue: number, tensor: number, byte: number): boolean;
+  /** Resolves when all that was enqueued before is done; rejects with the first fault (queue, operation, step named). */
+  done(queue: number): Promise<void>;
+  /** Resolves when the ring has room again. */
+  room(queue: number): Promise<void>;
+
+  /** From here on `enqueue`, `fill` on any queue are kept in a new graph as well as run. */
+  beginRecord(): void;
+  /** Ends the recording; the graph's id. Writes and reads are not part of it. */
+  endRecord(): number;
+  replay(queue: number, graph: number): boolean;
+  releaseGraph(graph: number): void;
+  /** Finishes what is enqueued, joins the threads, frees all. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** A memory-mapped safetensors file whose header was checked. */
+export interface NativeMappedFile {
+  readonly path: string;
+  readonly bytes: number;
+  readonly entries: NativeTensorEntry[];
+  close(): void;
+}
+
+/** Names of an operation's arguments, in order, for checks in ts/runtime/ops.ts. */
+export interface NativeOpInfo {
+  name: string;
+  tensors: { name: string; use: "in" | "out" | "inout"; optional: boolean }[];
+  scalars: string[];
+}
+
+export interface NativeAddon {
+  /** Version of the package the addon was built from. */
+  readonly version: string;
+  ops(): NativeOpInfo[];
+  /** Threads within affinity and container quota. */
+  availableThreads(): number;
+  /** Best instruction set of this processor and this build. */
+  bestIsa(): string;
+  openDevice(options: { kind: "cpu"; threads: number; isa?: string; poison?: boolean; sync?: boolean }): NativeDevice;
+  /** Opens, maps and checks. CHECKPOINT_INVALID names file and tensor. */
+  openSafetensors(path: string): NativeMappedFile;
+  /** Writes a safetensors file; see ts/model/quantize.ts. */
+  quantizeFp8(file: NativeMappedFile, entry: NativeTensorEntry): { data: Uint8Array; scale: Float32Array };
+  /** Measured here and now, for `bench`: bytes/s reading a buffer of that size, flop/s of fused multiply-adds. */
+  measure(threads: number, bufferBytes: number): { readBytesPerSecond: number; flopsPerSecond: number };
+}
