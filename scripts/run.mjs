@@ -1,0 +1,247 @@
+/**
+ * What stands behind `npm run demo` and `npm test`: checks the machine, installs the dependencies, builds the addon, compiles
+ * the TypeScript, each only if something changed since the last time, then runs the demonstration or the tests.
+ * Node built-ins only, since it runs before anything is installed.
+ *
+ *   node scripts/run.mjs demo                 the bundled checkpoint tells a story, adds and calls a tool
+ *   node scripts/run.mjs test [vitest args]   every test
+ *   node scripts/run.mjs build                the set-up alone
+ */
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { delimiter, dirname, join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const STAMP = join(ROOT, "build", "setup-stamp.json");
+const OLDEST_NODE = 20;
+
+/** What a test can use beyond Node, a compiler and CMake. `npm test` names those that are missing. */
+const OPTIONAL_TOOLS = [
+  { tool: "clang++", for: "the coverage-guided fuzzer of the safetensors and config readers (fuzz/run.sh)" },
+  { tool: "objdump", for: "the check of the addon's glibc floor" },
+  { tool: "nvcc", for: "CUDA kernels (none in this version)" },
+];
+
+class SetupError extends Error {}
+
+const say = (text) => process.stderr.write(`${text}\n`);
+
+/** Full path of a program in PATH, or null. */
+function which(program) {
+  for (const folder of (process.env.PATH ?? "").split(delimiter)) {
+    if (folder === "") continue;
+    const path = join(folder, program);
+    try {
+      accessSync(path, constants.X_OK);
+      return path;
+    } catch {
+      // not here
+    }
+  }
+  return null;
+}
+
+/** Runs a program in the repository's root with our terminal; its exit code. */
+function run(program, args, options = {}) {
+  const result = spawnSync(program, args, { cwd: ROOT, stdio: "inherit", ...options });
+  if (result.error) throw new SetupError(`could not start ${program}: ${result.error.message}`);
+  return result.status ?? 1;
+}
+
+// ---- checks
+
+function checkNode() {
+  const major = Number(process.versions.node.split(".")[0]);
+  if (major < OLDEST_NODE) {
+    throw new SetupError(
+      `Node ${process.versions.node} is too old: Node ${OLDEST_NODE} or newer is needed (https://nodejs.org/en/download)`,
+    );
+  }
+  if (process.platform !== "linux") throw new SetupError(`${process.platform} is not supported: longcat-node runs on Linux`);
+}
+
+/** Compiler and CMake, needed only when the addon has to be built. */
+function checkBuildTools() {
+  const missing = [];
+  const compiler = process.env.CXX?.split(" ")[0];
+  if (compiler ? !existsSync(compiler) && !which(compiler) : !["c++", "g++", "clang++"].some(which)) {
+    const what = compiler ? `the C++ compiler that CXX names (${compiler})` : "a C++ compiler (g++ 11 or newer, or clang++ 14 or newer)";
+    missing.push({ what, apt: "g++", dnf: "gcc-c++", apk: "g++" });
+  }
+  if (!which("cmake")) missing.push({ what: "CMake (3.22 or newer)", apt: "cmake", dnf: "cmake", apk: "cmake" });
+  if (!["ninja", "make", "gmake"].some(which)) missing.push({ what: "make or ninja", apt: "make", dnf: "make", apk: "make" });
+  if (missing.length === 0) return;
+  const names = (key) => missing.map((m) => m[key]).join(" ");
+  throw new SetupError(
+    [
+      `the native addon has to be built, and this is missing: ${missing.map((m) => m.what).join("; ")}.`,
+      "Install it with one of",
+      `  Debian, Ubuntu:  apt-get install -y ${names("apt")}`,
+      `  Fedora, RHEL:    dnf install -y ${names("dnf")}`,
+      `  Alpine:          apk add ${names("apk")}`,
+      "and run the same command again.",
+    ].join("\n"),
+  );
+}
+
+// ---- what changed
+
+/** All files under `path` (or the file itself), sorted. */
+function filesUnder(path) {
+  if (!existsSync(path)) return [];
+  const entries = readdirSync(path, { withFileTypes: true, recursive: true });
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath ?? entry.path, entry.name))
+    .sort();
+}
+
+/** One hash over names and contents. */
+function hashOf(files) {
+  const hash = createHash("sha256");
+  for (const file of files) {
+    if (!existsSync(file)) continue;
+    hash.update(file.slice(ROOT.length)).update("\0").update(readFileSync(file)).update("\0");
+  }
+  return hash.digest("hex");
+}
+
+const inRoot = (...names) => names.map((name) => join(ROOT, name));
+
+function readJson(path) {
+  try {
+    return JSON.parse(readFileSync(path, "utf8"));
+  } catch {
+    return null;
+  }
+}
+
+function writeStamp(changes) {
+  mkdirSync(dirname(STAMP), { recursive: true });
+  writeFileSync(STAMP, `${JSON.stringify({ ...readJson(STAMP), ...changes }, null, 2)}\n`);
+}
+
+// ---- steps
+
+/** Whether every package of the lock is installed in the version that the lock names. */
+function dependenciesInstalled() {
+  const wanted = readJson(join(ROOT, "package-lock.json"))?.packages;
+  const there = readJson(join(ROOT, "node_modules", ".package-lock.json"))?.packages;
+  if (!wanted || !there) return false;
+  return Object.entries(wanted).every(
+    ([name, entry]) => name === "" || entry.optional || entry.devOptional || entry.peer || there[name]?.version === entry.version,
+  );
+}
+
+/** How to start npm: by the one that started us, else by PATH. */
+function npmCommand() {
+  const started = process.env.npm_execpath;
+  if (started && /npm-cli\.[cm]?js$/.test(started) && existsSync(started)) return [process.execPath, started];
+  const npm = which("npm");
+  if (npm) return [npm];
+  const beside = join(dirname(process.execPath), "npm");
+  if (existsSync(beside)) return [beside];
+  throw new SetupError("npm was not found in PATH: install it (Debian, Ubuntu: apt-get install -y npm) and run the same command again");
+}
+
+function installDependencies() {
+  if (dependenciesInstalled()) return;
+  say("[1/3] Installing dependencies (npm ci) …");
+  const [program, ...first] = npmCommand();
+  const args = [...first, "ci", "--include=dev", "--ignore-scripts", "--no-audit", "--no-fund"];
+  if (run(program, args) !== 0) throw new SetupError("npm ci failed; its own words are above");
+}
+
+function builtAddon() {
+  const folder = join(ROOT, "build", "Release");
+  return existsSync(folder) && readdirSync(folder).some((name) => name.endsWith(".node"));
+}
+
+async function buildAddon() {
+  const sources = [...filesUnder(join(ROOT, "native")), ...inRoot("CMakeLists.txt", "scripts/build-native.mjs", "package-lock.json")];
+  const native = hashOf(sources);
+  if (builtAddon() && readJson(STAMP)?.native === native) return;
+  checkBuildTools();
+  say("[2/3] Building the native addon with CMake (a few minutes the first time) …");
+  const { buildNative } = await import(pathToFileURL(join(ROOT, "scripts", "build-native.mjs")).href);
+  try {
+    await buildNative({ quiet: false });
+  } catch (error) {
+    throw new SetupError(`the native addon could not be built: ${error.message}`);
+  }
+  if (!builtAddon()) throw new SetupError("the build ended without build/Release/*.node");
+  writeStamp({ native });
+}
+
+function compileTypeScript() {
+  const sources = [...filesUnder(join(ROOT, "ts")), ...inRoot("tsconfig.json", "package-lock.json")];
+  const typescript = hashOf(sources);
+  if (existsSync(join(ROOT, "dist", "index.js")) && readJson(STAMP)?.typescript === typescript) return;
+  say("[3/3] Compiling TypeScript …");
+  if (run(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.json"]) !== 0) {
+    rmSync(join(ROOT, "dist", ".tsbuildinfo"), { force: true });
+    throw new SetupError("TypeScript did not compile; the errors are above");
+  }
+  writeStamp({ typescript });
+}
+
+async function setUp() {
+  checkNode();
+  installDependencies();
+  await buildAddon();
+  compileTypeScript();
+}
+
+// ---- the commands
+
+/** The operations' own tests, without Node. */
+function testKernels() {
+  const program = ["build/Release/kernels", "build/kernels", "build/cmake/kernels"].map((name) => join(ROOT, name)).find(existsSync);
+  if (program === undefined) throw new SetupError("the build left no `kernels` program");
+  say(`\n${program.slice(ROOT.length + 1)} test`);
+  return run(program, ["test"]);
+}
+
+/** Says what the tests left out, and for want of what. */
+function reportSkipped(resultsFile) {
+  const suites = readJson(resultsFile)?.testResults ?? [];
+  const tests = suites.flatMap((suite) => suite.assertionResults ?? []);
+  const skipped = tests.filter((test) => ["skipped", "pending", "todo"].includes(test.status)).map((test) => test.fullName);
+  const missing = OPTIONAL_TOOLS.filter((entry) => !which(entry.tool));
+  if (skipped.length === 0 && missing.length === 0) return say("Nothing was skipped.");
+  say("Skipped:");
+  for (const name of skipped) say(`  ${name.trim()}`);
+  for (const entry of missing) say(`  ${entry.for}: no ${entry.tool} on this machine`);
+}
+
+function runTests(args) {
+  const results = join(ROOT, "build", "test-results.json");
+  rmSync(results, { force: true });
+  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${results}`];
+  const whole = args.length === 0;
+  const kernels = whole ? testKernels() : 0;
+  const vitest = run(process.execPath, ["node_modules/vitest/vitest.mjs", "run", ...reporters, ...args]);
+  if (whole) reportSkipped(results);
+  if (kernels !== 0) say("The operations' tests (kernels test) failed; see above.");
+  return kernels || vitest;
+}
+
+async function main() {
+  const [command, ...args] = process.argv.slice(2);
+  if (!["demo", "test", "build"].includes(command))
+    throw new SetupError("usage: node scripts/run.mjs demo | test [vitest arguments] | build");
+  await setUp();
+  if (command === "demo") return run(process.execPath, ["dist/cli/demo.js", ...args]);
+  if (command === "test") return runTests(args);
+  return 0;
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  if (!(error instanceof SetupError)) throw error;
+  say(`\n${error.message}`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,13 @@
+/** How `npm test` runs the TypeScript tests: `node scripts/run.mjs test` builds everything first. */
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["test/**/*.test.ts"],
+    // The addon keeps threads of its own: few processes, and each test file in a fresh one.
+    pool: "forks",
+    maxWorkers: 2,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+  },
+});
