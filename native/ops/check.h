@@ -1,0 +1,95 @@
+// What prepare() uses to check an operation's arguments. Each failure is Error("INTERNAL") naming operation and argument.
+#pragma once
+
+#include <initializer_list>
+#include <string>
+
+#include "ops/op.h"
+#include "ops/weight.h"
+#include "runtime/error.h"
+
+namespace longcat {
+
+constexpr int64_t kAnySize = -1;  // in a shape: whatever the tensor has
+
+class ArgCheck {
+ public:
+  ArgCheck(const OpSpec& spec, const OpArgs& args) : spec_(spec), args_(args) {
+    if (args.numTensors != spec.numTensors) failCount("tensors", spec.numTensors, args.numTensors);
+    if (args.numScalars != spec.numScalars) failCount("scalars", spec.numScalars, args.numScalars);
+    for (int i = 0; i < spec.numTensors; ++i)
+      if (!args.tensor[i] && !spec.tensors[i].optional) throw Error("INTERNAL", nameOfArg(i) + " is missing");
+  }
+
+  bool has(int i) const { return args_.tensor[i] != nullptr; }
+  int64_t size(int i, int dimension) const {
+    requireArg(i, dimension < args_.tensor[i]->rank, "has too few dimensions");
+    return args_.tensor[i]->shape[dimension];
+  }
+
+  /// The numbers of a contiguous tensor of this dtype and shape; null where an optional one is absent.
+  template <class T>
+  T* dense(int i, DType dtype, std::initializer_list<int64_t> shape) const {
+    if (!has(i)) return nullptr;
+    const Tensor& t = *args_.tensor[i];
+    bool ok = t.dtype == dtype && t.rank == static_cast<int>(shape.size()) && t.contiguous();
+    int d = 0;
+    for (int64_t n : shape) {
+      ok = ok && (n == kAnySize || t.shape[d] == n);
+      ++d;
+    }
+    if (!ok) throw Error("INTERNAL", nameOfArg(i) + " must be " + describe(dtype, shape) + ", is " + describe(t));
+    return reinterpret_cast<T*>(t.data);
+  }
+
+  /// A weight matrix [rows, columns] with its FP8 scales (scaleIndex < 0: it may not be FP8).
+  WeightView weight(int i, int scaleIndex, int64_t rows, int64_t columns) const {
+    if (!has(i)) return {};
+    const WeightView w = weightView(*args_.tensor[i], scaleIndex < 0 ? nullptr : args_.tensor[scaleIndex], spec_.tensors[i].name);
+    const bool sized = (rows == kAnySize || w.rows == rows) && (columns == kAnySize || w.columns == columns);
+    if (!sized || (scaleIndex < 0 && w.dtype == DType::f8e4m3))
+      throw Error("INTERNAL", nameOfArg(i) + " must be " + (scaleIndex < 0 ? "float32 or bfloat16 " : "a weight ") + list({rows, columns}) +
+                                  ", is " + describe(*args_.tensor[i]));
+    return w;
+  }
+
+  double scalar(int i) const { return args_.scalar[i]; }
+  /// A whole number within [low, high].
+  int64_t integer(int i, int64_t low, int64_t high) const {
+    const double v = args_.scalar[i];
+    if (!(v >= static_cast<double>(low) && v <= static_cast<double>(high)) || v != static_cast<double>(static_cast<int64_t>(v)))
+      throw Error("INTERNAL", std::string(spec_.name) + ": " + spec_.scalars[i] + " must be a whole number from " + std::to_string(low) +
+                                  " to " + std::to_string(high) + ", is " + std::to_string(v));
+    return static_cast<int64_t>(v);
+  }
+
+  void requireArg(int i, bool ok, const char* what) const {
+    if (!ok) throw Error("INTERNAL", nameOfArg(i) + " " + what + ": " + describe(*args_.tensor[i]));
+  }
+
+ private:
+  [[noreturn]] void failCount(const char* what, int takes, int got) const {
+    throw Error("INTERNAL", std::string(spec_.name) + " takes " + std::to_string(takes) + " " + what + ", got " + std::to_string(got));
+  }
+  std::string nameOfArg(int i) const { return std::string(spec_.name) + ": " + spec_.tensors[i].name; }
+  template <class Shape>
+  static std::string list(const Shape& shape) {
+    std::string s = "[";
+    for (int64_t n : shape) s += (s.size() > 1 ? ", " : "") + (n == kAnySize ? std::string("any") : std::to_string(n));
+    return s + "]";
+  }
+  static std::string list(std::initializer_list<int64_t> shape) { return list<std::initializer_list<int64_t>>(shape); }
+  static std::string describe(DType dtype, std::initializer_list<int64_t> shape) {
+    return std::string("contiguous ") + nameOf(dtype) + " " + list(shape);
+  }
+  static std::string describe(const Tensor& t) {
+    std::string s = std::string(nameOf(t.dtype)) + " [";
+    for (int i = 0; i < t.rank; ++i) s += (i ? ", " : "") + std::to_string(t.shape[i]);
+    return s + "]" + (t.parts ? " in parts" : t.contiguous() ? "" : " not contiguous");
+  }
+
+  const OpSpec& spec_;
+  const OpArgs& args_;
+};
+
+}  // namespace longcat
