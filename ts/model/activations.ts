@@ -1,0 +1,282 @@
+/**
+ * Where a program's intermediate tensors live: one layout function, run once to count bytes (the memory estimate) and once to make
+ * tensors in the arena. What may share memory says so by its place in the layout.
+ *
+ * Names: T tokens of a step (its capacity), S sequences, R rows of logits, D hidden, H heads.
+ * @module
+ */
+
+import { bytesOf, type DType } from "../runtime/dtype.js";
+import type { ModelConfig } from "./config.js";
+
+/** Capacities of a program. */
+export interface Capacity {
+  /** T: rows (tokens) of a step. */
+  tokens: number;
+  /** S: sequences of a step. */
+  sequences: number;
+  /** R: rows whose logits are made in one pass of the head. */
+  logitRows: number;
+  /** Decode splits of all rows together (native/ops/mla_decode/params.h). */
+  splits: number;
+}
+
+/** How a layout gets its tensors: T is a tensor, or nothing while only counting. */
+type Allocate<T> = (dtype: DType, shape: number[]) => T;
+
+/** What the host writes each step (one block, one copy) and what the step's plan makes of it. */
+export interface StepTensors<T> {
+  /** i32[8]: native/ops/step_plan/params.h, StepCount. */
+  counts: T;
+  /** [T] ids, −1: the one that was sampled for this position. */
+  tokenIds: T;
+  /** [T] */
+  positions: T;
+  /** [S+1] first row of each sequence. */
+  seqStart: T;
+  /** [S] */
+  seqSlot: T;
+  /** [R] rows of the step whose logits are wanted. */
+  logitRows: T;
+  /** [R] slot whose sampling state the row takes, −1: none. */
+  logitSlot: T;
+  /** [R] position that the sampled token will have. */
+  logitPosition: T;
+  /** [R] tokens to score, −1: none. */
+  targets: T;
+}
+
+/** What the host reads after a step (one block, one copy). */
+export interface ResultTensors<T> {
+  /** [R] i32 */
+  tokens: T;
+  /** [R] f32 */
+  logprob: T;
+  /** [R, 20] i32 */
+  topIds: T;
+  /** [R, 20] f32 */
+  topLogprobs: T;
+  /** [L, T] i32: FFN experts that each token used in each layer. */
+  ffnCount: T;
+}
+
+/** All tensors of a program, float32 unless said. */
+export interface Activations<T> {
+  step: StepTensors<T>;
+  result: ResultTensors<T>;
+  /** [T] i32: the step's tokens, resolved. */
+  tokens: T;
+  /** [T] i32 */
+  rowSlot: T;
+  /** [T, rope] */
+  cosSin: T;
+  /** [splits, 2] i32 */
+  splits: T;
+  /** [T, D]: the residual stream. */
+  x: T;
+  /** [T, D]: a norm's output on the dense branch; after the last layer the final norm's. */
+  normed: T;
+  /** [T, D]: the norm after attention 0, which both branches read. */
+  shared: T;
+  /** [T, D]: an attention's output. */
+  attended: T;
+  /** [T, D]: a dense FFN's output. */
+  dense: T;
+  attention: {
+    /** [T, H, nope+rope] */
+    q: T;
+    /** [T, qRank] */
+    qLatent: T;
+    /** [T, kvRank+rope] */
+    kvLatent: T;
+    /** [T, H, 2]: running maximum and sum of prompt attention. */
+    state: T;
+    /** [T, H, kvRank] */
+    qAbsorbed: T;
+    /** [splits, H, kvRank+2] */
+    partial: T;
+    /** [T, H·v] */
+    heads: T;
+  };
+  /** [T, ffn]: shares its memory with `attention`, which is never alive at the same time. */
+  ffnHidden: T;
+  moe: {
+    /** [T, N+Z] */
+    scores: T;
+    /** [T, K] i32 */
+    ids: T;
+    /** [T, K] */
+    weights: T;
+    /** [T] */
+    identityWeight: T;
+    /** [N+1] i32 */
+    expertStart: T;
+    /** [T·K] i32 */
+    planRow: T;
+    /** [T, K] i32 */
+    slotPlan: T;
+    /** [T·K, expert ffn] */
+    hidden: T;
+    /** [T·K, D] */
+    partial: T;
+    /** [T, D] */
+    out: T;
+  };
+  /** [R, V] */
+  logits: T;
+  /** [R]: log-probabilities of targets. */
+  scores: T;
+  /** [R, 1024] i32, [R, 1024] f64, [R, 2] f64: what a host-side draw sees. */
+  candidates: { ids: T; exps: T; stats: T };
+  /** Draft head only: [T, 2D]. */
+  draftInput: T;
+}
+
+const ALIGNMENT = 64;
+
+/** Offsets in an arena: bump allocation, with branches that start again at the same place. */
+class Layout<T> {
+  #offset = 0;
+  #peak = 0;
+  readonly #make: (dtype: DType, shape: number[], byteOffset: number) => T;
+
+  constructor(make: (dtype: DType, shape: number[], byteOffset: number) => T) {
+    this.#make = make;
+  }
+
+  readonly allocate: Allocate<T> = (dtype, shape) => {
+    const tensor = this.#make(dtype, shape, this.#offset);
+    const bytes = shape.reduce((product, n) => product * n, bytesOf(dtype));
+    this.#offset += Math.ceil(Math.max(bytes, 1) / ALIGNMENT) * ALIGNMENT;
+    this.#peak = Math.max(this.#peak, this.#offset);
+    return tensor;
+  };
+
+  /** Lays out `a` and `b` over each other: they are never alive at the same time. */
+  either<A, B>(a: () => A, b: () => B): [A, B] {
+    const start = this.#offset;
+    const first = a();
+    this.#offset = start;
+    const second = b();
+    this.#offset = this.#peak;
+    return [first, second];
+  }
+
+  /** Where the next tensor would begin. */
+  get offset(): number {
+    return this.#offset;
+  }
+
+  get bytes(): number {
+    return this.#peak;
+  }
+}
+
+/** A laid-out program: its tensors, and the blocks that the host copies. */
+export interface ActivationLayout<T> {
+  activations: Activations<T>;
+  bytes: number;
+  /** Byte range of `step`. */
+  stepBytes: { begin: number; end: number };
+  /** Byte range of `result`. */
+  resultBytes: { begin: number; end: number };
+}
+
+/**
+ * Lays out every tensor of a program of this capacity.
+ *
+ * @param make called once a tensor with its place; return whatever stands for it.
+ */
+export function layoutActivations<T>(
+  config: ModelConfig,
+  capacity: Capacity,
+  make: (dtype: DType, shape: number[], byteOffset: number) => T,
+): ActivationLayout<T> {
+  const layout = new Layout(make);
+  const { allocate } = layout;
+  const { tokens: T, sequences: S, logitRows: R, splits } = capacity;
+  const D = config.hiddenSize;
+  const H = config.numHeads;
+  const K = config.topK;
+  const rope = config.qkRopeHeadDim;
+
+  const stepBegin = layout.offset;
+  const step: StepTensors<T> = {
+    counts: allocate("int32", [8]),
+    tokenIds: allocate("int32", [T]),
+    positions: allocate("int32", [T]),
+    seqStart: allocate("int32", [S + 1]),
+    seqSlot: allocate("int32", [S]),
+    logitRows: allocate("int32", [R]),
+    logitSlot: allocate("int32", [R]),
+    logitPosition: allocate("int32", [R]),
+    targets: allocate("int32", [R]),
+  };
+  const resultBegin = layout.offset;
+  const result: ResultTensors<T> = {
+    tokens: allocate("int32", [R]),
+    logprob: allocate("float32", [R]),
+    topIds: allocate("int32", [R, MAX_LOGPROBS]),
+    topLogprobs: allocate("float32", [R, MAX_LOGPROBS]),
+    ffnCount: allocate("int32", [config.numLayers, T]),
+  };
+  const resultEnd = layout.offset;
+
+  const common = {
+    tokens: allocate("int32", [T]),
+    rowSlot: allocate("int32", [T]),
+    cosSin: allocate("float32", [T, rope]),
+    splits: allocate("int32", [splits, 2]),
+    x: allocate("float32", [T, D]),
+    normed: allocate("float32", [T, D]),
+    shared: allocate("float32", [T, D]),
+    attended: allocate("float32", [T, D]),
+    dense: allocate("float32", [T, D]),
+  };
+  const moe = {
+    scores: allocate("float32", [T, config.numExperts + config.numZeroExperts]),
+    ids: allocate("int32", [T, K]),
+    weights: allocate("float32", [T, K]),
+    identityWeight: allocate("float32", [T]),
+    expertStart: allocate("int32", [config.numExperts + 1]),
+    planRow: allocate("int32", [T * K]),
+    slotPlan: allocate("int32", [T, K]),
+    hidden: allocate("float32", [T * K, config.expertFfnHiddenSize]),
+    partial: allocate("float32", [T * K, D]),
+    out: allocate("float32", [T, D]),
+  };
+  const [attention, ffnHidden] = layout.either(
+    () => ({
+      q: allocate("float32", [T, H, config.qkNopeHeadDim + rope]),
+      qLatent: allocate("float32", [T, config.qLoraRank]),
+      kvLatent: allocate("float32", [T, config.kvLoraRank + rope]),
+      state: allocate("float32", [T, H, 2]),
+      qAbsorbed: allocate("float32", [T, H, config.kvLoraRank]),
+      partial: allocate("float32", [splits, H, config.kvLoraRank + 2]),
+      heads: allocate("float32", [T, H * config.vHeadDim]),
+    }),
+    () => allocate("float32", [T, config.ffnHiddenSize]),
+  );
+  const head = {
+    logits: allocate("float32", [R, config.vocabSize]),
+    scores: allocate("float32", [R]),
+    candidates: {
+      ids: allocate("int32", [R, CANDIDATES]),
+      exps: allocate("float64", [R, CANDIDATES]),
+      stats: allocate("float64", [R, 2]),
+    },
+    draftInput: allocate("float32", [T, 2 * D]),
+  };
+  return {
+    activations: { step, result, ...common, attention, ffnHidden, moe, ...head },
+    bytes: layout.bytes,
+    stepBytes: { begin: stepBegin, end: resultBegin },
+    resultBytes: { begin: resultBegin, end: resultEnd },
+  };
+}
+
+/** Most alternatives that a token's log-probabilities may list (native/ops/sample/params.h, kMaxLogprobs). */
+export const MAX_LOGPROBS = 20;
+
+/** Most candidates that a host-side draw sees (native/ops/sample/params.h, kCandidates). */
+export const CANDIDATES = 1024;

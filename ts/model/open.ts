@@ -1,0 +1,70 @@
+/**
+ * From a checkpoint folder to a runner.
+ * @module
+ */
+
+import { Device } from "../runtime/device.js";
+import { type Checkpoint, openCheckpoint } from "./checkpoint.js";
+import { Runner } from "./runner.js";
+import { type ModelSizes, type SizingOptions, sizeModel } from "./sizing.js";
+import { loadWeights } from "./weights.js";
+
+/** How to open a model; the engine's options after their checks. */
+export interface OpenModelOptions extends SizingOptions {
+  /** "cpu", "cuda", "cuda:N" or "auto". */
+  device: string;
+  dtype: "auto" | "float32" | "bfloat16";
+  threads: number | "auto";
+  debug: "off" | "sync" | "poison";
+  allowUnknownTensors: boolean;
+  /** Tensors placed so far, of how many. */
+  onProgress?: (done: number, total: number) => void;
+  onWarning?: (message: string) => void;
+  /** Stops the loading between two layers. */
+  signal?: AbortSignal;
+}
+
+/** An opened model. Closing it frees device and files. */
+export interface OpenedModel {
+  runner: Runner;
+  checkpoint: Checkpoint;
+  sizes: ModelSizes;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens a checkpoint on a device.
+ *
+ * @throws LongcatError CONFIG_INVALID, CHECKPOINT_INVALID, CHECKPOINT_UNSUPPORTED, OUT_OF_MEMORY, DEVICE_UNAVAILABLE, NATIVE_MISSING.
+ */
+export async function openModel(dir: string, options: OpenModelOptions): Promise<OpenedModel> {
+  const { allowUnknownTensors, onWarning, onProgress, signal } = options;
+  const checkpoint = await openCheckpoint(dir, { allowUnknownTensors, onWarning });
+  let device: Device | undefined;
+  try {
+    const sizes = sizeModel(checkpoint.config, options, numCaches(checkpoint));
+    device = Device.open({ device: options.device, threads: options.threads, debug: options.debug });
+    const weights = await loadWeights(device, checkpoint, {
+      dtype: options.dtype,
+      onProgress: (done, total) => {
+        signal?.throwIfAborted();
+        onProgress?.(done, total);
+      },
+    });
+    const runner = new Runner(device, checkpoint.config, weights, sizes);
+    const close = async () => {
+      await runner.close();
+      checkpoint.close();
+    };
+    return { runner, checkpoint, sizes, close };
+  } catch (error) {
+    await device?.close();
+    checkpoint.close();
+    throw error;
+  }
+}
+
+/** Latent caches of a checkpoint: two a layer, and one for its draft head. */
+export function numCaches(checkpoint: Pick<Checkpoint, "config" | "hasMtp">): number {
+  return 2 * checkpoint.config.numLayers + (checkpoint.hasMtp ? 1 : 0);
+}

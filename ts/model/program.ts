@@ -1,0 +1,90 @@
+/**
+ * A program: the model's operations over one set of tensors of fixed capacity, run eagerly or recorded. All programs of a runner lie
+ * over each other in one arena, since only one runs at a time; what outlives a step is in the ModelState.
+ * @module
+ */
+
+import type { Device, Queue, Tensor } from "../runtime/device.js";
+import { type ActivationLayout, type Activations, type Capacity, layoutActivations } from "./activations.js";
+import type { ModelConfig, RopeParameters } from "./config.js";
+import type { ModelState } from "./state.js";
+
+/** Looks at values on their way, for tests and analysis. Called while operations are enqueued; may enqueue copies. */
+export interface Tap {
+  /** Before layer `index` (= after layer index − 1; index L: after the last): the residual stream, [T, D]. */
+  hiddenBefore(queue: Queue, index: number, x: Tensor): void;
+  /** After layer `index`'s router: ids [T, K] ascending, weights [T, K], probabilities [T, N+Z]. */
+  routing(queue: Queue, index: number, ids: Tensor, weights: Tensor, probabilities: Tensor): void;
+}
+
+/** What the model's code needs to enqueue itself. */
+export interface Program {
+  readonly config: ModelConfig;
+  readonly rope: RopeParameters;
+  /** [rope/2] */
+  readonly invFreq: Tensor;
+  readonly state: ModelState;
+  readonly capacity: Capacity;
+  readonly activations: Activations<Tensor>;
+  /** i32[1] views of the step's counts: live rows, live rows of logits. */
+  readonly rows: Tensor;
+  readonly logitCount: Tensor;
+  /** Row l of the result's FFN counts: [T] i32. */
+  readonly ffnCount: readonly Tensor[];
+  /** Which kinds of row a step of this program may have. */
+  readonly prefill: boolean;
+  readonly decode: boolean;
+  /** The queue of the experts' branch. */
+  readonly branch: Queue;
+  /** The block that the host writes before a step, and the one that it reads after it. */
+  readonly stepBlock: Tensor;
+  readonly resultBlock: Tensor;
+  tap?: Tap;
+}
+
+/** What programs of one runner share. */
+export interface ProgramParts {
+  config: ModelConfig;
+  rope: RopeParameters;
+  invFreq: Tensor;
+  state: ModelState;
+  branch: Queue;
+}
+
+/** Bytes of arena that a program of this capacity needs. Pure. */
+export function programBytes(config: ModelConfig, capacity: Capacity): number {
+  return layoutActivations(config, capacity, () => null).bytes;
+}
+
+/** Makes a program's tensors in `arena` (u8, at least `programBytes`). */
+export function createProgram(
+  device: Device,
+  arena: Tensor,
+  parts: ProgramParts,
+  capacity: Capacity,
+  kind: { prefill: boolean; decode: boolean },
+): Program {
+  const layout: ActivationLayout<Tensor> = layoutActivations(parts.config, capacity, (dtype, shape, byteOffset) =>
+    device.view(arena, dtype, shape, byteOffset),
+  );
+  const { activations, stepBytes, resultBytes } = layout;
+  const { counts } = activations.step;
+  const T = capacity.tokens;
+  return {
+    ...parts,
+    ...kind,
+    capacity,
+    activations,
+    rows: device.view(counts, "int32", [1], 4 * StepCount.numRows),
+    logitCount: device.view(counts, "int32", [1], 4 * StepCount.numLogitRows),
+    ffnCount: Array.from({ length: parts.config.numLayers }, (_, l) => device.view(activations.result.ffnCount, "int32", [T], 4 * T * l)),
+    stepBlock: device.view(arena, "uint8", [stepBytes.end - stepBytes.begin], stepBytes.begin),
+    resultBlock: device.view(arena, "uint8", [resultBytes.end - resultBytes.begin], resultBytes.begin),
+  };
+}
+
+/** Places in the step's counts (native/ops/step_plan/params.h). */
+export const StepCount = { numRows: 0, numPrefillRows: 1, numSequences: 2, numPrefillSequences: 3, numLogitRows: 4, numSplits: 5 } as const;
+
+/** Keys of one decode split (native/ops/mla_decode/params.h). */
+export const SPLIT_KEYS = 256;

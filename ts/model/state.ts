@@ -1,0 +1,107 @@
+/**
+ * What outlives a step on a device: latent caches, block tables, token histories, sampling state.
+ * @module
+ */
+
+import type { Device, Tensor } from "../runtime/device.js";
+import { bytesOf, type DType } from "../runtime/dtype.js";
+import type { ModelConfig } from "./config.js";
+
+/** Sizes of the state. */
+export interface StateSizes {
+  maxSequences: number;
+  /** Positions of a sequence. */
+  contextLength: number;
+  /** Rows of a cache block. */
+  blockSize: number;
+  numBlocks: number;
+  /** Latent caches: two a layer, and the draft head's. */
+  numCaches: number;
+}
+
+/** Columns of the sampling parameters (native/ops/sample/params.h). */
+export const SampleField = {
+  temperature: 0,
+  topP: 1,
+  topK: 2,
+  minP: 3,
+  repetition: 4,
+  presence: 5,
+  frequency: 6,
+  seed: 7,
+  forced: 8,
+  useBias: 9,
+  useMask: 10,
+  numLogprobs: 11,
+  hostDraw: 12,
+} as const;
+/** How many there are. */
+export const NUM_SAMPLE_FIELDS = 13;
+/** Bit of a token count: the id occurs in the prompt. */
+export const IN_PROMPT = 1 << 30;
+
+/** S slots, V vocabulary. */
+export interface ModelState<T = Tensor> {
+  /** Each [numBlocks, blockSize, kvRank+rope] f32. */
+  caches: T[];
+  /** [S, maxBlocks] i32 */
+  blockTables: T;
+  /** [S, contextLength] i32 token ids. */
+  history: T;
+  /** [S, 13] f64 */
+  sampleParams: T;
+  /** [ceil(V/32)] bits: ids that may be sampled. */
+  allowed: T;
+  /** [S, V] i32 */
+  tokenCounts: T;
+  /** [S, V] f32 */
+  bias: T;
+  /** [S, ceil(V/32)] bits */
+  mask: T;
+}
+
+/** Makes the state; `make` allocates, or counts. */
+export function createState<T>(config: ModelConfig, sizes: StateSizes, make: (dtype: DType, shape: number[]) => T): ModelState<T> {
+  const { maxSequences: S, contextLength, blockSize, numBlocks, numCaches } = sizes;
+  const V = config.vocabSize;
+  const words = Math.ceil(V / 32);
+  return {
+    caches: Array.from({ length: numCaches }, () => make("float32", [numBlocks, blockSize, latentWidth(config)])),
+    blockTables: make("int32", [S, blocksPerSequence(sizes)]),
+    history: make("int32", [S, contextLength]),
+    sampleParams: make("float64", [S, NUM_SAMPLE_FIELDS]),
+    allowed: make("int32", [words]),
+    tokenCounts: make("int32", [S, V]),
+    bias: make("float32", [S, V]),
+    mask: make("int32", [S, words]),
+  };
+}
+
+/** The state as zeroed tensors of a device. */
+export function allocateState(device: Device, config: ModelConfig, sizes: StateSizes): ModelState {
+  return createState(config, sizes, (dtype, shape) => device.tensor(dtype, shape));
+}
+
+/** Bytes of the state beside the caches. Pure. */
+export function stateBytes(config: ModelConfig, sizes: StateSizes): number {
+  let bytes = 0;
+  createState(config, { ...sizes, numCaches: 0 }, (dtype, shape) => {
+    bytes += shape.reduce((product, n) => product * n, bytesOf(dtype));
+  });
+  return bytes;
+}
+
+/** Numbers in a cache row: latent, then rope key. */
+export function latentWidth(config: ModelConfig): number {
+  return config.kvLoraRank + config.qkRopeHeadDim;
+}
+
+/** Bytes of cache for one position, all caches together. */
+export function cacheBytesPerToken(config: ModelConfig, numCaches: number): number {
+  return numCaches * latentWidth(config) * bytesOf("float32");
+}
+
+/** Entries of a block table row. */
+export function blocksPerSequence(sizes: { contextLength: number; blockSize: number }): number {
+  return Math.ceil(sizes.contextLength / sizes.blockSize);
+}

@@ -1,0 +1,218 @@
+/**
+ * The model's weights as tensors on a device, by their place in the model. Files stay mapped; on the CPU nothing is copied unless
+ * another dtype is asked for.
+ * @module
+ */
+
+import type { Device, Tensor } from "../runtime/device.js";
+import type { DType } from "../runtime/dtype.js";
+import type { Weight } from "../runtime/ops.js";
+import type { Checkpoint } from "./checkpoint.js";
+
+/** One multi-head latent attention. */
+export interface AttentionWeights {
+  /** [qRank, D] */
+  qA: Weight;
+  qABias?: Tensor;
+  /** [qRank] */
+  qANorm: Tensor;
+  /** [H·(nope+rope), qRank] */
+  qB: Weight;
+  /** [kvRank+rope, D] */
+  kvA: Weight;
+  kvABias?: Tensor;
+  /** [kvRank] */
+  kvANorm: Tensor;
+  /** [H·(nope+v), kvRank] */
+  kvB: Weight;
+  /** [D, H·v] */
+  o: Weight;
+  oBias?: Tensor;
+}
+
+/** A SwiGLU FFN: gate and up [ffn, D], down [D, ffn]. */
+export interface DenseWeights {
+  gate: Weight;
+  up: Weight;
+  down: Weight;
+}
+
+/** Router and experts; the experts' matrices are stacks [N, …]. */
+export interface MoeWeights extends DenseWeights {
+  /** [N+Z, D] */
+  classifier: Tensor;
+  /** [N+Z]: added for the selection only. */
+  bias: Tensor;
+}
+
+/** One layer of the trunk. */
+export interface LayerWeights {
+  inputNorm: [Tensor, Tensor];
+  attention: [AttentionWeights, AttentionWeights];
+  postAttentionNorm: [Tensor, Tensor];
+  dense: [DenseWeights, DenseWeights];
+  moe: MoeWeights;
+}
+
+/** The draft head (multi-token prediction): one attention and one dense FFN. */
+export interface MtpWeights {
+  embeddingNorm: Tensor;
+  hiddenNorm: Tensor;
+  /** [D, 2D] */
+  projection: Weight;
+  inputNorm: Tensor;
+  attention: AttentionWeights;
+  postAttentionNorm: Tensor;
+  dense: DenseWeights;
+  norm: Tensor;
+}
+
+/** All of it. */
+export interface ModelWeights {
+  /** [V, D] */
+  embedding: Tensor;
+  /** LongCat-Flash-Lite: hashed n-gram tables [M_i, D/tables] and their projections [D, D/tables]. */
+  ngram: { table: Tensor; projection: Tensor }[];
+  layers: LayerWeights[];
+  norm: Tensor;
+  /** [V, D] */
+  head: Weight;
+  mtp: MtpWeights | null;
+}
+
+/** What `loadWeights` may be told. */
+export interface LoadWeightsOptions {
+  /** "auto": as stored; else every matrix of the layers is converted. */
+  dtype: "auto" | "float32" | "bfloat16";
+  onProgress?: (done: number, total: number) => void;
+}
+
+/** Puts a checkpoint's tensors on a device. The router, norms, embeddings and n-gram tables keep their stored dtype. */
+export async function loadWeights(device: Device, checkpoint: Checkpoint, options: LoadWeightsOptions): Promise<ModelWeights> {
+  const loader = new Loader(device, checkpoint, options);
+  const { config } = checkpoint;
+  const layers: LayerWeights[] = [];
+  for (let l = 0; l < config.numLayers; l++) {
+    layers.push(loader.layer(`model.layers.${l}`));
+    await loader.breathe();
+  }
+  const numTables = config.ngram ? config.ngram.splits * (config.ngram.neighbors - 1) : 0;
+  const embedding = loader.plain("model.embed_tokens.weight");
+  return {
+    embedding,
+    ngram: Array.from({ length: numTables }, (_, i) => ({
+      table: loader.plain(`model.ngram_embeddings.embedders.${i}.weight`),
+      projection: loader.plain(`model.ngram_embeddings.post_projs.${i}.weight`),
+    })),
+    layers,
+    norm: loader.plain("model.norm.weight"),
+    head: checkpoint.tensors.has("lm_head.weight") ? { data: loader.plain("lm_head.weight") } : { data: embedding },
+    mtp: checkpoint.hasMtp ? loader.mtp("model.mtp") : null,
+  };
+}
+
+/** Reads tensors by name; counts them for the progress bar. */
+class Loader {
+  readonly #device: Device;
+  readonly #checkpoint: Checkpoint;
+  readonly #options: LoadWeightsOptions;
+  #done = 0;
+
+  constructor(device: Device, checkpoint: Checkpoint, options: LoadWeightsOptions) {
+    this.#device = device;
+    this.#checkpoint = checkpoint;
+    this.#options = options;
+  }
+
+  /** Lets the event loop turn, and says how far it got. */
+  async breathe(): Promise<void> {
+    this.#options.onProgress?.(this.#done, this.#checkpoint.tensors.size);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  plain(name: string): Tensor {
+    const { file, entry } = this.#checkpoint.tensors.get(name)!;
+    this.#done++;
+    return this.#device.fromFile(file, entry);
+  }
+
+  optional(name: string): Tensor | undefined {
+    return this.#checkpoint.tensors.has(name) ? this.plain(name) : undefined;
+  }
+
+  /** A matrix of a layer, converted if asked for. */
+  matrix(name: string): Weight {
+    const data = this.plain(`${name}.weight`);
+    const scale = this.optional(`${name}.weight_scale_inv`);
+    const { dtype } = this.#options;
+    if (dtype === "auto" || data.dtype === dtype) return scale ? { data, scale } : { data };
+    const converted = this.#device.convert(data, scale, dtype satisfies DType);
+    data.release();
+    scale?.release();
+    return { data: converted };
+  }
+
+  attention(prefix: string): AttentionWeights {
+    return {
+      qA: this.matrix(`${prefix}.q_a_proj`),
+      qABias: this.optional(`${prefix}.q_a_proj.bias`),
+      qANorm: this.plain(`${prefix}.q_a_layernorm.weight`),
+      qB: this.matrix(`${prefix}.q_b_proj`),
+      kvA: this.matrix(`${prefix}.kv_a_proj_with_mqa`),
+      kvABias: this.optional(`${prefix}.kv_a_proj_with_mqa.bias`),
+      kvANorm: this.plain(`${prefix}.kv_a_layernorm.weight`),
+      kvB: this.matrix(`${prefix}.kv_b_proj`),
+      o: this.matrix(`${prefix}.o_proj`),
+      oBias: this.optional(`${prefix}.o_proj.bias`),
+    };
+  }
+
+  dense(prefix: string): DenseWeights {
+    return {
+      gate: this.matrix(`${prefix}.gate_proj`),
+      up: this.matrix(`${prefix}.up_proj`),
+      down: this.matrix(`${prefix}.down_proj`),
+    };
+  }
+
+  moe(prefix: string): MoeWeights {
+    const experts = Array.from({ length: this.#checkpoint.config.numExperts }, (_, e) => this.dense(`${prefix}.experts.${e}`));
+    const stack = (which: keyof DenseWeights): Weight => {
+      const data = this.#device.stack(experts.map((expert) => expert[which].data));
+      const scales = experts.map((expert) => expert[which].scale);
+      return scales.every((scale) => scale !== undefined) ? { data, scale: this.#device.stack(scales) } : { data };
+    };
+    return {
+      classifier: this.plain(`${prefix}.router.classifier.weight`),
+      bias: this.plain(`${prefix}.router.e_score_correction_bias`),
+      gate: stack("gate"),
+      up: stack("up"),
+      down: stack("down"),
+    };
+  }
+
+  layer(prefix: string): LayerWeights {
+    const pair = <T>(make: (i: number) => T): [T, T] => [make(0), make(1)];
+    return {
+      inputNorm: pair((i) => this.plain(`${prefix}.input_layernorm.${i}.weight`)),
+      attention: pair((i) => this.attention(`${prefix}.self_attn.${i}`)),
+      postAttentionNorm: pair((i) => this.plain(`${prefix}.post_attention_layernorm.${i}.weight`)),
+      dense: pair((i) => this.dense(`${prefix}.mlps.${i}`)),
+      moe: this.moe(`${prefix}.mlp`),
+    };
+  }
+
+  mtp(prefix: string): MtpWeights {
+    const layer = `${prefix}.layers.0`;
+    return {
+      embeddingNorm: this.plain(`${layer}.enorm.m.weight`),
+      hiddenNorm: this.plain(`${layer}.hnorm.m.weight`),
+      projection: this.matrix(`${layer}.eh_proj`),
+      inputNorm: this.plain(`${layer}.input_layernorm.weight`),
+      attention: this.attention(`${layer}.self_attn`),
+      postAttentionNorm: this.plain(`${layer}.post_attention_layernorm.weight`),
+      dense: this.dense(`${layer}.transformer_layer.mlp`),
+      norm: this.plain(`${prefix}.norm.weight`),
+    };
+  }
+}
