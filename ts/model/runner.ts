@@ -120,6 +120,16 @@ export class Runner implements ModelRunner {
     return this.#ready("prompt", this.#sizes.prompt, { prefill: true, decode: false });
   }
 
+  /** Fills all scratch with 0xFF bytes, so that anything read before it is written shows. */
+  poisonScratch(): void {
+    this.#queue.fill(this.#arena, 0xff);
+  }
+
+  /** How many decode buckets have been recorded. */
+  get recordedGraphs(): number {
+    return [...this.#programs.values()].filter(({ graph }) => graph).length;
+  }
+
   async close(): Promise<void> {
     await this.device.close();
   }
