@@ -61,11 +61,18 @@ const OpSpec* const* allOps(int* count);
 
 // Each CPU body is compiled three times (LONGCAT_ISA = plain, avx2, avx512) in a namespace of that name:
 //   namespace longcat::LONGCAT_ISA { void rms_norm(const void* params, const CpuContext& context) { … } }
+// Other processors than x86-64 have the plain one alone.
+#ifdef LONGCAT_ONLY_PLAIN
+#define LONGCAT_DECLARE_CPU(op) \
+  namespace plain { void op(const void*, const CpuContext&); }
+#define LONGCAT_CPU_BODIES(op) {plain::op, plain::op, plain::op}
+#else
 #define LONGCAT_DECLARE_CPU(op)                                                                             \
   namespace plain { void op(const void*, const CpuContext&); }                                              \
   namespace avx2 { void op(const void*, const CpuContext&); }                                               \
   namespace avx512 { void op(const void*, const CpuContext&); }
 #define LONGCAT_CPU_BODIES(op) {plain::op, avx2::op, avx512::op}
+#endif
 
 /// For prepare(): places a Params struct in the command's storage.
 template <class P>

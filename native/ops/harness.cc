@@ -1,0 +1,383 @@
+// The test and benchmark harness of the operations (harness.h).
+#include "ops/harness.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+
+#include "runtime/memory.h"
+#include "runtime/processor.h"
+
+namespace longcat {
+namespace {
+
+template <class Body>
+struct Registered {
+  std::string op;
+  void (*body)(Body&);
+};
+std::vector<Registered<TestContext>>& tests() {
+  static std::vector<Registered<TestContext>> list;
+  return list;
+}
+std::vector<Registered<BenchContext>>& benches() {
+  static std::vector<Registered<BenchContext>> list;
+  return list;
+}
+
+float floatOfBf16(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &wide, 4);
+  return value;
+}
+
+uint16_t bf16OfFloat(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if (std::isnan(value)) return static_cast<uint16_t>((bits >> 16) | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+float floatOfE4m3(uint8_t bits) {
+  const int exponent = (bits >> 3) & 15, mantissa = bits & 7;
+  if (exponent == 15 && mantissa == 7) return NAN;
+  const float size = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9) : std::ldexp(1.0f + mantissa / 8.0f, exponent - 7);
+  return bits & 128 ? -size : size;
+}
+
+/// Nearest e4m3 value, ties to the even code; |value| ≤ 448.
+uint8_t e4m3OfFloat(float value) {
+  const float size = std::abs(value);
+  uint8_t low = 0;
+  while (low < 0x7e && floatOfE4m3(static_cast<uint8_t>(low + 1)) <= size) ++low;
+  uint8_t best = low;
+  if (low < 0x7e) {
+    const float down = size - floatOfE4m3(low), up = floatOfE4m3(static_cast<uint8_t>(low + 1)) - size;
+    if (up < down || (up == down && (low & 1))) best = static_cast<uint8_t>(low + 1);
+  }
+  return static_cast<uint8_t>(best | (std::signbit(value) ? 128 : 0));
+}
+
+void runOn(ThreadPool& pool, Isa isa, const char* op, const OpArgs& arguments, bool poison) {
+  const OpSpec* spec = findOp(op);
+  require(spec, std::string("no operation named ") + op);
+  checkArity(*spec, arguments);
+  alignas(64) static thread_local std::byte params[kMaxParamBytes];
+  spec->prepare(arguments, params);
+  const size_t bytes = spec->threadScratch ? (spec->threadScratch(params) + 63) / 64 * 64 : 0;
+  const auto scratch = allocateBuffer(bytes * static_cast<size_t>(pool.threads()), "scratch");
+  if (poison) {
+    std::memset(scratch->data(), 0xff, scratch->bytes());
+    for (int i = 0; i < arguments.numTensors; ++i) {
+      if (arguments.tensor[i] && tensorArg(*spec, i).use == Use::out && !readsInto(*spec, arguments, i)) fillBytes(*arguments.tensor[i], 0xff);
+    }
+  }
+  spec->cpu[static_cast<int>(isa)](params, CpuContext{pool, scratch->data(), bytes});
+}
+
+}  // namespace
+
+OpArgs args(std::initializer_list<const Tensor*> tensors, std::initializer_list<double> scalars) {
+  OpArgs result;
+  require(tensors.size() <= kMaxTensors && scalars.size() <= kMaxScalars, "too many arguments");
+  for (const Tensor* tensor : tensors) result.tensor[result.numTensors++] = tensor;
+  for (double scalar : scalars) result.scalar[result.numScalars++] = scalar;
+  return result;
+}
+
+OpContext::OpContext(int threads, std::vector<Isa> isas, uint64_t seed) : pool_(threads), isas_(std::move(isas)), random_(seed) {}
+
+Tensor OpContext::empty(DType dtype, Shape shape) { return allocateTensor(dtype, shape.begin(), static_cast<int>(shape.size())); }
+
+namespace {
+template <class T>
+void put(const Tensor& tensor, const std::vector<T>& values) {
+  if (values.empty()) return;
+  require(static_cast<int64_t>(values.size()) == tensor.elements(),
+          std::to_string(values.size()) + " values for a tensor of " + std::to_string(tensor.elements()));
+  std::memcpy(tensor.data, values.data(), values.size() * sizeof(T));
+}
+}  // namespace
+
+Tensor OpContext::f32(Shape shape, const std::vector<float>& values) {
+  const Tensor tensor = empty(DType::f32, shape);
+  put(tensor, values);
+  return tensor;
+}
+
+Tensor OpContext::bf16(Shape shape, const std::vector<float>& values) {
+  const Tensor tensor = empty(DType::bf16, shape);
+  std::vector<uint16_t> bits(values.size());
+  std::transform(values.begin(), values.end(), bits.begin(), bf16OfFloat);
+  put(tensor, bits);
+  return tensor;
+}
+
+Tensor OpContext::i32(Shape shape, const std::vector<int32_t>& values) {
+  const Tensor tensor = empty(DType::i32, shape);
+  put(tensor, values);
+  return tensor;
+}
+
+Tensor OpContext::f64(Shape shape, const std::vector<double>& values) {
+  const Tensor tensor = empty(DType::f64, shape);
+  put(tensor, values);
+  return tensor;
+}
+
+Fp8Weight OpContext::fp8(int64_t rows, int64_t columns, const std::vector<float>& values) {
+  require(static_cast<int64_t>(values.size()) == rows * columns, "values do not fill the matrix");
+  const int64_t blockRows = (rows + 127) / 128, blockColumns = (columns + 127) / 128;
+  Fp8Weight weight{empty(DType::f8e4m3, {rows, columns}), empty(DType::f32, {blockRows, blockColumns})};
+  auto* scale = reinterpret_cast<float*>(weight.scale.data);
+  auto* data = reinterpret_cast<uint8_t*>(weight.data.data);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) {
+      float& largest = scale[r / 128 * blockColumns + c / 128];
+      largest = std::max({largest, std::abs(values[r * columns + c]), 1e-12f});
+    }
+  }
+  for (int64_t b = 0; b < blockRows * blockColumns; ++b) scale[b] /= 448.0f;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) {
+      const float scaled = values[r * columns + c] / scale[r / 128 * blockColumns + c / 128];
+      data[r * columns + c] = e4m3OfFloat(std::clamp(scaled, -448.0f, 448.0f));
+    }
+  }
+  return weight;
+}
+
+Tensor OpContext::stack(const std::vector<Tensor>& tensors) {
+  require(!tensors.empty() && tensors[0].rank < kMaxRank, "nothing to stack");
+  Tensor result;
+  result.dtype = tensors[0].dtype;
+  result.rank = tensors[0].rank + 1;
+  result.shape[0] = static_cast<int64_t>(tensors.size());
+  for (int i = 0; i < tensors[0].rank; ++i) result.shape[i + 1] = tensors[0].shape[i];
+  result.rowStride = tensors[0].elements();
+  struct Owned {
+    std::vector<Tensor> tensors;
+    std::vector<const std::byte*> parts;
+  };
+  auto owned = std::make_shared<Owned>(Owned{tensors, {}});
+  for (const Tensor& tensor : tensors) owned->parts.push_back(tensor.data);
+  result.parts = std::shared_ptr<const std::vector<const std::byte*>>(owned, &owned->parts);
+  return result;
+}
+
+Tensor OpContext::columns(const Tensor& tensor, int64_t first, int64_t count) {
+  require(tensor.rank == 2 && first >= 0 && first + count <= tensor.shape[1], "columns outside of the matrix");
+  Tensor view = tensor;
+  view.shape[1] = count;
+  view.data = tensor.data + static_cast<size_t>(first) * bytesOf(tensor.dtype);
+  return view;
+}
+
+uint64_t OpContext::next() {  // splitmix64
+  uint64_t z = (random_ += 0x9e3779b97f4a7c15);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
+}
+
+std::vector<float> OpContext::randomFloats(int64_t count, float low, float high) {
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) value = low + (high - low) * static_cast<float>(next() >> 40) / 16777216.0f;
+  return values;
+}
+
+int64_t OpContext::randomInteger(int64_t below) { return static_cast<int64_t>(next() % static_cast<uint64_t>(below)); }
+
+namespace {
+int64_t product(Shape shape) {
+  int64_t n = 1;
+  for (int64_t size : shape) n *= size;
+  return n;
+}
+}  // namespace
+
+Tensor OpContext::randomF32(Shape shape, float low, float high) { return f32(shape, randomFloats(product(shape), low, high)); }
+Tensor OpContext::randomBf16(Shape shape, float low, float high) { return bf16(shape, randomFloats(product(shape), low, high)); }
+Fp8Weight OpContext::randomFp8(int64_t rows, int64_t columns, float low, float high) {
+  return fp8(rows, columns, randomFloats(rows * columns, low, high));
+}
+
+namespace {
+
+double numberAt(const std::byte* data, DType dtype, int64_t i) {
+  switch (dtype) {
+    case DType::f32: return reinterpret_cast<const float*>(data)[i];
+    case DType::bf16: return floatOfBf16(reinterpret_cast<const uint16_t*>(data)[i]);
+    case DType::f8e4m3: return floatOfE4m3(reinterpret_cast<const uint8_t*>(data)[i]);
+    case DType::i32: return reinterpret_cast<const int32_t*>(data)[i];
+    case DType::i64: return static_cast<double>(reinterpret_cast<const int64_t*>(data)[i]);
+    case DType::f64: return reinterpret_cast<const double*>(data)[i];
+    case DType::u8: return reinterpret_cast<const uint8_t*>(data)[i];
+  }
+  return NAN;
+}
+
+/// visit(index counting row by row, row, column, value)
+template <class Visit>
+void eachNumber(const Tensor& tensor, const Visit& visit) {
+  const int64_t rows = tensor.rank ? tensor.shape[0] : 1, width = rows ? tensor.elements() / rows : 0;
+  const int64_t stride = tensor.rank < 2 ? 1 : tensor.rowStride;
+  for (int64_t r = 0; r < rows; ++r) {
+    const std::byte* part = tensor.parts ? (*tensor.parts)[static_cast<size_t>(r)] : tensor.data;
+    for (int64_t c = 0; c < width; ++c) {
+      visit(r * width + c, r, c, numberAt(part, tensor.dtype, (tensor.parts ? 0 : r * stride) + c));
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<float> OpContext::floats(const Tensor& tensor, const Tensor* scale) {
+  std::vector<float> values(static_cast<size_t>(tensor.elements()));
+  eachNumber(tensor, [&](int64_t i, int64_t r, int64_t c, double value) {
+    const float factor = scale ? reinterpret_cast<const float*>(scale->data)[r / 128 * scale->shape[1] + c / 128] : 1.0f;
+    values[static_cast<size_t>(i)] = static_cast<float>(value) * factor;
+  });
+  return values;
+}
+
+std::vector<int32_t> OpContext::integers(const Tensor& tensor) {
+  std::vector<int32_t> values(static_cast<size_t>(tensor.elements()));
+  eachNumber(tensor, [&](int64_t i, int64_t, int64_t, double value) { values[static_cast<size_t>(i)] = static_cast<int32_t>(value); });
+  return values;
+}
+
+void OpContext::run(Isa isa, const char* op, const OpArgs& arguments) { runOn(pool_, isa, op, arguments, true); }
+
+void OpContext::run(Isa isa, const char* op, const OpArgs& arguments, int threads) {
+  ThreadPool other(threads);
+  runOn(other, isa, op, arguments, true);
+}
+
+void TestContext::expect(bool ok, const std::string& what) {
+  ++checks_;
+  if (ok) return;
+  ++failures_;
+  std::printf("    FAILED %s\n", what.c_str());
+}
+
+void TestContext::expectClose(const std::string& what, const float* got, const float* want, int64_t count, double tolerance) {
+  int64_t wrong = 0, first = -1;
+  double worst = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double distance = std::abs(static_cast<double>(got[i]) - want[i]) / std::max(1.0, std::abs(static_cast<double>(want[i])));
+    if (distance <= tolerance || got[i] == want[i]) continue;
+    if (wrong++ == 0) first = i;
+    if (!(distance <= worst)) worst = distance;
+  }
+  if (wrong == 0) return expect(true, what);
+  char text[256];
+  std::snprintf(text, sizeof text, ": %lld of %lld differ by up to %.3g (tolerance %.3g); [%lld] is %.9g, wanted %.9g",
+                static_cast<long long>(wrong), static_cast<long long>(count), worst, tolerance, static_cast<long long>(first),
+                static_cast<double>(got[first]), static_cast<double>(want[first]));
+  expect(false, what + text);
+}
+
+void TestContext::expectClose(const std::string& what, const std::vector<float>& got, const std::vector<float>& want, double tolerance) {
+  if (got.size() != want.size()) return expect(false, what + ": " + std::to_string(got.size()) + " numbers, wanted " + std::to_string(want.size()));
+  expectClose(what, got.data(), want.data(), static_cast<int64_t>(got.size()), tolerance);
+}
+
+void TestContext::expectSameBits(const std::string& what, const void* got, const void* want, size_t bytes) {
+  const auto* a = static_cast<const uint8_t*>(got);
+  const auto* b = static_cast<const uint8_t*>(want);
+  const size_t at = static_cast<size_t>(std::mismatch(a, a + bytes, b).first - a);
+  expect(at == bytes, what + ": bits differ from byte " + std::to_string(at) + " of " + std::to_string(bytes));
+}
+
+void TestContext::expectSameBits(const std::string& what, const std::vector<float>& got, const std::vector<float>& want) {
+  if (got.size() != want.size()) return expect(false, what + ": sizes differ");
+  expectSameBits(what, got.data(), want.data(), got.size() * sizeof(float));
+}
+
+void TestContext::expectSame(const std::string& what, const std::vector<int32_t>& got, const std::vector<int32_t>& want) {
+  const auto list = [](const std::vector<int32_t>& values) {
+    std::string text = "[";
+    for (size_t i = 0; i < values.size() && i < 32; ++i) text += (i ? ", " : "") + std::to_string(values[i]);
+    return text + (values.size() > 32 ? ", …]" : "]");
+  };
+  expect(got == want, got == want ? what : what + ": " + list(got) + ", wanted " + list(want));
+}
+
+void TestContext::expectThrows(const std::string& what, const std::string& code, const std::string& words, const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return expect(error.code() == code && std::string(error.what()).find(words) != std::string::npos,
+                  what + ": threw " + error.code() + ": " + error.what());
+  }
+  expect(false, what + ": did not throw");
+}
+
+void BenchContext::time(const std::string& label, const char* op, const OpArgs& arguments, double bytes, double flops) {
+  using Clock = std::chrono::steady_clock;
+  const auto seconds = [](auto span) { return std::chrono::duration<double>(span).count(); };
+  const OpSpec* spec = findOp(op);
+  require(spec, std::string("no operation named ") + op);
+  checkArity(*spec, arguments);
+  alignas(64) std::byte params[kMaxParamBytes];
+  spec->prepare(arguments, params);
+  const size_t scratchBytes = spec->threadScratch ? (spec->threadScratch(params) + 63) / 64 * 64 : 0;
+  const auto scratch = allocateBuffer(scratchBytes * static_cast<size_t>(pool_.threads()), "scratch");
+  const CpuContext context{pool_, scratch->data(), scratchBytes};
+  for (Isa isa : isas_) {
+    std::vector<double> samples;
+    const auto begin = Clock::now();
+    while (samples.size() < 5 || (seconds(Clock::now() - begin) < 0.5 && samples.size() < 10000)) {
+      const auto start = Clock::now();
+      spec->cpu[static_cast<int>(isa)](params, context);
+      samples.push_back(seconds(Clock::now() - start));
+    }
+    std::sort(samples.begin(), samples.end());
+    const double median = samples[samples.size() / 2];
+    std::printf("%-14s %-40s %-7s %2d threads %12.2f us %9.2f GB/s %9.2f GFLOP/s\n", op, label.c_str(), nameOf(isa), pool_.threads(),
+                median * 1e6, bytes / median / 1e9, flops / median / 1e9);
+    std::fflush(stdout);
+  }
+}
+
+void registerTest(const char* op, void (*body)(TestContext&)) { tests().push_back({op, body}); }
+void registerBench(const char* op, void (*body)(BenchContext&)) { benches().push_back({op, body}); }
+
+int runTests(const std::string& op, int threads, const std::vector<Isa>& isas) {
+  int checks = 0, failures = 0, bodies = 0;
+  for (const auto& test : tests()) {
+    if (!op.empty() && test.op != op) continue;
+    TestContext context(threads, isas, 1);
+    std::printf("%s\n", test.op.c_str());
+    std::fflush(stdout);
+    try {
+      test.body(context);
+    } catch (const std::exception& error) {
+      context.expect(false, std::string("threw ") + error.what());
+    }
+    ++bodies;
+    checks += context.checks();
+    failures += context.failures();
+  }
+  std::printf("%d tests, %d checks, %d failed, %d threads\n", bodies, checks, failures, threads);
+  if (bodies == 0) std::printf("no test of \"%s\"\n", op.c_str());
+  return failures > 0 || bodies == 0 ? 1 : 0;
+}
+
+int runBenches(const std::string& op, int threads, const std::vector<Isa>& isas) {
+  int bodies = 0;
+  for (const auto& bench : benches()) {
+    if (!op.empty() && bench.op != op) continue;
+    BenchContext context(threads, isas, 1);
+    bench.body(context);
+    ++bodies;
+  }
+  if (bodies == 0) std::printf("no benchmark of \"%s\"\n", op.c_str());
+  return bodies == 0 ? 1 : 0;
+}
+
+}  // namespace longcat

@@ -1,0 +1,133 @@
+// Tests and benchmarks of operations, for native/ops/<op>/test.cc and bench.cc. They run in the `kernels` program.
+//
+//   LONGCAT_TEST(rms_norm) {
+//     Tensor x = t.randomF32({3, 64}), w = t.f32({1, 64}, ones), out = t.f32({3, 64}), rows = t.i32({1}, {3});
+//     for (Isa isa : t.isas()) {
+//       t.run(isa, "rms_norm", args({&x, nullptr, nullptr, &w, nullptr, &out, &rows}, {1e-5}));
+//       t.expectClose("out", t.floats(out), wanted, 1e-5);
+//     }
+//   }
+//
+//   LONGCAT_BENCH(rms_norm) {
+//     …
+//     b.time("16 x 6144", "rms_norm", arguments, bytesMoved, flops);
+//   }
+#pragma once
+
+#include <functional>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "ops/op.h"
+#include "ops/registry.h"
+#include "runtime/error.h"
+#include "runtime/tensor.h"
+
+namespace longcat {
+
+using Shape = std::initializer_list<int64_t>;
+
+/// Arguments in the order of params.h; null: absent.
+OpArgs args(std::initializer_list<const Tensor*> tensors, std::initializer_list<double> scalars = {});
+
+/// Stored numbers of a weight and, for FP8, its block scales.
+struct Fp8Weight {
+  Tensor data, scale;
+};
+
+/// Memory, numbers and threads that tests and benchmarks use.
+class OpContext {
+ public:
+  OpContext(int threads, std::vector<Isa> isas, uint64_t seed);
+
+  ThreadPool& pool() { return pool_; }
+  /// What this processor can run (or what --isa asked for).
+  const std::vector<Isa>& isas() const { return isas_; }
+
+  // Tensors over fresh memory, dense, zero unless values are given (then exactly as many as the shape has).
+  Tensor empty(DType dtype, Shape shape);
+  Tensor f32(Shape shape, const std::vector<float>& values = {});
+  Tensor bf16(Shape shape, const std::vector<float>& values);  // rounded to nearest, ties to even
+  Tensor i32(Shape shape, const std::vector<int32_t>& values = {});
+  Tensor f64(Shape shape, const std::vector<double>& values = {});
+  /// [rows, columns] quantised in blocks of 128×128 (numerics: scale = max(max|w|, 1e-12) / 448).
+  Fp8Weight fp8(int64_t rows, int64_t columns, const std::vector<float>& values);
+  /// A stack of matrices of one shape, as the experts' are.
+  Tensor stack(const std::vector<Tensor>& tensors);
+  /// Columns [first, first + count) of each row.
+  Tensor columns(const Tensor& tensor, int64_t first, int64_t count);
+
+  // The same numbers on every machine and in every run.
+  std::vector<float> randomFloats(int64_t count, float low = -1, float high = 1);
+  int64_t randomInteger(int64_t below);
+  Tensor randomF32(Shape shape, float low = -1, float high = 1);
+  Tensor randomBf16(Shape shape, float low = -1, float high = 1);
+  Fp8Weight randomFp8(int64_t rows, int64_t columns, float low = -1, float high = 1);
+
+  // The numbers of a tensor, row by row (column views too). FP8 needs its scale to be what it stands for.
+  std::vector<float> floats(const Tensor& tensor, const Tensor* scale = nullptr);
+  std::vector<int32_t> integers(const Tensor& tensor);
+
+  /// Checks, prepares, fills every output with 0xFF bytes (outputs that share memory with an input excepted) and runs.
+  void run(Isa isa, const char* op, const OpArgs& arguments);
+  /// The same on another number of threads.
+  void run(Isa isa, const char* op, const OpArgs& arguments, int threads);
+
+ protected:
+  uint64_t next();
+  ThreadPool pool_;
+  std::vector<Isa> isas_;
+  uint64_t random_;
+};
+
+class TestContext : public OpContext {
+ public:
+  using OpContext::OpContext;
+
+  // Each failing expectation is printed (the first few differences) and makes the program's exit code 1.
+  void expect(bool ok, const std::string& what);
+  /// |got - want| ≤ tolerance · max(1, |want|) everywhere; NaN never fits.
+  void expectClose(const std::string& what, const std::vector<float>& got, const std::vector<float>& want, double tolerance);
+  void expectClose(const std::string& what, const float* got, const float* want, int64_t count, double tolerance);
+  void expectSameBits(const std::string& what, const std::vector<float>& got, const std::vector<float>& want);
+  void expectSameBits(const std::string& what, const void* got, const void* want, size_t bytes);
+  void expectSame(const std::string& what, const std::vector<int32_t>& got, const std::vector<int32_t>& want);
+  /// `f` throws a longcat::Error of that code whose message contains `words`.
+  void expectThrows(const std::string& what, const std::string& code, const std::string& words, const std::function<void()>& f);
+
+  int checks() const { return checks_; }
+  int failures() const { return failures_; }
+
+ private:
+  int checks_ = 0, failures_ = 0;
+};
+
+class BenchContext : public OpContext {
+ public:
+  using OpContext::OpContext;
+  /// Median time of the operation on each instruction set: one line of µs, GB/s, GFLOP/s. `bytes` and `flops` of one run.
+  void time(const std::string& label, const char* op, const OpArgs& arguments, double bytes, double flops);
+};
+
+void registerTest(const char* op, void (*body)(TestContext&));
+void registerBench(const char* op, void (*body)(BenchContext&));
+
+#define LONGCAT_JOIN2(a, b) a##b
+#define LONGCAT_JOIN(a, b) LONGCAT_JOIN2(a, b)
+#define LONGCAT_REGISTER(op, kind, Context, name)                                                            \
+  static void LONGCAT_JOIN(kind, __LINE__)(Context&);                                                        \
+  static const bool LONGCAT_JOIN(kind##Registered, __LINE__) =                                               \
+      (::longcat::register##kind(#op, LONGCAT_JOIN(kind, __LINE__)), true);                                  \
+  static void LONGCAT_JOIN(kind, __LINE__)([[maybe_unused]] Context& name)
+
+/// LONGCAT_TEST(op) { …t is the TestContext… }; any number in a file.
+#define LONGCAT_TEST(op) LONGCAT_REGISTER(op, Test, ::longcat::TestContext, t)
+/// LONGCAT_BENCH(op) { …b is the BenchContext… }
+#define LONGCAT_BENCH(op) LONGCAT_REGISTER(op, Bench, ::longcat::BenchContext, b)
+
+/// What the `kernels` program does; native/kernels.cc calls these. Both return an exit code.
+int runTests(const std::string& op, int threads, const std::vector<Isa>& isas);
+int runBenches(const std::string& op, int threads, const std::vector<Isa>& isas);
+
+}  // namespace longcat
