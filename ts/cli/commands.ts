@@ -1,0 +1,88 @@
+/**
+ * The table of commands. Each is loaded when it is called for, so that help and doctor need nothing of the rest.
+ * @module
+ */
+
+import type { Command } from "./command.js";
+import { UsageError } from "./flags.js";
+
+/** A command, or a group of subcommands. */
+export interface CommandEntry {
+  readonly name: string;
+  readonly summary: string;
+  readonly load?: () => Promise<Command>;
+  readonly subcommands?: Readonly<Record<string, () => Promise<Command>>>;
+  /** Subcommands that the contract names and this version does not have. */
+  readonly notThere?: readonly string[];
+}
+
+export const COMMANDS: readonly CommandEntry[] = [
+  {
+    name: "generate",
+    summary: "continue a text or answer chat messages",
+    load: async () => (await import("./generate.js")).generateCommand,
+  },
+  { name: "chat", summary: "talk to the model", load: async () => (await import("./chat.js")).chatCommand },
+  { name: "score", summary: "log-probability of each token of a text", load: async () => (await import("./score.js")).scoreCommand },
+  {
+    name: "inspect",
+    summary: "model DIR | devices | estimate DIR: look before loading",
+    subcommands: {
+      model: async () => (await import("./inspect.js")).inspectModelCommand,
+      devices: async () => (await import("./inspect.js")).inspectDevicesCommand,
+      estimate: async () => (await import("./inspect.js")).inspectEstimateCommand,
+    },
+    notThere: ["routing"],
+  },
+  {
+    name: "quantize",
+    summary: "write a block-FP8 copy of a checkpoint",
+    load: async () => (await import("./quantize.js")).quantizeCommand,
+  },
+  {
+    name: "bench",
+    summary: "decode: speed beside what the machine allows",
+    subcommands: { decode: async () => (await import("./bench-decode.js")).benchDecodeCommand },
+    notThere: ["kernels", "layer", "prefill", "sampling", "serve", "speculate", "all-to-all"],
+  },
+  {
+    name: "doctor",
+    summary: "what was found on this machine and what is missing",
+    load: async () => (await import("./doctor.js")).doctorCommand,
+  },
+];
+
+/** Commands that are planned and not there yet: naming one says so. */
+const NOT_THERE = ["serve", "train", "lab"];
+
+/** The command that `first` and the words after it name, and the words left over for it. */
+export async function findCommand(first: string, rest: readonly string[]): Promise<{ command: Command; words: readonly string[] }> {
+  const entry = COMMANDS.find((candidate) => candidate.name === first);
+  if (entry === undefined) {
+    if (NOT_THERE.includes(first)) throw new UsageError(`longcat ${first} is not there in this version`);
+    throw new UsageError(`unknown command ${JSON.stringify(first)}; there are ${COMMANDS.map((candidate) => candidate.name).join(", ")}`);
+  }
+  if (entry.load) return { command: await entry.load(), words: rest };
+  const subcommands = entry.subcommands ?? {};
+  const [second = "", ...words] = rest;
+  if (second === "--help" || second === "-h") return { command: groupHelp(entry), words: ["--help"] };
+  if (entry.notThere?.includes(second)) throw new UsageError(`longcat ${first} ${second} is not there in this version`);
+  const load = Object.hasOwn(subcommands, second) ? subcommands[second] : undefined;
+  if (load === undefined) {
+    const what = second === "" ? "needs one of" : `has no ${JSON.stringify(second)}; there are`;
+    throw new UsageError(`longcat ${first} ${what} ${Object.keys(subcommands).join(", ")}`);
+  }
+  return { command: await load(), words };
+}
+
+/** What `longcat inspect --help` prints. */
+function groupHelp(entry: CommandEntry): Command {
+  const names = Object.keys(entry.subcommands ?? {});
+  return {
+    usage: names.map((name) => `${entry.name} ${name} …`),
+    about: `Each has its own help: longcat ${entry.name} ${names[0]} --help.`,
+    flags: [],
+    maxPositionals: 0,
+    run: async () => 0,
+  };
+}

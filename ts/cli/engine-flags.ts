@@ -1,0 +1,93 @@
+/**
+ * Flags that say which checkpoint to load and how: shared by every command that runs a model.
+ * @module
+ */
+
+import { fileURLToPath } from "node:url";
+import { Engine, type EngineOptions } from "../index.js";
+import { type Flag, type ParsedFlags, parseNumber, UsageError } from "./flags.js";
+import { note } from "./output.js";
+import { ProgressBar } from "./progress.js";
+
+/** The checkpoint that comes with the package. */
+export const BUNDLED_MODEL = fileURLToPath(new URL("../../models/mini", import.meta.url));
+
+export const MODEL_FLAG: Flag = { name: "model", kind: "text", value: "DIR", help: "checkpoint folder (default: the bundled mini)" };
+
+export const ENGINE_FLAGS: readonly Flag[] = [
+  MODEL_FLAG,
+  { name: "device", kind: "text", value: "D", help: "auto, cpu, cuda or cuda:N (default auto)" },
+  { name: "dtype", kind: "text", value: "T", help: "weights: auto (as stored), bfloat16 or float32" },
+  { name: "threads", kind: "text", value: "N", help: "CPU threads, or auto: what affinity and container quota allow" },
+  { name: "ranks", kind: "number", value: "R", help: "expert parallelism: number of ranks (this version: 1)" },
+  { name: "speculative", kind: "text", value: "S", help: "auto, off or a number of drafts (this version: off)" },
+  { name: "no-batch-invariant", kind: "flag", help: "permit results that depend on the batch" },
+  { name: "no-prefix-cache", kind: "flag", help: "do not reuse cached prompts" },
+  { name: "cache-bytes", kind: "text", value: "B", help: "memory of the latent cache in bytes, or auto" },
+  { name: "max-sequences", kind: "number", value: "N", help: "most sequences that run at once" },
+  { name: "max-batch-tokens", kind: "number", value: "N", help: "most tokens in one step" },
+  { name: "allow-unknown-tensors", kind: "flag", help: "load a checkpoint that holds tensors unknown to this version" },
+  { name: "debug", kind: "text", value: "D", help: "off, sync (check after each operation) or poison" },
+  { name: "ngram", kind: "text", value: "N", help: "n-gram tables: auto, host or device" },
+];
+
+/** A number, or the word "auto". */
+function autoOrNumber(flags: ParsedFlags, name: string): "auto" | number | undefined {
+  const text = flags.text(name);
+  if (text === undefined || text === "auto") return text;
+  return parseNumber(`--${name}`, text);
+}
+
+function speculative(flags: ParsedFlags): EngineOptions["speculative"] {
+  const text = flags.text("speculative");
+  if (text === undefined || text === "auto" || text === "off") return text;
+  if (!/^\d+$/.test(text)) throw new UsageError(`--speculative: ${JSON.stringify(text)} is not auto, off or a number of drafts`);
+  return { drafts: Number(text) };
+}
+
+/** Every option that has a flag. One without its line below does not compile. */
+type FlagOptions = Required<{ [K in keyof Omit<EngineOptions, "signal" | "onProgress" | "onWarning">]: EngineOptions[K] | undefined }>;
+
+/** The engine's options as the flags give them; what was not given stays absent. Values are the engine's to check. */
+export function engineOptions(flags: ParsedFlags): FlagOptions {
+  const ranks = flags.number("ranks");
+  return {
+    device: flags.text("device") as EngineOptions["device"],
+    dtype: flags.text("dtype") as EngineOptions["dtype"],
+    threads: autoOrNumber(flags, "threads"),
+    parallel: ranks === undefined ? undefined : { expert: ranks },
+    speculative: speculative(flags),
+    batchInvariant: flags.on("no-batch-invariant") ? false : undefined,
+    prefixCache: flags.on("no-prefix-cache") ? false : undefined,
+    cacheBytes: autoOrNumber(flags, "cache-bytes"),
+    maxSequences: flags.number("max-sequences"),
+    maxBatchTokens: flags.number("max-batch-tokens"),
+    allowUnknownTensors: flags.on("allow-unknown-tensors") ? true : undefined,
+    debug: flags.text("debug") as EngineOptions["debug"],
+    ngram: flags.text("ngram") as EngineOptions["ngram"],
+  };
+}
+
+/** Where the checkpoint is. */
+export function modelFolder(flags: ParsedFlags): string {
+  return flags.text("model") ?? BUNDLED_MODEL;
+}
+
+/** Loads the checkpoint with a progress bar and warnings on standard error. */
+export async function loadEngine(flags: ParsedFlags, signal?: AbortSignal): Promise<Engine> {
+  const options = engineOptions(flags);
+  const bar = new ProgressBar("Loading");
+  try {
+    return await Engine.load(modelFolder(flags), {
+      ...options,
+      signal,
+      onProgress: ({ doneBytes, totalBytes }) => bar.update(totalBytes === 0 ? 1 : doneBytes / totalBytes),
+      onWarning: (message) => {
+        bar.end();
+        note(`warning: ${message}`);
+      },
+    });
+  } finally {
+    bar.end();
+  }
+}

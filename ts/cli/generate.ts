@@ -1,0 +1,61 @@
+/**
+ * `longcat generate`: continues a text or answers chat messages, streaming to standard output.
+ * @module
+ */
+
+import type { Engine, GenerateParams, GenerateResult, Prompt } from "../index.js";
+import { type Command, JSON_FLAG } from "./command.js";
+import { ENGINE_FLAGS, loadEngine } from "./engine-flags.js";
+import type { ParsedFlags } from "./flags.js";
+import { interruptible } from "./interrupt.js";
+import { note, print, printJson, styled } from "./output.js";
+import { generateParams, PARAMETER_FLAGS } from "./parameter-flags.js";
+import { PROMPT_FLAGS, readPrompt } from "./prompt-flags.js";
+import { ReplyWriter } from "./reply-writer.js";
+
+export const generateCommand: Command = {
+  usage: ["generate PROMPT [flags]", "generate - < FILE", "generate --messages FILE.json", "generate --tokens 1,2,3"],
+  about:
+    "Generates text and streams it to standard output; reasoning and figures go to standard error. PROMPT is raw text: special tokens in it\n" +
+    "are plain text unless --parse-special. With --json nothing is streamed and the whole result is one JSON document.",
+  flags: [...PROMPT_FLAGS, ...PARAMETER_FLAGS, ...ENGINE_FLAGS, JSON_FLAG],
+  maxPositionals: 1,
+  run: async (flags) => {
+    const params = generateParams(flags);
+    const prompt = await readPrompt(flags);
+    await interruptible(async (signal) => {
+      const engine = await loadEngine(flags, signal);
+      try {
+        await generate(engine, prompt, { ...params, signal }, flags);
+      } finally {
+        await engine.close();
+      }
+    });
+    return undefined;
+  },
+};
+
+async function generate(engine: Engine, prompt: Prompt, params: GenerateParams, flags: ParsedFlags): Promise<void> {
+  if (flags.on("json")) return printJson(await engine.generate(prompt, params));
+  if ((params.n ?? 1) !== 1) return printChoices(await engine.generate(prompt, params));
+  const writer = new ReplyWriter();
+  const start = performance.now();
+  let completionTokens = 0;
+  try {
+    for await (const chunk of engine.stream(prompt, params)) {
+      completionTokens += chunk.tokens.length;
+      await writer.write(chunk);
+    }
+  } finally {
+    await writer.end();
+  }
+  const seconds = (performance.now() - start) / 1000;
+  if (process.stderr.isTTY)
+    note(styled(process.stderr, "dim", `${completionTokens} tokens, ${(completionTokens / seconds).toFixed(0)} tokens/s`));
+}
+
+/** Several choices: one after another, each under its number. */
+async function printChoices(result: GenerateResult): Promise<void> {
+  const choices = result.choices ?? [result];
+  for (const [i, choice] of choices.entries()) await print(`[${i}] ${choice.text}\n`);
+}

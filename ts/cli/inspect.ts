@@ -1,0 +1,114 @@
+/**
+ * `longcat inspect model | devices | estimate`: look at checkpoints and machines before anything is loaded.
+ * @module
+ */
+
+import { integer } from "../checks.js";
+import { resolveOptions } from "../engine/options.js";
+import { type EngineOptions, inspect, LongcatError, listDevices } from "../index.js";
+import { type EstimateOptions, estimateMemory, type MemoryEstimate } from "../model/estimate.js";
+import { type Command, JSON_FLAG } from "./command.js";
+import { BUNDLED_MODEL } from "./engine-flags.js";
+import type { Flag, ParsedFlags } from "./flags.js";
+import { alignColumns, formatBytes, note, print, printJson } from "./output.js";
+
+const UNKNOWN_TENSORS_FLAG: Flag = { name: "allow-unknown-tensors", kind: "flag", help: "accept tensors unknown to this version" };
+
+/** The folder that is looked at: the argument, or the bundled checkpoint. */
+function folder(flags: ParsedFlags): string {
+  return flags.positionals[0] ?? BUNDLED_MODEL;
+}
+
+export const inspectModelCommand: Command = {
+  usage: ["inspect model [DIR] [--json]"],
+  about: "Checks a checkpoint folder and says what it holds, from config.json and the headers of its files; no weight is read.",
+  flags: [UNKNOWN_TENSORS_FLAG, JSON_FLAG],
+  maxPositionals: 1,
+  run: async (flags) => {
+    const description = await inspect(folder(flags), { allowUnknownTensors: flags.on("allow-unknown-tensors") });
+    if (flags.on("json")) await printJson(description);
+    else await print(`${alignColumns(Object.entries(flatten(description)).map(([name, value]) => [name, value]))}\n`);
+    return undefined;
+  },
+};
+
+/** Nested records as dotted names; lists as they are written. */
+function flatten(value: object, prefix = ""): Record<string, string> {
+  const lines: Record<string, string> = {};
+  for (const [name, entry] of Object.entries(value)) {
+    if (entry === undefined) continue;
+    if (typeof entry === "object" && entry !== null && !Array.isArray(entry)) Object.assign(lines, flatten(entry, `${prefix}${name}.`));
+    else lines[prefix + name] = typeof entry === "number" && /bytes$/i.test(name) ? `${entry} (${formatBytes(entry)})` : format(entry);
+  }
+  return lines;
+}
+
+function format(entry: unknown): string {
+  return typeof entry === "string" ? entry : JSON.stringify(entry);
+}
+
+export const inspectDevicesCommand: Command = {
+  usage: ["inspect devices [--json]"],
+  about: "Lists the devices that a model can run on.",
+  flags: [JSON_FLAG],
+  maxPositionals: 0,
+  run: async (flags) => {
+    const devices = await listDevices();
+    if (flags.on("json")) await printJson(devices);
+    else for (const device of devices) await print(`${alignColumns(Object.entries(flatten(device)))}\n`);
+    return undefined;
+  },
+};
+
+export const inspectEstimateCommand: Command = {
+  usage: ["inspect estimate [DIR] [--context N] [--batch N] [--json]"],
+  about:
+    "Says how many bytes weights, latent cache and scratch will take and what fits into the memory that is free now. Nothing is loaded.",
+  flags: [
+    { name: "device", kind: "text", value: "D", help: "auto or cpu (this version has no other)" },
+    { name: "context", kind: "number", value: "N", help: "tokens of each sequence (default: the model's context)" },
+    { name: "batch", kind: "number", value: "N", help: "sequences at once (default 1)" },
+    { name: "max-batch-tokens", kind: "number", value: "N", help: "tokens of one step (default 4096)" },
+    UNKNOWN_TENSORS_FLAG,
+    JSON_FLAG,
+  ],
+  maxPositionals: 1,
+  run: async (flags) => {
+    const { device } = resolveOptions({ device: flags.text("device") as EngineOptions["device"] });
+    if (device.startsWith("cuda")) throw new LongcatError("DEVICE_UNAVAILABLE", `device: "${device}": this version runs on the CPU only; give "cpu"`);
+    const estimate = await estimateMemory(folder(flags), {
+      ...sizes(flags),
+      allowUnknownTensors: flags.on("allow-unknown-tensors"),
+    });
+    if (flags.on("json")) await printJson(estimate);
+    else await printEstimate(estimate);
+    return undefined;
+  },
+};
+
+/** The sizes that were given, checked. */
+function sizes(flags: ParsedFlags): Pick<EstimateOptions, "context" | "batch" | "maxBatchTokens"> {
+  const given = (name: string, max: number) => {
+    const value = flags.number(name);
+    return value === undefined ? undefined : integer(value, name, 1, max);
+  };
+  return { context: given("context", 2 ** 31), batch: given("batch", 2 ** 20), maxBatchTokens: given("max-batch-tokens", 65536) };
+}
+
+async function printEstimate(estimate: MemoryEstimate): Promise<void> {
+  const { context, batch } = estimate;
+  const line = (name: string, bytes: number) => [name, bytes, formatBytes(bytes)];
+  const rows = [
+    line("weights", estimate.weightBytes),
+    ...(estimate.ngramBytes > 0 ? [line("n-gram tables (stay mapped)", estimate.ngramBytes)] : []),
+    line("cache, one token", estimate.cacheBytesPerToken),
+    line(`cache, ${batch} × ${context} tokens`, estimate.cacheBytes),
+    line("state", estimate.stateBytes),
+    line("scratch", estimate.scratchBytes),
+    line("in all", estimate.totalBytes),
+    line("free now", estimate.availableBytes),
+  ];
+  await print(`${alignColumns(rows)}\n`);
+  await print(`${estimate.fits ? "It fits" : "It does not fit"}: room for ${estimate.maxCachedTokens} cached tokens beside the rest.\n`);
+  if (!estimate.fits) note("warning: more memory is needed than is free now");
+}
