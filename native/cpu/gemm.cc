@@ -51,6 +51,13 @@ LONGCAT_INLINE void storeSums(const Vec* chains, float* out) {
   }
 }
 
+/// n weights as floats; FP8 × *scale, which holds the block's scale × kF8Unit.
+template <class E, bool kWhole>
+LONGCAT_INLINE Vec loadScaled(const E* w, int n, [[maybe_unused]] const Vec* scale) {
+  if constexpr (sizeof(E) == 1) return mul(kWhole ? loadUnits(w) : loadUnitsPartial(w, n), *scale);
+  else return kWhole ? load(w) : loadPartial(w, n);
+}
+
 /// chains[r][o] += x_r · w_o over lanes [k, k + n).
 template <class E, int R, int O, bool kWhole>
 LONGCAT_INLINE void step(const float* const* x, const E* const* w, const Vec* scale, int64_t k, int n, Vec (&chains)[R][O]) {
@@ -59,8 +66,7 @@ LONGCAT_INLINE void step(const float* const* x, const E* const* w, const Vec* sc
   for (int r = 0; r < R; ++r) rows[r] = kWhole ? load(x[r] + k) : loadPartial(x[r] + k, n);
 #pragma GCC unroll 8
   for (int o = 0; o < O; ++o) {
-    Vec weights = kWhole ? load(w[o] + k) : loadPartial(w[o] + k, n);
-    if constexpr (sizeof(E) == 1) weights = mul(weights, scale[o]);
+    const Vec weights = loadScaled<E, kWhole>(w[o] + k, n, scale + o);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) chains[r][o] = fma(rows[r], weights, chains[r][o]);
   }
@@ -85,7 +91,7 @@ void runTile(const Tile<E>& t) {
     for (int64_t block = 0; block < t.count; block += kScaleBlock) {
       Vec scale[O];
 #pragma GCC unroll 8
-      for (int o = 0; o < O; ++o) scale[o] = set1(t.scale[o][block / kScaleBlock]);
+      for (int o = 0; o < O; ++o) scale[o] = set1(t.scale[o][block / kScaleBlock] * kF8Unit);
       const int64_t end = block + kScaleBlock < whole ? block + kScaleBlock : whole;
       for (int64_t k = block; k < end; k += kLanes) step<E, R, O, true>(x, w, scale, k, kLanes, chains);
       if (block + kScaleBlock >= t.count && whole < t.count)
@@ -169,9 +175,9 @@ void widenPanel(const Matrix<E>& w, int64_t o, int count, int64_t k, int64_t n, 
     const float* scales = nullptr;
     if constexpr (sizeof(E) == 1) scales = w.scales(o + i, k);
     forLanes(n, [&](int64_t j, int lanes) {
-      Vec v = loadN(from + j, lanes);
-      if constexpr (sizeof(E) == 1) v = mul(v, set1(scales[j / kScaleBlock]));
-      storeN(to + j, v, lanes);
+      const Vec scale = set1(sizeof(E) == 1 ? scales[j / kScaleBlock] * kF8Unit : 1.0f);
+      if (lanes == kLanes) store(to + j, loadScaled<E, true>(from + j, lanes, &scale));
+      else storePartial(to + j, loadScaled<E, false>(from + j, lanes, &scale), lanes);
     });
   }
 }
@@ -270,8 +276,9 @@ void transposedTile(const float* a, int64_t aStride, const Matrix<E>& w, int64_t
     const E* row = w.data + i * w.columns + j;
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
-      Vec weights = v + 1 < V ? load(row + v * kLanes) : loadN(row + v * kLanes, last);
-      if constexpr (sizeof(E) == 1) weights = mul(weights, set1(*w.scales(i, j + v * kLanes)));
+      const Vec scale = set1(sizeof(E) == 1 ? *w.scales(i, j + v * kLanes) * kF8Unit : 1.0f);
+      const Vec weights = v + 1 < V || last == kLanes ? loadScaled<E, true>(row + v * kLanes, kLanes, &scale)
+                                                      : loadScaled<E, false>(row + v * kLanes, last, &scale);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) chains[r][v] = fma(set1(a[r * aStride + i - rowBegin]), weights, chains[r][v]);
     }

@@ -14,7 +14,7 @@
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #define LONGCAT_AVX512 1
-#elif defined(__AVX2__) && defined(__FMA__)
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define LONGCAT_AVX2 1
 #else
 #define LONGCAT_PLAIN 1
@@ -64,17 +64,16 @@ LONGCAT_INLINE Vec widenBf16(__m256i bits) { return {_mm512_castsi512_ps(_mm512_
 LONGCAT_INLINE Vec load(const Bf16* p) { return widenBf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 LONGCAT_INLINE Vec loadPartial(const Bf16* p, int n) { return widenBf16(_mm256_maskz_loadu_epi16(firstLanes(n), p)); }
 
-// Sign to bit 31; exponent and mantissa to the bottom of float's exponent: that is the value × 2^-120, denormals included.
+// Sign, exponent and mantissa fit a half-precision number, which is then the value / 256, denormals included: no detour
+// over float's denormals, which processors multiply slowly.
 LONGCAT_INLINE Vec widenF8(__m128i bytes) {
-  const __m512i b = _mm512_cvtepu8_epi32(bytes);
-  const __m512i magnitude = _mm512_slli_epi32(_mm512_and_si512(b, _mm512_set1_epi32(0x7f)), 20);
-  const __m512i sign = _mm512_slli_epi32(_mm512_and_si512(b, _mm512_set1_epi32(0x80)), 24);
-  const __m512 value = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_or_si512(magnitude, sign)), _mm512_set1_ps(0x1p120f));
-  const __mmask16 isNan = _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(0x7f << 20));
-  return {_mm512_mask_mov_ps(value, isNan, _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000)))};
+  const __m256i half = _mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7), _mm256_set1_epi16(static_cast<short>(0xbfff)));
+  const __mmask16 isNumber = _mm_cmpneq_epi8_mask(_mm_or_si128(bytes, _mm_set1_epi8(static_cast<char>(0x80))), _mm_set1_epi8(static_cast<char>(0xff)));
+  return {_mm512_mask_cvtph_ps(_mm512_set1_ps(__builtin_nanf("")), isNumber, half)};
 }
-LONGCAT_INLINE Vec load(const F8* p) { return widenF8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-LONGCAT_INLINE Vec loadPartial(const F8* p, int n) { return widenF8(_mm_maskz_loadu_epi8(firstLanes(n), p)); }
+constexpr float kF8Unit = 256.0f;
+LONGCAT_INLINE Vec loadUnits(const F8* p) { return widenF8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+LONGCAT_INLINE Vec loadUnitsPartial(const F8* p, int n) { return widenF8(_mm_maskz_loadu_epi8(firstLanes(n), p)); }
 
 /// a · 2^n, where n is in the low bits of `biased` = n + 1.5·2^23 and -252 ≤ n ≤ 254: two steps, so that denormals come out right.
 LONGCAT_INLINE Vec scaleByPowerOfTwo(Vec a, Vec biased) {
@@ -129,15 +128,13 @@ LONGCAT_INLINE Vec loadPartial(const Bf16* p, int n) {
 }
 
 LONGCAT_INLINE Vec widenF8(__m128i bytes) {
-  const __m256i b = _mm256_cvtepu8_epi32(bytes);
-  const __m256i magnitude = _mm256_slli_epi32(_mm256_and_si256(b, _mm256_set1_epi32(0x7f)), 20);
-  const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(b, _mm256_set1_epi32(0x80)), 24);
-  const __m256 value = _mm256_mul_ps(_mm256_castsi256_ps(_mm256_or_si256(magnitude, sign)), _mm256_set1_ps(0x1p120f));
-  const __m256i isNan = _mm256_cmpeq_epi32(magnitude, _mm256_set1_epi32(0x7f << 20));
-  return {_mm256_or_ps(value, _mm256_castsi256_ps(isNan))};
+  const __m128i half = _mm_and_si128(_mm_slli_epi16(_mm_cvtepi8_epi16(bytes), 7), _mm_set1_epi16(static_cast<short>(0xbfff)));
+  const __m128i isNan = _mm_cmpeq_epi8(_mm_or_si128(bytes, _mm_set1_epi8(static_cast<char>(0x80))), _mm_set1_epi8(static_cast<char>(0xff)));
+  return {_mm256_or_ps(_mm256_cvtph_ps(half), _mm256_castsi256_ps(_mm256_cvtepi8_epi32(isNan)))};
 }
-LONGCAT_INLINE Vec load(const F8* p) { return widenF8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))); }
-LONGCAT_INLINE Vec loadPartial(const F8* p, int n) {
+constexpr float kF8Unit = 256.0f;
+LONGCAT_INLINE Vec loadUnits(const F8* p) { return widenF8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))); }
+LONGCAT_INLINE Vec loadUnitsPartial(const F8* p, int n) {
   uint64_t whole = 0;
   for (int i = 0; i < n; ++i) whole |= static_cast<uint64_t>(p[i].bits) << (8 * i);
   return widenF8(_mm_cvtsi64_si128(static_cast<int64_t>(whole)));
@@ -220,6 +217,7 @@ LONGCAT_INLINE Vec loadPartial(const Bf16* p, int n) {
   return widenBf16(stored);
 }
 
+// Exponent and mantissa at the bottom of float's exponent: that is the value × 2^-120, denormals included.
 LONGCAT_INLINE Vec widenF8(Bytes bytes) {
   const Words b = __builtin_convertvector(bytes, Words);
   const Words magnitude = (b & 0x7f) << 20;
@@ -227,12 +225,13 @@ LONGCAT_INLINE Vec widenF8(Bytes bytes) {
   const Ints isNan = magnitude == (0x7fu << 20);
   return {reinterpret_cast<Floats>(reinterpret_cast<Ints>(value) | isNan)};
 }
-LONGCAT_INLINE Vec load(const F8* p) {
+constexpr float kF8Unit = 1.0f;
+LONGCAT_INLINE Vec loadUnits(const F8* p) {
   Bytes stored;
   loadAs(stored, p);
   return widenF8(stored);
 }
-LONGCAT_INLINE Vec loadPartial(const F8* p, int n) {
+LONGCAT_INLINE Vec loadUnitsPartial(const F8* p, int n) {
   Bytes stored;
   loadFirst(stored, p, n);
   return widenF8(stored);
@@ -247,6 +246,10 @@ LONGCAT_INLINE Vec scaleByPowerOfTwo(Vec a, Vec biased) {
 #endif
 
 // ---- what all three share ----------------------------------------------------------------------------------------------
+
+/// FP8 numbers. `loadUnits` gives value / kF8Unit, a power of two: a scale × kF8Unit makes the same bits in one product less.
+LONGCAT_INLINE Vec load(const F8* p) { return mul(loadUnits(p), set1(kF8Unit)); }
+LONGCAT_INLINE Vec loadPartial(const F8* p, int n) { return mul(loadUnitsPartial(p, n), set1(kF8Unit)); }
 
 /// Lane 0 after folding halves: lane l with l + 8, then l + 4, l + 2, l + 1.
 LONGCAT_INLINE float sum(Vec a) {
