@@ -1,4 +1,4 @@
-// mla_prefill: causal attention of prompt tokens over expanded keys and values (model-spec section 3, steps 6 and 7).
+// mla_prefill: causal attention of prompt tokens over expanded keys and values (docs/model.md, 3).
 //   k = [W_k c | rope key], v = W_v c of each cached row c (W_kvb's rows per head: nope keys, then v values)
 //   out_head = softmax(q·k · softmaxScale, causal) v
 // Rows are those of the step's prompt part. Keys go in tiles of kKeyTile anchored at position 0 of the sequence, with a running

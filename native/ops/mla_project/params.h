@@ -1,4 +1,4 @@
-// mla_project: from the normed hidden state to the query and the latent cache row (model-spec section 3, steps 1 to 5).
+// mla_project: from the normed hidden state to the query and the latent cache row (docs/model.md, 3).
 //   q = W_qb RMS(W_qa n + b_qa) · qScale, per head nope | rope, RoPE on the rope part
 //   t = W_kva n + b_kva: latent | rope key;  cache row = [RMS(latent) · kvScale | RoPE(rope key)]
 // RoPE takes interleaved pairs (x_2j, x_2j+1) and writes halves: y_j = x_2j cos_j - x_2j+1 sin_j; y_{j+d/2} = x_2j+1 cos_j + x_2j sin_j.

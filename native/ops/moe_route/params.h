@@ -1,4 +1,4 @@
-// moe_route: which experts each token uses, with which weights, and the rows sorted by expert (model-spec section 4).
+// moe_route: which experts each token uses, with which weights, and the rows sorted by expert (docs/model.md, 4).
 //   p = softmax(h Cᵀ) over all N = experts + zero experts, fp32; the K largest of p + bias (ties: the lower id first);
 //   weight = p · factor (unbiased, not renormalised)
 // Zero experts (id ≥ experts) never enter the plan: their weights are summed into identityWeight, in ascending id.

@@ -1,4 +1,4 @@
-// ngram_embed (LongCat-Flash-Lite): word embedding and hashed n-gram embeddings, averaged (model-spec section 10).
+// ngram_embed (LongCat-Flash-Lite): word embedding and hashed n-gram embeddings, averaged (docs/model.md, 7).
 //   order N in 2..neighbors, split j in 0..splits-1: table i = (N-2)·splits + j with M_i = table i's rows
 //   id_i = (t_0 + Σ_{d=1}^{N-1} t_{-d} · (V^d mod M_i)) mod M_i, in int64; t_{-d} = 0 before the sequence's start, or when an
 //   end-of-text id lies in [pos-d, pos-1]

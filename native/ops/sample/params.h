@@ -7,8 +7,10 @@
 //   3. temperature 0: the largest l, ties by lower id. Else e_i = exp((l_i - l_first) / temperature), one exp an id, computed here
 //      alone (the twin gets them). Order of the ids: the C = max(kCandidates, topK) largest by l descending (ties: lower id), the
 //      candidates; then all others, the tail, by ascending id.
-//   4. In that order: topK keeps the first topK; minP drops e_i < minP · e_first; topP keeps the shortest prefix of what is left whose
-//      running sum ≥ topP · total, total being the sum of what is left. The first always stays. Every sum adds in that order.
+//   4. In that order: topK keeps the first topK; minP drops e_i < minP · e_first (and the whole tail where it drops the last
+//      candidate); topP keeps the shortest prefix of what is left whose running sum ≥ topP · total, total being the sum of what is
+//      left. The first always stays. Every sum adds in that order, candidates and tail each from 0: a sum that reaches into the tail
+//      is (the candidates' sum) + (the tail's so far).
 //   5. u = uniform(seed, position) in [0,1); the first id of what is left whose running sum > u · (sum of what is left); if rounding
 //      leaves none, the last of what is left.
 // Where hostDraw is set and the candidate tensors are there, candidates, their e and the tail's sum are written for the host.
