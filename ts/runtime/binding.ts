@@ -7,8 +7,10 @@
 /** What a checkpoint file's header says of one tensor, after checking. */
 export interface NativeTensorEntry {
   name: string;
-  /** Index into DTYPES. */
+  /** Index into DTYPES; −1: a type of the format that no operation takes. */
   dtype: number;
+  /** As the file writes it: "BF16". */
+  storedDtype: string;
   shape: number[];
   /** Byte range in the file. */
   begin: number;
