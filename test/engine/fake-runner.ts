@@ -1,0 +1,173 @@
+/**
+ * A ModelRunner without a model: the next token is a function of all tokens before it. It keeps the cache as blocks of tokens, as the real
+ * one keeps latents, and checks every step: a mistake of the scheduler is an error or another token.
+ */
+import type { ModelRunner, RunnerLimits, SlotSampling, StepResult, StepSequence } from "../../ts/model/runner-types.js";
+
+export type NextToken = (history: readonly number[], sampling: SlotSampling) => number;
+
+/** A token that depends on every token before it and on the seed where temperature is not 0. */
+export const hashNext =
+  (vocabulary: number): NextToken =>
+  (history, sampling) => {
+    let hash = sampling.temperature === 0 ? 17 : 17 + (sampling.seed % 1_000_003);
+    for (const token of history) hash = (hash * 31 + token + 1) % 1_000_003;
+    return hash % vocabulary;
+  };
+
+export const FAKE_LIMITS: RunnerLimits = {
+  maxSequences: 4,
+  maxBatchTokens: 16,
+  contextLength: 64,
+  blockSize: 4,
+  numBlocks: 32,
+  vocabulary: 50,
+  numLayers: 2,
+  topK: 3,
+};
+
+interface Slot {
+  sampling: SlotSampling | undefined;
+  table: number[];
+  /** Tokens by position, as the device keeps them. */
+  history: number[];
+}
+
+export class FakeRunner implements ModelRunner {
+  readonly limits: RunnerLimits;
+  /** Every step that was run. */
+  readonly steps: StepSequence[][] = [];
+  readonly #next: NextToken;
+  readonly #slots: Slot[];
+  readonly #cache: number[][];
+  #running = false;
+  closed = false;
+  allowed: number[] | undefined;
+  /** Throw this in the next step. */
+  failWith: unknown;
+  /** Called in each step before it is over. */
+  during: (step: number) => void | Promise<void> = () => undefined;
+
+  constructor(limits: Partial<RunnerLimits> = {}, next?: NextToken) {
+    this.limits = { ...FAKE_LIMITS, ...limits };
+    this.#next = next ?? hashNext(this.limits.vocabulary);
+    this.#slots = Array.from({ length: this.limits.maxSequences }, () => ({ sampling: undefined, table: [], history: [] }));
+    this.#cache = Array.from({ length: this.limits.numBlocks }, () => new Array<number>(this.limits.blockSize).fill(-1));
+  }
+
+  setSampling(slot: number, sampling: SlotSampling): void {
+    this.#idle();
+    const state = this.#slot(slot);
+    state.sampling = sampling;
+    state.table = [];
+    state.history = [];
+  }
+
+  setBlocks(slot: number, first: number, blocks: readonly number[]): void {
+    this.#idle();
+    const { table } = this.#slot(slot);
+    blocks.forEach((block, i) => {
+      if (!this.#cache[block]) throw new Error(`block ${block} does not exist`);
+      table[first + i] = block;
+    });
+  }
+
+  setAllowed(ids: Iterable<number>): void {
+    this.allowed = [...ids];
+  }
+
+  copyBlock(from: number, to: number): void {
+    this.#idle();
+    this.#cache[to] = [...(this.#cache[from] as number[])];
+  }
+
+  copyHistory(from: number, to: number, length: number): void {
+    this.#idle();
+    const source = this.#slot(from).history;
+    if (source.length < length) throw new Error(`slot ${from} has a history of ${source.length}, not ${length}`);
+    this.#slot(to).history = source.slice(0, length);
+  }
+
+  async step(sequences: readonly StepSequence[]): Promise<StepResult[]> {
+    this.#idle();
+    this.#running = true;
+    try {
+      this.steps.push(structuredClone(sequences) as StepSequence[]);
+      this.#check(sequences);
+      const results = sequences.map((sequence) => this.#run(sequence));
+      await new Promise((resolve) => setImmediate(resolve));
+      await this.during(this.steps.length);
+      if (this.failWith !== undefined) {
+        const error = this.failWith;
+        this.failWith = undefined;
+        throw error;
+      }
+      return results;
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#idle();
+    this.closed = true;
+  }
+
+  #run({ slot, position, tokens, sample, scoreTargets }: StepSequence): StepResult {
+    const state = this.#slot(slot);
+    if (tokens !== null) tokens.forEach((token, i) => (state.history[position + i] = token));
+    const length = position + (tokens?.length ?? 1);
+    for (let p = position; p < length; p++) this.#write(state, p);
+    for (let p = 0; p < length; p++) {
+      const there = this.#cache[state.table[Math.floor(p / this.limits.blockSize)] as number]?.[p % this.limits.blockSize];
+      if (there !== state.history[p]) throw new Error(`slot ${slot}: the cache holds ${there} at ${p}, not ${state.history[p]}`);
+    }
+    const sampling = state.sampling as SlotSampling;
+    const token = sample ? this.#next(state.history.slice(0, length), sampling) : -1;
+    if (sample) state.history[length] = token;
+    const ffnExperts = Array.from({ length: length - position }, (_, i) =>
+      Uint8Array.from({ length: this.limits.numLayers }, (_, layer) => (position + i + layer) % (this.limits.topK + 1)),
+    );
+    const top = Array.from({ length: Math.max(0, sampling.logprobs) }, (_, i) => ({ token: i, logprob: -1 - i }));
+    const result: StepResult = { token, logprob: sample && sampling.logprobs >= 0 ? -0.5 : 0, top, ffnExperts };
+    if (scoreTargets) result.scores = Float32Array.from(scoreTargets, (target) => (target < 0 ? 0 : -target));
+    return result;
+  }
+
+  #write(state: Slot, position: number): void {
+    const block = this.#cache[state.table[Math.floor(position / this.limits.blockSize)] as number];
+    if (!block) throw new Error(`no block for position ${position}`);
+    block[position % this.limits.blockSize] = state.history[position] as number;
+  }
+
+  #check(sequences: readonly StepSequence[]): void {
+    const { maxSequences, maxBatchTokens, contextLength } = this.limits;
+    if (sequences.length === 0) throw new Error("an empty step");
+    if (sequences.length > maxSequences) throw new Error(`${sequences.length} sequences in a step`);
+    const numTokens = sequences.reduce((sum, { tokens }) => sum + (tokens?.length ?? 1), 0);
+    if (numTokens > maxBatchTokens) throw new Error(`${numTokens} tokens in a step`);
+    if (new Set(sequences.map(({ slot }) => slot)).size !== sequences.length) throw new Error("a slot twice in a step");
+    let decoding = false;
+    for (const { slot, position, tokens } of sequences) {
+      if (tokens === null) decoding = true;
+      else if (decoding) throw new Error("a prompt chunk after a decode token");
+      if (tokens?.length === 0) throw new Error("an empty chunk");
+      const state = this.#slot(slot);
+      if (state.sampling === undefined) throw new Error(`slot ${slot} was not set up`);
+      const known = state.history.length - (tokens === null ? 1 : 0);
+      if (position !== known) throw new Error(`slot ${slot}: position ${position}, but ${known} are in the cache`);
+      if (position + (tokens?.length ?? 1) > contextLength) throw new Error(`slot ${slot}: beyond the context`);
+    }
+  }
+
+  #slot(slot: number): Slot {
+    const state = this.#slots[slot];
+    if (!state) throw new Error(`slot ${slot} does not exist`);
+    return state;
+  }
+
+  #idle(): void {
+    if (this.#running) throw new Error("the runner is in a step");
+    if (this.closed) throw new Error("the runner is closed");
+  }
+}

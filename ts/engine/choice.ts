@@ -1,0 +1,173 @@
+/**
+ * One choice while it is generated: tokens in, chunks out, and the finished answer. Decides when a generation ends.
+ * @module
+ */
+
+import type { StepResult } from "../model/runner-types.js";
+import type { TextDelta, ToolCall } from "../text/types.js";
+import type { RoutingSum } from "./sequence.js";
+import type { Choice, Chunk, FinishReason, Routing, TokenAlternative, TokenLogprob } from "./types.js";
+
+/** What log-probabilities of −∞ are written as, since JSON has no infinity. */
+export const LOGPROB_FLOOR = -9999;
+
+/** Turns generated tokens into text, reasoning and tool calls; see OutputParser. */
+export interface TokenParser {
+  push(token: number): TextDelta;
+  end(): TextDelta;
+  result(): { toolCalls: readonly ToolCall[] };
+}
+
+/** What a choice needs to know of its request. */
+export interface ChoiceRules {
+  index: number;
+  promptTokens: number;
+  maxNewTokens: number;
+  /** Model's end tokens; empty with ignoreEos. */
+  endTokens: ReadonlySet<number>;
+  stopTokens: ReadonlySet<number>;
+  /** −1: none. */
+  logprobs: number;
+  parser: TokenParser;
+  tokenBytes(id: number): Uint8Array | readonly number[];
+  /** Milliseconds since the call. */
+  elapsedMs(): number;
+}
+
+const NO_DELTA: TextDelta = { text: "", reasoning: "", toolCalls: [], stopped: false };
+
+export class ChoiceOutput {
+  readonly #rules: ChoiceRules;
+  readonly #tokens: number[] = [];
+  readonly #logprobs: TokenLogprob[] = [];
+  #text = "";
+  #reasoning = "";
+  #firstMs: number | undefined;
+  #lastMs = 0;
+  #finish: FinishReason | undefined;
+
+  constructor(rules: ChoiceRules) {
+    this.#rules = rules;
+  }
+
+  get finished(): boolean {
+    return this.#finish !== undefined;
+  }
+
+  get numTokens(): number {
+    return this.#tokens.length;
+  }
+
+  /** Takes a drawn token; its chunks (the last of them with finishReason once the choice has ended). */
+  push(result: StepResult): Chunk[] {
+    this.#lastMs = this.#rules.elapsedMs();
+    this.#firstMs ??= this.#lastMs;
+    this.#tokens.push(result.token);
+    const { delta, finish } = this.#read(result.token);
+    this.#finish = finish;
+    const routing = { ffnExperts: [Array.from(result.ffnExperts.at(-1) ?? [])] };
+    const chunks = this.#chunks(delta, { tokens: [result.token], routing });
+    if (this.#rules.logprobs >= 0) {
+      const entry = this.#logprobOf(result);
+      this.#logprobs.push(entry);
+      (chunks[0] as Chunk).logprobs = [entry];
+    }
+    return chunks;
+  }
+
+  /** Ends a choice that has not ended by a token; releases held text. */
+  end(reason: "length" | "abort"): Chunk[] {
+    if (this.#finish !== undefined) return [];
+    this.#finish = reason;
+    this.#lastMs = this.#rules.elapsedMs();
+    return this.#chunks(this.#rules.parser.end(), { tokens: [] });
+  }
+
+  /** The answer so far. */
+  result(routing: RoutingSum, shape: { numLayers: number; topK: number }): Choice {
+    const { promptTokens, logprobs, parser } = this.#rules;
+    const toolCalls = this.#finish === undefined ? [] : [...parser.result().toolCalls];
+    return {
+      text: this.#text,
+      tokens: [...this.#tokens],
+      finishReason: this.#finish ?? "abort",
+      usage: { promptTokens, cachedTokens: 0, completionTokens: this.#tokens.length },
+      timings: this.#timings(),
+      routing: averageRouting(routing, shape),
+      ...(toolCalls.length > 0 && { toolCalls }),
+      ...(this.#reasoning !== "" && { reasoning: this.#reasoning }),
+      ...(logprobs >= 0 && { logprobs: [...this.#logprobs] }),
+    };
+  }
+
+  /** What a token adds, and whether it ends the choice: an end token, else a stop string, else the limit. */
+  #read(token: number): { delta: TextDelta; finish: FinishReason | undefined } {
+    const { endTokens, stopTokens, maxNewTokens, parser } = this.#rules;
+    if (endTokens.has(token) || stopTokens.has(token)) {
+      const delta = parser.end();
+      return { delta, finish: parser.result().toolCalls.length > 0 ? "tool_calls" : "stop" };
+    }
+    const delta = parser.push(token);
+    if (delta.stopped) return { delta, finish: "stop" };
+    if (this.#tokens.length < maxNewTokens) return { delta, finish: undefined };
+    return { delta: join(delta, parser.end()), finish: "length" };
+  }
+
+  #chunks(delta: TextDelta, first: Pick<Chunk, "tokens" | "routing">): Chunk[] {
+    this.#text += delta.text;
+    this.#reasoning += delta.reasoning;
+    const { index } = this.#rules;
+    const chunk: Chunk = { index, text: delta.text, ...first, ...(delta.reasoning !== "" && { reasoning: delta.reasoning }) };
+    const chunks = [chunk];
+    delta.toolCalls.forEach((toolCallDelta, i) => {
+      if (i === 0) chunk.toolCallDelta = toolCallDelta;
+      else chunks.push({ index, text: "", tokens: [], toolCallDelta });
+    });
+    if (this.#finish !== undefined) (chunks.at(-1) as Chunk).finishReason = this.#finish;
+    return chunks;
+  }
+
+  #logprobOf(result: StepResult): TokenLogprob {
+    const top = result.top.map(({ token, logprob }) => this.#alternative(token, logprob));
+    return { ...this.#alternative(result.token, result.logprob), top };
+  }
+
+  #alternative(token: number, logprob: number): TokenAlternative {
+    return { token, bytes: Array.from(this.#rules.tokenBytes(token)), logprob: finiteLogprob(logprob) };
+  }
+
+  #timings(): { ttftMs: number; tokensPerSecond: number } {
+    const first = this.#firstMs ?? this.#lastMs;
+    const later = this.#tokens.length - 1;
+    const seconds = (this.#lastMs - first) / 1000;
+    return { ttftMs: first, tokensPerSecond: later > 0 && seconds > 0 ? later / seconds : 0 };
+  }
+}
+
+/** A log-probability that JSON can carry. */
+export function finiteLogprob(logprob: number): number {
+  return logprob > LOGPROB_FLOOR ? logprob : LOGPROB_FLOOR;
+}
+
+/** Averages over tokens and layers; no token at all gives zeros. */
+export function averageRouting(sum: RoutingSum, shape: { numLayers: number; topK: number }): Routing {
+  const rows = sum.tokens * shape.numLayers;
+  const ffnExpertsPerToken = rows > 0 ? sum.experts / rows : 0;
+  return { ffnExpertsPerToken, zeroExpertShare: rows > 0 ? 1 - ffnExpertsPerToken / shape.topK : 0 };
+}
+
+function join(a: TextDelta, b: TextDelta): TextDelta {
+  return {
+    text: a.text + b.text,
+    reasoning: a.reasoning + b.reasoning,
+    toolCalls: [...a.toolCalls, ...b.toolCalls],
+    stopped: a.stopped || b.stopped,
+  };
+}
+
+/** The parser of a checkpoint without a tokenizer: no text. */
+export const SILENT_PARSER: TokenParser = {
+  push: () => NO_DELTA,
+  end: () => NO_DELTA,
+  result: () => ({ toolCalls: [] }),
+};

@@ -1,0 +1,334 @@
+/**
+ * The engine: a loaded checkpoint that answers calls. Many calls at once share its steps; each gives the same answer as it would alone.
+ * @module
+ */
+
+import { absent, abortSignal, boolean, invalid, record, rejectUnknown } from "../checks.js";
+import { LongcatError } from "../errors.js";
+import type { ModelRunner } from "../model/runner-types.js";
+import { type GenerateParams, type Parameters, resolveParameters, type SamplingDefaults, type VocabularyFacts } from "../sampling/parameters.js";
+import { ChunkQueue } from "./chunk-queue.js";
+import { loadParts } from "./load.js";
+import { type EngineOptions, resolveOptions } from "./options.js";
+import { checkIds, type PreparedPrompt, type PromptLimits, preparePrompt, type TextTools, vocabularyFacts } from "./prompt.js";
+import { asLongcatError, GenerateRequest, type RequestHost, ScoreRequest } from "./request.js";
+import { type Admission, type Batch, Scheduler } from "./scheduler.js";
+import type { ChatPrompt, Chunk, EngineInfo, EngineStats, GenerateResult, Prompt, ScoreResult, TokenPrompt } from "./types.js";
+
+/** What an engine is made of; `load` makes it from a checkpoint folder. */
+export interface EngineParts {
+  runner: ModelRunner;
+  /** Absent: the checkpoint has no tokenizer. */
+  text?: TextTools;
+  info: EngineInfo;
+  /** The model's context; the runner's may be shorter. */
+  modelContext: number;
+  /** Sampling values of generation_config.json. */
+  defaults: SamplingDefaults;
+  close(): Promise<void>;
+}
+
+/** Options of a scoring. */
+export interface ScoreOptions {
+  /** Special tokens written in a string become special tokens. Default false. */
+  parseSpecial?: boolean | null;
+  signal?: AbortSignal | null;
+}
+
+type AnyRequest = GenerateRequest | ScoreRequest;
+
+/**
+ * A loaded checkpoint.
+ *
+ * @example
+ * const engine = await Engine.load();               // the bundled mini checkpoint; or a folder
+ * try {
+ *   const { text } = await engine.generate({ messages: [{ role: "user", content: "Compute 56 + 80." }] }, { temperature: 0 });
+ *   for await (const chunk of engine.stream("Once upon a time", { maxTokens: 32 })) process.stdout.write(chunk.text);
+ * } finally {
+ *   await engine.close();
+ * }
+ */
+export class Engine implements AsyncDisposable {
+  readonly #parts: EngineParts;
+  readonly #scheduler: Scheduler;
+  readonly #vocabulary: VocabularyFacts;
+  readonly #limits: PromptLimits;
+  readonly #host: RequestHost;
+  readonly #active = new Set<AnyRequest>();
+  readonly #counters = { steps: 0, generatedTokens: 0 };
+  #loop: Promise<void> | undefined;
+  #closing: Promise<void> | undefined;
+
+  private constructor(parts: EngineParts) {
+    const { runner, text } = parts;
+    this.#parts = parts;
+    this.#scheduler = new Scheduler(runner.limits);
+    this.#vocabulary = vocabularyFacts(runner.limits.vocabulary, text);
+    const { vocabulary, contextLength } = runner.limits;
+    this.#limits = { vocabulary, contextLength, modelContext: parts.modelContext };
+    this.#host = {
+      limits: runner.limits,
+      endTokens: new Set(parts.info.endTokens),
+      tokenBytes: (id) => text?.tokenBytes(id) ?? [],
+      release: (sequences) => {
+        for (const sequence of sequences) this.#scheduler.abort(sequence);
+      },
+    };
+    if (text !== undefined) runner.setAllowed(text.allowedIds);
+  }
+
+  /**
+   * Loads a checkpoint.
+   *
+   * @param directory A folder with config.json and safetensors; absent: the bundled mini checkpoint.
+   * @param options See {@link EngineOptions}.
+   * @throws LongcatError `OPTION_INVALID`, `CONFIG_INVALID`, `CHECKPOINT_INVALID`, `CHECKPOINT_UNSUPPORTED`, `TOKENIZER_INVALID`,
+   * `OUT_OF_MEMORY`, `DEVICE_UNAVAILABLE`, `NATIVE_MISSING`; `ABORTED` if `options.signal` fired.
+   */
+  static async load(directory?: string | null, options?: EngineOptions | null): Promise<Engine> {
+    if (!absent(directory) && (typeof directory !== "string" || directory === ""))
+      throw invalid("directory", directory, "the path of a checkpoint folder, or nothing for the bundled one");
+    return new Engine(await loadParts(directory ?? undefined, resolveOptions(options)));
+  }
+
+  /** An engine over parts that are there already, a runner of one's own for instance. The engine closes them. */
+  static fromParts(parts: EngineParts): Engine {
+    return new Engine(parts);
+  }
+
+  /** What is loaded, and which options are in force. */
+  get info(): EngineInfo {
+    return structuredClone(this.#parts.info);
+  }
+
+  /** What is going on now. */
+  get stats(): EngineStats {
+    const { numFree, numBlocks } = this.#scheduler.blocks;
+    return {
+      runningSequences: this.#scheduler.numRunning,
+      waitingSequences: this.#scheduler.numWaiting,
+      blocksInUse: numBlocks - numFree,
+      numBlocks,
+      ...this.#counters,
+    };
+  }
+
+  /**
+   * Generates an answer; for an array of prompts an array of answers, run together.
+   *
+   * @param prompt Text, a chat or token ids; all of an array are checked before any runs.
+   * @param params See {@link GenerateParams}.
+   * @throws LongcatError `PROMPT_INVALID`, `OPTION_INVALID`, `CONTEXT_OVERFLOW`, `OUT_OF_MEMORY`, `DISPOSED`; `ABORTED` with the result so
+   * far as `partial` (of an array: an array).
+   *
+   * @example
+   * const { text, finishReason } = await engine.generate("Once upon a time", { maxTokens: 64, temperature: 0 });
+   */
+  generate(prompt: string | ChatPrompt | TokenPrompt, params?: GenerateParams | null): Promise<GenerateResult>;
+  generate(prompts: readonly Prompt[], params?: GenerateParams | null): Promise<GenerateResult[]>;
+  async generate(prompt: Prompt | readonly Prompt[], params?: GenerateParams | null): Promise<GenerateResult | GenerateResult[]> {
+    if (Array.isArray(prompt)) return this.#generateAll(prompt as readonly Prompt[], params);
+    const request = await this.#submit(prompt as Prompt, params, () => undefined);
+    await request.done;
+    return request.result();
+  }
+
+  /**
+   * Generates an answer piece by piece. Starts when iterated; leaving the loop early aborts the work.
+   *
+   * @throws LongcatError as `generate` does, from the first step of the loop; an aborted stream ends with `ABORTED`.
+   *
+   * @example
+   * for await (const { text } of engine.stream("Once upon a time")) process.stdout.write(text);
+   */
+  async *stream(prompt: Prompt, params?: GenerateParams | null): AsyncGenerator<Chunk, void, undefined> {
+    if (Array.isArray(prompt)) throw new LongcatError("PROMPT_INVALID", "prompt: an array is not accepted by stream; give one prompt");
+    const queue = new ChunkQueue<Chunk>();
+    const request = await this.#submit(prompt, params, (chunk) => queue.push(chunk));
+    request.done.then(
+      () => queue.end(),
+      (error) => queue.end(error),
+    );
+    try {
+      yield* queue;
+    } finally {
+      request.abort("the stream was left");
+    }
+  }
+
+  /**
+   * Log-probabilities of a given text: of each token given those before it.
+   *
+   * @param prompt Token ids or text.
+   * @throws LongcatError `PROMPT_INVALID`, `CONTEXT_OVERFLOW`, `OUT_OF_MEMORY`, `OPTION_INVALID`, `ABORTED`, `DISPOSED`.
+   *
+   * @example
+   * const { logprobs } = await engine.score([5, 9, 17]);        // [null, −3.2…, −7.9…]
+   */
+  async score(prompt: readonly number[] | string | TokenPrompt, options?: ScoreOptions | null): Promise<ScoreResult> {
+    this.#assertOpen();
+    const { parseSpecial, signal } = checkScoreOptions(options);
+    const asPrompt: Prompt = Array.isArray(prompt) ? { tokens: prompt } : (prompt as string | TokenPrompt);
+    const { ids } = await preparePrompt(asPrompt, { parseSpecial }, this.#limits, this.#parts.text);
+    return this.#run(new ScoreRequest(this.#host, ids, signal)).finished();
+  }
+
+  /**
+   * The token ids of a prompt, as `generate` would run it.
+   *
+   * @throws LongcatError `PROMPT_INVALID`, `OPTION_INVALID`, `CONTEXT_OVERFLOW`, `OUT_OF_MEMORY`, `DISPOSED`.
+   */
+  async tokenize(prompt: Prompt, options?: { parseSpecial?: boolean | null } | null): Promise<number[]> {
+    this.#assertOpen();
+    const { parseSpecial } = checkScoreOptions(options);
+    return [...(await preparePrompt(prompt, { parseSpecial }, this.#limits, this.#parts.text)).ids];
+  }
+
+  /**
+   * The text of token ids, special tokens written out.
+   *
+   * @throws LongcatError `PROMPT_INVALID` for ids that the tokenizer does not have, or without a tokenizer; `DISPOSED`.
+   */
+  detokenize(tokens: readonly number[]): string {
+    this.#assertOpen();
+    const { text } = this.#parts;
+    if (text === undefined) throw new LongcatError("PROMPT_INVALID", "this checkpoint has no tokenizer: ids have no text");
+    return text.decode(checkIds(tokens, "tokens", this.#limits.vocabulary));
+  }
+
+  /** Aborts what runs, waits for the step in flight, frees model and device. Calling it again gives the same promise. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #close(): Promise<void> {
+    for (const request of [...this.#active]) request.abort("the engine was closed");
+    await this.#loop;
+    await this.#parts.close();
+  }
+
+  #assertOpen(): void {
+    if (this.#closing !== undefined) throw new LongcatError("DISPOSED", "the engine is closed; load a new one");
+  }
+
+  #parameters(params: GenerateParams | null | undefined): Parameters {
+    this.#assertOpen();
+    return resolveParameters(params, this.#vocabulary, this.#parts.defaults);
+  }
+
+  async #submit(prompt: Prompt, params: GenerateParams | null | undefined, emit: (chunk: Chunk) => void): Promise<GenerateRequest> {
+    const startedMs = performance.now();
+    const parameters = this.#parameters(params);
+    const prepared = await preparePrompt(prompt, parameters, this.#limits, this.#parts.text);
+    return this.#run(this.#request(prepared, parameters, startedMs, emit)).request;
+  }
+
+  async #generateAll(prompts: readonly Prompt[], params: GenerateParams | null | undefined): Promise<GenerateResult[]> {
+    const startedMs = performance.now();
+    const parameters = this.#parameters(params);
+    const prepared: PreparedPrompt[] = [];
+    for (const [i, prompt] of prompts.entries()) {
+      try {
+        prepared.push(await preparePrompt(prompt, parameters, this.#limits, this.#parts.text));
+      } catch (error) {
+        throw atPosition(error, i);
+      }
+    }
+    const requests = prepared.map((one) => this.#request(one, parameters, startedMs, () => undefined));
+    for (const request of requests) this.#run(request);
+    try {
+      await Promise.all(requests.map(({ done }) => done));
+    } catch (error) {
+      for (const request of requests) request.abort("another prompt of the array failed");
+      if (!(error instanceof LongcatError) || error.code !== "ABORTED") throw error;
+      throw new LongcatError("ABORTED", error.message, { cause: error.cause, partial: requests.map((request) => request.result()) });
+    }
+    return requests.map((request) => request.result());
+  }
+
+  #request(prompt: PreparedPrompt, parameters: Parameters, startedMs: number, emit: (chunk: Chunk) => void): GenerateRequest {
+    return new GenerateRequest(this.#host, prompt, parameters, startedMs, (chunk) => {
+      this.#counters.generatedTokens += chunk.tokens.length;
+      emit(chunk);
+    });
+  }
+
+  /** Queues a request and sees that the loop runs. */
+  #run<R extends AnyRequest>(request: R): { request: R; finished(): Promise<ReturnType<R["result"]>> } {
+    const finished = async () => {
+      await request.done;
+      return request.result() as ReturnType<R["result"]>;
+    };
+    this.#active.add(request);
+    void request.done.catch(() => undefined).then(() => this.#active.delete(request));
+    if (this.#closing !== undefined) request.abort("the engine was closed");
+    else request.abortIfSignalled();
+    if (request.settled) return { request, finished };
+    try {
+      for (const sequence of request.sequences) this.#scheduler.add(sequence);
+      this.#loop ??= this.#steps();
+    } catch (error) {
+      request.fail(error);
+    }
+    return { request, finished };
+  }
+
+  /** Steps until nothing is left. Between steps the event loop runs, so that calls, aborts and streams are served. */
+  async #steps(): Promise<void> {
+    do {
+      await new Promise((resolve) => setImmediate(resolve));
+      if (this.#scheduler.hasWork) await this.#step();
+    } while (this.#scheduler.hasWork);
+    this.#loop = undefined;
+  }
+
+  async #step(): Promise<void> {
+    const batch = this.#scheduler.schedule();
+    try {
+      for (const admission of batch.admitted) this.#place(admission);
+      const results = await this.#parts.runner.step(batch.entries.map(({ step }) => step));
+      this.#scheduler.postprocess(batch, results);
+    } catch (error) {
+      this.#failBatch(batch, error);
+    }
+    this.#counters.steps += 1;
+  }
+
+  /** Sets up the slot of a sequence that starts. */
+  #place({ sequence, fork }: Admission): void {
+    const { runner } = this.#parts;
+    runner.setSampling(sequence.slot, sequence.sampling);
+    runner.setBlocks(sequence.slot, 0, sequence.blocks);
+    if (fork === undefined) return;
+    if (fork.copyBlock !== undefined) runner.copyBlock(fork.copyBlock.from, fork.copyBlock.to);
+    runner.copyHistory(fork.fromSlot, sequence.slot, fork.length);
+  }
+
+  /** A step that failed takes the calls with it that had a part in it; the engine goes on. */
+  #failBatch(batch: Batch, error: unknown): void {
+    this.#scheduler.abandon(batch);
+    const failed = asLongcatError(error);
+    for (const { sequence } of [...batch.admitted, ...batch.entries]) sequence.fail(failed);
+  }
+}
+
+function checkScoreOptions(options: unknown): { parseSpecial: boolean; signal: AbortSignal | undefined } {
+  const input = record(options, "options");
+  rejectUnknown(input, ["parseSpecial", "signal"], "option");
+  return {
+    parseSpecial: absent(input["parseSpecial"]) ? false : boolean(input["parseSpecial"], "parseSpecial"),
+    signal: absent(input["signal"]) ? undefined : abortSignal(input["signal"], "signal"),
+  };
+}
+
+/** The error of one prompt of an array, with its position. */
+function atPosition(error: unknown, index: number): unknown {
+  if (!(error instanceof LongcatError)) return error;
+  return new LongcatError(error.code, `prompts[${index}]: ${error.message}`, { cause: error });
+}

@@ -1,0 +1,191 @@
+/**
+ * The engine's options: their names, defaults and checks, in one place.
+ * @module
+ */
+
+import { abortSignal, absent, boolean, callback, integer, invalid, oneOf, record, rejectUnknown, show } from "../checks.js";
+import { LongcatError } from "../errors.js";
+
+/** How far a load has come. */
+export interface LoadProgress {
+  /** Tensors placed so far, of how many. */
+  done: number;
+  total: number;
+}
+
+/**
+ * Options of {@link Engine.load}. `undefined` and `null` mean absent; an unknown name or impossible value is `OPTION_INVALID`.
+ *
+ * @example
+ * await Engine.load("path/to/checkpoint", { device: "cpu", threads: 4, maxSequences: 16 });
+ */
+export interface EngineOptions {
+  /** Where to run: `"auto"` (default), `"cpu"`, `"cuda"`, `"cuda:1"`. A device that is not there is `DEVICE_UNAVAILABLE`. */
+  device?: "auto" | "cpu" | "cuda" | `cuda:${number}` | null;
+  /** Weights as stored (`"auto"`, the default) or converted. */
+  dtype?: "auto" | "bfloat16" | "float32" | null;
+  /** CPU threads: 1 … 1024, or `"auto"` (default): what affinity and container quota allow. Waiting threads sleep. */
+  threads?: "auto" | number | null;
+  /** Expert parallelism: the number of ranks. Default 1; more is not built yet. */
+  parallel?: { expert?: number | null } | null;
+  /** Most tokens in one step, 1 … 65,536, default 4096. Longer prompts run in chunks, with the same result. */
+  maxBatchTokens?: number | null;
+  /** Most sequences that run at once, 1 … 4096, default 64. Others wait their turn. */
+  maxSequences?: number | null;
+  /** Memory of the latent cache in bytes, or `"auto"` (default). It may shorten the context. */
+  cacheBytes?: "auto" | number | null;
+  /** Reuse of cached prompts. Not built yet: absent or `false` means off; `true` and `"all"` are refused. */
+  prefixCache?: boolean | "all" | null;
+  /** Same bits alone and in any batch; default `true`. The CPU always keeps this; `false` merely permits otherwise. */
+  batchInvariant?: boolean | null;
+  /** Speculative decoding: `"auto"` (default; reported as off) or `"off"`. `{ drafts }` is not built yet and refused. */
+  speculative?: "auto" | "off" | { drafts: number } | null;
+  /** Load a checkpoint with tensors that are not known; default `false`. */
+  allowUnknownTensors?: boolean | null;
+  /** `"sync"` checks after each operation; `"poison"` fills scratch with NaN bytes before each step. Default `"off"`. */
+  debug?: "off" | "sync" | "poison" | null;
+  /** Where n-gram tables live: `"auto"` (default), `"host"`; `"device"` needs a GPU. */
+  ngram?: "auto" | "host" | "device" | null;
+  /** Stops a load. */
+  signal?: AbortSignal | null;
+  /** Called while weights are made ready. */
+  onProgress?: ((progress: LoadProgress) => void) | null;
+  /** Called with each warning of a load; default: `process.emitWarning`. */
+  onWarning?: ((message: string) => void) | null;
+}
+
+/** Options after checking, every default filled in. */
+export interface ResolvedOptions {
+  device: string;
+  dtype: "auto" | "bfloat16" | "float32";
+  threads: "auto" | number;
+  maxBatchTokens: number;
+  maxSequences: number;
+  cacheBytes: "auto" | number;
+  prefixCache: false;
+  batchInvariant: boolean;
+  speculative: "off";
+  allowUnknownTensors: boolean;
+  debug: "off" | "sync" | "poison";
+  ngram: "auto" | "host" | "device";
+  signal?: AbortSignal;
+  onProgress?: (progress: LoadProgress) => void;
+  onWarning: (message: string) => void;
+}
+
+/** What each absent option means. */
+export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = {
+  device: "auto",
+  dtype: "auto",
+  threads: "auto",
+  maxBatchTokens: 4096,
+  maxSequences: 64,
+  cacheBytes: "auto",
+  prefixCache: false,
+  batchInvariant: true,
+  speculative: "off",
+  allowUnknownTensors: false,
+  debug: "off",
+  ngram: "auto",
+  onWarning: (message) => process.emitWarning(message, "LongcatWarning"),
+};
+
+/** Every option by name; a missing check does not compile. */
+const CHECKS: { [K in keyof Required<EngineOptions>]: (value: unknown, resolved: ResolvedOptions) => void } = {
+  device: (value, to) => {
+    to.device = checkDevice(value);
+  },
+  dtype: (value, to) => {
+    to.dtype = oneOf(value, "dtype", ["auto", "bfloat16", "float32"]);
+  },
+  threads: (value, to) => {
+    to.threads = value === "auto" ? value : integer(value, "threads", 1, 1024, ', or "auto"');
+  },
+  parallel: (value) => checkParallel(value),
+  maxBatchTokens: (value, to) => {
+    to.maxBatchTokens = integer(value, "maxBatchTokens", 1, 65536);
+  },
+  maxSequences: (value, to) => {
+    to.maxSequences = integer(value, "maxSequences", 1, 4096);
+  },
+  cacheBytes: (value, to) => {
+    to.cacheBytes = value === "auto" ? value : integer(value, "cacheBytes", 1, Number.MAX_SAFE_INTEGER, ' (bytes), or "auto"');
+  },
+  prefixCache: (value) => checkPrefixCache(value),
+  batchInvariant: (value, to) => {
+    to.batchInvariant = boolean(value, "batchInvariant");
+  },
+  speculative: (value) => checkSpeculative(value),
+  allowUnknownTensors: (value, to) => {
+    to.allowUnknownTensors = boolean(value, "allowUnknownTensors");
+  },
+  debug: (value, to) => {
+    to.debug = oneOf(value, "debug", ["off", "sync", "poison"]);
+  },
+  ngram: (value, to) => {
+    to.ngram = oneOf(value, "ngram", ["auto", "host", "device"]);
+  },
+  signal: (value, to) => {
+    to.signal = abortSignal(value, "signal");
+  },
+  onProgress: (value, to) => {
+    to.onProgress = callback(value, "onProgress") as (progress: LoadProgress) => void;
+  },
+  onWarning: (value, to) => {
+    to.onWarning = callback(value, "onWarning") as (message: string) => void;
+  },
+};
+
+/** The names of all engine options, for callers that offer them under other spellings. */
+export const ENGINE_OPTION_NAMES = Object.keys(CHECKS) as (keyof EngineOptions)[];
+
+/**
+ * Checks options and fills in defaults.
+ *
+ * @throws LongcatError `OPTION_INVALID`: an unknown name (with the nearest known one), a wrong value, two options that exclude each other,
+ * or a demand for what is not built yet.
+ */
+export function resolveOptions(options?: EngineOptions | null): ResolvedOptions {
+  const input = record(options, "options");
+  rejectUnknown(input, ENGINE_OPTION_NAMES, "option");
+  const resolved: ResolvedOptions = { ...DEFAULT_OPTIONS };
+  for (const name of ENGINE_OPTION_NAMES) if (!absent(input[name])) CHECKS[name](input[name], resolved);
+  if (resolved.ngram === "device" && !resolved.device.startsWith("cuda"))
+    throw new LongcatError("OPTION_INVALID", `ngram: "device" needs a GPU, and device is ${show(resolved.device)}; give "auto" or "host"`);
+  return resolved;
+}
+
+function checkDevice(value: unknown): string {
+  if (typeof value !== "string" || !/^(auto|cpu|cuda(:(0|[1-9]\d{0,3}))?)$/.test(value))
+    throw invalid("device", value, '"auto", "cpu", "cuda" or "cuda:N"');
+  return value;
+}
+
+function checkParallel(value: unknown): void {
+  const parallel = record(value, "parallel");
+  rejectUnknown(parallel, ["expert"], "option of parallel");
+  if (absent(parallel["expert"])) return;
+  const ranks = integer(parallel["expert"], "parallel.expert", 1, Number.MAX_SAFE_INTEGER);
+  if (ranks > 1) throw notBuilt(`parallel.expert: ${ranks} ranks`, "1");
+}
+
+function checkPrefixCache(value: unknown): void {
+  if (value === false) return;
+  if (value !== true && value !== "all") throw invalid("prefixCache", value, "false");
+  throw notBuilt(`prefixCache: ${show(value)}`, "false, or leave it out");
+}
+
+function checkSpeculative(value: unknown): void {
+  if (value === "auto" || value === "off") return;
+  const accepted = '"auto", "off" or { drafts: 1 … 4 }';
+  if (typeof value === "string" || typeof value !== "object") throw invalid("speculative", value, accepted);
+  const speculative = record(value, "speculative");
+  rejectUnknown(speculative, ["drafts"], "option of speculative");
+  integer(speculative["drafts"], "speculative.drafts", 1, 4);
+  throw notBuilt("speculative: drafts", '"auto" (off for now) or "off"');
+}
+
+/** The error for something that the contract names and this version lacks. */
+export function notBuilt(what: string, accepted: string): LongcatError {
+  return new LongcatError("OPTION_INVALID", `${what}: not built yet in this version; give ${accepted}`);
+}

@@ -1,0 +1,180 @@
+/**
+ * Who runs next. First come, first served: a sequence waits until a slot and all blocks that it may come to need are free, so that nothing
+ * runs out on the way; then it takes part in steps until it ends. Four verbs: add, schedule, postprocess, abort.
+ * @module
+ */
+
+import { LongcatError } from "../errors.js";
+import type { RunnerLimits, StepResult, StepSequence } from "../model/runner-types.js";
+import { BlockManager } from "./block-manager.js";
+import type { Sequence } from "./sequence.js";
+
+/** A sequence that has just got its slot and blocks; with `fork`, what to copy from a sibling that has run the prompt. */
+export interface Admission {
+  sequence: Sequence;
+  fork?: { fromSlot: number; length: number; copyBlock?: { from: number; to: number } };
+}
+
+/** One step: first what to set up, then what to run. Prompt chunks come before decode tokens. */
+export interface Batch {
+  admitted: Admission[];
+  entries: { sequence: Sequence; step: StepSequence }[];
+}
+
+export interface SchedulerOptions {
+  /** Let one step hold prompt chunks and decode tokens. */
+  mixedSteps: boolean;
+}
+
+/** A step is either prompts or decodes; while sequences decode, prompts get every second step at most. */
+const DEFAULTS: SchedulerOptions = { mixedSteps: false };
+
+export class Scheduler {
+  readonly blocks: BlockManager;
+  readonly #limits: RunnerLimits;
+  readonly #options: SchedulerOptions;
+  readonly #freeSlots: number[];
+  #waiting: Sequence[] = [];
+  #running: Sequence[] = [];
+  #steps = 0;
+  #promptsLast = false;
+
+  constructor(limits: RunnerLimits, options: Partial<SchedulerOptions> = {}) {
+    this.#limits = limits;
+    this.#options = { ...DEFAULTS, ...options };
+    this.blocks = new BlockManager(limits.numBlocks, limits.blockSize);
+    this.#freeSlots = Array.from({ length: limits.maxSequences }, (_, i) => limits.maxSequences - 1 - i);
+  }
+
+  get numWaiting(): number {
+    return this.#waiting.length;
+  }
+
+  get numRunning(): number {
+    return this.#running.length;
+  }
+
+  get hasWork(): boolean {
+    return this.#waiting.length + this.#running.length > 0;
+  }
+
+  /** Every sequence that has not ended. */
+  get unfinished(): readonly Sequence[] {
+    return [...this.#running, ...this.#waiting];
+  }
+
+  /**
+   * Puts a sequence at the end of the queue.
+   * @throws LongcatError `OUT_OF_MEMORY` if it could never run, even alone.
+   */
+  add(sequence: Sequence): void {
+    const there = this.#limits.numBlocks * this.#limits.blockSize;
+    if (this.blocks.blocksFor(sequence.maxPositions) > this.#limits.numBlocks)
+      throw new LongcatError("OUT_OF_MEMORY", `the request needs cache for ${sequence.maxPositions} tokens; there is cache for ${there}`);
+    this.#waiting.push(sequence);
+  }
+
+  /** The next step. Its sequences are marked as in a step until `postprocess` or `abandon`. */
+  schedule(): Batch {
+    const admitted = this.#admit();
+    const prompts = this.#running.filter((sequence) => sequence.inPrompt);
+    const decodes = this.#running.filter((sequence) => !sequence.inPrompt);
+    const promptTurn = prompts.length > 0 && !(this.#promptsLast && decodes.length > 0);
+    const entries = promptTurn || this.#options.mixedSteps ? this.#chunks(prompts) : [];
+    if (!promptTurn || this.#options.mixedSteps) entries.push(...this.#tokens(decodes, this.#roomAfter(entries)));
+    this.#promptsLast = promptTurn;
+    this.#steps += 1;
+    for (const { sequence } of entries) {
+      sequence.inStep = true;
+      sequence.lastStep = this.#steps;
+    }
+    return { admitted, entries };
+  }
+
+  /** Hands a finished step's results to its sequences; those at their end give back slot and blocks. */
+  postprocess(batch: Batch, results: readonly StepResult[]): void {
+    batch.entries.forEach(({ sequence, step }, i) => {
+      sequence.inStep = false;
+      const result = results[i] as StepResult;
+      if (sequence.state === "ended" || sequence.advance(step, result)) this.#end(sequence);
+    });
+  }
+
+  /** Ends all sequences of a step that failed. */
+  abandon(batch: Batch): void {
+    for (const { sequence } of batch.entries) {
+      sequence.inStep = false;
+      this.#end(sequence);
+    }
+  }
+
+  /** Ends a sequence wherever it is; if a step is using it, its slot and blocks come back when that step is over. */
+  abort(sequence: Sequence): void {
+    if (sequence.inStep) sequence.state = "ended";
+    else this.#end(sequence);
+  }
+
+  #end(sequence: Sequence): void {
+    if (sequence.slot >= 0) this.#freeSlots.push(sequence.slot);
+    this.blocks.release(sequence.blocks);
+    sequence.slot = -1;
+    sequence.blocks = [];
+    sequence.state = "ended";
+    this.#running = this.#running.filter((other) => other !== sequence);
+    this.#waiting = this.#waiting.filter((other) => other !== sequence);
+  }
+
+  #admit(): Admission[] {
+    const admitted: Admission[] = [];
+    for (let head = this.#waiting[0]; head !== undefined; head = this.#waiting[0]) {
+      const admission = this.#freeSlots.length > 0 ? this.#place(head) : undefined;
+      if (admission === undefined) break;
+      this.#waiting.shift();
+      this.#running.push(head);
+      admitted.push(admission);
+    }
+    return admitted;
+  }
+
+  /** Gives a sequence its slot and blocks; undefined if it has to wait. */
+  #place(sequence: Sequence): Admission | undefined {
+    const source = sequence.siblings?.find((sibling) => sibling.state === "running");
+    if (source !== undefined && source.computed < sequence.sharedLength) return undefined;
+    const numShared = source === undefined ? 0 : Math.floor(sequence.sharedLength / this.blocks.blockSize);
+    const own = this.blocks.allocate(this.blocks.blocksFor(sequence.maxPositions) - numShared);
+    if (own === undefined) return undefined;
+    const shared = source?.blocks.slice(0, numShared) ?? [];
+    this.blocks.share(shared);
+    sequence.blocks = [...shared, ...own];
+    sequence.slot = this.#freeSlots.pop() as number;
+    sequence.state = "running";
+    if (source === undefined) return { sequence };
+    sequence.computed = sequence.sharedLength;
+    sequence.promptRouting = { ...source.promptRouting };
+    const partial = sequence.sharedLength % this.blocks.blockSize > 0;
+    const copyBlock = { from: source.blocks[numShared] as number, to: sequence.blocks[numShared] as number };
+    return { sequence, fork: { fromSlot: source.slot, length: sequence.sharedLength, ...(partial && { copyBlock }) } };
+  }
+
+  #roomAfter(entries: Batch["entries"]): number {
+    return entries.reduce((room, { step }) => room - (step.tokens?.length ?? 1), this.#limits.maxBatchTokens);
+  }
+
+  #chunks(prompts: readonly Sequence[]): Batch["entries"] {
+    const entries: Batch["entries"] = [];
+    let room = this.#limits.maxBatchTokens;
+    for (const sequence of prompts) {
+      if (room === 0) break;
+      const step = sequence.nextChunk(room);
+      room -= step.tokens?.length ?? 0;
+      entries.push({ sequence, step });
+    }
+    return entries;
+  }
+
+  /** One token each; where not all fit, those that have waited longest. */
+  #tokens(decodes: readonly Sequence[], room: number): Batch["entries"] {
+    const chosen = decodes.length <= room ? decodes : [...decodes].sort((a, b) => a.lastStep - b.lastStep).slice(0, room);
+    return chosen.map((sequence) => ({ sequence, step: sequence.nextToken() }));
+  }
+}

@@ -1,0 +1,169 @@
+/**
+ * What goes into a generation and what comes out: the public shapes.
+ * @module
+ */
+
+import type { ToolChoice } from "../sampling/parameters.js";
+import type { Message, Tool, ToolCall, ToolCallDelta } from "../text/types.js";
+
+/** A chat, written as OpenAI writes it and rendered by the checkpoint's own template. Content never becomes special tokens. */
+export interface ChatPrompt {
+  messages: readonly Message[];
+  tools?: readonly Tool[] | null;
+  toolChoice?: ToolChoice | null;
+  /** Let the model think before it answers, where its template can ask for that. Default: the template's. */
+  enableThinking?: boolean | null;
+  /** More variables for the template, by the names it reads. */
+  templateArgs?: Readonly<Record<string, unknown>> | null;
+}
+
+/** Token ids, taken as they are. */
+export interface TokenPrompt {
+  tokens: readonly number[] | Int32Array | Uint32Array;
+}
+
+/** A string is raw text: nothing is put around it, and special tokens written in it are plain text unless `parseSpecial` is set. */
+export type Prompt = string | ChatPrompt | TokenPrompt;
+
+/**
+ * Why a generation ended: an end token or stop string; the limit or the context's end; a tool call that the model finished; an abort
+ * (partial results only). In one step stop wins over length.
+ */
+export type FinishReason = "stop" | "length" | "tool_calls" | "abort";
+
+/** Counts of tokens. */
+export interface Usage {
+  /** The whole prompt, counted once however many choices there are. */
+  promptTokens: number;
+  /** Prompt tokens that were found in the prefix cache. */
+  cachedTokens: number;
+  /** Generated tokens, end tokens and tokens behind a stop cut included; of all choices. */
+  completionTokens: number;
+}
+
+/** How long it took. */
+export interface Timings {
+  /** Milliseconds from the call to the first generated token (with none: to the end of the prompt). */
+  ttftMs: number;
+  /** Generated tokens after the first, over the time they took; 0 with fewer than two. */
+  tokensPerSecond: number;
+}
+
+/** What the router did, averaged over layers and over all tokens that the model ran: the prompt and all generated ones but the last. */
+export interface Routing {
+  /** FFN experts used by a token in a layer; the rest of top-k are zero experts. */
+  ffnExpertsPerToken: number;
+  /** Share of picks that were zero experts, 0 … 1. */
+  zeroExpertShare: number;
+}
+
+/** A token and its log-probability in the model's own distribution: before temperature, penalties and masks. −∞ is written as −9999. */
+export interface TokenAlternative {
+  /** The token's id. */
+  token: number;
+  /** Its bytes, part of a UTF-8 text; empty without a tokenizer. */
+  bytes: number[];
+  logprob: number;
+}
+
+/** A generated token's log-probability; `top` are the `logprobs` most likely tokens, first the likeliest. */
+export interface TokenLogprob extends TokenAlternative {
+  top: TokenAlternative[];
+}
+
+/** One finished answer. */
+export interface Choice {
+  /** The visible answer: without end token, stop string, reasoning and tool calls. Empty without a tokenizer. */
+  text: string;
+  /** All generated ids: end token and tokens behind a stop cut included. */
+  tokens: number[];
+  finishReason: FinishReason;
+  usage: Usage;
+  timings: Timings;
+  routing: Routing;
+  /** Finished calls in order of appearance; absent if there are none. */
+  toolCalls?: ToolCall[];
+  /** What the model thought before its answer; absent if it did not. */
+  reasoning?: string;
+  /** One entry a token; only with `logprobs`. */
+  logprobs?: TokenLogprob[];
+}
+
+/** The result of a generation: its first choice, and with `n` > 1 all `choices`. `usage` then counts all of them. */
+export interface GenerateResult extends Choice {
+  choices?: Choice[];
+}
+
+/** What a step added to one choice. The chunks of a choice, joined, equal its result. */
+export interface Chunk {
+  /** Which of the n choices. */
+  index: number;
+  text: string;
+  tokens: number[];
+  reasoning?: string;
+  /** A piece of a tool call; a step that adds several pieces gives several chunks. */
+  toolCallDelta?: ToolCallDelta;
+  /** One entry for each of `tokens`; only with `logprobs`. */
+  logprobs?: TokenLogprob[];
+  /** In the choice's last chunk only. */
+  finishReason?: FinishReason;
+  /** In the last chunk of all. */
+  usage?: Usage;
+  /** `ffnExperts[token][layer]`: FFN experts used by the step that drew the token (by the token before it, that is). */
+  routing?: { ffnExperts: number[][] };
+}
+
+/** Log-probabilities of a given text. */
+export interface ScoreResult {
+  tokens: number[];
+  /** log p of each token given those before it; the first is null. −∞ is written as −9999. */
+  logprobs: (number | null)[];
+  routing: Routing;
+}
+
+/** What an engine is: its model, its device, its limits, and which options are in force. */
+export interface EngineInfo {
+  /** The checkpoint's folder. */
+  directory: string;
+  modelType: string;
+  /** Layers, each with two attentions and two dense networks. */
+  numLayers: number;
+  vocabularySize: number;
+  /** FFN and zero experts in each layer, and how many a token picks. */
+  numExperts: number;
+  numZeroExperts: number;
+  topK: number;
+  /** Positions a sequence may have: the model's context, or what the cache holds if that is less. */
+  contextLength: number;
+  /** "cpu" | "cuda" */
+  device: string;
+  /** CPU threads, and instruction set: "plain" | "avx2" | "avx512". */
+  threads: number;
+  isa: string;
+  maxBatchTokens: number;
+  maxSequences: number;
+  cache: { blockSize: number; numBlocks: number };
+  hasTokenizer: boolean;
+  hasChatTemplate: boolean;
+  /** Ids that end a generation: the union of config.json, generation_config.json and the tokenizer. */
+  endTokens: number[];
+  /** Sampling values that hold where a call gives none. */
+  defaults: { temperature: number; topP: number; topK: number; minP: number; repetitionPenalty: number };
+  dtype: string;
+  batchInvariant: boolean;
+  prefixCache: "off";
+  speculative: "off";
+  parallel: { expert: number };
+  ngram: "none" | "host" | "device";
+}
+
+/** What an engine is doing now. */
+export interface EngineStats {
+  runningSequences: number;
+  waitingSequences: number;
+  blocksInUse: number;
+  numBlocks: number;
+  /** Steps and generated tokens since the engine was loaded. */
+  steps: number;
+  generatedTokens: number;
+}

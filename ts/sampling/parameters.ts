@@ -1,0 +1,301 @@
+/**
+ * What a caller may ask of one generation: names, defaults, limits and checks, in one place. The same on every surface.
+ * @module
+ */
+
+import { abortSignal, absent, boolean, integer, invalid, isPlain, number, record, rejectUnknown, show } from "../checks.js";
+import { LongcatError } from "../errors.js";
+
+/** Which answer format is wanted; only `text` is built. */
+export type ResponseFormat = { type: "text" } | { type: "json_object" } | { type: "json_schema"; [key: string]: unknown };
+
+/** Whether the model may call tools: `"none"` leaves the tools out of the prompt. `"required"` and a named function are not built yet. */
+export type ToolChoice = "auto" | "none" | "required" | { type: "function"; function: { name: string } };
+
+/**
+ * Parameters of a generation. `undefined` and `null` mean absent; absent sampling values come from the checkpoint's
+ * generation_config.json, then from the defaults named here. A wrong value is `OPTION_INVALID`; nothing is coerced from strings.
+ *
+ * @example
+ * await engine.generate("Once upon a time", { maxTokens: 64, temperature: 0.8, topP: 0.95, seed: 7, stop: ["\n\n"] });
+ */
+export interface GenerateParams {
+  /** Most tokens to generate; absent: up to the context's end. 0 only runs the prompt. */
+  maxTokens?: number | null;
+  /** ≥ 0; 0 is greedy. Default 1. */
+  temperature?: number | null;
+  /** Over 0 to 1: keep the most likely tokens until their probability reaches this. Default 1 (off). */
+  topP?: number | null;
+  /** ≥ 0: keep this many tokens. Default 0 (off); at least the vocabulary is off too. */
+  topK?: number | null;
+  /** 0 to 1: drop tokens less likely than this times the most likely. Default 0 (off). */
+  minP?: number | null;
+  /** Over 0 to 100: divides positive logits and multiplies negative ones of tokens in prompt or output. Default 1 (off). */
+  repetitionPenalty?: number | null;
+  /** −100 to 100: taken once from the logit of each token generated so far. Default 0. */
+  presencePenalty?: number | null;
+  /** −100 to 100: taken from a token's logit for each time it was generated. Default 0. */
+  frequencyPenalty?: number | null;
+  /** Token id → −100 … 100, added to its logit; at most {@link MAX_LOGIT_BIAS} entries. The ids must be ones that the tokenizer has. */
+  logitBias?: Readonly<Record<string, number>> | ReadonlyMap<number, number> | null;
+  /** 0 … 2^53−1; absent: random. Choice i draws from seed + i (beyond 2^53−1 it starts again at 0). */
+  seed?: number | null;
+  /** Text that ends the generation and is not shown: at most {@link MAX_STOP_STRINGS}, each of 1 to {@link MAX_STOP_LENGTH} characters. */
+  stop?: string | readonly string[] | null;
+  /** Token ids that end the generation, as end tokens do; at most {@link MAX_STOP_TOKENS}. */
+  stopTokens?: readonly number[] | null;
+  /** Run on over the model's end tokens. `stopTokens` still end the generation. Default false. */
+  ignoreEos?: boolean | null;
+  /** Choices to draw, 1 to {@link MAX_CHOICES}. Default 1. */
+  n?: number | null;
+  /** 0 to 20: report each token's log-probability and that many alternatives. Absent: none. */
+  logprobs?: number | null;
+  /** `{ type: "text" }`; JSON formats are not built yet. */
+  responseFormat?: ResponseFormat | null;
+  /** `"auto"` or `"none"`; needs a chat prompt. */
+  toolChoice?: ToolChoice | null;
+  /** Special tokens written in a string prompt become special tokens. Default false: they are plain text. */
+  parseSpecial?: boolean | null;
+  /** Stops the generation within one step. */
+  signal?: AbortSignal | null;
+}
+
+/** Limits that the checks state. */
+export const MAX_LOGIT_BIAS = 4096;
+export const MAX_STOP_STRINGS = 64;
+export const MAX_STOP_LENGTH = 1024;
+export const MAX_STOP_TOKENS = 1024;
+export const MAX_CHOICES = 128;
+export const MAX_LOGPROBS = 20;
+export const MAX_SEED = Number.MAX_SAFE_INTEGER;
+
+/** Parameters after checking. Absent stays absent only where that has a meaning of its own. */
+export interface Parameters {
+  /** Infinity: up to the context's end. */
+  maxTokens: number;
+  temperature: number;
+  topP: number;
+  topK: number;
+  minP: number;
+  repetitionPenalty: number;
+  presencePenalty: number;
+  frequencyPenalty: number;
+  logitBias: ReadonlyMap<number, number>;
+  /** undefined: random. */
+  seed?: number;
+  stop: readonly string[];
+  stopTokens: ReadonlySet<number>;
+  ignoreEos: boolean;
+  n: number;
+  /** −1: none. */
+  logprobs: number;
+  toolChoice?: "auto" | "none";
+  parseSpecial: boolean;
+  signal?: AbortSignal;
+}
+
+/** Sampling values that a checkpoint's generation_config.json may set. */
+export type SamplingDefaults = Partial<
+  Pick<Parameters, "temperature" | "topP" | "topK" | "minP" | "repetitionPenalty" | "presencePenalty" | "frequencyPenalty">
+>;
+
+/** What the checks need to know of the model. */
+export interface VocabularyFacts {
+  /** Ids of the model, padding included. */
+  size: number;
+  /** Whether the tokenizer has the id. */
+  has(id: number): boolean;
+  /** Whether there is a tokenizer; without one stop strings are refused. */
+  hasTokenizer: boolean;
+}
+
+/** What absent values mean when generation_config.json does not say. */
+export const DEFAULT_PARAMETERS: Readonly<Parameters> = {
+  maxTokens: Number.POSITIVE_INFINITY,
+  temperature: 1,
+  topP: 1,
+  topK: 0,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: new Map(),
+  stop: [],
+  stopTokens: new Set(),
+  ignoreEos: false,
+  n: 1,
+  logprobs: -1,
+  parseSpecial: false,
+};
+
+type Check = (value: unknown, to: Parameters, vocabulary: VocabularyFacts) => void;
+
+const penalty = (value: unknown, field: string): number =>
+  number(value, field, { min: -100, max: 100, accepted: "a number from -100 to 100" });
+
+/** Every parameter by name; a missing check does not compile. */
+const CHECKS: { [K in keyof Required<GenerateParams>]: Check } = {
+  maxTokens: (value, to) => {
+    to.maxTokens = integer(value, "maxTokens", 0, Number.MAX_SAFE_INTEGER);
+  },
+  temperature: (value, to) => {
+    to.temperature = number(value, "temperature", { min: 0, max: Number.MAX_VALUE, accepted: "a finite number of at least 0" });
+  },
+  topP: (value, to) => {
+    to.topP = number(value, "topP", { min: 0, max: 1, openMin: true, accepted: "a number above 0 and up to 1" });
+  },
+  topK: (value, to, vocabulary) => {
+    const topK = integer(value, "topK", 0, Number.MAX_SAFE_INTEGER, " (0: off)");
+    to.topK = topK >= vocabulary.size ? 0 : topK;
+  },
+  minP: (value, to) => {
+    to.minP = number(value, "minP", { min: 0, max: 1, accepted: "a number from 0 to 1" });
+  },
+  repetitionPenalty: (value, to) => {
+    const accepted = "a number above 0 and up to 100 (1: off)";
+    to.repetitionPenalty = number(value, "repetitionPenalty", { min: 0, max: 100, openMin: true, accepted });
+  },
+  presencePenalty: (value, to) => {
+    to.presencePenalty = penalty(value, "presencePenalty");
+  },
+  frequencyPenalty: (value, to) => {
+    to.frequencyPenalty = penalty(value, "frequencyPenalty");
+  },
+  logitBias: (value, to, vocabulary) => {
+    to.logitBias = checkLogitBias(value, vocabulary);
+  },
+  seed: (value, to) => {
+    to.seed = integer(value, "seed", 0, MAX_SEED);
+  },
+  stop: (value, to, vocabulary) => {
+    to.stop = checkStop(value, vocabulary);
+  },
+  stopTokens: (value, to, vocabulary) => {
+    to.stopTokens = checkStopTokens(value, vocabulary);
+  },
+  ignoreEos: (value, to) => {
+    to.ignoreEos = boolean(value, "ignoreEos");
+  },
+  n: (value, to) => {
+    to.n = integer(value, "n", 1, MAX_CHOICES);
+  },
+  logprobs: (value, to) => {
+    to.logprobs = integer(value, "logprobs", 0, MAX_LOGPROBS, " (the number of alternatives)");
+  },
+  responseFormat: (value) => checkResponseFormat(value),
+  toolChoice: (value, to) => {
+    to.toolChoice = checkToolChoice(value, "toolChoice");
+  },
+  parseSpecial: (value, to) => {
+    to.parseSpecial = boolean(value, "parseSpecial");
+  },
+  signal: (value, to) => {
+    to.signal = abortSignal(value, "signal");
+  },
+};
+
+/** The names of all parameters, for callers that offer them under other spellings. */
+export const PARAMETER_NAMES = Object.keys(CHECKS) as (keyof GenerateParams)[];
+
+/**
+ * Checks parameters and fills in what is absent.
+ *
+ * @throws LongcatError `OPTION_INVALID`: an unknown name, a wrong value, or a demand for what is not built yet.
+ */
+export function resolveParameters(params: unknown, vocabulary: VocabularyFacts, defaults: SamplingDefaults = {}): Parameters {
+  const input = record(params, "params");
+  rejectUnknown(input, PARAMETER_NAMES, "parameter");
+  const resolved: Parameters = { ...DEFAULT_PARAMETERS, ...withoutAbsent(defaults) };
+  for (const name of PARAMETER_NAMES) if (!absent(input[name])) CHECKS[name](input[name], resolved, vocabulary);
+  return resolved;
+}
+
+/** The sampling values of a generation_config.json that are set, checked as parameters are. `do_sample: false` is temperature 0. */
+export function samplingDefaults(generationConfig: Record<string, unknown>, vocabularySize: number): SamplingDefaults {
+  const names = { temperature: "temperature", top_p: "topP", top_k: "topK", min_p: "minP", repetition_penalty: "repetitionPenalty" } as const;
+  const facts: VocabularyFacts = { size: vocabularySize, has: () => true, hasTokenizer: true };
+  const to: Parameters = { ...DEFAULT_PARAMETERS };
+  const found: SamplingDefaults = {};
+  for (const [key, name] of Object.entries(names)) {
+    const value = generationConfig[key];
+    if (absent(value)) continue;
+    try {
+      CHECKS[name](value, to, facts);
+    } catch (cause) {
+      throw new LongcatError("CONFIG_INVALID", `generation_config.json: ${key}: ${show(value)} is not accepted`, { cause });
+    }
+    found[name] = to[name];
+  }
+  if (generationConfig["do_sample"] === false) found.temperature = 0;
+  return found;
+}
+
+/** The seed of choice `index`: seed + index, from 0 again beyond 2^53−1. */
+export function choiceSeed(seed: number, index: number): number {
+  return seed > MAX_SEED - index ? index - (MAX_SEED - seed) - 1 : seed + index;
+}
+
+/** A tool choice of a prompt or of the parameters. */
+export function checkToolChoice(value: unknown, field: string): "auto" | "none" {
+  if (value === "auto" || value === "none") return value;
+  const named = isPlain(value) && value["type"] === "function";
+  if (value !== "required" && !named) throw invalid(field, value, '"auto" or "none"');
+  throw new LongcatError("OPTION_INVALID", `${field}: ${show(value)}: forced tool calls are not built yet in this version; give "auto" or "none"`);
+}
+
+function withoutAbsent<T extends object>(values: T): Partial<T> {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => !absent(value))) as Partial<T>;
+}
+
+function checkTokenId(id: number, field: string, vocabulary: VocabularyFacts): void {
+  if (!Number.isSafeInteger(id) || id < 0 || id >= vocabulary.size || !vocabulary.has(id))
+    throw invalid(field, id, `a token id that the tokenizer has (within 0 … ${vocabulary.size - 1}, padding excluded)`);
+}
+
+function checkLogitBias(value: unknown, vocabulary: VocabularyFacts): ReadonlyMap<number, number> {
+  if (!(value instanceof Map) && !isPlain(value)) throw invalid("logitBias", value, "a record or Map from token id to number");
+  const entries: [unknown, unknown][] = value instanceof Map ? [...value] : Object.entries(value);
+  if (entries.length > MAX_LOGIT_BIAS)
+    throw new LongcatError("OPTION_INVALID", `logitBias: ${entries.length} entries are not accepted; give at most ${MAX_LOGIT_BIAS}`);
+  const bias = new Map<number, number>();
+  for (const [key, addend] of entries) {
+    const id = typeof key === "string" && /^(0|[1-9]\d{0,15})$/.test(key) ? Number(key) : key;
+    if (typeof id !== "number") throw invalid("logitBias", key, "token ids as keys");
+    checkTokenId(id, "logitBias", vocabulary);
+    bias.set(id, penalty(addend, `logitBias[${id}]`));
+  }
+  return bias;
+}
+
+function checkStop(value: unknown, vocabulary: VocabularyFacts): readonly string[] {
+  const strings: unknown = typeof value === "string" ? [value] : value;
+  if (!Array.isArray(strings)) throw invalid("stop", value, "a string or an array of strings");
+  if (strings.length > MAX_STOP_STRINGS)
+    throw new LongcatError("OPTION_INVALID", `stop: ${strings.length} strings are not accepted; give at most ${MAX_STOP_STRINGS}`);
+  strings.forEach((text: unknown, i) => {
+    if (typeof text !== "string" || text.length === 0 || text.length > MAX_STOP_LENGTH)
+      throw invalid(typeof value === "string" ? "stop" : `stop[${i}]`, text, `a string of 1 to ${MAX_STOP_LENGTH} characters`);
+  });
+  if (strings.length > 0 && !vocabulary.hasTokenizer)
+    throw new LongcatError("OPTION_INVALID", `stop: ${show(value)} is not accepted: this checkpoint has no tokenizer; give stopTokens instead`);
+  return [...new Set(strings as string[])];
+}
+
+function checkStopTokens(value: unknown, vocabulary: VocabularyFacts): ReadonlySet<number> {
+  if (!Array.isArray(value)) throw invalid("stopTokens", value, "an array of token ids");
+  if (value.length > MAX_STOP_TOKENS)
+    throw new LongcatError("OPTION_INVALID", `stopTokens: ${value.length} ids are not accepted; give at most ${MAX_STOP_TOKENS}`);
+  value.forEach((id: unknown, i) => {
+    checkTokenId(id as number, `stopTokens[${i}]`, vocabulary);
+  });
+  return new Set(value as number[]);
+}
+
+function checkResponseFormat(value: unknown): void {
+  const format = record(value, "responseFormat");
+  const type = format["type"];
+  if (type === "json_object" || type === "json_schema")
+    throw new LongcatError("OPTION_INVALID", `responseFormat: ${show(type)}: not built yet in this version; give { type: "text" }`);
+  if (type !== "text") throw invalid("responseFormat.type", type, '"text"');
+  rejectUnknown(format, ["type"], "field of responseFormat");
+}
