@@ -1,0 +1,81 @@
+// mla_project: its arguments and their checks.
+#include "ops/mla_project/params.h"
+
+#include "ops/check.h"
+
+namespace longcat {
+LONGCAT_DECLARE_CPU(mla_project)
+extern const OpSpec kMlaProjectOp;
+
+namespace {
+
+enum Arg {
+  kX, kQA, kQAScale, kQABias, kQANorm, kQB, kQBScale, kKvA, kKvAScale, kKvABias, kKvANorm, kCosSin, kPositions, kRowSlot, kBlockTables,
+  kQLatent, kKvLatent, kQ, kCache, kRows, kNumArgs
+};
+const TensorArg kTensors[kNumArgs] = {{"x"},
+                                      {"q_a"},
+                                      {"q_a_scale", Use::in, true},
+                                      {"q_a_bias", Use::in, true},
+                                      {"q_a_norm"},
+                                      {"q_b"},
+                                      {"q_b_scale", Use::in, true},
+                                      {"kv_a"},
+                                      {"kv_a_scale", Use::in, true},
+                                      {"kv_a_bias", Use::in, true},
+                                      {"kv_a_norm"},
+                                      {"cos_sin"},
+                                      {"positions"},
+                                      {"row_slot"},
+                                      {"block_tables"},
+                                      {"q_latent", Use::out},
+                                      {"kv_latent", Use::out},
+                                      {"q", Use::out},
+                                      {"cache", Use::inout},
+                                      {"rows"}};
+enum ScalarArg { kHeads, kNope, kRope, kEps, kQScaleFactor, kKvScaleFactor, kNumScalarArgs };
+const char* const kScalars[kNumScalarArgs] = {"heads", "nope", "rope", "eps", "q_scale", "kv_scale"};
+
+void prepare(const OpArgs& args, void* storage) {
+  const ArgCheck check(kMlaProjectOp, args);
+  auto& p = paramsAt<MlaProjectParams>(storage);
+  p.heads = static_cast<int32_t>(check.integer(kHeads, 1, 1 << 16));
+  p.nope = static_cast<int32_t>(check.integer(kNope, 1, 1 << 16));
+  p.rope = static_cast<int32_t>(check.integer(kRope, 2, 1 << 16));
+  require(p.rope % 2 == 0, "mla_project: rope must be even");
+  p.eps = static_cast<float>(check.scalar(kEps));
+  p.qScale = static_cast<float>(check.scalar(kQScaleFactor));
+  p.kvScale = static_cast<float>(check.scalar(kKvScaleFactor));
+
+  p.capacity = check.size(kX, 0);
+  const int64_t hidden = check.size(kX, 1), qRank = check.size(kQLatent, 1), width = check.size(kKvLatent, 1), head = p.nope + p.rope;
+  check.requireArg(kKvLatent, width > p.rope, "has no room for a latent beside the rope key");
+  p.x = check.dense<const float>(kX, DType::f32, {p.capacity, hidden});
+  p.qA = check.weight(kQA, kQAScale, qRank, hidden);
+  p.qABias = check.weight(kQABias, -1, 1, qRank);
+  p.qANorm = check.weight(kQANorm, -1, 1, qRank);
+  p.qB = check.weight(kQB, kQBScale, p.heads * head, qRank);
+  p.kvA = check.weight(kKvA, kKvAScale, width, hidden);
+  p.kvABias = check.weight(kKvABias, -1, 1, width);
+  p.kvANorm = check.weight(kKvANorm, -1, 1, width - p.rope);
+  p.cosSin = check.dense<const float>(kCosSin, DType::f32, {p.capacity, p.rope});
+  p.positions = check.dense<const int32_t>(kPositions, DType::i32, {p.capacity});
+  p.rowSlot = check.dense<const int32_t>(kRowSlot, DType::i32, {p.capacity});
+  p.blockTables = check.dense<const int32_t>(kBlockTables, DType::i32, {kAnySize, kAnySize});
+  p.maxBlocks = check.size(kBlockTables, 1);
+  p.qLatent = check.dense<float>(kQLatent, DType::f32, {p.capacity, qRank});
+  p.kvLatent = check.dense<float>(kKvLatent, DType::f32, {p.capacity, width});
+  p.q = check.dense<float>(kQ, DType::f32, {p.capacity, p.heads, head});
+  p.cache = check.dense<float>(kCache, DType::f32, {kAnySize, kAnySize, width});
+  p.blockSize = check.size(kCache, 1);
+  p.rows = check.dense<const int32_t>(kRows, DType::i32, {1});
+}
+
+size_t threadScratch(const void* params) { return static_cast<size_t>(static_cast<const MlaProjectParams*>(params)->rope) * sizeof(float); }
+
+}  // namespace
+
+const OpSpec kMlaProjectOp = {"mla_project", kTensors, kNumArgs, kScalars, kNumScalarArgs, prepare, threadScratch,
+                              LONGCAT_CPU_BODIES(mla_project)};
+
+}  // namespace longcat

@@ -1,0 +1,139 @@
+// sample: its arguments, their checks, and the loop over rows.
+#include "ops/check.h"
+#include "ops/sample/row.h"
+#include "ops/sample/sample.h"
+#include "ops/step_plan/params.h"
+
+namespace longcat {
+LONGCAT_DECLARE_CPU(sample)
+extern const OpSpec kSampleOp;
+
+namespace {
+
+enum Arg {
+  kLogits, kLogitSlot, kLogitPosition, kParams, kAllowed, kTokenCounts, kBias, kMask, kHistory, kTokens, kLogprob, kTopIds, kTopLogprobs,
+  kCounts, kCandidateIds, kCandidateExps, kCandidateStats, kNumArgs
+};
+const TensorArg kTensors[kNumArgs] = {{"logits"},
+                                      {"logit_slot"},
+                                      {"logit_position"},
+                                      {"params"},
+                                      {"allowed"},
+                                      {"token_counts", Use::inout},
+                                      {"bias"},
+                                      {"mask"},
+                                      {"history", Use::inout},
+                                      {"tokens", Use::out},
+                                      {"logprob", Use::out},
+                                      {"top_ids", Use::out},
+                                      {"top_logprobs", Use::out},
+                                      {"counts"},
+                                      {"candidate_ids", Use::out, true},
+                                      {"candidate_exps", Use::out, true},
+                                      {"candidate_stats", Use::out, true}};
+
+void prepare(const OpArgs& args, void* storage) {
+  const ArgCheck check(kSampleOp, args);
+  auto& p = paramsAt<SampleParams>(storage);
+  p.capacity = check.size(kLogits, 0);
+  p.vocabulary = check.size(kLogits, 1);
+  const int64_t rows = p.capacity, slots = check.size(kParams, 0), words = (p.vocabulary + 31) / 32;
+  p.logits = check.dense<const float>(kLogits, DType::f32, {rows, p.vocabulary});
+  check.requireArg(kLogits, p.vocabulary >= 1 && p.vocabulary < kInPrompt, "has an impossible vocabulary");
+  p.logitSlot = check.dense<const int32_t>(kLogitSlot, DType::i32, {rows});
+  p.logitPosition = check.dense<const int32_t>(kLogitPosition, DType::i32, {rows});
+  p.params = check.dense<const double>(kParams, DType::f64, {slots, kNumSampleFields});
+  p.allowed = check.dense<const uint32_t>(kAllowed, DType::i32, {words});
+  p.tokenCounts = check.dense<int32_t>(kTokenCounts, DType::i32, {slots, p.vocabulary});
+  p.bias = check.dense<const float>(kBias, DType::f32, {slots, p.vocabulary});
+  p.mask = check.dense<const uint32_t>(kMask, DType::i32, {slots, words});
+  p.history = check.dense<int32_t>(kHistory, DType::i32, {slots, kAnySize});
+  p.historyStride = check.size(kHistory, 1);
+  p.tokens = check.dense<int32_t>(kTokens, DType::i32, {rows});
+  p.logprob = check.dense<float>(kLogprob, DType::f32, {rows});
+  p.topIds = check.dense<int32_t>(kTopIds, DType::i32, {rows, kMaxLogprobs});
+  p.topLogprobs = check.dense<float>(kTopLogprobs, DType::f32, {rows, kMaxLogprobs});
+  p.counts = check.dense<const int32_t>(kCounts, DType::i32, {8});
+  p.candidateIds = check.dense<int32_t>(kCandidateIds, DType::i32, {rows, kCandidates});
+  p.candidateExps = check.dense<double>(kCandidateExps, DType::f64, {rows, kCandidates});
+  p.candidateStats = check.dense<double>(kCandidateStats, DType::f64, {rows, 2});
+  const bool all = p.candidateIds && p.candidateExps && p.candidateStats, none = !p.candidateIds && !p.candidateExps && !p.candidateStats;
+  require(all || none, "sample: candidate_ids, candidate_exps and candidate_stats go together");
+}
+
+size_t threadScratch(const void* params) {
+  return static_cast<size_t>(static_cast<const SampleParams*>(params)->vocabulary) * sizeof(SampleEntry);
+}
+
+/// What a draw by the host sees: up to kCandidates candidates, and the sum and number of all others.
+void writeCandidates(const SampleParams& p, int64_t r, const Candidates& candidates) {
+  int32_t* ids = p.candidateIds + r * kCandidates;
+  double* exps = p.candidateExps + r * kCandidates;
+  const int64_t listed = std::min(candidates.count(), kCandidates);
+  for (int64_t j = 0; j < kCandidates; ++j) {
+    ids[j] = j < listed ? candidates.entries()[j].id : -1;
+    exps[j] = j < listed ? candidates.entries()[j].value : 0.0;
+  }
+  double beyond = 0;
+  for (int64_t j = listed; j < candidates.count(); ++j) beyond += candidates.entries()[j].value;
+  p.candidateStats[2 * r] = beyond + candidates.tailSum();
+  p.candidateStats[2 * r + 1] = static_cast<double>(candidates.count() - listed + candidates.tailCount());
+}
+
+/// An id that is allowed whatever the row's own mask says: an empty mask must not end in an id that does not exist.
+int32_t lowestAllowed(const SampleRow& row) {
+  int32_t lowest = 0;
+  row.forAllowed(false, [&](int32_t id) { return lowest = id, false; });
+  return lowest;
+}
+
+int32_t chooseToken(const SampleParams& p, int64_t r, const SampleRow& row, SampleEntry* entries) {
+  const double* f = p.params + p.logitSlot[r] * kNumSampleFields;
+  const bool forced = f[SampleField::forced] >= 0 && f[SampleField::forced] < static_cast<double>(p.vocabulary);
+  const bool writesCandidates = f[hostDraw] != 0 && p.candidateIds;
+  int32_t token = -1;
+  if (writesCandidates || (!forced && row.temperature > 0)) {
+    const int64_t limit = writesCandidates || !row.topK ? std::max(kCandidates, row.topK) : row.topK;
+    const Candidates candidates(row, entries, std::min(limit, p.vocabulary));
+    if (writesCandidates) writeCandidates(p, r, candidates);
+    if (!forced) token = drawToken(row, candidates, entries);
+  } else if (!forced) {
+    token = greedyToken(row);
+  }
+  if (forced) return static_cast<int32_t>(f[SampleField::forced]);
+  return token >= 0 ? token : lowestAllowed(row);
+}
+
+void sampleRow(const SampleParams& p, int64_t r, SampleEntry* entries) {
+  int32_t* topIds = p.topIds + r * kMaxLogprobs;
+  float* topLogprobs = p.topLogprobs + r * kMaxLogprobs;
+  const int64_t slot = p.logitSlot[r];
+  p.tokens[r] = -1;
+  p.logprob[r] = 0;
+  for (int j = 0; j < kMaxLogprobs; ++j) topIds[j] = -1, topLogprobs[j] = kLogprobFloor;
+  if (slot < 0) return;
+
+  const SampleRow row(p, r);
+  const int32_t token = chooseToken(p, r, row, entries);
+  const double listed = p.params[slot * kNumSampleFields + numLogprobs];
+  if (listed >= 0) {
+    const double logSum = logSumExp(row.logits, p.vocabulary);
+    p.logprob[r] = logprobOf(row.logits[token], logSum);
+    listLogprobs(row, static_cast<int>(std::min<double>(listed, kMaxLogprobs)), logSum, topIds, topLogprobs);
+  }
+  p.tokens[r] = token;
+  ++p.tokenCounts[slot * p.vocabulary + token];
+  const int64_t position = p.logitPosition[r];
+  if (position >= 0 && position < p.historyStride) p.history[slot * p.historyStride + position] = token;
+}
+
+}  // namespace
+
+void sampleRows(const SampleParams& p, const CpuContext& context) {
+  const int64_t rows = std::min<int64_t>(std::max(p.counts[numLogitRows], 0), p.capacity);
+  context.pool.parallelFor(rows, [&](int64_t r, int thread) { sampleRow(p, r, context.scratch<SampleEntry>(thread)); });
+}
+
+const OpSpec kSampleOp = {"sample", kTensors, kNumArgs, nullptr, 0, prepare, threadScratch, LONGCAT_CPU_BODIES(sample)};
+
+}  // namespace longcat
