@@ -1,0 +1,40 @@
+/** Runs the compiled command line as a child process, as users do. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+
+export const MAIN = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
+export const MINI = fileURLToPath(new URL("../../models/mini", import.meta.url));
+
+export interface Finished {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface RunOptions {
+  /** Text on standard input; absent: empty input. */
+  input?: string | Uint8Array;
+  cwd?: string;
+  /** Called with each piece of standard output. */
+  onOutput?: (child: ChildProcess, stdout: string) => void;
+}
+
+/** Runs `longcat` to its end. */
+export function longcat(args: readonly string[], options: RunOptions = {}): Promise<Finished> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [MAIN, ...args], { stdio: "pipe", cwd: options.cwd });
+    let [stdout, stderr] = ["", ""];
+    child.stdout.setEncoding("utf8").on("data", (piece: string) => {
+      stdout += piece;
+      options.onOutput?.(child, stdout);
+    });
+    child.stderr.setEncoding("utf8").on("data", (piece: string) => {
+      stderr += piece;
+    });
+    child.on("error", reject);
+    child.on("close", (code, signal) => resolve({ code, signal, stdout, stderr }));
+    child.stdin.on("error", () => undefined);
+    child.stdin.end(options.input ?? "");
+  });
+}

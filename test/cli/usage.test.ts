@@ -1,0 +1,75 @@
+/** Wrong usage ends with code 2 and says what was wrong; help and version go to standard output with code 0. */
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { longcat } from "./longcat.js";
+
+describe("help and version", () => {
+  it("--help lists the commands that are there, and none that is not", async () => {
+    const { code, stdout, stderr } = await longcat(["--help"]);
+    expect([code, stderr]).toEqual([0, ""]);
+    for (const name of ["generate", "chat", "score", "inspect", "quantize", "bench", "doctor"])
+      expect(stdout).toMatch(new RegExp(`^  ${name} `, "m"));
+    expect(stdout).not.toMatch(/serve|train|lab|routing/);
+  });
+
+  it("each command has its help", async () => {
+    for (const words of [
+      ["generate"],
+      ["chat"],
+      ["score"],
+      ["inspect"],
+      ["inspect", "model"],
+      ["inspect", "estimate"],
+      ["quantize"],
+      ["bench", "decode"],
+    ]) {
+      const { code, stdout } = await longcat([...words, "--help"]);
+      expect(code, words.join(" ")).toBe(0);
+      expect(stdout).toMatch(new RegExp(`^usage: longcat ${words.join(" ")}`));
+    }
+  });
+
+  it("--version prints the package's", async () => {
+    const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
+    expect((await longcat(["--version"])).stdout).toBe(`${version}\n`);
+  });
+});
+
+describe("wrong usage", () => {
+  const cases: [string[], RegExp][] = [
+    [[], /no command/],
+    [["dance"], /unknown command "dance"/],
+    [["serve"], /serve is not there in this version/],
+    [["inspect"], /needs one of model, devices, estimate/],
+    [["inspect", "routing"], /inspect routing is not there in this version/],
+    [["bench", "sampling"], /bench sampling is not there in this version/],
+    [["inspect", "toString"], /has no "toString"/],
+    [["generate", "a", "b"], /unexpected argument "b"/],
+    [["generate", "a", "--colour"], /--colour/],
+    [["generate", "a", "--seed"], /--seed/],
+    [["generate", "a", "--temperature", "1", "--temperature", "2"], /--temperature is given 2 times/],
+    [["generate", "a", "--tokens", "1"], /PROMPT and --tokens exclude each other/],
+    [["generate", "a", "--messages", "x.json"], /exclude each other/],
+    [["generate", "a", "--think"], /--think needs --messages or --chat/],
+    [["generate", "--tokens", "1,two"], /--tokens: "two" is not a token id/],
+    [["generate", "a", "--logit-bias", "5"], /--logit-bias: "5" is not ID=VALUE/],
+    [["generate", "a", "--logit-bias", "5=1", "--logit-bias", "5=2"], /token 5 is given twice/],
+    [["generate", "a", "--speculative", "much"], /--speculative: "much"/],
+    [["score", "a", "--tokens", "1"], /exclude each other/],
+    [["score", "a", "--temperature", "1"], /--temperature/],
+    [["quantize", "only-one"], /needs two folders/],
+    [["bench", "decode", "--batch", "0"], /--batch: 0 is not a whole number/],
+  ];
+  it.each(cases)("longcat %j", async (args, message) => {
+    const { code, stdout, stderr } = await longcat(args);
+    expect([code, stdout]).toEqual([2, ""]);
+    expect(stderr).toMatch(/^usage error: .*\n$/);
+    expect(stderr).toMatch(message);
+  });
+
+  it.each(["abc", "", "NaN", "Infinity", "1e400", "0x10", "1,5", " 1"])("--temperature %j cannot be parsed: named", async (value) => {
+    const { code, stderr } = await longcat(["generate", "a", `--temperature=${value}`]);
+    expect(code).toBe(2);
+    expect(stderr).toContain(`--temperature: ${JSON.stringify(value)} is not a number`);
+  });
+});
