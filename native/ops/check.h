@@ -5,6 +5,7 @@
 #include <string>
 
 #include "ops/op.h"
+#include "ops/registry.h"
 #include "ops/weight.h"
 #include "runtime/error.h"
 
@@ -14,12 +15,7 @@ constexpr int64_t kAnySize = -1;  // in a shape: whatever the tensor has
 
 class ArgCheck {
  public:
-  ArgCheck(const OpSpec& spec, const OpArgs& args) : spec_(spec), args_(args) {
-    if (args.numTensors != spec.numTensors) failCount("tensors", spec.numTensors, args.numTensors);
-    if (args.numScalars != spec.numScalars) failCount("scalars", spec.numScalars, args.numScalars);
-    for (int i = 0; i < spec.numTensors; ++i)
-      if (!args.tensor[i] && !spec.tensors[i].optional) throw Error("INTERNAL", nameOfArg(i) + " is missing");
-  }
+  ArgCheck(const OpSpec& spec, const OpArgs& args) : spec_(spec), args_(args) { checkArity(spec, args); }
 
   bool has(int i) const { return args_.tensor[i] != nullptr; }
   int64_t size(int i, int dimension) const {
@@ -42,14 +38,34 @@ class ArgCheck {
     return reinterpret_cast<T*>(t.data);
   }
 
+  /// The rows of a float32 matrix [rows, columns] that may be a column view; `stride` gets the elements from row to row. Null where absent.
+  float* rowsOf(int i, int64_t rows, int64_t columns, int64_t* stride) const {
+    *stride = 0;
+    if (!has(i)) return nullptr;
+    const Tensor& t = *args_.tensor[i];
+    const bool ok = t.dtype == DType::f32 && t.rank == 2 && !t.parts && t.data && t.rowStride >= t.shape[1] &&
+                    (rows == kAnySize || t.shape[0] == rows) && (columns == kAnySize || t.shape[1] == columns);
+    if (!ok) throw Error("INTERNAL", nameOfArg(i) + " must be rows of float32 " + list({rows, columns}) + ", is " + describe(t));
+    *stride = t.rowStride;
+    return reinterpret_cast<float*>(t.data);
+  }
+
   /// A weight matrix [rows, columns] with its FP8 scales (scaleIndex < 0: it may not be FP8).
   WeightView weight(int i, int scaleIndex, int64_t rows, int64_t columns) const {
     if (!has(i)) return {};
-    const WeightView w = weightView(*args_.tensor[i], scaleIndex < 0 ? nullptr : args_.tensor[scaleIndex], spec_.tensors[i].name);
+    const WeightView w = weightView(*args_.tensor[i], scaleIndex < 0 ? nullptr : args_.tensor[scaleIndex], tensorArg(spec_, i).name);
     const bool sized = (rows == kAnySize || w.rows == rows) && (columns == kAnySize || w.columns == columns);
     if (!sized || (scaleIndex < 0 && w.dtype == DType::f8e4m3))
       throw Error("INTERNAL", nameOfArg(i) + " must be " + (scaleIndex < 0 ? "float32 or bfloat16 " : "a weight ") + list({rows, columns}) +
                                   ", is " + describe(*args_.tensor[i]));
+    return w;
+  }
+
+  /// A stack of weight matrices [count, rows, columns] with its FP8 scales.
+  WeightStack stack(int i, int scaleIndex, int64_t count, int64_t rows, int64_t columns) const {
+    const WeightStack w = weightStack(*args_.tensor[i], args_.tensor[scaleIndex], tensorArg(spec_, i).name);
+    const bool sized = (count == kAnySize || w.count == count) && (rows == kAnySize || w.rows == rows) && (columns == kAnySize || w.columns == columns);
+    if (!sized) throw Error("INTERNAL", nameOfArg(i) + " must be a stack " + list({count, rows, columns}) + ", is " + describe(*args_.tensor[i]));
     return w;
   }
 
@@ -68,10 +84,7 @@ class ArgCheck {
   }
 
  private:
-  [[noreturn]] void failCount(const char* what, int takes, int got) const {
-    throw Error("INTERNAL", std::string(spec_.name) + " takes " + std::to_string(takes) + " " + what + ", got " + std::to_string(got));
-  }
-  std::string nameOfArg(int i) const { return std::string(spec_.name) + ": " + spec_.tensors[i].name; }
+  std::string nameOfArg(int i) const { return std::string(spec_.name) + ": " + tensorArg(spec_, i).name; }
   template <class Shape>
   static std::string list(const Shape& shape) {
     std::string s = "[";

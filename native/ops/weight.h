@@ -27,7 +27,7 @@ struct WeightStack {
   }
 };
 
-/// A checked view of `w` (2-D, contiguous) with `scale` (null unless FP8). Throws Error("INTERNAL") naming `name`.
+/// A checked view of `w` (contiguous, 2-D, or 1-D as a single row) with `scale` (null unless FP8). Throws Error("INTERNAL") naming `name`.
 WeightView weightView(const Tensor& w, const Tensor* scale, const char* name);
 /// The same for a stack [count, rows, columns] made of parts.
 WeightStack weightStack(const Tensor& w, const Tensor* scale, const char* name);
