@@ -70,7 +70,7 @@ function checkBuildTools() {
     const what = compiler ? `the C++ compiler that CXX names (${compiler})` : "a C++ compiler (g++ 11 or newer, or clang++ 14 or newer)";
     missing.push({ what, apt: "g++", dnf: "gcc-c++", apk: "g++" });
   }
-  if (!which("cmake")) missing.push({ what: "CMake (3.22 or newer)", apt: "cmake", dnf: "cmake", apk: "cmake" });
+  if (!which("cmake")) missing.push({ what: "CMake (3.20 or newer)", apt: "cmake", dnf: "cmake", apk: "cmake" });
   if (!["ninja", "make", "gmake"].some(which)) missing.push({ what: "make or ninja", apt: "make", dnf: "make", apk: "make" });
   if (missing.length === 0) return;
   const names = (key) => missing.map((m) => m[key]).join(" ");
