@@ -13,7 +13,8 @@ export function show(value: unknown): string {
   if (typeof value === "function") return "a function";
   let text: string | undefined;
   try {
-    text = typeof value === "object" && value !== null && !Array.isArray(value) && !isPlain(value) ? describe(value) : JSON.stringify(value);
+    text =
+      typeof value === "object" && value !== null && !Array.isArray(value) && !isPlain(value) ? describe(value) : JSON.stringify(value);
   } catch {
     text = undefined;
   }

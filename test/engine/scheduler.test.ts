@@ -159,8 +159,9 @@ describe("scheduler", () => {
     const runner = new FakeRunner({ maxSequences: 2 });
     const scheduler = new Scheduler(runner.limits);
     const ended: Sequence[] = [];
-    const sequences = [3, 3, 3, 3, 3].flatMap((length, i) =>
-      request({ prompt: new Array<number>(length).fill(i), maxNewTokens: 4, n: 1 }, (sequence) => ended.push(sequence)).siblings,
+    const sequences = [3, 3, 3, 3, 3].flatMap(
+      (length, i) =>
+        request({ prompt: new Array<number>(length).fill(i), maxNewTokens: 4, n: 1 }, (sequence) => ended.push(sequence)).siblings,
     );
     for (const sequence of sequences) scheduler.add(sequence);
     while (scheduler.hasWork) await step(scheduler, runner);

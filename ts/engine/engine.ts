@@ -6,7 +6,13 @@
 import { absent, abortSignal, boolean, invalid, record, rejectUnknown } from "../checks.js";
 import { LongcatError } from "../errors.js";
 import type { ModelRunner } from "../model/runner-types.js";
-import { type GenerateParams, type Parameters, resolveParameters, type SamplingDefaults, type VocabularyFacts } from "../sampling/parameters.js";
+import {
+  type GenerateParams,
+  type Parameters,
+  resolveParameters,
+  type SamplingDefaults,
+  type VocabularyFacts,
+} from "../sampling/parameters.js";
 import { ChunkQueue } from "./chunk-queue.js";
 import { loadParts } from "./load.js";
 import { type EngineOptions, resolveOptions } from "./options.js";

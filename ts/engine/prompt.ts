@@ -3,20 +3,12 @@
  * @module
  */
 
-import { absent, boolean, invalid, isPlain, record, rejectUnknown, show } from "../checks.js";
+import { absent, invalid, isPlain, rejectUnknown, show } from "../checks.js";
 import { LongcatError } from "../errors.js";
-import { checkToolChoice, type Parameters, type VocabularyFacts } from "../sampling/parameters.js";
-import type { Message, Tool } from "../text/types.js";
+import type { Parameters, VocabularyFacts } from "../sampling/parameters.js";
+import type { ChatPrompt, EncodeResult } from "../text/index.js";
 import { SILENT_PARSER, type TokenParser } from "./choice.js";
 import type { Prompt } from "./types.js";
-
-/** A chat after the engine's checks; the template checks messages and tools. */
-export interface ChatRequest {
-  messages: readonly Message[];
-  tools: readonly Tool[];
-  enableThinking?: boolean;
-  templateArgs?: Readonly<Record<string, unknown>>;
-}
 
 /** What the engine needs of a checkpoint's tokenizer and template; see text-tools.ts. */
 export interface TextTools {
@@ -24,9 +16,10 @@ export interface TextTools {
   /** Ids that the tokenizer has. */
   readonly allowedIds: readonly number[];
   readonly endTokenIds: readonly number[];
-  encode(text: string, parseSpecial: boolean): Promise<readonly number[]>;
-  /** `newParser` reads the answer of this chat: reasoning and tool calls as its template writes them. */
-  encodeChat(chat: ChatRequest): Promise<{ ids: readonly number[]; newParser(stop: readonly string[]): TokenParser }>;
+  /** `maxTokens`: a text that certainly has more may be refused before any work. */
+  encode(text: string, options: { parseSpecial: boolean; maxTokens: number }): Promise<EncodeResult>;
+  /** Checks, renders and encodes. `newParser` reads the answer of this chat: reasoning and tool calls as its template writes them. */
+  encodeChat(chat: ChatPrompt, options: { maxTokens: number }): Promise<EncodeResult & Pick<PreparedPrompt, "newParser">>;
   /** Reads the continuation of raw text: no reasoning, no tool calls. */
   newParser(stop: readonly string[]): TokenParser;
   decode(ids: readonly number[]): string;
@@ -39,6 +32,9 @@ export interface PreparedPrompt {
   newParser(stop: readonly string[]): TokenParser;
 }
 
+/** Parameters that say how a prompt is read. */
+export type PromptParameters = Pick<Parameters, "parseSpecial" | "toolChoice">;
+
 /** What prompts are checked against. */
 export interface PromptLimits {
   vocabulary: number;
@@ -48,8 +44,6 @@ export interface PromptLimits {
   contextLength: number;
 }
 
-const CHAT_KEYS = ["messages", "tools", "toolChoice", "enableThinking", "templateArgs"] as const;
-
 /**
  * Encodes and checks one prompt.
  *
@@ -58,7 +52,7 @@ const CHAT_KEYS = ["messages", "tools", "toolChoice", "enableThinking", "templat
  */
 export async function preparePrompt(
   prompt: Prompt,
-  parameters: Pick<Parameters, "parseSpecial" | "toolChoice">,
+  parameters: PromptParameters,
   limits: PromptLimits,
   text: TextTools | undefined,
 ): Promise<PreparedPrompt> {
@@ -69,19 +63,20 @@ export async function preparePrompt(
 
 async function encodePrompt(
   prompt: unknown,
-  parameters: Pick<Parameters, "parseSpecial" | "toolChoice">,
+  parameters: PromptParameters,
   limits: PromptLimits,
   text: TextTools | undefined,
 ): Promise<PreparedPrompt> {
-  if (isPlain(prompt) && "messages" in prompt) return encodeChat(prompt, parameters, text);
+  if (isPlain(prompt) && "messages" in prompt) return encodeChat(prompt, parameters, limits, text);
   if (!absent(parameters.toolChoice)) throw new LongcatError("OPTION_INVALID", "toolChoice: needs a chat prompt ({ messages, tools })");
   if (typeof prompt === "string") {
-    const ids = await tools(text, "a string prompt").encode(prompt, parameters.parseSpecial);
-    return { ids, newParser: (stop) => tools(text, "text").newParser(stop) };
+    const { parseSpecial } = parameters;
+    const given = tools(text, "a string prompt");
+    const encoded = await given.encode(prompt, { parseSpecial, maxTokens: limits.modelContext });
+    return { ids: idsOf(encoded, limits), newParser: (stop) => given.newParser(stop) };
   }
   if (parameters.parseSpecial) throw new LongcatError("OPTION_INVALID", "parseSpecial: needs a string prompt");
-  if (!isPlain(prompt) || !("tokens" in prompt))
-    throw invalid("prompt", prompt, "a string, { messages } or { tokens }", "PROMPT_INVALID");
+  if (!isPlain(prompt) || !("tokens" in prompt)) throw invalid("prompt", prompt, "a string, { messages } or { tokens }", "PROMPT_INVALID");
   rejectUnknown(prompt, ["tokens"], "field of a token prompt", "PROMPT_INVALID");
   const ids = checkIds(prompt["tokens"], "tokens", limits.vocabulary);
   return { ids, newParser: (stop) => text?.newParser(stop) ?? SILENT_PARSER };
@@ -89,35 +84,35 @@ async function encodePrompt(
 
 async function encodeChat(
   prompt: Record<string, unknown>,
-  parameters: Pick<Parameters, "parseSpecial" | "toolChoice">,
+  parameters: PromptParameters,
+  limits: PromptLimits,
   text: TextTools | undefined,
 ): Promise<PreparedPrompt> {
-  rejectUnknown(prompt, CHAT_KEYS, "field of a chat prompt", "PROMPT_INVALID");
   if (parameters.parseSpecial)
     throw new LongcatError("OPTION_INVALID", "parseSpecial: a chat's content never becomes special tokens; needs a string prompt");
   const given = tools(text, "a chat prompt");
   if (!given.hasTemplate)
-    throw new LongcatError("PROMPT_INVALID", "this checkpoint has no chat template: a chat prompt is not accepted; give a string or { tokens }");
-  const { messages, tools: toolList } = prompt;
-  if (!Array.isArray(messages) || messages.length === 0)
-    throw invalid("messages", messages, "an array of at least one message", "PROMPT_INVALID");
-  if (!absent(toolList) && !Array.isArray(toolList)) throw invalid("tools", toolList, "an array of tools", "PROMPT_INVALID");
-  const chat: ChatRequest = {
-    messages: messages as Message[],
-    tools: toolChoiceOf(prompt, parameters) === "none" ? [] : ((toolList ?? []) as Tool[]),
-  };
-  if (!absent(prompt["enableThinking"])) chat.enableThinking = boolean(prompt["enableThinking"], "enableThinking");
-  if (!absent(prompt["templateArgs"])) chat.templateArgs = record(prompt["templateArgs"], "templateArgs", "PROMPT_INVALID");
-  return given.encodeChat(chat);
+    throw new LongcatError(
+      "PROMPT_INVALID",
+      "this checkpoint has no chat template: a chat prompt is not accepted; give a string or { tokens }",
+    );
+  const chat = { ...prompt, toolChoice: toolChoiceOf(prompt, parameters) } as unknown as ChatPrompt;
+  const encoded = await given.encodeChat(chat, { maxTokens: limits.modelContext });
+  return { ids: idsOf(encoded, limits), newParser: encoded.newParser };
+}
+
+function idsOf(encoded: EncodeResult, limits: PromptLimits): readonly number[] {
+  if (!encoded.tooLong) return encoded.ids;
+  throw new LongcatError("CONTEXT_OVERFLOW", `the prompt has at least ${encoded.atLeast} tokens; the context has ${limits.modelContext}`);
 }
 
 /** A tool choice may stand in the prompt or in the parameters; two that differ are refused. */
-function toolChoiceOf(prompt: Record<string, unknown>, parameters: Pick<Parameters, "toolChoice">): "auto" | "none" {
-  const own = absent(prompt["toolChoice"]) ? undefined : checkToolChoice(prompt["toolChoice"], "prompt.toolChoice");
-  const other = parameters.toolChoice;
-  if (own !== undefined && other !== undefined && own !== other)
-    throw new LongcatError("OPTION_INVALID", `toolChoice: the prompt says ${show(own)} and the parameters ${show(other)}; give one`);
-  return own ?? other ?? "auto";
+function toolChoiceOf(prompt: Record<string, unknown>, { toolChoice }: PromptParameters): unknown {
+  const own = prompt["toolChoice"];
+  if (absent(own) || absent(toolChoice)) return own ?? toolChoice;
+  if (own !== toolChoice)
+    throw new LongcatError("OPTION_INVALID", `toolChoice: the prompt says ${show(own)} and the parameters ${show(toolChoice)}; give one`);
+  return own;
 }
 
 function tools(text: TextTools | undefined, what: string): TextTools {

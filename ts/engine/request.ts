@@ -193,7 +193,7 @@ export class ScoreRequest extends Request<ScoreResult> {
     targets.forEach((target, i) => {
       if (target >= 0) this.#logprobs.push(finiteLogprob(result.scores?.[i] as number));
     });
-    const ended = this.#logprobs.length === this.#prompt.length;
+    const ended = step.position + targets.length === this.#prompt.length;
     if (ended) this.finish();
     return ended;
   }
@@ -214,4 +214,3 @@ function slotSampling(parameters: Parameters, seed: number, promptTokens: readon
   const { temperature, topP, topK, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logprobs, logitBias } = parameters;
   return { temperature, topP, topK, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logprobs, logitBias, seed, promptTokens };
 }
-

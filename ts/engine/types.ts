@@ -3,19 +3,9 @@
  * @module
  */
 
-import type { ToolChoice } from "../sampling/parameters.js";
-import type { Message, Tool, ToolCall, ToolCallDelta } from "../text/types.js";
+import type { ChatPrompt, ToolCall, ToolCallDelta } from "../text/index.js";
 
-/** A chat, written as OpenAI writes it and rendered by the checkpoint's own template. Content never becomes special tokens. */
-export interface ChatPrompt {
-  messages: readonly Message[];
-  tools?: readonly Tool[] | null;
-  toolChoice?: ToolChoice | null;
-  /** Let the model think before it answers, where its template can ask for that. Default: the template's. */
-  enableThinking?: boolean | null;
-  /** More variables for the template, by the names it reads. */
-  templateArgs?: Readonly<Record<string, unknown>> | null;
-}
+export type { ChatPrompt };
 
 /** Token ids, taken as they are. */
 export interface TokenPrompt {

@@ -5,12 +5,10 @@
 
 import { abortSignal, absent, boolean, integer, invalid, isPlain, number, record, rejectUnknown, show } from "../checks.js";
 import { LongcatError } from "../errors.js";
+import type { ToolChoice } from "../text/index.js";
 
 /** Which answer format is wanted; only `text` is built. */
 export type ResponseFormat = { type: "text" } | { type: "json_object" } | { type: "json_schema"; [key: string]: unknown };
-
-/** Whether the model may call tools: `"none"` leaves the tools out of the prompt. `"required"` and a named function are not built yet. */
-export type ToolChoice = "auto" | "none" | "required" | { type: "function"; function: { name: string } };
 
 /**
  * Parameters of a generation. `undefined` and `null` mean absent; absent sampling values come from the checkpoint's
@@ -184,7 +182,7 @@ const CHECKS: { [K in keyof Required<GenerateParams>]: Check } = {
   },
   responseFormat: (value) => checkResponseFormat(value),
   toolChoice: (value, to) => {
-    to.toolChoice = checkToolChoice(value, "toolChoice");
+    to.toolChoice = checkToolChoice(value);
   },
   parseSpecial: (value, to) => {
     to.parseSpecial = boolean(value, "parseSpecial");
@@ -210,37 +208,20 @@ export function resolveParameters(params: unknown, vocabulary: VocabularyFacts, 
   return resolved;
 }
 
-/** The sampling values of a generation_config.json that are set, checked as parameters are. `do_sample: false` is temperature 0. */
-export function samplingDefaults(generationConfig: Record<string, unknown>, vocabularySize: number): SamplingDefaults {
-  const names = { temperature: "temperature", top_p: "topP", top_k: "topK", min_p: "minP", repetition_penalty: "repetitionPenalty" } as const;
-  const facts: VocabularyFacts = { size: vocabularySize, has: () => true, hasTokenizer: true };
-  const to: Parameters = { ...DEFAULT_PARAMETERS };
-  const found: SamplingDefaults = {};
-  for (const [key, name] of Object.entries(names)) {
-    const value = generationConfig[key];
-    if (absent(value)) continue;
-    try {
-      CHECKS[name](value, to, facts);
-    } catch (cause) {
-      throw new LongcatError("CONFIG_INVALID", `generation_config.json: ${key}: ${show(value)} is not accepted`, { cause });
-    }
-    found[name] = to[name];
-  }
-  if (generationConfig["do_sample"] === false) found.temperature = 0;
-  return found;
-}
-
 /** The seed of choice `index`: seed + index, from 0 again beyond 2^53−1. */
 export function choiceSeed(seed: number, index: number): number {
   return seed > MAX_SEED - index ? index - (MAX_SEED - seed) - 1 : seed + index;
 }
 
-/** A tool choice of a prompt or of the parameters. */
-export function checkToolChoice(value: unknown, field: string): "auto" | "none" {
+/** `"required"` and a named function need grammars. */
+function checkToolChoice(value: unknown): "auto" | "none" {
   if (value === "auto" || value === "none") return value;
   const named = isPlain(value) && value["type"] === "function";
-  if (value !== "required" && !named) throw invalid(field, value, '"auto" or "none"');
-  throw new LongcatError("OPTION_INVALID", `${field}: ${show(value)}: forced tool calls are not built yet in this version; give "auto" or "none"`);
+  if (value !== "required" && !named) throw invalid("toolChoice", value, '"auto" or "none"');
+  throw new LongcatError(
+    "OPTION_INVALID",
+    `toolChoice: ${show(value)}: forced tool calls are not built yet in this version; give "auto" or "none"`,
+  );
 }
 
 function withoutAbsent<T extends object>(values: T): Partial<T> {
@@ -277,7 +258,10 @@ function checkStop(value: unknown, vocabulary: VocabularyFacts): readonly string
       throw invalid(typeof value === "string" ? "stop" : `stop[${i}]`, text, `a string of 1 to ${MAX_STOP_LENGTH} characters`);
   });
   if (strings.length > 0 && !vocabulary.hasTokenizer)
-    throw new LongcatError("OPTION_INVALID", `stop: ${show(value)} is not accepted: this checkpoint has no tokenizer; give stopTokens instead`);
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `stop: ${show(value)} is not accepted: this checkpoint has no tokenizer; give stopTokens instead`,
+    );
   return [...new Set(strings as string[])];
 }
 

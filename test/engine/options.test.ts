@@ -1,0 +1,68 @@
+/** Engine options: what is accepted, what is refused, and with which words. */
+import { describe, expect, it } from "vitest";
+import { DEFAULT_OPTIONS, type EngineOptions, resolveOptions } from "../../ts/engine/options.js";
+import { LongcatError } from "../../ts/errors.js";
+
+const resolve = (options: unknown) => resolveOptions(options as EngineOptions);
+
+describe("engine options", () => {
+  it("have defaults; undefined and null mean absent", () => {
+    expect(resolve(undefined)).toEqual(DEFAULT_OPTIONS);
+    expect(resolve(null)).toEqual(DEFAULT_OPTIONS);
+    expect(resolve({ device: null, threads: undefined, prefixCache: null, parallel: null })).toEqual(DEFAULT_OPTIONS);
+  });
+
+  it("take every value of the contract", () => {
+    const given = { device: "cuda:1", dtype: "float32", threads: 3, maxBatchTokens: 8, maxSequences: 2, cacheBytes: 1e6, ngram: "device" };
+    expect(resolve(given)).toMatchObject(given);
+    expect(
+      resolve({ parallel: { expert: 1 }, prefixCache: false, speculative: "auto", debug: "poison", batchInvariant: false }),
+    ).toMatchObject({
+      ...{ prefixCache: false, speculative: "off", debug: "poison", batchInvariant: false },
+    });
+  });
+
+  it.each<[Record<string, unknown>, string]>([
+    [{ maxSequenses: 1 }, 'unknown option "maxSequenses": did you mean maxSequences?'],
+    [{ max_batch_tokens: 1 }, 'unknown option "max_batch_tokens": did you mean maxBatchTokens?'],
+    [{ zzz: 1 }, 'unknown option "zzz": known are device, dtype'],
+    [{ parallel: { tensor: 2 } }, 'unknown option of parallel "tensor"'],
+    [{ device: "gpu" }, 'device: "gpu" is not accepted; give "auto", "cpu", "cuda" or "cuda:N"'],
+    [{ device: "cuda:-1" }, 'device: "cuda:-1"'],
+    [{ dtype: "float16" }, 'dtype: "float16" is not accepted; give "auto" or "bfloat16" or "float32"'],
+    [{ threads: 0 }, 'threads: 0 is not accepted; give a whole number from 1 to 1024, or "auto"'],
+    [{ threads: "4" }, 'threads: "4"'],
+    [{ threads: Number.NaN }, "threads: NaN"],
+    [{ maxSequences: 1.5 }, "maxSequences: 1.5"],
+    [{ maxBatchTokens: 0 }, "maxBatchTokens: 0"],
+    [{ cacheBytes: -1 }, "cacheBytes: -1"],
+    [{ prefixCache: "yes" }, 'prefixCache: "yes"'],
+    [{ speculative: { drafts: 5 } }, "speculative.drafts: 5"],
+    [{ speculative: 2 }, "speculative: 2"],
+    [{ batchInvariant: "true" }, 'batchInvariant: "true"'],
+    [{ debug: true }, "debug: true"],
+    [{ ngram: "disk" }, 'ngram: "disk"'],
+    [{ signal: {} }, "signal: {} is not accepted; give an AbortSignal"],
+    [{ onProgress: "print" }, 'onProgress: "print" is not accepted; give a function'],
+  ])("refuse %j", (options, message) => {
+    expect(() => resolve(options)).toThrow(expect.objectContaining({ code: "OPTION_INVALID", message: expect.stringContaining(message) }));
+  });
+
+  it.each<[Record<string, unknown>, string]>([
+    [{ parallel: { expert: 2 } }, "parallel.expert: 2 ranks: not built yet"],
+    [{ prefixCache: true }, "prefixCache: true: not built yet"],
+    [{ prefixCache: "all" }, 'prefixCache: "all": not built yet'],
+    [{ speculative: { drafts: 2 } }, "speculative: drafts: not built yet"],
+  ])("say that %j is not built yet", (options, message) => {
+    expect(() => resolve(options)).toThrow(message);
+  });
+
+  it("refuse what excludes each other, with the reason", () => {
+    expect(() => resolve({ ngram: "device" })).toThrow('ngram: "device" needs a GPU, and device is "auto"');
+  });
+
+  it("refuse anything that is not a record", () => {
+    for (const options of [5, "cpu", [], new Map(), () => 0])
+      expect(() => resolve(options)).toThrow(expect.objectContaining({ code: "OPTION_INVALID" }) && LongcatError);
+  });
+});

@@ -1,0 +1,110 @@
+/**
+ * From a checkpoint folder to the parts of an engine.
+ * @module
+ */
+
+import { fileURLToPath } from "node:url";
+import { LongcatError } from "../errors.js";
+import type { GenerationConfig } from "../model/generation-config.js";
+import { type OpenedModel, openModel } from "../model/open.js";
+import { DEFAULT_PARAMETERS, type SamplingDefaults } from "../sampling/parameters.js";
+import type { EngineParts } from "./engine.js";
+import type { ResolvedOptions } from "./options.js";
+import type { TextTools } from "./prompt.js";
+import { loadTextTools } from "./text-tools.js";
+import type { EngineInfo } from "./types.js";
+
+/** The folder of the checkpoint that ships with the package. */
+export function bundledCheckpoint(): string {
+  return fileURLToPath(new URL("../../models/mini", import.meta.url));
+}
+
+/** Opens model, tokenizer and template; closes what is open if one of them fails. */
+export async function loadParts(directory: string | undefined, options: ResolvedOptions): Promise<EngineParts> {
+  const dir = directory ?? bundledCheckpoint();
+  let model: OpenedModel | undefined;
+  try {
+    options.signal?.throwIfAborted();
+    const onProgress = (done: number, total: number): void => options.onProgress?.({ done, total });
+    model = await openModel(dir, { ...options, onProgress });
+    const text = await loadTextTools(dir, model.checkpoint.config.vocabSize);
+    options.signal?.throwIfAborted();
+    return assemble(dir, model, text, options);
+  } catch (error) {
+    await model?.close();
+    if (options.signal?.aborted) throw new LongcatError("ABORTED", "the load was aborted", { cause: options.signal.reason });
+    throw error;
+  }
+}
+
+function assemble(
+  dir: string,
+  model: OpenedModel,
+  text: (TextTools & { close(): void }) | undefined,
+  options: ResolvedOptions,
+): EngineParts {
+  const { config, generationConfig } = model.checkpoint;
+  const defaults = samplingDefaults(generationConfig, config.vocabSize);
+  return {
+    runner: model.runner,
+    ...(text && { text }),
+    info: describe(dir, model, text, options, defaults),
+    modelContext: config.maxPositionEmbeddings,
+    defaults,
+    close: async () => {
+      text?.close();
+      await model.close();
+    },
+  };
+}
+
+function describe(
+  dir: string,
+  { runner, checkpoint }: OpenedModel,
+  text: TextTools | undefined,
+  options: ResolvedOptions,
+  defaults: SamplingDefaults,
+): EngineInfo {
+  const { config, generationConfig } = checkpoint;
+  const { limits, device } = runner;
+  const { temperature, topP, topK, minP, repetitionPenalty } = { ...DEFAULT_PARAMETERS, ...defaults };
+  return {
+    directory: dir,
+    modelType: config.modelType,
+    numLayers: config.numLayers,
+    vocabularySize: config.vocabSize,
+    numExperts: config.numExperts,
+    numZeroExperts: config.numZeroExperts,
+    topK: config.topK,
+    contextLength: limits.contextLength,
+    device: device.kind,
+    threads: device.threads,
+    isa: device.isa,
+    maxBatchTokens: limits.maxBatchTokens,
+    maxSequences: limits.maxSequences,
+    cache: { blockSize: limits.blockSize, numBlocks: limits.numBlocks },
+    hasTokenizer: text !== undefined,
+    hasChatTemplate: text?.hasTemplate ?? false,
+    endTokens: unionOf(config.eosTokenIds, generationConfig.eosTokenIds, text?.endTokenIds ?? []),
+    defaults: { temperature, topP, topK, minP, repetitionPenalty },
+    dtype: options.dtype === "auto" ? "as stored" : options.dtype,
+    batchInvariant: true,
+    prefixCache: "off",
+    speculative: "off",
+    parallel: { expert: 1 },
+    ngram: config.ngram === null ? "none" : "host",
+  };
+}
+
+function unionOf(...lists: (readonly number[])[]): number[] {
+  return [...new Set(lists.flat())].sort((a, b) => a - b);
+}
+
+/** What generation_config.json sets; `do_sample: false` means greedy. */
+function samplingDefaults(config: GenerationConfig, vocabularySize: number): SamplingDefaults {
+  const { doSample, topP, minP, repetitionPenalty } = config;
+  const temperature = doSample === false ? 0 : config.temperature;
+  const topK = config.topK !== undefined && config.topK >= vocabularySize ? 0 : config.topK;
+  const values = Object.entries({ temperature, topP, topK, minP, repetitionPenalty });
+  return Object.fromEntries(values.filter(([, value]) => value !== undefined)) as SamplingDefaults;
+}

@@ -1,0 +1,30 @@
+/**
+ * A checkpoint's tokenizer, template and output parser as the engine uses them.
+ * @module
+ */
+
+import { ChatTemplate, OutputParser, Tokenizer } from "../text/index.js";
+import type { TextTools } from "./prompt.js";
+
+/** Loads a folder's tokenizer and template; undefined if it has no tokenizer. */
+export async function loadTextTools(dir: string, vocabularySize: number): Promise<(TextTools & { close(): void }) | undefined> {
+  const tokenizer = await Tokenizer.load(dir);
+  if (tokenizer === null) return undefined;
+  tokenizer.checkAgainst(vocabularySize);
+  const template = await ChatTemplate.load(dir, tokenizer);
+  return {
+    hasTemplate: template !== null,
+    allowedIds: tokenizer.allowedIds,
+    endTokenIds: tokenizer.endTokenIds,
+    encode: (text, options) => tokenizer.encodeAsync(text, options),
+    async encodeChat(chat, options) {
+      const encoded = await (template as ChatTemplate).encodeAsync(chat, options);
+      const { tools, startsInReasoning } = encoded;
+      return { ...encoded, newParser: (stop) => new OutputParser({ tokenizer, stop, tools, startsInReasoning }) };
+    },
+    newParser: (stop) => new OutputParser({ tokenizer, stop }),
+    decode: (ids) => tokenizer.decode(ids),
+    tokenBytes: (id) => tokenizer.tokenBytes(id),
+    close: () => tokenizer.close(),
+  };
+}
