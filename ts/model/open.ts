@@ -17,8 +17,8 @@ export interface OpenModelOptions extends SizingOptions {
   threads: number | "auto";
   debug: "off" | "sync" | "poison";
   allowUnknownTensors: boolean;
-  /** Tensors placed so far, of how many. */
-  onProgress?: (done: number, total: number) => void;
+  /** Bytes of weights placed so far, of how many. */
+  onProgress?: (doneBytes: number, totalBytes: number) => void;
   onWarning?: (message: string) => void;
   /** Stops the loading between two layers. */
   signal?: AbortSignal;
@@ -46,9 +46,9 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
     device = Device.open({ device: options.device, threads: options.threads, debug: options.debug });
     const weights = await loadWeights(device, checkpoint, {
       dtype: options.dtype,
-      onProgress: (done, total) => {
+      onProgress: (doneBytes, totalBytes) => {
         signal?.throwIfAborted();
-        onProgress?.(done, total);
+        onProgress?.(doneBytes, totalBytes);
       },
     });
     const runner = new Runner(device, checkpoint.config, weights, sizes);

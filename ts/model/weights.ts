@@ -84,7 +84,8 @@ export interface ModelWeights {
 export interface LoadWeightsOptions {
   /** "auto": as stored; else every matrix of the layers is converted. */
   dtype: "auto" | "float32" | "bfloat16";
-  onProgress?: (done: number, total: number) => void;
+  /** Bytes of weights placed so far, of how many. */
+  onProgress?: (doneBytes: number, totalBytes: number) => void;
 }
 
 /** Puts a checkpoint's tensors on a device. The router, norms, embeddings and n-gram tables keep their stored dtype. */
@@ -116,23 +117,25 @@ class Loader {
   readonly #device: Device;
   readonly #checkpoint: Checkpoint;
   readonly #options: LoadWeightsOptions;
-  #done = 0;
+  readonly #totalBytes: number;
+  #doneBytes = 0;
 
   constructor(device: Device, checkpoint: Checkpoint, options: LoadWeightsOptions) {
     this.#device = device;
     this.#checkpoint = checkpoint;
     this.#options = options;
+    this.#totalBytes = [...checkpoint.tensors.values()].reduce((sum, { entry }) => sum + entry.end - entry.begin, 0);
   }
 
   /** Lets the event loop turn, and says how far it got. */
   async breathe(): Promise<void> {
-    this.#options.onProgress?.(this.#done, this.#checkpoint.tensors.size);
+    this.#options.onProgress?.(this.#doneBytes, this.#totalBytes);
     await new Promise((resolve) => setImmediate(resolve));
   }
 
   plain(name: string): Tensor {
     const { file, entry } = this.#checkpoint.tensors.get(name)!;
-    this.#done++;
+    this.#doneBytes += entry.end - entry.begin;
     return this.#device.fromFile(file, entry);
   }
 
