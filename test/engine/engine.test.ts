@@ -285,7 +285,7 @@ describe("stream", () => {
     );
     expect(error).toEqual(code("ABORTED"));
     expect(error?.cause).toMatchObject({ message: "enough" });
-    const { text: partial } = error?.partial as GenerateResult;
+    const partial = (error as LongcatError & { partial: GenerateResult }).partial.text;
     expect(partial.startsWith(text)).toBe(true);
     expect(partial.length).toBeLessThanOrEqual(text.length + 2);
     await ticks(4);

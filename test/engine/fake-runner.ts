@@ -115,7 +115,7 @@ export class FakeRunner implements ModelRunner {
 
   #run({ slot, position, tokens, sample, scoreTargets }: StepSequence): StepResult {
     const state = this.#slot(slot);
-    if (tokens !== null) tokens.forEach((token, i) => (state.history[position + i] = token));
+    for (const [i, token] of (tokens ?? []).entries()) state.history[position + i] = token;
     const length = position + (tokens?.length ?? 1);
     for (let p = position; p < length; p++) this.#write(state, p);
     for (let p = 0; p < length; p++) {

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { LongcatError } from "../errors.js";
 import type { StepResult } from "../model/runner-types.js";
 import type { TextDelta, ToolCall } from "../text/types.js";
 import type { RoutingSum } from "./sequence.js";
@@ -15,7 +16,8 @@ export const LOGPROB_FLOOR = -9999;
 export interface TokenParser {
   push(token: number): TextDelta;
   end(): TextDelta;
-  result(): { toolCalls: readonly ToolCall[] };
+  /** Everything so far; `reasoning` is there if the answer had any, even if it is empty. */
+  result(): { reasoning?: string; toolCalls?: readonly ToolCall[] };
 }
 
 /** What a choice needs to know of its request. */
@@ -41,7 +43,6 @@ export class ChoiceOutput {
   readonly #tokens: number[] = [];
   readonly #logprobs: TokenLogprob[] = [];
   #text = "";
-  #reasoning = "";
   #firstMs: number | undefined;
   #lastMs = 0;
   #finish: FinishReason | undefined;
@@ -86,7 +87,7 @@ export class ChoiceOutput {
   /** The answer so far. */
   result(routing: RoutingSum, shape: { numLayers: number; topK: number }): Choice {
     const { promptTokens, logprobs, parser } = this.#rules;
-    const toolCalls = this.#finish === undefined ? [] : [...parser.result().toolCalls];
+    const { reasoning, toolCalls = [] } = parser.result();
     return {
       text: this.#text,
       tokens: [...this.#tokens],
@@ -94,8 +95,8 @@ export class ChoiceOutput {
       usage: { promptTokens, cachedTokens: 0, completionTokens: this.#tokens.length },
       timings: this.#timings(),
       routing: averageRouting(routing, shape),
-      ...(toolCalls.length > 0 && { toolCalls }),
-      ...(this.#reasoning !== "" && { reasoning: this.#reasoning }),
+      ...(toolCalls.length > 0 && { toolCalls: [...toolCalls] }),
+      ...(reasoning !== undefined && { reasoning }),
       ...(logprobs >= 0 && { logprobs: [...this.#logprobs] }),
     };
   }
@@ -105,7 +106,8 @@ export class ChoiceOutput {
     const { endTokens, stopTokens, maxNewTokens, parser } = this.#rules;
     if (endTokens.has(token) || stopTokens.has(token)) {
       const delta = parser.end();
-      return { delta, finish: parser.result().toolCalls.length > 0 ? "tool_calls" : "stop" };
+      const called = (parser.result().toolCalls ?? []).length > 0;
+      return { delta, finish: called ? "tool_calls" : "stop" };
     }
     const delta = parser.push(token);
     if (delta.stopped) return { delta, finish: "stop" };
@@ -115,7 +117,6 @@ export class ChoiceOutput {
 
   #chunks(delta: TextDelta, first: Pick<Chunk, "tokens" | "routing">): Chunk[] {
     this.#text += delta.text;
-    this.#reasoning += delta.reasoning;
     const { index } = this.#rules;
     const chunk: Chunk = { index, text: delta.text, ...first, ...(delta.reasoning !== "" && { reasoning: delta.reasoning }) };
     const chunks = [chunk];
@@ -146,7 +147,8 @@ export class ChoiceOutput {
 
 /** A log-probability that JSON can carry. */
 export function finiteLogprob(logprob: number): number {
-  return logprob > LOGPROB_FLOOR ? logprob : LOGPROB_FLOOR;
+  if (Number.isNaN(logprob)) throw new LongcatError("INTERNAL", "a log-probability is not a number");
+  return Math.max(logprob, LOGPROB_FLOOR);
 }
 
 /** Averages over tokens and layers; no token at all gives zeros. */
@@ -169,5 +171,5 @@ function join(a: TextDelta, b: TextDelta): TextDelta {
 export const SILENT_PARSER: TokenParser = {
   push: () => NO_DELTA,
   end: () => NO_DELTA,
-  result: () => ({ toolCalls: [] }),
+  result: () => ({}),
 };

@@ -20,7 +20,7 @@ export interface TextTools {
   encode(text: string, options: { parseSpecial: boolean; maxTokens: number }): Promise<EncodeResult>;
   /** Checks, renders and encodes. `newParser` reads the answer of this chat: reasoning and tool calls as its template writes them. */
   encodeChat(chat: ChatPrompt, options: { maxTokens: number }): Promise<EncodeResult & Pick<PreparedPrompt, "newParser">>;
-  /** Reads the continuation of raw text: no reasoning, no tool calls. */
+  /** Reads the continuation of raw text or ids: as it is, tags and special tokens written out, but no end token. */
   newParser(stop: readonly string[]): TokenParser;
   decode(ids: readonly number[]): string;
   tokenBytes(id: number): Uint8Array;

@@ -22,7 +22,7 @@ export async function loadTextTools(dir: string, vocabularySize: number): Promis
       const { tools, startsInReasoning } = encoded;
       return { ...encoded, newParser: (stop) => new OutputParser({ tokenizer, stop, tools, startsInReasoning }) };
     },
-    newParser: (stop) => new OutputParser({ tokenizer, stop }),
+    newParser: (stop) => new OutputParser({ tokenizer, stop, mode: "raw" }),
     decode: (ids) => tokenizer.decode(ids),
     tokenBytes: (id) => tokenizer.tokenBytes(id),
     close: () => tokenizer.close(),

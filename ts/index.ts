@@ -1,0 +1,60 @@
+/**
+ * longcat-node: the LongCat-Flash model family in process. Everything public is exported here, by name.
+ * @module
+ */
+
+import { describeModel, type InspectOptions } from "./engine/inspect.js";
+import type { CheckpointDescription } from "./model/describe.js";
+import { estimateMemory } from "./model/estimate.js";
+import { listDevices } from "./runtime/device.js";
+
+export type { ScoreOptions } from "./engine/engine.js";
+export { Engine } from "./engine/engine.js";
+export type { InspectOptions } from "./engine/inspect.js";
+export type { EngineOptions, LoadProgress } from "./engine/options.js";
+export type {
+  Choice,
+  Chunk,
+  EngineInfo,
+  EngineStats,
+  FinishReason,
+  GenerateResult,
+  Prompt,
+  Routing,
+  ScoreResult,
+  Timings,
+  TokenAlternative,
+  TokenLogprob,
+  TokenPrompt,
+  Usage,
+} from "./engine/types.js";
+export { LongcatError, type LongcatErrorCode } from "./errors.js";
+export type { CheckpointDescription } from "./model/describe.js";
+export type { EstimateOptions, MemoryEstimate } from "./model/estimate.js";
+export type { GenerateParams, ResponseFormat } from "./sampling/parameters.js";
+export type { ChatPrompt, Message, MessageToolCall, TextPart, Tool, ToolCall, ToolCallDelta, ToolChoice } from "./text/index.js";
+export { listDevices };
+
+/** What {@link inspect} can look at before anything is loaded. */
+export interface Inspect {
+  /** The same as `inspect.model`. */
+  (directory?: string, options?: InspectOptions): Promise<CheckpointDescription>;
+  /** A checkpoint, from its config and its files' headers; absent: the bundled one. Throws as `Engine.load` does. */
+  model(directory?: string, options?: InspectOptions): Promise<CheckpointDescription>;
+  /** The memory that a checkpoint takes and what fits. Throws as `Engine.load` does. */
+  estimate: typeof estimateMemory;
+  /** The devices that a model can run on. */
+  devices: typeof listDevices;
+}
+
+/**
+ * Looks at checkpoints and machines; reads no weight.
+ *
+ * @example
+ * const { parameters, context } = await inspect("path/to/checkpoint");
+ * const { fits, totalBytes } = await inspect.estimate("path/to/checkpoint", { context: 8192, batch: 4 });
+ */
+export const inspect: Inspect = Object.assign(
+  (directory?: string, options?: InspectOptions): Promise<CheckpointDescription> => describeModel(directory, options),
+  { model: describeModel, estimate: estimateMemory, devices: listDevices },
+);
