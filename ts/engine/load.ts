@@ -25,7 +25,7 @@ export async function loadParts(directory: string | undefined, options: Resolved
   let model: OpenedModel | undefined;
   try {
     options.signal?.throwIfAborted();
-    const onProgress = (done: number, total: number): void => options.onProgress?.({ done, total });
+    const onProgress = (doneBytes: number, totalBytes: number): void => options.onProgress?.({ doneBytes, totalBytes });
     model = await openModel(dir, { ...options, onProgress });
     const text = await loadTextTools(dir, model.checkpoint.config.vocabSize);
     options.signal?.throwIfAborted();

@@ -8,9 +8,9 @@ import { LongcatError } from "../errors.js";
 
 /** How far a load has come. */
 export interface LoadProgress {
-  /** Tensors placed so far, of how many. */
-  done: number;
-  total: number;
+  /** Bytes of weights made ready so far, and in all. */
+  doneBytes: number;
+  totalBytes: number;
 }
 
 /**
