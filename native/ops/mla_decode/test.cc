@@ -1,0 +1,82 @@
+// mla_decode against float64, and what its bits may not depend on: neighbours, blocks, threads.
+#include "ops/mla_prefill/attention_case.h"
+
+using namespace longcat;
+using namespace longcat::attention;
+
+namespace {
+
+std::vector<float> runDecode(TestContext& t, Isa isa, const Case& c, const std::vector<Chunk>& rows, int salt = 1, int threads = 2) {
+  Step step(t, c, rows, 0, salt);
+  t.run(isa, "mla_decode", step.decode(c), threads);
+  std::vector<float> out = t.floats(step.out);
+  t.expect(std::isnan(out[step.rows * c.sizes.heads * c.sizes.v]), "rows beyond the live ones are not written");
+  out.resize(step.rows * c.sizes.heads * c.sizes.v);
+  return out;
+}
+
+void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> lengths, std::vector<int64_t> others) {
+  const Case c(t, sizes, dtype, lengths);
+  const int64_t width = sizes.heads * sizes.v;
+  const std::string label = sizes.name() + " " + nameOf(dtype);
+  std::vector<Chunk> last;
+  std::vector<float> want;
+  for (size_t s = 0; s < lengths.size(); ++s) {
+    last.push_back({static_cast<int>(s), lengths[s] - 1, lengths[s]});
+    const std::vector<float> rows = Case::rowsOf(c.expected[s], lengths[s] - 1, lengths[s], width);
+    want.insert(want.end(), rows.begin(), rows.end());
+  }
+  for (Isa isa : t.isas()) {
+    const std::vector<float> got = runDecode(t, isa, c, last);
+    t.expectClose(label, got, want, 3e-5);
+    for (int threads : {1, 3, 7}) t.expectSameBits(label + ": threads", runDecode(t, isa, c, last, 1, threads), got);
+    t.expectSameBits(label + ": other blocks and slots", runDecode(t, isa, c, last, 2), got);
+    for (size_t s = 0; s < lengths.size(); ++s)
+      t.expectSameBits(label + ": alone", runDecode(t, isa, c, {last[s]}), {got.begin() + s * width, got.begin() + (s + 1) * width});
+    for (int64_t position : others)
+      t.expectClose(label + " at " + std::to_string(position), runDecode(t, isa, c, {{0, position, position + 1}}),
+                    Case::rowsOf(c.expected[0], position, position + 1, width), 3e-5);
+  }
+}
+
+}  // namespace
+
+LONGCAT_TEST(mla_decode) {
+  for (DType dtype : {DType::f32, DType::bf16, DType::f8e4m3}) {
+    checkCase(t, {2, 16, 16, 32, 24, 16}, dtype, {600, 1, 3, 256, 257}, {0, 1, 4, 255, 256, 511, 512});
+    checkCase(t, {7, 13, 6, 19, 21, 5}, dtype, {300, 5}, {0, 256});
+  }
+}
+
+LONGCAT_TEST(mla_decode) {
+  checkCase(t, {4, 128, 64, 128, 512, 32}, DType::bf16, {100, 30}, {0, 17});
+  checkCase(t, {2, 128, 64, 128, 512, 64}, DType::f8e4m3, {40}, {});
+  checkCase(t, {19, 8, 8, 8, 16, 16}, DType::f32, {90, 2}, {63});
+}
+
+LONGCAT_TEST(mla_decode) {
+  // More rows than one task merges: the same bits as each alone.
+  const Sizes sizes{2, 16, 16, 32, 24, 16};
+  std::vector<int64_t> lengths;
+  std::vector<Chunk> last;
+  for (int s = 0; s < 37; ++s) lengths.push_back(1 + t.randomInteger(300)), last.push_back({s, lengths[s] - 1, lengths[s]});
+  const Case c(t, sizes, DType::bf16, lengths);
+  for (Isa isa : t.isas()) {
+    const std::vector<float> all = runDecode(t, isa, c, last);
+    for (int s : {0, 15, 16, 36}) t.expectSameBits("batch of 37", runDecode(t, isa, c, {last[s]}), Case::rowsOf(all, s, s + 1, 64));
+  }
+}
+
+LONGCAT_TEST(mla_decode) {
+  // A mixed step: prompt rows before the decode rows are left alone. Several tokens of one sequence may be decoded at once.
+  const Case c(t, {2, 16, 16, 32, 24, 16}, DType::f32, {30, 40});
+  Step step(t, c, {{0, 0, 30}, {1, 37, 40}}, 1, 1);
+  t.run(Isa::plain, "mla_decode", step.decode(c));
+  const std::vector<float> out = t.floats(step.out);
+  t.expect(std::isnan(out[30 * 64 - 1]), "a prompt row is not written");
+  t.expectClose("decode rows", Case::rowsOf(out, 30, 33, 64), Case::rowsOf(c.expected[1], 37, 40, 64), 3e-5);
+
+  OpArgs arguments = step.decode(c);
+  arguments.tensor[10] = &step.out;
+  t.expectThrows("scratch of another shape", "INTERNAL", "mla_decode: partial must be", [&] { t.run(Isa::plain, "mla_decode", arguments); });
+}

@@ -1,0 +1,90 @@
+// mla_prefill against float64, and what its bits may not depend on: chunks, neighbours, blocks, threads.
+#include "ops/mla_prefill/attention_case.h"
+
+using namespace longcat;
+using namespace longcat::attention;
+
+namespace {
+
+/// Output rows of the step, chunk after chunk.
+std::vector<float> runPrefill(TestContext& t, Isa isa, const Case& c, const std::vector<Chunk>& chunks, int salt = 1, int threads = 2) {
+  Step step(t, c, chunks, static_cast<int>(chunks.size()), salt);
+  t.run(isa, "mla_prefill", step.prefill(c), threads);
+  std::vector<float> out = t.floats(step.out);
+  t.expect(std::isnan(out[step.rows * c.sizes.heads * c.sizes.v]), "rows beyond the live ones are not written");
+  out.resize(step.rows * c.sizes.heads * c.sizes.v);
+  return out;
+}
+
+void append(std::vector<float>& to, const std::vector<float>& values) { to.insert(to.end(), values.begin(), values.end()); }
+
+void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> lengths) {
+  const Case c(t, sizes, dtype, lengths);
+  const int64_t width = sizes.heads * sizes.v;
+  const std::string label = sizes.name() + " " + nameOf(dtype);
+  std::vector<Chunk> whole;
+  std::vector<float> want;
+  for (size_t s = 0; s < lengths.size(); ++s) {
+    whole.push_back({static_cast<int>(s), 0, lengths[s]});
+    append(want, c.expected[s]);
+  }
+  for (Isa isa : t.isas()) {
+    const std::vector<float> got = runPrefill(t, isa, c, whole);
+    t.expectClose(label, got, want, 2e-5);
+    for (int threads : {1, 3}) t.expectSameBits(label + ": threads", runPrefill(t, isa, c, whole, 1, threads), got);
+    t.expectSameBits(label + ": other blocks and slots", runPrefill(t, isa, c, whole, 2), got);
+    int64_t offset = 0;
+    for (size_t s = 0; s < lengths.size(); ++s) {
+      const std::vector<float> alone(got.begin() + offset * width, got.begin() + (offset + lengths[s]) * width);
+      t.expectSameBits(label + ": alone", runPrefill(t, isa, c, {whole[s]}), alone);
+      offset += lengths[s];
+    }
+    // The first sequence in pieces; what lies behind a piece is not there yet (NaN).
+    for (int64_t piece : {1, 7, 64}) {
+      std::vector<float> pieces;
+      for (int64_t p = 0; p < lengths[0]; p += piece) append(pieces, runPrefill(t, isa, c, {{0, p, std::min(lengths[0], p + piece)}}));
+      t.expectSameBits(label + ": pieces of " + std::to_string(piece), pieces, {got.begin(), got.begin() + lengths[0] * width});
+    }
+  }
+}
+
+}  // namespace
+
+LONGCAT_TEST(mla_prefill) {
+  const Sizes tiny{2, 16, 16, 32, 24, 16}, odd{3, 13, 6, 19, 21, 5};
+  for (DType dtype : {DType::f32, DType::bf16, DType::f8e4m3}) {
+    checkCase(t, tiny, dtype, {70, 1, 3, 64, 129});
+    checkCase(t, odd, dtype, {131, 5});
+  }
+}
+
+LONGCAT_TEST(mla_prefill) {
+  checkCase(t, {2, 128, 64, 128, 512, 32}, DType::bf16, {67, 10});
+  checkCase(t, {4, 128, 64, 128, 512, 64}, DType::f8e4m3, {20});
+}
+
+LONGCAT_TEST(mla_prefill) {
+  // A long chunk of one sequence and one head is cut in rows for many threads: the same bits.
+  const Case c(t, {1, 16, 8, 16, 24, 16}, DType::f32, {400});
+  for (Isa isa : t.isas()) {
+    const std::vector<float> one = runPrefill(t, isa, c, {{0, 0, 400}}, 1, 1);
+    t.expectClose("long chunk", one, c.expected[0], 2e-5);
+    t.expectSameBits("many threads", runPrefill(t, isa, c, {{0, 0, 400}}, 1, 5), one);
+  }
+}
+
+LONGCAT_TEST(mla_prefill) {
+  // A mixed step: decode rows behind the prompt rows are left alone.
+  const Case c(t, {2, 16, 16, 32, 24, 16}, DType::f32, {30, 40});
+  Step step(t, c, {{0, 0, 30}, {1, 39, 40}}, 1, 1);
+  t.run(Isa::plain, "mla_prefill", step.prefill(c));
+  const std::vector<float> out = t.floats(step.out);
+  t.expectClose("prompt rows", {out.begin(), out.begin() + 30 * 64}, c.expected[0], 2e-5);
+  t.expect(std::isnan(out[30 * 64]), "a decode row is not written");
+
+  OpArgs arguments = step.prefill(c);
+  arguments.scalar[3] = 33;
+  t.expectThrows("a weight of another shape", "INTERNAL", "mla_prefill: kv_b must be", [&] { t.run(Isa::plain, "mla_prefill", arguments); });
+  arguments.scalar[3] = 0.5;
+  t.expectThrows("an impossible size", "INTERNAL", "v_dim must be a whole number", [&] { t.run(Isa::plain, "mla_prefill", arguments); });
+}
