@@ -22,6 +22,8 @@ export class JsonCallReader implements CallReader {
   /** The arguments as written, as far as they are read; undefined before they begin. */
   #arguments: string | undefined;
   #argumentsSeen = false;
+  /** The value being read is an object of arguments, which comes out while it is read; others have to be whole first. */
+  #streams = false;
   #taken = 0;
 
   get broken(): boolean {
@@ -35,7 +37,7 @@ export class JsonCallReader implements CallReader {
 
   push(text: string): void {
     for (let at = 0; at < text.length; at++) this.#step(text[at] as string);
-    if (this.#streams()) this.#arguments = this.#text;
+    if (this.#streams && this.#state === "value") this.#arguments = this.#text;
   }
 
   tag(): void {
@@ -53,11 +55,6 @@ export class JsonCallReader implements CallReader {
     if (this.#state !== "done" || this.name === undefined) return null;
     this.#arguments ??= "{}";
     return this.#arguments;
-  }
-
-  /** An object of arguments comes out while it is read; anything else has to be whole first. */
-  #streams(): boolean {
-    return this.#state === "value" && this.#key === "arguments" && this.#text.startsWith("{") && !this.#argumentsSeen;
   }
 
   #step(character: string): void {
@@ -98,6 +95,7 @@ export class JsonCallReader implements CallReader {
     this.#text = character;
     this.#inString = character === '"';
     this.#depth = character === "{" || character === "[" ? 1 : 0;
+    this.#streams = state === "value" && this.#key === "arguments" && character === "{" && !this.#argumentsSeen;
   }
 
   #extend(character: string): void {

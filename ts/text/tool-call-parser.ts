@@ -37,12 +37,21 @@ export interface CallOutput {
   toolCalls: ToolCallDelta[];
 }
 
+/** In a call. */
+interface CallRegion {
+  kind: "call";
+  reader: CallReader;
+  /** The text so far, shown if it turns out to be no call before it was announced. */
+  raw: string;
+  /** Once it is announced. */
+  call: { index: number; id: string } | null;
+}
+
 type Region =
   | { kind: "outside" }
   /** Between the tags, before the first character that tells the format. */
   | { kind: "opened"; raw: string }
-  /** In a call; `raw` is the text so far, shown if it turns out to be none before it was announced. */
-  | { kind: "call"; reader: CallReader; raw: string; id: string | null }
+  | CallRegion
   /** Between the tags, but no call: `shown` text, or the rest of a call that broke after it was announced. */
   | { kind: "refused"; shown: boolean };
 
@@ -84,12 +93,10 @@ export class ToolCallParser {
       region.raw += text;
       if (region.raw.trim() === "") return;
       const json = this.#format === "json" || (this.#format === "auto" && region.raw.trimStart().startsWith("{"));
-      this.#region = { kind: "call", reader: json ? new JsonCallReader() : new XmlCallReader(this.#tools), raw: "", id: null };
+      this.#region = { kind: "call", reader: json ? new JsonCallReader() : new XmlCallReader(this.#tools), raw: "", call: null };
       this.#text(region.raw, output);
     } else if (region.kind === "call") {
-      region.raw += text;
-      region.reader.push(text);
-      this.#advance(output);
+      this.#read(region, text, output);
     } else if (region.kind === "outside" || region.shown) {
       output.text += text;
     }
@@ -105,39 +112,60 @@ export class ToolCallParser {
       this.#close(output);
     } else if (region.kind === "call") {
       region.reader.tag(marker);
-      this.#advance(output);
+      this.#announce(region, output);
+      if (region.reader.broken) this.#refuse(region, output);
+      else this.#giveArguments(region, output);
     }
   }
 
-  /** Gives out what the reader knows by now, or gives the call up. */
-  #advance(output: CallOutput): void {
-    if (this.#region.kind !== "call") return;
-    const { reader, raw, id } = this.#region;
-    if (reader.broken) {
-      this.#region = { kind: "refused", shown: id === null };
-      if (id === null) output.text += raw;
+  /** Reads character by character, so that what comes out of a call that breaks does not depend on the cut. */
+  #read(region: CallRegion, text: string, output: CallOutput): void {
+    for (let at = 0; at < text.length; at++) {
+      const character = text[at] as string;
+      region.raw += character;
+      region.reader.push(character);
+      this.#announce(region, output);
+      if (!region.reader.broken) continue;
+      this.#refuse(region, output);
+      this.#text(text.slice(at + 1), output);
       return;
     }
-    if (reader.name === undefined) return;
-    const delta: ToolCallDelta = { index: this.#announced - 1 };
-    if (id === null) {
-      this.#region.id = `call_${randomUUID().replaceAll("-", "").slice(0, 24)}`;
-      Object.assign(delta, { index: this.#announced++, id: this.#region.id, name: reader.name });
-    }
+    this.#giveArguments(region, output);
+  }
+
+  /** Gives id and name, once they are known. */
+  #announce(region: CallRegion, output: CallOutput): void {
+    if (region.call !== null || region.reader.name === undefined || region.reader.broken) return;
+    region.call = { index: this.#announced++, id: `call_${randomUUID().replaceAll("-", "").slice(0, 24)}` };
+    output.toolCalls.push({ ...region.call, name: region.reader.name });
+  }
+
+  #giveArguments({ reader, call }: CallRegion, output: CallOutput): void {
+    if (call === null) return;
     const piece = reader.takeArguments();
-    if (piece !== "") delta.arguments = piece;
-    if (id === null || piece !== "") output.toolCalls.push(delta);
+    if (piece === "") return;
+    const last = output.toolCalls.at(-1);
+    if (last?.index === call.index) last.arguments = (last.arguments ?? "") + piece;
+    else output.toolCalls.push({ index: call.index, arguments: piece });
+  }
+
+  /** This is no call: its text shows, unless it was announced as one. */
+  #refuse(region: CallRegion, output: CallOutput): void {
+    this.#giveArguments(region, output);
+    this.#region = { kind: "refused", shown: region.call === null };
+    if (region.call === null) output.text += region.raw;
   }
 
   #close(output: CallOutput): void {
-    if (this.#region.kind === "call") {
-      const { reader, raw, id } = this.#region;
-      const args = reader.close();
-      if (args !== null) {
-        this.#advance(output);
-        this.calls.push({ id: this.#region.id as string, name: reader.name as string, arguments: args });
-      } else if (id === null) {
-        output.text += raw;
+    const region = this.#region;
+    if (region.kind === "call") {
+      const args = region.reader.close();
+      this.#announce(region, output);
+      if (args === null) {
+        this.#refuse(region, output);
+      } else {
+        this.#giveArguments(region, output);
+        this.calls.push({ id: region.call?.id as string, name: region.reader.name as string, arguments: args });
       }
     }
     this.#region = { kind: "outside" };
