@@ -81,6 +81,24 @@ std::string stringArg(Napi::Value value, const char* what) {
   return value.As<Napi::String>().Utf8Value();
 }
 
+Bytes bytesArg(Napi::Value value, const char* what) {
+  if (value.IsTypedArray()) {
+    const Napi::TypedArray array = value.As<Napi::TypedArray>();
+    return {static_cast<std::byte*>(array.ArrayBuffer().Data()) + array.ByteOffset(), array.ByteLength()};
+  }
+  if (value.IsDataView()) {
+    const Napi::DataView view = value.As<Napi::DataView>();
+    return {static_cast<std::byte*>(view.Data()), view.ByteLength()};
+  }
+  throw jsError(value.Env(), "INTERNAL", std::string(what) + " is not a typed array or DataView");
+}
+
+DType dtypeArg(Napi::Value value) {
+  const int64_t number = integerArg(value, "dtype");
+  if (number < 0 || number > static_cast<int64_t>(DType::u8)) throw jsError(value.Env(), "INTERNAL", "no element type has number " + std::to_string(number));
+  return static_cast<DType>(number);
+}
+
 void registerAddon(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Addon());
   exports.Set("version", Napi::String::New(env, LONGCAT_VERSION));
@@ -91,9 +109,9 @@ void registerAddon(Napi::Env env, Napi::Object exports) {
   exports.Set("bestIsa",
               Napi::Function::New(env, [](const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), nameOf(bestIsa())); },
                                   "bestIsa"));
-#ifdef LONGCAT_HAS_WEIGHTS
+  RegisterDevice(env, exports);
+  RegisterMeasure(env, exports);
   RegisterWeights(env, exports);
-#endif
 }
 
 }  // namespace longcat

@@ -46,12 +46,21 @@ Napi::Object taggedObject(Napi::Value value, ObjectKind kind, const char* what);
 int64_t integerArg(Napi::Value value, const char* what);
 std::string stringArg(Napi::Value value, const char* what);
 
+/// Memory of a TypedArray or DataView.
+struct Bytes {
+  std::byte* data = nullptr;
+  size_t size = 0;
+};
+Bytes bytesArg(Napi::Value value, const char* what);
+DType dtypeArg(Napi::Value value);
+
 class DeviceObject;
 /// Puts a tensor into the device's table; the id that JavaScript knows it by.
 int registerTensor(DeviceObject& device, Tensor tensor);
 
 // Each file of this folder adds its part of the exports.
 void RegisterDevice(Napi::Env env, Napi::Object exports);
+void RegisterMeasure(Napi::Env env, Napi::Object exports);
 /// openSafetensors, quantizeFp8 (weights.cc).
 void RegisterWeights(Napi::Env env, Napi::Object exports);
 /// A tensor over a mapped file's bytes: `file` and `entry` as NativeDevice.fromFile gets them (weights.cc).

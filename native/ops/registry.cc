@@ -7,87 +7,20 @@
 #include "runtime/error.h"
 #include "runtime/memory.h"
 
-// A room whose op.cc is not there yet is left out (CMakeLists.txt defines LONGCAT_HAS_…).
-#ifdef LONGCAT_HAS_EMBED
-#define OP_EMBED(X) X(kEmbedOp)
-#else
-#define OP_EMBED(X)
-#endif
-#ifdef LONGCAT_HAS_NGRAM_EMBED
-#define OP_NGRAM_EMBED(X) X(kNgramEmbedOp)
-#else
-#define OP_NGRAM_EMBED(X)
-#endif
-#ifdef LONGCAT_HAS_RMS_NORM
-#define OP_RMS_NORM(X) X(kRmsNormOp)
-#else
-#define OP_RMS_NORM(X)
-#endif
-#ifdef LONGCAT_HAS_LINEAR
-#define OP_LINEAR(X) X(kLinearOp)
-#else
-#define OP_LINEAR(X)
-#endif
-#ifdef LONGCAT_HAS_SWIGLU_MLP
-#define OP_SWIGLU_MLP(X) X(kSwigluMlpOp)
-#else
-#define OP_SWIGLU_MLP(X)
-#endif
-#ifdef LONGCAT_HAS_MLA_PROJECT
-#define OP_MLA_PROJECT(X) X(kMlaProjectOp)
-#else
-#define OP_MLA_PROJECT(X)
-#endif
-#ifdef LONGCAT_HAS_MLA_PREFILL
-#define OP_MLA_PREFILL(X) X(kMlaPrefillOp)
-#else
-#define OP_MLA_PREFILL(X)
-#endif
-#ifdef LONGCAT_HAS_MLA_DECODE
-#define OP_MLA_DECODE(X) X(kMlaDecodeOp)
-#else
-#define OP_MLA_DECODE(X)
-#endif
-#ifdef LONGCAT_HAS_MOE_ROUTE
-#define OP_MOE_ROUTE(X) X(kMoeRouteOp)
-#else
-#define OP_MOE_ROUTE(X)
-#endif
-#ifdef LONGCAT_HAS_MOE_EXPERTS
-#define OP_MOE_EXPERTS(X) X(kMoeExpertsOp)
-#else
-#define OP_MOE_EXPERTS(X)
-#endif
-#ifdef LONGCAT_HAS_STEP_PLAN
-#define OP_STEP_PLAN(X) X(kStepPlanOp)
-#else
-#define OP_STEP_PLAN(X)
-#endif
-#ifdef LONGCAT_HAS_SAMPLE
-#define OP_SAMPLE(X) X(kSampleOp)
-#else
-#define OP_SAMPLE(X)
-#endif
-#ifdef LONGCAT_HAS_TOKEN_LOGPROBS
-#define OP_TOKEN_LOGPROBS(X) X(kTokenLogprobsOp)
-#else
-#define OP_TOKEN_LOGPROBS(X)
-#endif
-
 #define LONGCAT_OPS(X) \
-  OP_EMBED(X)          \
-  OP_NGRAM_EMBED(X)    \
-  OP_RMS_NORM(X)       \
-  OP_LINEAR(X)         \
-  OP_SWIGLU_MLP(X)     \
-  OP_MLA_PROJECT(X)    \
-  OP_MLA_PREFILL(X)    \
-  OP_MLA_DECODE(X)     \
-  OP_MOE_ROUTE(X)      \
-  OP_MOE_EXPERTS(X)    \
-  OP_STEP_PLAN(X)      \
-  OP_SAMPLE(X)         \
-  OP_TOKEN_LOGPROBS(X)
+  X(kEmbedOp)          \
+  X(kNgramEmbedOp)     \
+  X(kRmsNormOp)        \
+  X(kLinearOp)         \
+  X(kSwigluMlpOp)      \
+  X(kMlaProjectOp)     \
+  X(kMlaPrefillOp)     \
+  X(kMlaDecodeOp)      \
+  X(kMoeRouteOp)       \
+  X(kMoeExpertsOp)     \
+  X(kStepPlanOp)       \
+  X(kSampleOp)         \
+  X(kTokenLogprobsOp)
 
 namespace longcat {
 

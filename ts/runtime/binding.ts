@@ -31,7 +31,7 @@ export interface NativeDevice {
   fromFile(file: NativeMappedFile, entry: NativeTensorEntry): number;
   /** A stack of tensors of one shape and dtype; no copy. */
   stack(tensors: number[]): number;
-  /** A copy of `tensor` in another weight dtype (float32 | bfloat16); FP8 needs its scales. */
+  /** A copy of `tensor` in another weight dtype (float32 | bfloat16), made in queue order; FP8 needs its scales (else -1). Waits for room. */
   convert(tensor: number, scale: number, dtype: number): number;
   /** Forgets the id; the memory goes when no command or graph names it any more. */
   release(tensor: number): void;
@@ -44,14 +44,18 @@ export interface NativeDevice {
   write(queue: number, tensor: number, byteOffset: number, data: ArrayBufferView): boolean;
   /** Resolves with a copy of the bytes [byteOffset, byteOffset + into.byteLength) once the queue gets there. `into` is filled. */
   read(queue: number, tensor: number, byteOffset: number, into: ArrayBufferView): Promise<void>;
+  /** Copies bytes from one tensor to another in queue order. False if the ring is full. */
+  copy(queue: number, fromTensor: number, fromByte: number, toTensor: number, toByte: number, bytes: number): boolean;
   /** Fills the tensor with one byte value in queue order (debug: "poison"). */
   fill(queue: number, tensor: number, byte: number): boolean;
   /** Resolves when all that was enqueued before is done; rejects with the first fault (queue, operation, step named). */
   done(queue: number): Promise<void>;
-  /** Resolves when the ring has room again. */
+  /** Resolves when half of the ring is free. */
   room(queue: number): Promise<void>;
+  /** Commands that fit into the ring now. */
+  freeSlots(): number;
 
-  /** From here on `enqueue`, `fill` on any queue are kept in a new graph as well as run. */
+  /** From here on `enqueue`, `fill`, `copy` on any queue are kept in a new graph as well as run. */
   beginRecord(): void;
   /** Ends the recording; the graph's id. Writes and reads are not part of it. */
   endRecord(): number;
@@ -84,7 +88,8 @@ export interface NativeAddon {
   availableThreads(): number;
   /** Best instruction set of this processor and this build. */
   bestIsa(): string;
-  openDevice(options: { kind: "cpu"; threads: number; isa?: string; poison?: boolean; sync?: boolean }): NativeDevice;
+  /** `faultOn`: the operation of that name fails when it is run, for tests of error paths. */
+  openDevice(options: { kind: "cpu"; threads: number; isa?: string; poison?: boolean; sync?: boolean; faultOn?: string }): NativeDevice;
   /** Opens, maps and checks. CHECKPOINT_INVALID names file and tensor. */
   openSafetensors(path: string): NativeMappedFile;
   /** Writes a safetensors file; see ts/model/quantize.ts. */
