@@ -87,7 +87,7 @@ describe("mini", () => {
     expect(await engine.generate(THINK, GREEDY)).toMatchObject({
       ...{
         text: "1783",
-        reasoning: expect.stringMatching(/^9 \+ 4 = 13;[^]*So 1 7 8 3\.$/),
+        reasoning: expect.stringMatching(/^9 \+ 4 = 13;[\s\S]*So 1 7 8 3\.$/),
         usage: { promptTokens: 24, completionTokens: 60 },
       },
     });
