@@ -1,0 +1,190 @@
+// mla_project against float64: queries and cache rows, at odd and real sizes, for every stored dtype.
+#include <cmath>
+#include <string>
+
+#include "ops/harness.h"
+
+using namespace longcat;
+
+namespace {
+
+struct Sizes {
+  int64_t rows, hidden, qRank, kvRank, heads, nope, rope, blockSize;
+};
+
+struct Weight {
+  Fp8Weight stored;
+  bool fp8 = false;
+  std::vector<float> values;
+  const Tensor* scale() const { return fp8 ? &stored.scale : nullptr; }
+};
+
+Weight randomWeight(TestContext& t, int64_t rows, int64_t columns, DType dtype) {
+  Weight w;
+  const float size = 1.5f / std::sqrt(static_cast<float>(columns));
+  w.fp8 = dtype == DType::f8e4m3;
+  if (w.fp8) w.stored = t.randomFp8(rows, columns, -size, size);
+  else w.stored.data = dtype == DType::bf16 ? t.randomBf16({rows, columns}, -size, size) : t.randomF32({rows, columns}, -size, size);
+  w.values = t.floats(w.stored.data, w.scale());
+  return w;
+}
+
+/// y = W x + bias in float64.
+std::vector<double> apply(const Weight& w, const std::vector<double>& x, const std::vector<float>& bias) {
+  std::vector<double> y(w.values.size() / x.size());
+  for (size_t o = 0; o < y.size(); ++o) {
+    for (size_t k = 0; k < x.size(); ++k) y[o] += double{w.values[o * x.size() + k]} * x[k];
+    if (!bias.empty()) y[o] += bias[o];
+  }
+  return y;
+}
+
+void normalise(double* x, const std::vector<float>& weight, double scale) {
+  double squares = 0;
+  for (size_t k = 0; k < weight.size(); ++k) squares += x[k] * x[k];
+  const double factor = 1 / std::sqrt(squares / static_cast<double>(weight.size()) + 1e-6);
+  for (size_t k = 0; k < weight.size(); ++k) x[k] *= factor * weight[k] * scale;
+}
+
+void rotate(double* x, const float* cosSin, int64_t rope) {
+  const std::vector<double> pairs(x, x + rope);
+  for (int64_t j = 0; j < rope / 2; ++j) {
+    const double c = cosSin[j], s = cosSin[rope / 2 + j];
+    x[j] = pairs[2 * j] * c - pairs[2 * j + 1] * s;
+    x[j + rope / 2] = pairs[2 * j + 1] * c + pairs[2 * j] * s;
+  }
+}
+
+/// The arguments of one call, and what should come out.
+struct Project {
+  Sizes s;
+  Weight qA, qB, kvA;
+  Tensor qANorm, kvANorm, qABias, kvABias, x, cosSin, positions, rowSlot, blockTables, qLatent, kvLatent, q, cache, rows;
+  bool biased;
+  int64_t blocks = 0, maxBlocks = 6;
+  std::vector<float> wantQ, wantCache;
+  static constexpr double kQScale = 1.25, kKvScale = 0.7;
+
+  Project(TestContext& t, Sizes sizes, DType dtype, bool bias) : s(sizes), biased(bias) {
+    const int64_t head = s.nope + s.rope, width = s.kvRank + s.rope, capacity = s.rows + 2;
+    qA = randomWeight(t, s.qRank, s.hidden, dtype);
+    qB = randomWeight(t, s.heads * head, s.qRank, dtype);
+    kvA = randomWeight(t, width, s.hidden, dtype);
+    const bool narrow = dtype != DType::f32;
+    qANorm = narrow ? t.randomBf16({1, s.qRank}, .5, 1.5) : t.randomF32({1, s.qRank}, .5, 1.5);
+    kvANorm = narrow ? t.randomBf16({1, s.kvRank}, .5, 1.5) : t.randomF32({1, s.kvRank}, .5, 1.5);
+    qABias = narrow ? t.randomBf16({1, s.qRank}) : t.randomF32({1, s.qRank});
+    kvABias = t.randomF32({1, width});
+    x = t.randomF32({capacity, s.hidden}, -2, 2);
+    for (int64_t i = s.rows * s.hidden; i < capacity * s.hidden; ++i) reinterpret_cast<float*>(x.data)[i] = NAN;
+    cosSin = t.randomF32({capacity, s.rope});
+    std::vector<int32_t> position(capacity, -1), slot(capacity, -1), table;
+    blocks = 3 * maxBlocks;
+    for (int64_t b = 0; b < blocks; ++b) table.push_back(static_cast<int32_t>(b * 5 % blocks));
+    for (int64_t r = 0; r < s.rows; ++r) position[r] = static_cast<int32_t>((r / 2 + 3) % (maxBlocks * s.blockSize)), slot[r] = r % 2 ? 2 : 0;
+    positions = t.i32({capacity}, position);
+    rowSlot = t.i32({capacity}, slot);
+    blockTables = t.i32({3, maxBlocks}, table);
+    qLatent = t.f32({capacity, s.qRank});
+    kvLatent = t.f32({capacity, width});
+    q = t.f32({capacity, s.heads, head});
+    rows = t.i32({1}, {static_cast<int32_t>(s.rows)});
+    clearCache(t);
+    expectation(t, position, slot, table);
+  }
+
+  void clearCache(TestContext& t) { cache = t.f32({blocks, s.blockSize, s.kvRank + s.rope}, std::vector<float>(blocks * s.blockSize * (s.kvRank + s.rope), 7)); }
+
+  void expectation(TestContext& t, const std::vector<int32_t>& position, const std::vector<int32_t>& slot, const std::vector<int32_t>& table) {
+    const int64_t width = s.kvRank + s.rope, head = s.nope + s.rope;
+    const std::vector<float> input = t.floats(x), angles = t.floats(cosSin);
+    wantCache.assign(blocks * s.blockSize * width, 7);
+    for (int64_t r = 0; r < s.rows; ++r) {
+      const std::vector<double> n(input.begin() + r * s.hidden, input.begin() + (r + 1) * s.hidden);
+      std::vector<double> latent = apply(qA, n, biased ? t.floats(qABias) : std::vector<float>());
+      normalise(latent.data(), t.floats(qANorm), 1);
+      std::vector<double> query = apply(qB, latent, {});
+      for (double& v : query) v *= kQScale;
+      for (int64_t h = 0; h < s.heads; ++h) rotate(query.data() + h * head + s.nope, angles.data() + r * s.rope, s.rope);
+      wantQ.insert(wantQ.end(), query.begin(), query.end());
+      std::vector<double> row = apply(kvA, n, biased ? t.floats(kvABias) : std::vector<float>());
+      normalise(row.data(), t.floats(kvANorm), kKvScale);
+      rotate(row.data() + s.kvRank, angles.data() + r * s.rope, s.rope);
+      const int64_t block = table[slot[r] * maxBlocks + position[r] / s.blockSize];
+      std::copy(row.begin(), row.end(), wantCache.begin() + (block * s.blockSize + position[r] % s.blockSize) * width);
+    }
+  }
+
+  OpArgs arguments() const {
+    return args({&x, &qA.stored.data, qA.scale(), biased ? &qABias : nullptr, &qANorm, &qB.stored.data, qB.scale(), &kvA.stored.data, kvA.scale(),
+                 biased ? &kvABias : nullptr, &kvANorm, &cosSin, &positions, &rowSlot, &blockTables, &qLatent, &kvLatent, &q, &cache, &rows},
+                {double(s.heads), double(s.nope), double(s.rope), 1e-6, kQScale, kKvScale});
+  }
+};
+
+void checkCase(TestContext& t, Sizes sizes, DType dtype, bool bias) {
+  Project p(t, sizes, dtype, bias);
+  const std::string label = std::string(nameOf(dtype)) + " hidden " + std::to_string(sizes.hidden) + " rows " + std::to_string(sizes.rows);
+  const int64_t queryWidth = sizes.heads * (sizes.nope + sizes.rope), width = sizes.kvRank + sizes.rope;
+  for (Isa isa : t.isas()) {
+    std::vector<float> firstQ, firstCache;
+    for (int threads : {1, 2, 3}) {
+      p.clearCache(t);
+      t.run(isa, "mla_project", p.arguments(), threads);
+      std::vector<float> q = t.floats(p.q);
+      const std::vector<float> cache = t.floats(p.cache);
+      t.expect(std::isnan(q[sizes.rows * queryWidth]), "rows beyond the live ones are not written");
+      q.resize(sizes.rows * queryWidth);
+      t.expectClose(label + ": q", q, p.wantQ, 5e-6);
+      t.expectClose(label + ": cache, other rows untouched", cache, p.wantCache, 5e-6);
+      if (firstQ.empty()) firstQ = q, firstCache = cache;
+      t.expectSameBits(label + ": threads", q, firstQ);
+      t.expectSameBits(label + ": threads", cache, firstCache);
+    }
+    // The last row alone: a call with one live row.
+    Project one = p;
+    one.rows = t.i32({1}, {1});
+    const auto last = [&](const Tensor& tensor, int64_t n) {
+      const std::vector<float> values = t.floats(tensor);
+      return t.f32({1, n}, {values.begin() + (sizes.rows - 1) * n, values.begin() + sizes.rows * n});
+    };
+    one.x = last(p.x, sizes.hidden);
+    one.cosSin = last(p.cosSin, sizes.rope);
+    one.positions = t.i32({1}, {t.integers(p.positions)[sizes.rows - 1]});
+    one.rowSlot = t.i32({1}, {t.integers(p.rowSlot)[sizes.rows - 1]});
+    one.qLatent = t.f32({1, sizes.qRank}), one.kvLatent = t.f32({1, width}), one.q = t.f32({1, sizes.heads, sizes.nope + sizes.rope});
+    one.clearCache(t);
+    t.run(isa, "mla_project", one.arguments());
+    t.expectSameBits(label + ": alone", t.floats(one.q), {firstQ.end() - queryWidth, firstQ.end()});
+  }
+}
+
+}  // namespace
+
+LONGCAT_TEST(mla_project) {
+  for (DType dtype : {DType::f32, DType::bf16, DType::f8e4m3}) {
+    for (bool bias : {false, true}) {
+      checkCase(t, {5, 40, 12, 24, 2, 16, 16, 16}, dtype, bias);
+      checkCase(t, {1, 33, 7, 21, 3, 13, 6, 5}, dtype, bias);
+    }
+  }
+  checkCase(t, {130, 48, 24, 40, 2, 8, 4, 32}, DType::bf16, false);
+}
+
+LONGCAT_TEST(mla_project) {
+  checkCase(t, {2, 256, 64, 512, 4, 128, 64, 32}, DType::bf16, false);
+  checkCase(t, {7, 256, 192, 512, 2, 128, 64, 64}, DType::f8e4m3, false);
+}
+
+LONGCAT_TEST(mla_project) {
+  Project p(t, {2, 40, 12, 24, 2, 16, 16, 16}, DType::f32, false);
+  OpArgs arguments = p.arguments();
+  arguments.scalar[0] = 3;
+  t.expectThrows("another number of heads", "INTERNAL", "mla_project: q_b must be", [&] { t.run(Isa::plain, "mla_project", arguments); });
+  arguments = p.arguments();
+  arguments.tensor[18] = nullptr;
+  t.expectThrows("no cache", "INTERNAL", "cache", [&] { t.run(Isa::plain, "mla_project", arguments); });
+  p.rows = t.i32({1}, {0});
+  t.run(Isa::plain, "mla_project", p.arguments());
+  t.expectSameBits("no rows: nothing written", t.floats(p.cache), std::vector<float>(p.cache.elements(), 7));
+}

@@ -1,0 +1,279 @@
+// sample: the generator's known answers, every draw against a slow reading of params.h, log-probabilities, extremes.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "ops/harness.h"
+#include "ops/sample/params.h"
+#include "ops/sample/philox.h"
+#include "ops/step_plan/params.h"
+
+using namespace longcat;
+
+namespace {
+
+constexpr int64_t kContext = 64;
+const float inf = std::numeric_limits<float>::infinity();
+
+/// A step of sampling: R rows, R + 1 slots, row r in slot R - r.
+struct Sampling {
+  int64_t rows, vocabulary;
+  Tensor logits, logitSlot, logitPosition, params, allowed, tokenCounts, bias, mask, history, tokens, logprob, topIds, topLogprobs, counts, ids, exps,
+      stats;
+
+  Sampling(OpContext& t, int64_t r, int64_t v)
+      : rows(r), vocabulary(v), logits(t.randomF32({r + 1, v}, -8, 8)), logitSlot(t.i32({r + 1})), logitPosition(t.i32({r + 1})),
+        params(t.f64({r + 1, kNumSampleFields})), allowed(t.i32({(v + 31) / 32}, std::vector<int32_t>((v + 31) / 32, -1))),
+        tokenCounts(t.i32({r + 1, v})), bias(t.f32({r + 1, v})), mask(t.i32({r + 1, (v + 31) / 32})), history(t.i32({r + 1, kContext})),
+        tokens(t.i32({r + 1})), logprob(t.f32({r + 1})), topIds(t.i32({r + 1, kMaxLogprobs})), topLogprobs(t.f32({r + 1, kMaxLogprobs})),
+        counts(t.i32({8})), ids(t.i32({r + 1, kCandidates})), exps(t.f64({r + 1, kCandidates})), stats(t.f64({r + 1, 2})) {
+    at<int32_t>(counts, numLogitRows) = static_cast<int32_t>(r);
+    for (int64_t i = 0; i <= r; ++i) {
+      at<int32_t>(logitSlot, i) = static_cast<int32_t>(r - i), at<int32_t>(logitPosition, i) = static_cast<int32_t>(5 + i);
+      field(i, repetition) = 1, field(i, topP) = 1, field(i, forced) = -1, field(i, numLogprobs) = -1;
+    }
+  }
+
+  template <class T>
+  static T& at(const Tensor& tensor, int64_t i) { return reinterpret_cast<T*>(tensor.data)[i]; }
+  int64_t slot(int64_t row) const { return rows - row; }
+  double& field(int64_t row, SampleField f) { return at<double>(params, slot(row) * kNumSampleFields + f); }
+  float& logit(int64_t row, int64_t id) { return at<float>(logits, row * vocabulary + id); }
+  int32_t& count(int64_t row, int64_t id) { return at<int32_t>(tokenCounts, slot(row) * vocabulary + id); }
+  float& addend(int64_t row, int64_t id) { return at<float>(bias, slot(row) * vocabulary + id); }
+  void forbid(int64_t id) { at<uint32_t>(allowed, id / 32) &= ~(1u << id % 32); }
+  void permit(int64_t row, int64_t id) { at<uint32_t>(mask, slot(row) * ((vocabulary + 31) / 32) + id / 32) |= 1u << id % 32; }
+  bool isAllowed(int64_t id) const { return at<uint32_t>(allowed, id / 32) >> id % 32 & 1; }
+  bool isPermitted(int64_t row, int64_t id) { return at<uint32_t>(mask, slot(row) * ((vocabulary + 31) / 32) + id / 32) >> id % 32 & 1; }
+
+  OpArgs arguments(bool withCandidates = true) const {
+    return args({&logits, &logitSlot, &logitPosition, &params, &allowed, &tokenCounts, &bias, &mask, &history, &tokens, &logprob, &topIds, &topLogprobs,
+                 &counts, withCandidates ? &ids : nullptr, withCandidates ? &exps : nullptr, withCandidates ? &stats : nullptr});
+  }
+  int32_t token(int64_t row) const { return at<int32_t>(tokens, row); }
+};
+
+/// The token of a row, as params.h says it, in the plainest way.
+int32_t wanted(Sampling& s, int64_t row) {
+  struct Id { double l, e; int32_t id; };
+  std::vector<Id> order;
+  for (int64_t i = 0; i < s.vocabulary; ++i) {
+    if (!s.isAllowed(i) || (s.field(row, useMask) != 0 && !s.isPermitted(row, i))) continue;
+    double l = s.logit(row, i);
+    const int32_t count = s.count(row, i), generated = count & (kInPrompt - 1);
+    if (count) l = l > 0 ? l / s.field(row, repetition) : l * s.field(row, repetition);
+    l -= s.field(row, frequency) * generated + s.field(row, presence) * (generated > 0);
+    if (s.field(row, useBias) != 0) l += s.addend(row, i);
+    order.push_back({std::isnan(l) ? -INFINITY : l, 0, static_cast<int32_t>(i)});
+  }
+  std::stable_sort(order.begin(), order.end(), [](const Id& a, const Id& b) { return a.l > b.l; });
+  const double t = s.field(row, temperature);
+  if (t == 0 || order[0].l == -INFINITY) return order[0].id;
+  for (Id& i : order) i.e = i.l == order[0].l ? 1 : std::exp((i.l - order[0].l) / t);
+  const auto k = static_cast<int64_t>(s.field(row, topK));
+  const int64_t candidates = std::min<int64_t>(std::max<int64_t>(kCandidates, k), static_cast<int64_t>(order.size()));
+  std::sort(order.begin() + candidates, order.end(), [](const Id& a, const Id& b) { return a.id < b.id; });
+  std::vector<double> e;  // what is left, and how many of it are candidates
+  std::vector<int32_t> ids;
+  int64_t kept = 0;
+  const bool tail = !(order[candidates - 1].e < s.field(row, minP));
+  for (int64_t j = 0; j < static_cast<int64_t>(order.size()); ++j) {
+    if ((k && j >= k) || (j && order[j].e < s.field(row, minP)) || (j >= candidates && !tail)) continue;
+    e.push_back(order[j].e), ids.push_back(order[j].id);
+    if (j < candidates) ++kept;
+  }
+  const auto sumTo = [&](int64_t n) {  // of the first n, candidates and tail apart
+    double a = 0, b = 0;
+    for (int64_t j = 0; j < n; ++j) (j < kept ? a : b) += e[j];
+    return a + b;
+  };
+  int64_t n = static_cast<int64_t>(e.size());
+  if (s.field(row, topP) < 1) {
+    const double goal = s.field(row, topP) * sumTo(n);
+    for (int64_t j = 1; j <= n; ++j)
+      if (sumTo(j) >= goal) {
+        n = j;
+        break;
+      }
+  }
+  const double target = uniform(s.field(row, seed), static_cast<uint32_t>(Sampling::at<int32_t>(s.logitPosition, row))) * sumTo(n);
+  for (int64_t j = 1; j <= n; ++j)
+    if (sumTo(j) > target) return ids[j - 1];
+  return ids[n - 1];
+}
+
+void expectDraws(TestContext& t, Sampling& s, const std::string& label) {
+  std::vector<int32_t> want;
+  for (int64_t r = 0; r < s.rows; ++r) want.push_back(wanted(s, r));
+  std::vector<int32_t> counted = t.integers(s.tokenCounts);
+  for (int64_t r = 0; r < s.rows; ++r) ++counted[s.slot(r) * s.vocabulary + want[r]];
+  t.run(t.isas().back(), "sample", s.arguments(), 1 + static_cast<int>(t.randomInteger(3)));
+  std::vector<int32_t> got = t.integers(s.tokens);
+  t.expect(got.back() == -1, "rows beyond the live ones are not written");
+  got.resize(s.rows);
+  t.expectSame(label, got, want);
+  t.expectSame(label + ": counts", t.integers(s.tokenCounts), counted);
+  for (int64_t r = 0; r < s.rows; ++r)
+    t.expect(Sampling::at<int32_t>(s.history, s.slot(r) * kContext + 5 + r) == got[r], label + ": history");
+}
+
+}  // namespace
+
+LONGCAT_TEST(sample) {
+  const auto words = [](const Philox4x32& r) { return std::vector<int32_t>(r.word, r.word + 4); };
+  const auto bits = [](std::vector<uint32_t> w) { return std::vector<int32_t>(w.begin(), w.end()); };
+  t.expectSame("zeros", words(philox4x32({{0, 0, 0, 0}}, 0, 0)), bits({0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  t.expectSame("ones", words(philox4x32({{~0u, ~0u, ~0u, ~0u}}, ~0u, ~0u)), bits({0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  t.expectSame("digits of pi", words(philox4x32({{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}}, 0xa4093822, 0x299f31d0)),
+               bits({0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+  // 0x6627e8d5 >>> 5 and 0xe169c58d >>> 6 make the first draw of seed 0.
+  t.expect(uniform(0, 0) == (double{0x6627e8d5 >> 5} * 67108864 + (0xe169c58d >> 6)) / 9007199254740992.0, "uniform");
+  t.expect(uniform(9007199254740991.0, 7) != uniform(4294967295.0, 7), "the seed's high bits count");
+  double sum = 0;
+  for (uint32_t i = 0; i < 10000; ++i) sum += uniform(42, i);
+  t.expect(std::abs(sum / 10000 - .5) < .01, "the mean of many draws is one half");
+}
+
+LONGCAT_TEST(sample) {
+  // Random rows through a grid of parameters, with and without a tail behind the candidates.
+  int run = 0;
+  for (int64_t vocabulary : {5, 33, 1024, 1025, 2048, 3001}) {
+    for (int repeat = 0; repeat < 12; ++repeat, ++run) {
+      Sampling s(t, 6, vocabulary);
+      for (int64_t id = 0; id < vocabulary; ++id)
+        if (id && t.randomInteger(10) == 0) s.forbid(id);
+      const auto pick = [&](std::initializer_list<double> of) { return of.begin()[t.randomInteger(static_cast<int64_t>(of.size()))]; };
+      for (int64_t r = 0; r < s.rows; ++r) {
+        s.field(r, temperature) = pick({0, 0.3, 1, 1, 5, 1e3});
+        s.field(r, topP) = pick({1, 1, 0.9, 0.5, 0.999, 1e-9});
+        s.field(r, topK) = pick({0, 0, 1, 40, 1024, 1500, 1e9});
+        s.field(r, minP) = pick({0, 0, 0.001, 0.3, 0.97, 1});
+        s.field(r, repetition) = pick({1, 1, 1.3, 0.5});
+        s.field(r, presence) = pick({0, 0, 2, -2});
+        s.field(r, frequency) = pick({0, 0, 0.5, -2});
+        s.field(r, seed) = pick({0, 1, 4294967296.0, 9007199254740991.0, double(run)});
+        s.field(r, useBias) = pick({0, 1});
+        s.field(r, useMask) = pick({0, 0, 1});
+        s.field(r, hostDraw) = pick({0, 1});
+        for (int64_t id = 0; id < vocabulary; ++id) {
+          s.logit(r, id) = std::round(s.logit(r, id) * 64) / (t.randomInteger(2) ? 64 : 1e3f);  // ties too
+          if (t.randomInteger(4) == 0) s.count(r, id) = static_cast<int32_t>(t.randomInteger(3)) | (t.randomInteger(2) ? kInPrompt : 0);
+          if (t.randomInteger(8) == 0) s.addend(r, id) = static_cast<float>(t.randomInteger(11) - 5);
+          if (t.randomInteger(3) != 0 || id == 0) s.permit(r, id);
+        }
+      }
+      expectDraws(t, s, "vocabulary " + std::to_string(vocabulary) + ", run " + std::to_string(run));
+    }
+  }
+}
+
+LONGCAT_TEST(sample) {
+  // Temperatures to the ends of float64: the tiny ones are greedy, the huge ones uniform; never an id that does not exist.
+  for (double temperature : {-0.0, 5e-324, 1e-300, 1e-45, 1e-10, 1e3, 1e308}) {
+    Sampling s(t, 20, 1100);
+    for (int64_t r = 0; r < s.rows; ++r) s.field(r, SampleField::temperature) = temperature, s.field(r, seed) = static_cast<double>(r);
+    std::vector<int32_t> best;
+    for (int64_t r = 0; r < s.rows; ++r) {
+      const float* row = &s.logit(r, 0);
+      best.push_back(static_cast<int32_t>(std::max_element(row, row + 1100) - row));
+    }
+    expectDraws(t, s, "temperature " + std::to_string(temperature));
+    std::vector<int32_t> got = t.integers(s.tokens);
+    got.resize(20);
+    if (temperature < 1e-6) t.expectSame("greedy", got, best);
+    else t.expect(std::count_if(got.begin(), got.end(), [](int32_t id) { return id >= 550; }) > 3, "spread over the vocabulary");
+  }
+}
+
+LONGCAT_TEST(sample) {
+  // Rows that no model should give: all −∞, NaN, +∞; a mask that leaves nothing; a forced token.
+  for (double temperature : {0.0, 1.0}) {
+    Sampling s(t, 8, 40);
+    s.forbid(0), s.forbid(7);
+    for (int64_t r = 0; r < s.rows; ++r) s.field(r, SampleField::temperature) = temperature, s.field(r, hostDraw) = double(r % 2);
+    for (int64_t id = 0; id < 40; ++id) {
+      s.logit(0, id) = s.logit(1, id) = -inf;
+      s.logit(2, id) = s.logit(3, id) = NAN;
+      s.logit(4, id) = id == 9 ? 3 : NAN;
+      s.logit(5, id) = id == 11 ? inf : 5;
+    }
+    s.field(6, useMask) = 1;
+    s.field(7, forced) = 7;
+    s.field(7, useMask) = 1;
+    t.run(Isa::plain, "sample", s.arguments());
+    std::vector<int32_t> got = t.integers(s.tokens);
+    got.resize(8);
+    t.expectSame("lowest allowed, the only number, infinity, lowest allowed, forced", got, {1, 1, 1, 1, 9, 11, 1, 7});
+    t.expect(s.count(7, 7) == 1, "a forced token is counted");
+  }
+  Sampling s(t, 2, 40);
+  Sampling::at<int32_t>(s.logitSlot, 0) = -1;
+  Sampling::at<int32_t>(s.logitPosition, 1) = kContext;
+  t.run(Isa::plain, "sample", s.arguments(false));
+  t.expect(s.token(0) == -1, "no token where none is wanted");
+  t.expectSame("history is not written beyond its end", t.integers(s.history), std::vector<int32_t>(3 * kContext, 0));
+}
+
+LONGCAT_TEST(sample) {
+  // Log-probabilities are the model's own: before penalties, masks and temperature, over the whole vocabulary.
+  Sampling s(t, 3, 300);
+  s.forbid(17);
+  s.logit(0, 17) = 9, s.logit(0, 30) = 8.5, s.logit(0, 40) = 8.5, s.logit(0, 50) = -inf;
+  s.field(0, numLogprobs) = 5, s.field(0, forced) = 50, s.field(0, presence) = 2, s.field(0, SampleField::temperature) = 0.1;
+  s.field(1, numLogprobs) = 0;
+  t.run(Isa::plain, "sample", s.arguments());
+  long double sum = 0;
+  for (int64_t id = 0; id < 300; ++id) sum += std::exp(static_cast<long double>(s.logit(0, id)));
+  const std::vector<int32_t> ids = t.integers(s.topIds);
+  const std::vector<float> top = t.floats(s.topLogprobs), logprob = t.floats(s.logprob);
+  t.expectSame("best ids, ties by lower id, only allowed ones", {ids[0], ids[1], ids[5], ids[kMaxLogprobs]}, {30, 40, -1, -1});
+  const float best = static_cast<float>(8.5L - std::log(sum));
+  t.expectClose("their log-probabilities", {top[0], top[1]}, {best, best}, 1e-6);
+  t.expect(top[2] >= top[3] && top[3] >= top[4] && top[4] > -100, "descending");
+  t.expectSameBits("minus infinity is the floor; nothing where nothing is asked", {logprob[0], logprob[2]}, {-9999, 0});
+  t.expect(logprob[1] < 0 && logprob[1] > -9, "the greedy token's");
+
+  Sampling few(t, 1, 3);
+  few.forbid(1);
+  few.field(0, numLogprobs) = 20;
+  t.run(Isa::plain, "sample", few.arguments());
+  t.expect(t.integers(few.topIds)[2] == -1 && t.integers(few.topIds)[1] != 1, "no more alternatives than allowed ids");
+}
+
+LONGCAT_TEST(sample) {
+  // What a draw by the host sees.
+  for (int64_t vocabulary : {20, 1024, 3000}) {
+    Sampling s(t, 2, vocabulary);
+    s.forbid(3);
+    for (int64_t r = 0; r < 2; ++r) s.field(r, SampleField::temperature) = 2, s.field(r, hostDraw) = 1, s.field(r, topP) = .3;
+    s.field(1, topK) = 2000, s.field(1, topP) = 1;
+    std::vector<double> values;
+    for (int64_t id = 0; id < vocabulary; ++id)
+      if (id != 3) values.push_back(s.logit(0, id));
+    std::sort(values.begin(), values.end(), std::greater<>());
+    t.run(Isa::plain, "sample", s.arguments());
+    const int64_t listed = std::min<int64_t>(kCandidates, vocabulary - 1);
+    double rest = 0;
+    bool same = true;
+    for (int64_t j = 0; j < static_cast<int64_t>(values.size()); ++j) {
+      const double e = j ? std::exp((values[j] - values[0]) / 2) : 1;
+      if (j >= listed) rest += e;
+      else same = same && Sampling::at<double>(s.exps, j) == e && s.logit(0, Sampling::at<int32_t>(s.ids, j)) == static_cast<float>(values[j]);
+    }
+    t.expect(same, "candidates by rank, whatever the filters");
+    if (listed < kCandidates) t.expect(Sampling::at<int32_t>(s.ids, listed) == -1 && Sampling::at<double>(s.exps, listed) == 0, "then none");
+    for (int64_t r : {0, 1}) {
+      if (r == 1) {
+        rest = 0;
+        std::vector<std::pair<double, int64_t>> order;
+        for (int64_t id = 0; id < vocabulary; ++id)
+          if (id != 3) order.push_back({-double{s.logit(1, id)}, id});
+        std::sort(order.begin(), order.end());
+        for (size_t j = listed; j < order.size(); ++j) rest += std::exp((order[0].first - order[j].first) / 2);
+      }
+      t.expectClose("mass beyond", {static_cast<float>(Sampling::at<double>(s.stats, 2 * r))}, {static_cast<float>(rest)}, 1e-6);
+      t.expect(Sampling::at<double>(s.stats, 2 * r + 1) == double(vocabulary - 1 - listed), "ids beyond");
+    }
+  }
+}
