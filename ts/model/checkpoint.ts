@@ -4,7 +4,7 @@
  * @module
  */
 
-import { join } from "node:path";
+import { basename, join } from "node:path";
 
 import { LongcatError } from "../errors.js";
 import type { NativeMappedFile, NativeTensorEntry } from "../runtime/binding.js";
@@ -102,7 +102,7 @@ function collect(shards: Shards, files: readonly NativeMappedFile[]): Map<string
     }
   }
   for (const [name, path] of shards.places ?? []) {
-    if (!stored.has(name)) invalidFile(shards.source, `tensor "${cut(name, 80)}" is said to be in ${cut(path, 60)}, which does not hold it`);
+    if (!stored.has(name)) invalidFile(shards.source, `tensor "${cut(name, 80)}" is said to be in ${cut(basename(path), 80)}, which does not hold it`);
   }
   return stored;
 }

@@ -16,10 +16,22 @@ export function invalidFile(path: string, problem: string, code: LongcatErrorCod
   throw new LongcatError(code, `${cut(path)}: ${problem}`);
 }
 
-/** What stands at a path: links followed, nothing opened. */
-export function kindOf(path: string): "absent" | "file" | "folder" | "special" {
-  const stat = statSync(path, { throwIfNoEntry: false });
-  return !stat ? "absent" : stat.isFile() ? "file" : stat.isDirectory() ? "folder" : "special";
+/** What may stand at a path. */
+export type PathKind = "absent" | "file" | "folder" | "a device, FIFO or socket" | "out of reach (permissions, or links in a circle)";
+
+/** What stands at a path: links followed, nothing opened. Never throws. */
+export function kindOf(path: string): PathKind {
+  try {
+    const stat = statSync(path, { throwIfNoEntry: false });
+    return !stat ? "absent" : stat.isFile() ? "file" : stat.isDirectory() ? "folder" : "a device, FIFO or socket";
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "ENOTDIR" ? "absent" : "out of reach (permissions, or links in a circle)";
+  }
+}
+
+/** The same in a sentence: "is a folder". */
+function shownKind(kind: PathKind): string {
+  return `is ${kind === "file" || kind === "folder" ? `a ${kind}` : kind === "absent" ? "not there" : kind}`;
 }
 
 /** The folder of a model, checked to be one. */
@@ -27,21 +39,15 @@ export function requireModelFolder(dir: string): void {
   if (typeof dir !== "string" || dir === "" || dir.includes("\0")) {
     throw new LongcatError("CHECKPOINT_INVALID", `the model folder is ${shown(dir)}; a path to a folder with config.json is wanted`);
   }
-  let kind: ReturnType<typeof kindOf>;
-  try {
-    kind = kindOf(dir);
-  } catch (error) {
-    invalidFile(dir, `cannot be looked at: ${(error as Error).message}`);
-  }
-  if (kind === "absent") invalidFile(dir, "is not there; a folder with config.json and safetensors files is wanted");
-  if (kind !== "folder") invalidFile(dir, `is a ${kind === "file" ? "file" : "device or FIFO"}; the folder that holds config.json is wanted`);
+  const kind = kindOf(dir);
+  if (kind !== "folder") invalidFile(dir, `${shownKind(kind)}; the folder that holds config.json and safetensors files is wanted`);
 }
 
 /** Parsed content of a JSON file, or undefined if there is none. Devices, FIFOs and folders are refused unopened. */
 export function readJson(path: string, code: LongcatErrorCode): unknown {
   const kind = kindOf(path);
   if (kind === "absent") return undefined;
-  if (kind !== "file") invalidFile(path, `is ${kind === "folder" ? "a folder" : "a device or FIFO"}, not a file`, code);
+  if (kind !== "file") invalidFile(path, `${shownKind(kind)}, not a file`, code);
   const { size } = statSync(path);
   if (size > MAX_JSON_BYTES) invalidFile(path, `has ${size} bytes; at most ${MAX_JSON_BYTES} are read`, code);
   let text: string;
@@ -101,19 +107,22 @@ function shardPath(dir: string, source: string, tensor: string, name: unknown): 
   if (isAbsolute(name) || name.split("/").includes("..")) return refuse("which leaves the model's folder");
   if (normalize(name) === "." || name.endsWith("/")) return refuse("which is not a file");
   const path = join(dir, name);
-  let kind: ReturnType<typeof kindOf>;
-  try {
-    kind = kindOf(path);
-  } catch (error) {
-    return refuse(`which cannot be looked at: ${cut((error as Error).message, 60)}`);
-  }
+  const kind = kindOf(path);
   if (kind === "absent") return refuse("and it is not there; download it again");
-  if (kind !== "file") return refuse(`which is ${kind === "folder" ? "a folder" : "a device or FIFO"}`);
+  if (kind !== "file") return refuse(`which ${shownKind(kind)}`);
   return path;
 }
 
 /** What else a folder without safetensors holds, as a hint. */
 function otherWeights(dir: string): string {
-  const others = readdirSync(dir).filter((name) => /\.(safetensors|bin|gguf|pt|pth)$/.test(name));
+  const others = listed(dir).filter((name) => /\.(safetensors|bin|gguf|pt|pth)$/.test(name));
   return others.length === 0 ? "" : `; there is ${others.slice(0, 2).map((name) => cut(name, 40)).join(", ")}${others.length > 2 ? ", …" : ""}`;
+}
+
+function listed(dir: string): string[] {
+  try {
+    return readdirSync(dir);
+  } catch {
+    return [];
+  }
 }

@@ -61,7 +61,7 @@ export async function quantizeCheckpoint(input: string, output: string, options:
     if (existsSync(target)) rmdirSync(target);
     renameSync(partial, target);
   } catch (error) {
-    rmSync(partial, { recursive: true, force: true });
+    if (kindOf(partial) === "folder") rmSync(partial, { recursive: true, force: true });
     if (error instanceof LongcatError) throw error;
     if (options.signal?.aborted) throw new LongcatError("ABORTED", "quantising was stopped; nothing was written", { cause: error });
     throw new LongcatError("OPTION_INVALID", `cannot write ${cut(output)}: ${cut(String((error as Error).message), 120)}`, { cause: error });

@@ -51,7 +51,7 @@ export function parseRope(
 ): { ropeTheta: number; ropeScaling: YarnScaling | null } {
   const sections = [fields.object("rope_parameters"), fields.object("rope_scaling")];
   const names = ["rope_parameters", "rope_scaling"];
-  const base = { above: 1 };
+  const base = { above: 1, max: 1e15 };
   let theta = fields.optionalNumber("rope_theta", base);
   let thetaKey = "rope_theta";
   let scaling: YarnScaling | null = null;
@@ -88,7 +88,7 @@ function parseScaling(section: Fields, maxPositionEmbeddings: number): YarnScali
 
 function parseYarn(section: Fields, maxPositionEmbeddings: number): YarnScaling {
   const original = section.optionalSize("original_max_position_embeddings");
-  const factor = section.optionalNumber("factor", { min: 1 }) ?? (original === undefined ? undefined : maxPositionEmbeddings / original);
+  const factor = section.optionalNumber("factor", { min: 1, max: 1e6 }) ?? (original === undefined ? undefined : maxPositionEmbeddings / original);
   if (factor === undefined) section.fail("factor", "is missing");
   if (factor < 1) section.fail("original_max_position_embeddings", `is ${original}, more than max_position_embeddings ${maxPositionEmbeddings}, and factor is missing`);
   return {
@@ -96,9 +96,9 @@ function parseYarn(section: Fields, maxPositionEmbeddings: number): YarnScaling 
     factor,
     betaFast: section.optionalNumber("beta_fast", { above: 0 }) ?? 32,
     betaSlow: section.optionalNumber("beta_slow", { above: 0 }) ?? 1,
-    mscale: section.optionalNumber("mscale", { min: 0 }) ?? 0,
-    mscaleAllDim: section.optionalNumber("mscale_all_dim", { min: 0 }) ?? 0,
-    attentionFactor: section.optionalNumber("attention_factor", { above: 0 }) ?? null,
+    mscale: section.optionalNumber("mscale", { min: 0, max: 1e3 }) ?? 0,
+    mscaleAllDim: section.optionalNumber("mscale_all_dim", { min: 0, max: 1e3 }) ?? 0,
+    attentionFactor: section.optionalNumber("attention_factor", { above: 0, max: 1e6 }) ?? null,
     originalMaxPositionEmbeddings: original ?? maxPositionEmbeddings,
     truncate: section.boolean("truncate", true),
   };
