@@ -101,7 +101,7 @@ export class ChatTemplate {
       messages: messages.map((message) => guardMessage(guard, message)),
       ...(tools.length > 0 ? { tools: tools.map((tool) => guardTool(guard, tool)) } : {}),
       add_generation_prompt: true,
-    });
+    }, texts.length);
     const segments = this.#tokenizer.split(marked).map((part) => (typeof part === "string" ? guard.clean(part) : part)).filter((part) => part !== "");
     const rendered = guard.clean(marked);
     return { rendered, segments, tools: chat.tools, startsInReasoning: reasoningStart(segments, rendered, this.#tokenizer) };
@@ -182,9 +182,9 @@ function collectTexts(value: Json, texts: string[]): void {
   }
 }
 
-function renderWith({ program, path }: Source, variables: Record<string, unknown>): string {
+function renderWith({ program, path }: Source, variables: Record<string, unknown>, texts: number): string {
   try {
-    return program.render(variables);
+    return program.render(variables, texts);
   } catch (error) {
     const message = (error as Error).message;
     const said = error instanceof TemplateRefusal ? `refused the messages: ${message}` : `cannot render the messages: ${message}`;

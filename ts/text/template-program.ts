@@ -21,8 +21,10 @@ interface Jinja {
 
 const { Environment, Interpreter, parse, tokenize } = jinja as unknown as Jinja;
 
-/** A rendering that reads more than this many parts of the template is ended: about a second's work. */
-const MAX_EVALUATIONS = 4_000_000;
+/** How many parts of the template a rendering may evaluate, to begin with: about a second's work. */
+const BASE_EVALUATIONS = 200_000;
+/** And how many more for each text that goes in. */
+const EVALUATIONS_PER_TEXT = 2_000;
 /** `range` makes a list; a longer one is refused. */
 const MAX_RANGE = 100_000;
 
@@ -34,10 +36,16 @@ export class TemplateRefusal extends Error {}
 
 /** Interprets a template and counts what it does, so that a loop over loops comes to an end. */
 class BoundedInterpreter extends Interpreter {
-  #left = MAX_EVALUATIONS;
+  readonly #bound: number;
+  #count = 0;
+
+  constructor(scope: Scope, bound: number) {
+    super(scope);
+    this.#bound = bound;
+  }
 
   override evaluate(statement: Node | undefined, scope: Scope): unknown {
-    if (--this.#left < 0) throw new TemplateRefusal(`rendering takes more than ${MAX_EVALUATIONS} evaluations`);
+    if (++this.#count > this.#bound) throw new TemplateRefusal(`rendering takes more than ${this.#bound} evaluations`);
     return super.evaluate(statement, scope);
   }
 }
@@ -58,14 +66,14 @@ export class TemplateProgram {
     this.attributes = names.attributes;
   }
 
-  /** Renders with some variables. Throws what the template throws. */
-  render(variables: Record<string, unknown>): string {
+  /** Renders with some variables, in which there are `texts` strings. Throws what the template throws. */
+  render(variables: Record<string, unknown>, texts: number): string {
     const environment = new Environment();
     const globals = { true: true, false: false, none: null, True: true, False: false, None: null };
     for (const [name, value] of Object.entries({ ...globals, raise_exception: refuse, range, strftime_now: strftime, ...variables })) {
       environment.set(name, value);
     }
-    return String(new BoundedInterpreter(environment).run(this.#program).value);
+    return String(new BoundedInterpreter(environment, BASE_EVALUATIONS + EVALUATIONS_PER_TEXT * texts).run(this.#program).value);
   }
 }
 
