@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest";
 import { LongcatError } from "../../ts/errors.js";
 import { type Checkpoint, openCheckpoint } from "../../ts/model/checkpoint.js";
 import { describeCheckpoint } from "../../ts/model/describe.js";
-import { copyModel, editConfig, editJson, editTensors, type FileTensor, float32Tensor, modelPath, temporaryFolder } from "../helpers/fixtures.js";
+import { copyModel, editConfig, editJson, editTensors, type FileTensor, float32Tensor, linkModel, modelPath, temporaryFolder } from "../helpers/fixtures.js";
 
 const SHARD1 = "model-00001-of-00002.safetensors";
 const SHARD2 = "model-00002-of-00002.safetensors";
@@ -26,7 +26,7 @@ async function failure(dir: string, options = {}): Promise<LongcatError> {
   const error = await openCheckpoint(dir, options).then((checkpoint) => checkpoint.close(), (e: unknown) => e);
   expect(error).toBeInstanceOf(LongcatError);
   expect((error as Error).message.length).toBeLessThan(300);
-  expect(performance.now() - start).toBeLessThan(1000);
+  expect(performance.now() - start).toBeLessThan(3000); // a second, on a machine that does other things as well
   return error as LongcatError;
 }
 
@@ -163,7 +163,7 @@ describe("an interrupted download", () => {
 describe("the index", () => {
   const NAME = "model.norm.weight";
   const place = (value: unknown) => {
-    const dir = copyModel("mini");
+    const dir = linkModel("mini");
     editJson(join(dir, INDEX), (index) => void (index.weight_map[NAME] = value));
     return dir;
   };
@@ -196,7 +196,7 @@ describe("the index", () => {
     await read(dir, ({ tensors }) => expect(tensors.get(NAME)!.file.path).toContain(`sub/${SHARD2}`));
   });
   it("may name links, as a hub's cache does", async () => {
-    const from = copyModel("mini");
+    const from = linkModel("mini");
     const blobs = join(from, "../blobs");
     const snapshot = join(from, "../snapshots/rev");
     mkdirSync(blobs);
@@ -209,7 +209,7 @@ describe("the index", () => {
   });
   it("that says a tensor is where it is not is refused", async () => expectFailure(place(SHARD1), "CHECKPOINT_INVALID", NAME, SHARD1));
   it("decides: what it leaves out does not exist", async () => {
-    const dir = copyModel("mini");
+    const dir = linkModel("mini");
     editJson(join(dir, INDEX), (index) => void delete index.weight_map[NAME]);
     await expectFailure(dir, "CHECKPOINT_INVALID", NAME, "missing");
   });
@@ -219,7 +219,7 @@ describe("the index", () => {
     await read(dir, ({ tensors }) => expect(tensors.get(NAME)!.entry.shape).toEqual([256]));
   });
   it.each(["[]", "{}", '{"weight_map":[]}', '{"weight_map":null}', "x", '{"weight_map":{}}'])("%s is refused", async (text) => {
-    const dir = copyModel("mini");
+    const dir = linkModel("mini");
     writeFileSync(join(dir, INDEX), text);
     await expectFailure(dir, "CHECKPOINT_INVALID");
   });
@@ -345,7 +345,7 @@ describe("block FP8", () => {
 
 describe("generation_config.json", () => {
   const write = (value: unknown) => {
-    const dir = copyModel("mini");
+    const dir = linkModel("mini");
     writeFileSync(join(dir, "generation_config.json"), typeof value === "string" ? value : JSON.stringify(value));
     return dir;
   };

@@ -27,7 +27,7 @@ function failure(path: string): string {
     const { message } = error as Error;
     expect(message.length).toBeLessThan(300);
     expect(message).toContain(path.split("/").at(-1));
-    expect(performance.now() - start).toBeLessThan(1000);
+    expect(performance.now() - start).toBeLessThan(3000); // a second, on a machine that does other things as well
     return message;
   }
   throw new Error("the file was accepted");

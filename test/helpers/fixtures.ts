@@ -2,7 +2,7 @@
  * What tests need of checkpoints: copies that may be spoiled, and safetensors files read and written in plain TypeScript
  * (independent of the native reader, which is itself under test).
  */
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -43,6 +43,15 @@ export function modelPath(name: ModelName): string {
 export function copyModel(name: ModelName): string {
   const dir = join(temporaryFolder(), name);
   cpSync(modelPath(name), dir, { recursive: true, filter: (from) => !from.includes("goldens.") });
+  return dir;
+}
+
+/** The same, but its weights are links to the repository's: quick, for tests that change other files only. */
+export function linkModel(name: ModelName): string {
+  const from = modelPath(name);
+  const dir = join(temporaryFolder(), name);
+  cpSync(from, dir, { recursive: true, filter: (file) => !file.includes("goldens.") && !file.endsWith(".safetensors") });
+  for (const file of readdirSync(from)) if (file.endsWith(".safetensors") && !file.startsWith("goldens.")) symlinkSync(join(from, file), join(dir, file));
   return dir;
 }
 

@@ -108,7 +108,7 @@ function collect(shards: Shards, files: readonly NativeMappedFile[]): Map<string
 }
 
 /** Counting missing tensors ends here: a config may ask for any number of them. */
-const MAX_MISSING = 100_000;
+const MAX_MISSING = 10_000;
 
 /** Matches what is stored with what the model needs. */
 class Matcher {
