@@ -1,0 +1,145 @@
+// Builds the addon (and the `kernels` program in a checkout) with CMake into build/, with nothing but Node's own modules:
+//   node scripts/build-native.mjs
+// Takes cmake, a C++20 compiler, and ninja or make. Does nothing if nothing changed since the last build.
+
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { availableParallelism } from "node:os";
+import { delimiter, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const BUILD = join(ROOT, "build");
+const STAMP = join(BUILD, "native-stamp.json");
+const ADDON = join(BUILD, "Release", "longcat.node");
+
+/** Where a program is in PATH; undefined if nowhere. */
+function which(program) {
+  if (program.includes("/")) return existsSync(program) ? program : undefined;
+  for (const folder of (process.env.PATH ?? "").split(delimiter)) {
+    const path = join(folder, program);
+    try {
+      accessSync(path, constants.X_OK);
+      if (statSync(path).isFile()) return path;
+    } catch {
+      // not there
+    }
+  }
+  return undefined;
+}
+
+/** What is needed and how each Linux family calls it. */
+const TOOLS = [
+  { name: "cmake", programs: ["cmake"], apt: "cmake", dnf: "cmake" },
+  { name: "a C++ compiler", programs: process.env.CXX ? [process.env.CXX.split(" ")[0]] : ["c++", "g++", "clang++"], apt: "g++", dnf: "gcc-c++" },
+  { name: "ninja or make", programs: ["ninja", "ninja-build", "make"], apt: "make", dnf: "make" },
+];
+
+/** Throws an Error that says which tools are missing and how to get them. */
+export function checkTools() {
+  const missing = TOOLS.filter(({ programs }) => !programs.some(which));
+  if (missing.length === 0) return;
+  const packages = (family) => missing.map((tool) => tool[family]).join(" ");
+  throw new Error(
+    `${missing.map(({ name, programs }) => `${name} (${programs.join(", ")})`).join(" and ")} not found in PATH. Install with:\n` +
+      `  Debian, Ubuntu:       apt-get install -y ${packages("apt")}\n` +
+      `  Fedora, RHEL, Rocky:  dnf install -y ${packages("dnf")}`,
+  );
+}
+
+/** Folders of node_api.h and napi.h, and the versions of the packages they are from. */
+function headers() {
+  const require = createRequire(join(ROOT, "package.json"));
+  const found = (name) => {
+    try {
+      const file = require.resolve(`${name}/package.json`);
+      return { folder: dirname(file), version: JSON.parse(readFileSync(file, "utf8")).version };
+    } catch {
+      throw new Error(`the package ${name} is not installed. Install with:\n  npm install --no-save node-api-headers node-addon-api`);
+    }
+  };
+  const api = found("node-api-headers");
+  const addonApi = found("node-addon-api");
+  return { api: join(api.folder, "include"), addonApi: addonApi.folder, versions: [api.version, addonApi.version] };
+}
+
+function filesUnder(folder) {
+  return readdirSync(folder, { withFileTypes: true })
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .flatMap((entry) => (entry.isDirectory() ? filesUnder(join(folder, entry.name)) : [join(folder, entry.name)]));
+}
+
+/** A hash of everything that the result depends on. */
+function fingerprint(versions) {
+  const hash = createHash("sha256");
+  const files = [...filesUnder(join(ROOT, "native")), ...["CMakeLists.txt", "package.json", "scripts/build-native.mjs"].map((name) => join(ROOT, name))];
+  for (const file of files) hash.update(file.slice(ROOT.length)).update("\0").update(readFileSync(file)).update("\0");
+  const environment = ["CXX", "CXXFLAGS", "LDFLAGS"].map((name) => process.env[name] ?? null);
+  return hash.update(JSON.stringify([versions, environment, process.arch])).digest("hex");
+}
+
+function lastFingerprint() {
+  try {
+    return JSON.parse(readFileSync(STAMP, "utf8")).fingerprint;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Runs a program; throws with its output if it fails. */
+function run(program, args, quiet) {
+  const result = spawnSync(program, args, { cwd: ROOT, stdio: quiet ? "pipe" : ["ignore", "inherit", "inherit"], encoding: "utf8", maxBuffer: 1 << 28 });
+  if (result.error) throw new Error(`${program} cannot be run: ${result.error.message}`);
+  if (result.status === 0) return;
+  const output = quiet ? `:\n${`${result.stdout}${result.stderr}`.split("\n").slice(-60).join("\n")}` : "; its own words are above";
+  throw new Error(`${program} ${args[0]} … failed${output}`);
+}
+
+/** A folder configured elsewhere (a moved checkout, another generator) cannot be used again. */
+function forgetForeignConfiguration(generator) {
+  const cache = join(BUILD, "CMakeCache.txt");
+  if (!existsSync(cache)) return;
+  const value = (name) => new RegExp(`^${name}:[A-Z]+=(.*)$`, "m").exec(readFileSync(cache, "utf8"))?.[1];
+  const home = value("CMAKE_HOME_DIRECTORY");
+  const here = home !== undefined && existsSync(home) && realpathSync(home) === realpathSync(ROOT);
+  if (here && value("CMAKE_GENERATOR") === generator && existsSync(value("CMAKE_CXX_COMPILER") ?? "")) return;
+  rmSync(cache);
+  rmSync(join(BUILD, "CMakeFiles"), { recursive: true, force: true });
+}
+
+/**
+ * Builds what is out of date.
+ *
+ * @param {{ quiet?: boolean }} options quiet: the tools' output is shown only if they fail
+ * @returns {Promise<{ path: string, built: boolean }>} the addon, and whether anything had to be done
+ */
+export async function buildNative({ quiet = false } = {}) {
+  const { api, addonApi, versions } = headers();
+  const now = fingerprint(versions);
+  if (existsSync(ADDON) && lastFingerprint() === now) return { path: ADDON, built: false };
+  checkTools();
+  const cmake = which("cmake");
+  const generator = which("ninja") || which("ninja-build") ? "Ninja" : "Unix Makefiles";
+  const jobs = Number(process.env.CMAKE_BUILD_PARALLEL_LEVEL) || availableParallelism();
+  mkdirSync(BUILD, { recursive: true });
+  forgetForeignConfiguration(generator);
+  rmSync(STAMP, { force: true });
+  const options = ["-DCMAKE_BUILD_TYPE=Release", `-DNODE_API_HEADERS=${api}`, `-DNODE_ADDON_API=${addonApi}`];
+  run(cmake, ["-S", ROOT, "-B", BUILD, "-G", generator, ...options], quiet);
+  run(cmake, ["--build", BUILD, "--parallel", String(jobs)], quiet);
+  if (!existsSync(ADDON)) throw new Error(`the build ended without ${ADDON}`);
+  writeFileSync(STAMP, `${JSON.stringify({ fingerprint: now })}\n`);
+  return { path: ADDON, built: true };
+}
+
+if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === realpathSync(fileURLToPath(import.meta.url))) {
+  try {
+    const { path, built } = await buildNative();
+    console.log(built ? `built ${path}` : `${path} is up to date`);
+  } catch (error) {
+    console.error(error.message);
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,348 @@
+/**
+ * Devices, tensors, queues and graphs. Nothing runs where it is called: operations, writes and reads are enqueued, and run in order on
+ * the device's own thread.
+ * @module
+ */
+
+import { existsSync, readdirSync } from "node:fs";
+import { cpus, totalmem } from "node:os";
+import { LongcatError } from "../errors.js";
+import { loadAddon } from "./addon.js";
+import type { NativeDevice, NativeMappedFile, NativeTensorEntry } from "./binding.js";
+import { bytesOf, DTYPES, type DType } from "./dtype.js";
+import { environment } from "./environment.js";
+import { toLongcatError, translateErrors, translateRejections } from "./native-error.js";
+
+/** A device that a model can run on. */
+export interface DeviceInfo {
+  /** What `device` of the engine's options takes: "cpu". */
+  name: string;
+  kind: "cpu";
+  /** The processor's own name. */
+  description: string;
+  /** Threads within affinity and container quota. */
+  threads: number;
+  /** The instruction set in use: "plain", "avx2" or "avx512". */
+  isa: string;
+  /** Bytes of memory of the machine. */
+  memoryBytes: number;
+}
+
+/**
+ * The devices of this machine that this build can use. It has no CUDA backend, so that is the processor alone.
+ *
+ * @throws LongcatError NATIVE_MISSING
+ * @example
+ * for (const { name, description, threads } of await listDevices()) console.log(name, description, threads);
+ */
+export async function listDevices(): Promise<DeviceInfo[]> {
+  const addon = loadAddon();
+  return [
+    {
+      name: "cpu",
+      kind: "cpu",
+      description: cpus()[0]?.model.trim() ?? process.arch,
+      threads: addon.availableThreads(),
+      isa: environment.isa ?? addon.bestIsa(),
+      memoryBytes: totalmem(),
+    },
+  ];
+}
+
+/** How to open a device. */
+export interface DeviceOptions {
+  /** "auto" | "cpu" | "cuda" | "cuda:N" */
+  device?: string;
+  /** "auto": as many as this process may use. */
+  threads?: number | "auto";
+  /** "sync": each operation is finished before its call returns. "poison": outputs and scratch are filled with 0xFF bytes first. */
+  debug?: "off" | "sync" | "poison";
+  /** An instruction set other than the processor's best, for tests. */
+  isa?: "plain" | "avx2" | "avx512";
+  /** This operation fails when it is run, for tests of error paths. */
+  faultOn?: string;
+}
+
+/** Numbers of one type and shape on a device. Everything that is enqueued keeps the memory that it names. */
+export class Tensor {
+  readonly device: Device;
+  /** The addon's number for it. */
+  readonly id: number;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  /** Elements from one index of the first dimension to the next. */
+  readonly rowStride: number;
+
+  /** Use Device's methods. */
+  constructor(device: Device, id: number, dtype: DType, shape: readonly number[], rowStride?: number) {
+    this.device = device;
+    this.id = id;
+    this.dtype = dtype;
+    this.shape = shape;
+    this.rowStride = rowStride ?? product(shape.slice(1));
+  }
+
+  /** Bytes of its elements, without what lies between the rows of a view of columns. */
+  get bytes(): number {
+    return product(this.shape) * bytesOf(this.dtype);
+  }
+
+  /** A tensor over bytes of this one. */
+  view(dtype: DType, shape: readonly number[], byteOffset = 0, rowStride = 0): Tensor {
+    return this.device.view(this, dtype, shape, byteOffset, rowStride);
+  }
+
+  /** Columns [begin, end) of a matrix, as a view. */
+  columns(begin: number, end: number): Tensor {
+    const [rows = 0, width = 0] = this.shape;
+    if (this.shape.length !== 2 || !(begin >= 0 && begin < end && end <= width)) {
+      throw new LongcatError("INTERNAL", `columns ${begin} to ${end} of a tensor of shape [${this.shape.join(", ")}]`);
+    }
+    return this.view(this.dtype, [rows, end - begin], begin * bytesOf(this.dtype), this.rowStride);
+  }
+
+  /** Forgets the tensor; its memory goes when nothing enqueued or recorded needs it. */
+  release(): void {
+    this.device.native.release(this.id);
+  }
+}
+
+/** A place in a queue that another queue can wait for. */
+export class Event {
+  readonly queue: Queue;
+
+  constructor(queue: Queue) {
+    this.queue = queue;
+  }
+}
+
+/** Recorded operations; see Device.record. */
+export class Graph {
+  readonly device: Device;
+  /** The addon's number for it. */
+  readonly id: number;
+
+  constructor(device: Device, id: number) {
+    this.device = device;
+    this.id = id;
+  }
+
+  /** Forgets the recording; a replay that is enqueued still runs. */
+  release(): void {
+    this.device.native.releaseGraph(this.id);
+  }
+}
+
+/**
+ * An ordered list of work. On the CPU all queues of a device are one list, run by one pool, so waiting for another queue's event needs
+ * nothing; on a GPU they are streams.
+ *
+ * Calls that enqueue throw INTERNAL when the device's ring is full: `await queue.room()` between steps.
+ */
+export class Queue {
+  readonly device: Device;
+  /** Its number, as messages name it. */
+  readonly number: number;
+  readonly #event: Event;
+
+  /** Use Device.queue. */
+  constructor(device: Device, number: number) {
+    this.device = device;
+    this.number = number;
+    this.#event = new Event(this);
+  }
+
+  /** Enqueues operation `op`; ts/runtime/ops.ts has a function for each. */
+  enqueue(op: number, tensors: Int32Array, scalars: Float64Array): void {
+    let entered: boolean;
+    try {
+      entered = this.device.native.enqueue(this.number, op, tensors, scalars);
+    } catch (error) {
+      throw toLongcatError(error);
+    }
+    if (!entered) throw full();
+  }
+
+  /** Copies `data` now, and writes it to the tensor's bytes from `byteOffset` on when its turn comes. */
+  write(tensor: Tensor, data: ArrayBufferView, byteOffset = 0): void {
+    if (!translateErrors(() => this.device.native.write(this.number, tensor.id, byteOffset, data))) throw full();
+  }
+
+  /** Fills `into` with the tensor's bytes from `byteOffset` on, as they are when its turn comes. */
+  read(tensor: Tensor, into: ArrayBufferView, byteOffset = 0): Promise<void> {
+    return translateRejections(async () => this.device.native.read(this.number, tensor.id, byteOffset, into));
+  }
+
+  /** Sets every byte of the tensor. */
+  fill(tensor: Tensor, byte: number): void {
+    if (!translateErrors(() => this.device.native.fill(this.number, tensor.id, byte))) throw full();
+  }
+
+  /** Copies bytes of one tensor to another. */
+  copy(from: Tensor, fromByte: number, to: Tensor, toByte: number, bytes: number): void {
+    if (!translateErrors(() => this.device.native.copy(this.number, from.id, fromByte, to.id, toByte, bytes))) throw full();
+  }
+
+  /** Runs a recording again. */
+  replay(graph: Graph): void {
+    if (!translateErrors(() => this.device.native.replay(this.number, graph.id))) throw full();
+  }
+
+  /** Resolves when everything enqueued before is done; rejects with the first failure among it. */
+  done(): Promise<void> {
+    return translateRejections(async () => this.device.native.done(this.number));
+  }
+
+  /** Resolves when half of the ring is free, at once if it is. */
+  room(): Promise<void> {
+    return translateRejections(async () => this.device.native.room(this.number));
+  }
+
+  /** Whether `count` commands can be enqueued now. */
+  hasRoom(count: number): boolean {
+    return translateErrors(() => this.device.native.freeSlots()) >= count;
+  }
+
+  /** A mark for another queue to wait for. */
+  signal(): Event {
+    return this.#event;
+  }
+
+  /** What is enqueued here afterwards runs after the event. */
+  wait(event: Event): void {
+    if (event.queue.device !== this.device) throw new LongcatError("INTERNAL", "an event of another device");
+  }
+}
+
+/** A device: memory, a thread that owns it, queues. */
+export class Device {
+  /** The addon's object. */
+  readonly native: NativeDevice;
+  #queues = 0;
+
+  private constructor(native: NativeDevice) {
+    this.native = native;
+  }
+
+  /**
+   * Opens a device.
+   *
+   * @throws LongcatError NATIVE_MISSING, DEVICE_UNAVAILABLE, OPTION_INVALID (threads)
+   */
+  static open(options: DeviceOptions = {}): Device {
+    const { device = "auto", threads = "auto", debug = "off", isa = environment.isa, faultOn } = options;
+    if (device.startsWith("cuda")) throw noCuda(device);
+    if (device !== "auto" && device !== "cpu") throw new LongcatError("DEVICE_UNAVAILABLE", `device "${device}" is none of auto, cpu, cuda, cuda:N`);
+    if (threads !== "auto" && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS)) {
+      throw new LongcatError("OPTION_INVALID", `threads: ${threads} is not accepted; give "auto" or an integer from 1 to ${MAX_THREADS}`);
+    }
+    const addon = loadAddon();
+    return translateErrors(
+      () =>
+        new Device(
+          addon.openDevice({
+            kind: "cpu",
+            threads: threads === "auto" ? addon.availableThreads() : threads,
+            ...{ isa, poison: debug === "poison", sync: debug === "sync", faultOn },
+          }),
+        ),
+    );
+  }
+
+  get threads(): number {
+    return this.native.threads;
+  }
+
+  /** "plain" | "avx2" | "avx512" */
+  get isa(): string {
+    return this.native.isa;
+  }
+
+  /** Bytes of memory that its tensors and scratch hold; mapped files are not counted. */
+  get allocatedBytes(): number {
+    return this.native.allocatedBytes();
+  }
+
+  /** A new queue. */
+  queue(): Queue {
+    return new Queue(this, this.#queues++);
+  }
+
+  /**
+   * Zeroed memory. Pages that nothing touches take none.
+   *
+   * @throws LongcatError OUT_OF_MEMORY with what was asked and what is there
+   */
+  tensor(dtype: DType, shape: readonly number[]): Tensor {
+    return new Tensor(this, translateErrors(() => this.native.allocate(DTYPES.indexOf(dtype), [...shape])), dtype, shape);
+  }
+
+  /** A tensor over bytes of `base`. `rowStride` in elements; 0: dense. */
+  view(base: Tensor, dtype: DType, shape: readonly number[], byteOffset = 0, rowStride = 0): Tensor {
+    const id = translateErrors(() => this.native.view(base.id, DTYPES.indexOf(dtype), [...shape], byteOffset, rowStride));
+    return new Tensor(this, id, dtype, shape, rowStride || undefined);
+  }
+
+  /** A tensor over the bytes of a mapped file; nothing is copied. */
+  fromFile(file: NativeMappedFile, entry: NativeTensorEntry): Tensor {
+    return new Tensor(this, translateErrors(() => this.native.fromFile(file, entry)), DTYPES[entry.dtype]!, entry.shape);
+  }
+
+  /** Tensors of one shape and dtype as one of a dimension more; nothing is copied. */
+  stack(tensors: readonly Tensor[]): Tensor {
+    const id = translateErrors(() => this.native.stack(tensors.map((tensor) => tensor.id)));
+    return new Tensor(this, id, tensors[0]!.dtype, [tensors.length, ...tensors[0]!.shape]);
+  }
+
+  /** A copy of a weight as float32 or bfloat16, made in queue order. FP8 takes its block scales. */
+  convert(tensor: Tensor, scale: Tensor | undefined, dtype: DType): Tensor {
+    return new Tensor(this, translateErrors(() => this.native.convert(tensor.id, scale?.id ?? -1, DTYPES.indexOf(dtype))), dtype, tensor.shape);
+  }
+
+  /**
+   * Runs what `enqueue` enqueues on any of this device's queues, and keeps the operations, fills and copies among it. Writes and reads are
+   * no part of a recording. Resolves when all has run.
+   */
+  async record(enqueue: () => void): Promise<Graph> {
+    translateErrors(() => this.native.beginRecord());
+    let graph: Graph;
+    try {
+      enqueue();
+    } catch (error) {
+      this.native.releaseGraph(this.native.endRecord());
+      throw error;
+    }
+    graph = new Graph(this, this.native.endRecord());
+    try {
+      await translateRejections(async () => this.native.done(0));
+    } catch (error) {
+      graph.release();
+      throw error;
+    }
+    return graph;
+  }
+
+  /** Finishes what is enqueued and gives everything back. May be called again. */
+  async close(): Promise<void> {
+    await translateRejections(async () => this.native.close());
+  }
+}
+
+const MAX_THREADS = 1024;
+
+function full(): LongcatError {
+  return new LongcatError("INTERNAL", "the device's command ring is full: await queue.room() between layers or steps");
+}
+
+function noCuda(device: string): LongcatError {
+  const library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/lib/wsl/lib", "/usr/local/cuda/compat"]
+    .map((folder) => `${folder}/libcuda.so.1`)
+    .find((path) => existsSync(path));
+  const nodes = readdirSync("/dev").filter((name) => /^nvidia\d+$/.test(name));
+  const there = `${library ?? "no libcuda.so.1"} and ${nodes.length === 0 ? "no /dev/nvidia0" : nodes.map((name) => `/dev/${name}`).join(", ")} were found`;
+  return new LongcatError("DEVICE_UNAVAILABLE", `device "${device}": this build has no CUDA backend (${there}); give "cpu" or "auto"`);
+}
+
+function product(shape: readonly number[]): number {
+  return shape.reduce((a, b) => a * b, 1);
+}

@@ -1,0 +1,257 @@
+/**
+ * The operations, one typed function each. Shapes and mathematics: native/ops/<op>/params.h, whose names these are, in camel case.
+ * Which arguments there are, in which order, the addon says itself.
+ * @module
+ */
+
+import { LongcatError } from "../errors.js";
+import { loadAddon } from "./addon.js";
+import type { NativeOpInfo } from "./binding.js";
+import { type Queue, Tensor } from "./device.js";
+
+/** A weight matrix (or stack of them): stored numbers, and the block scales of FP8. */
+export interface Weight {
+  data: Tensor;
+  scale?: Tensor | undefined;
+}
+
+/** A weight that may come without a scale's place. */
+type AnyWeight = Weight | Tensor;
+
+/** Arguments of each operation. */
+export interface OpArguments {
+  embed: { tokens: Tensor; table: Tensor; out: Tensor; rows: Tensor };
+  ngramEmbed: {
+    positions: Tensor;
+    rowSlot: Tensor;
+    history: Tensor;
+    wordTable: Tensor;
+    out: Tensor;
+    rows: Tensor;
+    tables: readonly { table: Tensor; projection: Tensor }[];
+    neighbors: number;
+    splits: number;
+    endId: number;
+  };
+  rmsNorm: {
+    x: Tensor;
+    add?: Tensor | undefined;
+    add2?: Tensor | undefined;
+    weight: Tensor;
+    sum?: Tensor | undefined;
+    out: Tensor;
+    rows: Tensor;
+    eps: number;
+  };
+  linear: { x: Tensor; rowIndex?: Tensor | undefined; weight: AnyWeight; bias?: Tensor | undefined; out: Tensor; rows: Tensor };
+  swigluMlp: { x: Tensor; gate: AnyWeight; up: AnyWeight; down: AnyWeight; hidden: Tensor; out: Tensor; rows: Tensor };
+  mlaProject: {
+    x: Tensor;
+    qA: AnyWeight;
+    qABias?: Tensor | undefined;
+    qANorm: Tensor;
+    qB: AnyWeight;
+    kvA: AnyWeight;
+    kvABias?: Tensor | undefined;
+    kvANorm: Tensor;
+    cosSin: Tensor;
+    positions: Tensor;
+    rowSlot: Tensor;
+    blockTables: Tensor;
+    qLatent: Tensor;
+    kvLatent: Tensor;
+    q: Tensor;
+    cache: Tensor;
+    rows: Tensor;
+    heads: number;
+    nope: number;
+    rope: number;
+    eps: number;
+    qScale: number;
+    kvScale: number;
+  };
+  mlaPrefill: AttentionArguments & { seqStart: Tensor; seqSlot: Tensor; state: Tensor };
+  mlaDecode: AttentionArguments & { rowSlot: Tensor; splits: Tensor; qLatent: Tensor; partial: Tensor };
+  moeRoute: {
+    h: Tensor;
+    classifier: Tensor;
+    bias: Tensor;
+    scores: Tensor;
+    ids: Tensor;
+    weights: Tensor;
+    identityWeight: Tensor;
+    ffnCount: Tensor;
+    expertStart: Tensor;
+    planRow: Tensor;
+    slotPlan: Tensor;
+    rows: Tensor;
+    experts: number;
+    factor: number;
+  };
+  moeExperts: {
+    h: Tensor;
+    gate: AnyWeight;
+    up: AnyWeight;
+    down: AnyWeight;
+    weights: Tensor;
+    identityWeight: Tensor;
+    expertStart: Tensor;
+    planRow: Tensor;
+    slotPlan: Tensor;
+    hidden: Tensor;
+    partial: Tensor;
+    out: Tensor;
+    rows: Tensor;
+  };
+  stepPlan: {
+    counts: Tensor;
+    tokenIds: Tensor;
+    positions: Tensor;
+    seqStart: Tensor;
+    seqSlot: Tensor;
+    invFreq: Tensor;
+    history: Tensor;
+    tokens: Tensor;
+    rowSlot: Tensor;
+    cosSin: Tensor;
+    splits: Tensor;
+    rotaryScale: number;
+  };
+  sample: {
+    logits: Tensor;
+    logitSlot: Tensor;
+    logitPosition: Tensor;
+    params: Tensor;
+    allowed: Tensor;
+    tokenCounts: Tensor;
+    bias: Tensor;
+    mask: Tensor;
+    history: Tensor;
+    tokens: Tensor;
+    logprob: Tensor;
+    topIds: Tensor;
+    topLogprobs: Tensor;
+    counts: Tensor;
+    candidateIds?: Tensor | undefined;
+    candidateExps?: Tensor | undefined;
+    candidateStats?: Tensor | undefined;
+  };
+  tokenLogprobs: { logits: Tensor; targets: Tensor; out: Tensor; rows: Tensor };
+}
+
+/** What both forms of attention take. */
+interface AttentionArguments {
+  q: Tensor;
+  cache: Tensor;
+  kvB: AnyWeight;
+  positions: Tensor;
+  blockTables: Tensor;
+  counts: Tensor;
+  out: Tensor;
+  heads: number;
+  nope: number;
+  rope: number;
+  vDim: number;
+  softmaxScale: number;
+}
+
+/** Each enqueues its operation. Throws INTERNAL if the arguments do not fit, or the ring is full. */
+export type Ops = { readonly [Name in keyof OpArguments]: (queue: Queue, args: OpArguments[Name]) => void };
+
+/** Arguments by name, as the encoders see them. */
+type Arguments = Readonly<Record<string, unknown>>;
+
+/** Turns an operation's arguments into the addon's two lists, which are used again by the next call. */
+class Encoder {
+  readonly id: number;
+  readonly #name: string;
+  readonly #tensors: ((args: Arguments) => Tensor | undefined)[];
+  /** Name of the list that goes on for ever, if there is one. */
+  readonly #list: string | undefined;
+  readonly #scalars: string[];
+  readonly #ids: Int32Array;
+  readonly #numbers: Float64Array;
+
+  constructor(id: number, info: NativeOpInfo) {
+    this.id = id;
+    this.#name = info.name;
+    const named = info.tensors.filter(({ name }) => !name.endsWith("..."));
+    this.#list = info.tensors.map(({ name }) => name).find((name) => name.endsWith("...")) && "tables";
+    const names = named.map(({ name }) => name);
+    this.#tensors = names.map((name) => tensorOf(name, names));
+    this.#scalars = info.scalars.map(camelCase);
+    this.#ids = new Int32Array(names.length);
+    this.#numbers = new Float64Array(info.scalars.length);
+  }
+
+  tensors(args: Arguments): Int32Array {
+    this.#tensors.forEach((get, i) => {
+      this.#ids[i] = get(args)?.id ?? ABSENT;
+    });
+    if (!this.#list) return this.#ids;
+    const tables = args[this.#list] as OpArguments["ngramEmbed"]["tables"];
+    return Int32Array.from([...this.#ids, ...tables.flatMap(({ table, projection }) => [table.id, projection.id])]);
+  }
+
+  scalars(args: Arguments): Float64Array {
+    this.#scalars.forEach((name, i) => {
+      const value = args[name];
+      if (typeof value !== "number") throw new LongcatError("INTERNAL", `${this.#name}: number "${name}" is missing`);
+      this.#numbers[i] = value;
+    });
+    return this.#numbers;
+  }
+}
+
+const ABSENT = -1;
+
+/** Where a tensor comes from: an argument of its name, or the scale of the weight before it. */
+function tensorOf(name: string, names: readonly string[]): (args: Arguments) => Tensor | undefined {
+  const owner = name === "scale" ? "weight" : /^(.+)_scale$/.exec(name)?.[1];
+  const key = camelCase(owner !== undefined && names.includes(owner) ? owner : name);
+  const isScale = owner !== undefined && names.includes(owner);
+  return (args) => {
+    const value = args[key] as AnyWeight | undefined;
+    if (value === undefined) return undefined;
+    if (value instanceof Tensor) return isScale ? undefined : value;
+    return isScale ? value.scale : value.data;
+  };
+}
+
+function camelCase(name: string): string {
+  return name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+}
+
+let encoders: Map<string, Encoder> | undefined;
+
+function encoderOf(name: string): Encoder {
+  encoders ??= new Map(loadAddon().ops().map((info, id) => [camelCase(info.name), new Encoder(id, info)]));
+  const encoder = encoders.get(name);
+  if (!encoder) throw new LongcatError("INTERNAL", `the addon has no operation "${name}"`);
+  return encoder;
+}
+
+function operation<Name extends keyof OpArguments>(name: Name): (queue: Queue, args: OpArguments[Name]) => void {
+  let encoder: Encoder | undefined;
+  return (queue, args) => {
+    encoder ??= encoderOf(name);
+    queue.enqueue(encoder.id, encoder.tensors(args as unknown as Arguments), encoder.scalars(args as unknown as Arguments));
+  };
+}
+
+/** The operations. */
+export const ops: Ops = {
+  embed: operation("embed"),
+  ngramEmbed: operation("ngramEmbed"),
+  rmsNorm: operation("rmsNorm"),
+  linear: operation("linear"),
+  swigluMlp: operation("swigluMlp"),
+  mlaProject: operation("mlaProject"),
+  mlaPrefill: operation("mlaPrefill"),
+  mlaDecode: operation("mlaDecode"),
+  moeRoute: operation("moeRoute"),
+  moeExperts: operation("moeExperts"),
+  stepPlan: operation("stepPlan"),
+  sample: operation("sample"),
+  tokenLogprobs: operation("tokenLogprobs"),
+};
