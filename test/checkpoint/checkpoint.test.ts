@@ -6,7 +6,17 @@ import { describe, expect, it } from "vitest";
 import { LongcatError } from "../../ts/errors.js";
 import { type Checkpoint, openCheckpoint } from "../../ts/model/checkpoint.js";
 import { describeCheckpoint } from "../../ts/model/describe.js";
-import { copyModel, editConfig, editJson, editTensors, type FileTensor, float32Tensor, linkModel, modelPath, temporaryFolder } from "../helpers/fixtures.js";
+import {
+  copyModel,
+  editConfig,
+  editJson,
+  editTensors,
+  type FileTensor,
+  float32Tensor,
+  linkModel,
+  modelPath,
+  temporaryFolder,
+} from "../helpers/fixtures.js";
 
 const SHARD1 = "model-00001-of-00002.safetensors";
 const SHARD2 = "model-00002-of-00002.safetensors";
@@ -23,7 +33,10 @@ async function read<T>(dir: string, look: (checkpoint: Checkpoint) => T, options
 
 async function failure(dir: string, options = {}): Promise<LongcatError> {
   const start = performance.now();
-  const error = await openCheckpoint(dir, options).then((checkpoint) => checkpoint.close(), (e: unknown) => e);
+  const error = await openCheckpoint(dir, options).then(
+    (checkpoint) => checkpoint.close(),
+    (e: unknown) => e,
+  );
   expect(error).toBeInstanceOf(LongcatError);
   expect((error as Error).message.length).toBeLessThan(300);
   expect(performance.now() - start).toBeLessThan(3000); // a second, on a machine that does other things as well
@@ -33,7 +46,8 @@ async function failure(dir: string, options = {}): Promise<LongcatError> {
 async function expectFailure(dir: string, code: string, ...named: (string | RegExp)[]): Promise<void> {
   const error = await failure(dir);
   expect(error.code).toBe(code);
-  for (const name of named) expect(error.message).toEqual(typeof name === "string" ? expect.stringContaining(name) : expect.stringMatching(name));
+  for (const name of named)
+    expect(error.message).toEqual(typeof name === "string" ? expect.stringContaining(name) : expect.stringMatching(name));
 }
 
 const weights = (dir: string) => join(dir, "model.safetensors");
@@ -62,7 +76,9 @@ describe("a whole checkpoint", () => {
     });
   });
   it("of Lite has its n-gram tables", async () => {
-    await read(modelPath("tiny-lite-a"), ({ tensors }) => expect(tensors.get("model.ngram_embeddings.embedders.11.weight")?.entry.shape).toEqual([1303, 8]));
+    await read(modelPath("tiny-lite-a"), ({ tensors }) =>
+      expect(tensors.get("model.ngram_embeddings.embedders.11.weight")?.entry.shape).toEqual([1303, 8]),
+    );
   });
   it("may name its n-gram tables as older ones did", async () => {
     const dir = spoil((tensors) => {
@@ -73,7 +89,9 @@ describe("a whole checkpoint", () => {
         tensors.set(`model.oe_embed_${match[1] === "embedders" ? "tokens" : "proj"}${match[2]}.weight`, tensor);
       }
     }, "tiny-lite-a");
-    await read(dir, ({ tensors }) => expect(tensors.get("model.ngram_embeddings.post_projs.3.weight")?.entry.name).toBe("model.oe_embed_proj3.weight"));
+    await read(dir, ({ tensors }) =>
+      expect(tensors.get("model.ngram_embeddings.post_projs.3.weight")?.entry.name).toBe("model.oe_embed_proj3.weight"),
+    );
   });
   it("may tie its head to the embedding", async () => {
     const dir = spoil((tensors) => void tensors.delete("lm_head.weight"));
@@ -86,8 +104,14 @@ describe("a whole checkpoint", () => {
     editConfig(dir, (config) => void (config.attention_bias = true));
     await expectFailure(dir, "CHECKPOINT_INVALID", "q_a_proj.bias", "11 others");
     editTensors(weights(dir), (tensors) => {
-      for (const l of [0, 1]) for (const i of [0, 1]) for (const [name, size] of [["q_a_proj", 40], ["kv_a_proj_with_mqa", 40], ["o_proj", 96]] as const)
-        tensors.set(`model.layers.${l}.self_attn.${i}.${name}.bias`, float32Tensor([size], new Float32Array(size)));
+      for (const l of [0, 1])
+        for (const i of [0, 1])
+          for (const [name, size] of [
+            ["q_a_proj", 40],
+            ["kv_a_proj_with_mqa", 40],
+            ["o_proj", 96],
+          ] as const)
+            tensors.set(`model.layers.${l}.self_attn.${i}.${name}.bias`, float32Tensor([size], new Float32Array(size)));
     });
     await read(dir, ({ tensors }) => expect(tensors.size).toBe(139 + 12));
   });
@@ -111,13 +135,21 @@ describe("the folder", () => {
     await expectFailure("/dev/null", "CHECKPOINT_INVALID");
     expect((await failure(undefined as unknown as string)).code).toBe("CHECKPOINT_INVALID");
   });
-  it.each(["not json", "", "[1]", "{", "\ufeff{}", "[".repeat(300_000), "version https://git-lfs.github.com/spec/v1\n"])("with config.json %# is CONFIG_INVALID", async (text) => {
-    const dir = copyModel("tiny-a");
-    writeFileSync(join(dir, "config.json"), text);
-    await expectFailure(dir, "CONFIG_INVALID", "config.json");
-  });
+  it.each(["not json", "", "[1]", "{", "\ufeff{}", "[".repeat(300_000), "version https://git-lfs.github.com/spec/v1\n"])(
+    "with config.json %# is CONFIG_INVALID",
+    async (text) => {
+      const dir = copyModel("tiny-a");
+      writeFileSync(join(dir, "config.json"), text);
+      await expectFailure(dir, "CONFIG_INVALID", "config.json");
+    },
+  );
   it("whose config.json is a FIFO, a folder or a device does not hang", async () => {
-    for (const make of [(path: string) => execFileSync("mkfifo", [path]), (path: string) => mkdirSync(path), (path: string) => symlinkSync("/dev/zero", path), (path: string) => symlinkSync("config.json", path)]) {
+    for (const make of [
+      (path: string) => execFileSync("mkfifo", [path]),
+      (path: string) => mkdirSync(path),
+      (path: string) => symlinkSync("/dev/zero", path),
+      (path: string) => symlinkSync("config.json", path),
+    ]) {
       const dir = copyModel("tiny-a");
       rmSync(join(dir, "config.json"));
       make(join(dir, "config.json"));
@@ -168,7 +200,21 @@ describe("the index", () => {
     return dir;
   };
 
-  const wrongNames = ["../other/model.safetensors", "/etc/passwd", "sub/../../x", "sub/../model.safetensors", "..", "model\0.safetensors", "", ".", "./", 7, null, ["x"], {}];
+  const wrongNames = [
+    "../other/model.safetensors",
+    "/etc/passwd",
+    "sub/../../x",
+    "sub/../model.safetensors",
+    "..",
+    "model\0.safetensors",
+    "",
+    ".",
+    "./",
+    7,
+    null,
+    ["x"],
+    {},
+  ];
   it.each(wrongNames.map((value) => ({ value })))("refuses the file name $value, naming it", async ({ value }) => {
     const dir = place(value);
     mkdirSync(join(dir, "../other"), { recursive: true });
@@ -182,7 +228,11 @@ describe("the index", () => {
   });
   it("refuses a FIFO, a device and a folder at once", async () => {
     const dir = place("odd.safetensors");
-    for (const make of [(path: string) => execFileSync("mkfifo", [path]), (path: string) => symlinkSync("/dev/zero", path), (path: string) => mkdirSync(path)]) {
+    for (const make of [
+      (path: string) => execFileSync("mkfifo", [path]),
+      (path: string) => symlinkSync("/dev/zero", path),
+      (path: string) => mkdirSync(path),
+    ]) {
       rmSync(join(dir, "odd.safetensors"), { recursive: true, force: true });
       make(join(dir, "odd.safetensors"));
       await expectFailure(dir, "CHECKPOINT_INVALID", "odd.safetensors");
@@ -227,7 +277,12 @@ describe("the index", () => {
 
 describe("tensors", () => {
   it("missing: the first is named, the others counted", async () => {
-    await expectFailure(spoil((t) => void t.delete("model.layers.1.mlp.experts.3.up_proj.weight")), "CHECKPOINT_INVALID", "model.layers.1.mlp.experts.3.up_proj.weight", "is missing");
+    await expectFailure(
+      spoil((t) => void t.delete("model.layers.1.mlp.experts.3.up_proj.weight")),
+      "CHECKPOINT_INVALID",
+      "model.layers.1.mlp.experts.3.up_proj.weight",
+      "is missing",
+    );
     const dir = spoil((t) => {
       for (const name of [...t.keys()]) if (name.includes("layers.1.self_attn.1")) t.delete(name);
     });
@@ -257,13 +312,18 @@ describe("tensors", () => {
     }
   });
   it("of one stack must share a type", async () => {
-    const dir = spoil((t) => void t.set("model.layers.0.mlp.experts.3.up_proj.weight", { dtype: "BF16", shape: [48, 96], data: new Uint8Array(48 * 96 * 2) }));
+    const dir = spoil(
+      (t) =>
+        void t.set("model.layers.0.mlp.experts.3.up_proj.weight", { dtype: "BF16", shape: [48, 96], data: new Uint8Array(48 * 96 * 2) }),
+    );
     await expectFailure(dir, "CHECKPOINT_INVALID", "experts.3.up_proj", "experts.0.up_proj");
   });
   it("in another file type's names are unknown, unless allowed", async () => {
     const dir = spoil((t) => void t.set("model.layers.0.mlp.shared.weight", float32Tensor([1], [1])));
     await expectFailure(dir, "CHECKPOINT_INVALID", "model.layers.0.mlp.shared.weight", "allowUnknownTensors");
-    await read(dir, ({ warnings }) => expect(warnings).toEqual([expect.stringContaining("model.layers.0.mlp.shared.weight")]), { allowUnknownTensors: true });
+    await read(dir, ({ warnings }) => expect(warnings).toEqual([expect.stringContaining("model.layers.0.mlp.shared.weight")]), {
+      allowUnknownTensors: true,
+    });
   });
   it("of an indexer are refused even where unknown ones are allowed", async () => {
     const dir = spoil((t) => void t.set("model.layers.0.self_attn.0.indexer.wq.weight", float32Tensor([1], [1])));
@@ -272,7 +332,11 @@ describe("tensors", () => {
     expect(error.message).toMatch(/indexer.*sparse attention/);
   });
   it("of n-gram tables in a dense model are unknown", async () => {
-    await expectFailure(spoil((t) => void t.set("model.ngram_embeddings.embedders.0.weight", float32Tensor([1], [1]))), "CHECKPOINT_INVALID", "ngram_embeddings");
+    await expectFailure(
+      spoil((t) => void t.set("model.ngram_embeddings.embedders.0.weight", float32Tensor([1], [1]))),
+      "CHECKPOINT_INVALID",
+      "ngram_embeddings",
+    );
   });
   it("that are known to be harmless give one warning", async () => {
     const one = float32Tensor([1], [1]);
@@ -304,13 +368,21 @@ describe("the draft head", () => {
     return dir;
   };
   it("absent though promised gives one warning", async () => {
-    await read(removeMtp(() => false), ({ hasMtp, warnings }) => {
-      expect(hasMtp).toBe(false);
-      expect(warnings).toEqual([expect.stringContaining("num_nextn_predict_layers")]);
-    });
+    await read(
+      removeMtp(() => false),
+      ({ hasMtp, warnings }) => {
+        expect(hasMtp).toBe(false);
+        expect(warnings).toEqual([expect.stringContaining("num_nextn_predict_layers")]);
+      },
+    );
   });
   it("in part is refused, naming what is missing", async () => {
-    await expectFailure(removeMtp((name) => !name.includes("eh_proj")), "CHECKPOINT_INVALID", "model.mtp.layers.0.eh_proj.weight", "draft head");
+    await expectFailure(
+      removeMtp((name) => !name.includes("eh_proj")),
+      "CHECKPOINT_INVALID",
+      "model.mtp.layers.0.eh_proj.weight",
+      "draft head",
+    );
   });
   it("is taken where the config does not promise it", async () => {
     const dir = copyModel("mini");
@@ -321,10 +393,18 @@ describe("the draft head", () => {
 
 describe("block FP8", () => {
   const NAME = "model.layers.0.mlps.0.gate_proj.weight";
-  const codes = (rows: number, columns: number): FileTensor => ({ dtype: "F8_E4M3", shape: [rows, columns], data: new Uint8Array(rows * columns) });
+  const codes = (rows: number, columns: number): FileTensor => ({
+    dtype: "F8_E4M3",
+    shape: [rows, columns],
+    data: new Uint8Array(rows * columns),
+  });
   const quantised = (edit: (tensors: Map<string, FileTensor>) => void, config: Record<string, unknown> = {}) => {
     const dir = spoil(edit);
-    editConfig(dir, (c) => ({ ...c, quantization_config: { quant_method: "fp8", fmt: "e4m3", activation_scheme: "dynamic", weight_block_size: [128, 128] }, ...config }));
+    editConfig(dir, (c) => ({
+      ...c,
+      quantization_config: { quant_method: "fp8", fmt: "e4m3", activation_scheme: "dynamic", weight_block_size: [128, 128] },
+      ...config,
+    }));
     return dir;
   };
   const both = (t: Map<string, FileTensor>) => void t.set(NAME, codes(160, 96)).set(`${NAME}_scale_inv`, float32Tensor([2, 1], [1, 1]));
@@ -332,15 +412,44 @@ describe("block FP8", () => {
   it("takes a matrix with its scales, other matrices as they are", async () => {
     await read(quantised(both), ({ tensors }) => expect(tensors.get(`${NAME}_scale_inv`)!.entry.shape).toEqual([2, 1]));
   });
-  it("refuses codes without scales", () => expectFailure(quantised((t) => void t.set(NAME, codes(160, 96))), "CHECKPOINT_INVALID", NAME, "scale"));
-  it("refuses scales of another shape", () => expectFailure(quantised((t) => void both(t) ?? t.set(`${NAME}_scale_inv`, float32Tensor([1, 1], [1]))), "CHECKPOINT_INVALID", "_scale_inv", "[2, 1]"));
+  it("refuses codes without scales", () =>
+    expectFailure(
+      quantised((t) => void t.set(NAME, codes(160, 96))),
+      "CHECKPOINT_INVALID",
+      NAME,
+      "scale",
+    ));
+  it("refuses scales of another shape", () =>
+    expectFailure(
+      quantised((t) => void both(t) ?? t.set(`${NAME}_scale_inv`, float32Tensor([1, 1], [1]))),
+      "CHECKPOINT_INVALID",
+      "_scale_inv",
+      "[2, 1]",
+    ));
   it("refuses scales of another type", () =>
-    expectFailure(quantised((t) => void both(t) ?? t.set(`${NAME}_scale_inv`, { dtype: "BF16", shape: [2, 1], data: new Uint8Array(4) })), "CHECKPOINT_INVALID", "_scale_inv", "F32"));
-  it("refuses scales of a matrix that is not FP8", () => expectFailure(quantised((t) => void t.set(`${NAME}_scale_inv`, float32Tensor([2, 1], [1, 1]))), "CHECKPOINT_INVALID", "_scale_inv"));
+    expectFailure(
+      quantised((t) => void both(t) ?? t.set(`${NAME}_scale_inv`, { dtype: "BF16", shape: [2, 1], data: new Uint8Array(4) })),
+      "CHECKPOINT_INVALID",
+      "_scale_inv",
+      "F32",
+    ));
+  it("refuses scales of a matrix that is not FP8", () =>
+    expectFailure(
+      quantised((t) => void t.set(`${NAME}_scale_inv`, float32Tensor([2, 1], [1, 1]))),
+      "CHECKPOINT_INVALID",
+      "_scale_inv",
+    ));
   it("refuses FP8 that the config does not announce", () => expectFailure(spoil(both), "CHECKPOINT_INVALID", NAME, "quantization_config"));
-  it("refuses FP8 in a module that is said to be unquantised", () => expectFailure(quantised(both, { disable_quant_module: ["mlps"] }), "CHECKPOINT_INVALID", NAME, "disable_quant_module"));
-  it("leaves other modules alone when one is said to be unquantised", () => read(quantised(both, { disable_quant_module: ["self_attn"] }), ({ tensors }) => expect(tensors.has(`${NAME}_scale_inv`)).toBe(true)));
-  it("refuses FP8 norms and embeddings", () => expectFailure(quantised((t) => void t.set("model.embed_tokens.weight", codes(320, 96))), "CHECKPOINT_UNSUPPORTED", "embed_tokens"));
+  it("refuses FP8 in a module that is said to be unquantised", () =>
+    expectFailure(quantised(both, { disable_quant_module: ["mlps"] }), "CHECKPOINT_INVALID", NAME, "disable_quant_module"));
+  it("leaves other modules alone when one is said to be unquantised", () =>
+    read(quantised(both, { disable_quant_module: ["self_attn"] }), ({ tensors }) => expect(tensors.has(`${NAME}_scale_inv`)).toBe(true)));
+  it("refuses FP8 norms and embeddings", () =>
+    expectFailure(
+      quantised((t) => void t.set("model.embed_tokens.weight", codes(320, 96))),
+      "CHECKPOINT_UNSUPPORTED",
+      "embed_tokens",
+    ));
 });
 
 describe("generation_config.json", () => {
@@ -349,25 +458,58 @@ describe("generation_config.json", () => {
     writeFileSync(join(dir, "generation_config.json"), typeof value === "string" ? value : JSON.stringify(value));
     return dir;
   };
-  it.each<[unknown, number[]]>([[[2, 25], [2, 25]], [[25], [25]], [25, [25]], [[], []], [null, []]])("eos_token_id %j gives %j", async (value, ids) => {
+  it.each<[unknown, number[]]>([
+    [
+      [2, 25],
+      [2, 25],
+    ],
+    [[25], [25]],
+    [25, [25]],
+    [[], []],
+    [null, []],
+  ])("eos_token_id %j gives %j", async (value, ids) => {
     await read(write({ eos_token_id: value }), ({ generationConfig }) => expect(generationConfig.eosTokenIds).toEqual(ids));
   });
-  it.each<[string, unknown]>([["eos_token_id", [999999]], ["eos_token_id", "2"], ["eos_token_id", [2, null]], ["temperature", -1], ["temperature", "hot"], ["top_p", 0], ["top_p", 1.5], ["top_k", -1], ["top_k", 1.5], ["min_p", 2], ["repetition_penalty", 0], ["do_sample", "yes"]])(
-    "%s = %j is CONFIG_INVALID, naming file and value",
-    async (key, value) => expectFailure(write({ [key]: value }), "CONFIG_INVALID", "generation_config.json", key),
+  it.each<[string, unknown]>([
+    ["eos_token_id", [999999]],
+    ["eos_token_id", "2"],
+    ["eos_token_id", [2, null]],
+    ["temperature", -1],
+    ["temperature", "hot"],
+    ["top_p", 0],
+    ["top_p", 1.5],
+    ["top_k", -1],
+    ["top_k", 1.5],
+    ["min_p", 2],
+    ["repetition_penalty", 0],
+    ["do_sample", "yes"],
+  ])("%s = %j is CONFIG_INVALID, naming file and value", async (key, value) =>
+    expectFailure(write({ [key]: value }), "CONFIG_INVALID", "generation_config.json", key),
   );
   it("that is not JSON is CONFIG_INVALID", () => expectFailure(write("{"), "CONFIG_INVALID", "generation_config.json"));
-  it("gives one warning for unknown keys", () => read(write({ no_repeat_ngram_size: 3 }), ({ warnings }) => expect(warnings).toEqual([expect.stringContaining("no_repeat_ngram_size")])));
+  it("gives one warning for unknown keys", () =>
+    read(write({ no_repeat_ngram_size: 3 }), ({ warnings }) =>
+      expect(warnings).toEqual([expect.stringContaining("no_repeat_ngram_size")]),
+    ));
 });
 
 describe("the description", () => {
   it("of mini says sizes, types, rotation and draft head", async () => {
     const d = await read(modelPath("mini"), describeCheckpoint);
-    expect(d).toMatchObject({ modelType: "longcat_flash", layers: 2, context: 4096, draftHead: true, ngram: "none", quantization: "none", rope: { base: 10000, scaling: "none" }, endTokens: { config: [2], generationConfig: [2] } });
+    expect(d).toMatchObject({
+      modelType: "longcat_flash",
+      layers: 2,
+      context: 4096,
+      draftHead: true,
+      ngram: "none",
+      quantization: "none",
+      rope: { base: 10000, scaling: "none" },
+      endTokens: { config: [2], generationConfig: [2] },
+    });
     expect(d.weightBytes).toBe(24499104);
     expect(Object.values(d.bytesByType).reduce((a, b) => a + b)).toBe(24499104);
     const { total, activeMin, activeMax, draftHead } = d.parameters;
-    expect(total).toBe((d.bytesByType.BF16! / 2) + d.bytesByType.F32! / 4);
+    expect(total).toBe(d.bytesByType.BF16! / 2 + d.bytesByType.F32! / 4);
     expect(activeMax - activeMin).toBe(2 * 6 * 3 * 256 * 128);
     expect(activeMax + 2 * 18 * 3 * 256 * 128 + draftHead).toBe(total);
   });

@@ -6,9 +6,23 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../ts/model/checkpoint.js";
 import { quantizeCheckpoint } from "../../ts/model/quantize.js";
 import { openSafetensors, quantizeFp8 } from "../../ts/runtime/files.js";
-import { copyModel, editConfig, editTensors, float32Tensor, modelPath, readSafetensors, ROOT, temporaryFolder, valuesOf, writeSafetensors } from "../helpers/fixtures.js";
+import {
+  copyModel,
+  editConfig,
+  editTensors,
+  float32Tensor,
+  modelPath,
+  readSafetensors,
+  ROOT,
+  temporaryFolder,
+  valuesOf,
+  writeSafetensors,
+} from "../helpers/fixtures.js";
 
-const hashes = JSON.parse(readFileSync(join(ROOT, "test/fixtures/mini-fp8/hashes.json"), "utf8")) as Record<string, { dtype: string; shape: number[]; sha256: string }>;
+const hashes = JSON.parse(readFileSync(join(ROOT, "test/fixtures/mini-fp8/hashes.json"), "utf8")) as Record<
+  string,
+  { dtype: string; shape: number[]; sha256: string }
+>;
 
 describe("mini in block FP8", () => {
   const output = join(temporaryFolder(), "deeper", "mini-fp8");
@@ -17,7 +31,12 @@ describe("mini in block FP8", () => {
 
   it("has every tensor of the reference, byte for byte", () => {
     const tensors = readSafetensors(join(output, "model.safetensors"));
-    const found = Object.fromEntries([...tensors].map(([name, { dtype, shape, data }]) => [name, { dtype, shape, sha256: createHash("sha256").update(data).digest("hex") }]));
+    const found = Object.fromEntries(
+      [...tensors].map(([name, { dtype, shape, data }]) => [
+        name,
+        { dtype, shape, sha256: createHash("sha256").update(data).digest("hex") },
+      ]),
+    );
     expect(found).toEqual(hashes);
   });
   it("opens as a checkpoint with its draft head", async () => {
@@ -33,7 +52,13 @@ describe("mini in block FP8", () => {
     file.close();
   });
   it("brings the tokenizer and the configs along", () => {
-    expect(readdirSync(output).sort()).toEqual(["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
+    expect(readdirSync(output).sort()).toEqual([
+      "config.json",
+      "generation_config.json",
+      "model.safetensors",
+      "tokenizer.json",
+      "tokenizer_config.json",
+    ]);
     expect(JSON.parse(readFileSync(join(output, "config.json"), "utf8"))).toEqual({
       ...JSON.parse(readFileSync(join(modelPath("mini"), "config.json"), "utf8")),
       quantization_config: { quant_method: "fp8", fmt: "e4m3", activation_scheme: "dynamic", weight_block_size: [128, 128] },
@@ -74,7 +99,8 @@ it("leaves modules alone that disable_quant_module lists", async () => {
 });
 
 describe("the output folder", () => {
-  const refused = async (output: string, input = modelPath("tiny-a")) => expect(quantizeCheckpoint(input, output)).rejects.toMatchObject({ code: "OPTION_INVALID" });
+  const refused = async (output: string, input = modelPath("tiny-a")) =>
+    expect(quantizeCheckpoint(input, output)).rejects.toMatchObject({ code: "OPTION_INVALID" });
   it("may be there and empty", async () => {
     const output = temporaryFolder();
     await quantizeCheckpoint(modelPath("tiny-a"), output);
@@ -96,9 +122,16 @@ describe("the output folder", () => {
   });
   it("does not appear when the work fails", async () => {
     const input = copyModel("tiny-a");
-    editTensors(join(input, "model.safetensors"), (t) => void t.set("model.layers.1.mlps.1.up_proj.weight", float32Tensor([160, 96], new Float32Array(160 * 96).fill(Infinity, 500, 501))));
+    editTensors(
+      join(input, "model.safetensors"),
+      (t) =>
+        void t.set("model.layers.1.mlps.1.up_proj.weight", float32Tensor([160, 96], new Float32Array(160 * 96).fill(Infinity, 500, 501))),
+    );
     const parent = temporaryFolder();
-    await expect(quantizeCheckpoint(input, join(parent, "out"))).rejects.toMatchObject({ code: "CHECKPOINT_INVALID", message: expect.stringMatching(/mlps\.1\.up_proj.*infinite/) });
+    await expect(quantizeCheckpoint(input, join(parent, "out"))).rejects.toMatchObject({
+      code: "CHECKPOINT_INVALID",
+      message: expect.stringMatching(/mlps\.1\.up_proj.*infinite/),
+    });
     expect(readdirSync(parent)).toEqual([]);
   });
   it("does not appear when the input is no checkpoint", async () => {
@@ -110,7 +143,9 @@ describe("the output folder", () => {
     const parent = temporaryFolder();
     const controller = new AbortController();
     const onProgress = (done: number) => void (done === 5 && controller.abort());
-    await expect(quantizeCheckpoint(modelPath("tiny-a"), join(parent, "out"), { onProgress, signal: controller.signal })).rejects.toMatchObject({ code: "ABORTED" });
+    await expect(
+      quantizeCheckpoint(modelPath("tiny-a"), join(parent, "out"), { onProgress, signal: controller.signal }),
+    ).rejects.toMatchObject({ code: "ABORTED" });
     expect(readdirSync(parent)).toEqual([]);
   });
 });
@@ -140,7 +175,9 @@ describe("quantizeFp8", () => {
   });
   it("rounds to the nearest, ties to even, denormals and the step to normals included", () => {
     const unit = 2 ** -9;
-    expect(codesOf([0.5 * unit, 0.500001 * unit, 1.5 * unit, 2.5 * unit, 7.5 * unit, 7.4999 * unit, -0.5 * unit, -0])).toEqual([0, 1, 2, 2, 8, 7, 0x80, 0x80]);
+    expect(codesOf([0.5 * unit, 0.500001 * unit, 1.5 * unit, 2.5 * unit, 7.5 * unit, 7.4999 * unit, -0.5 * unit, -0])).toEqual([
+      0, 1, 2, 2, 8, 7, 0x80, 0x80,
+    ]);
     expect(codesOf([1.0625, 1.0626, 1.1875, 17, 19, 432, 439.9, -1.0625])).toEqual([0x38, 0x39, 0x3a, 0x58, 0x5a, 0x7e, 0x7e, 0xb8]);
   });
   it("gives NaN its own code and does not let it into the scale", () => {
@@ -155,16 +192,26 @@ describe("quantizeFp8", () => {
   });
   it("takes each block of 128 × 128 by itself, the ragged last ones too", () => {
     const [rows, columns] = [130, 257];
-    const values = Float32Array.from({ length: rows * columns }, (_, i) => 1 + Math.floor(i / columns / 128) * 3 + Math.floor((i % columns) / 128));
+    const values = Float32Array.from(
+      { length: rows * columns },
+      (_, i) => 1 + Math.floor(i / columns / 128) * 3 + Math.floor((i % columns) / 128),
+    );
     const { data, scale } = quantised([rows, columns], values);
     expect([...scale]).toEqual([1, 2, 3, 4, 5, 6].map((v) => Math.fround(v / 448)));
     expect(new Set(data)).toEqual(new Set([0x7e]));
   });
   it("refuses what is no float matrix, and a file that is closed", () => {
     const path = join(temporaryFolder(), "x.safetensors");
-    writeSafetensors(path, new Map([["v", float32Tensor([2], [1, 2])], ["b", { dtype: "U8", shape: [1, 2], data: new Uint8Array(2) }]]));
+    writeSafetensors(
+      path,
+      new Map([
+        ["v", float32Tensor([2], [1, 2])],
+        ["b", { dtype: "U8", shape: [1, 2], data: new Uint8Array(2) }],
+      ]),
+    );
     const file = openSafetensors(path);
-    for (const entry of file.entries) expect(() => quantizeFp8(file, entry)).toThrow(expect.objectContaining({ code: "CHECKPOINT_INVALID" }));
+    for (const entry of file.entries)
+      expect(() => quantizeFp8(file, entry)).toThrow(expect.objectContaining({ code: "CHECKPOINT_INVALID" }));
     expect(() => quantizeFp8(file, { ...file.entries[0]!, begin: 3 })).toThrow(expect.objectContaining({ code: "INTERNAL" }));
     expect(() => quantizeFp8({} as never, file.entries[0]!)).toThrow(expect.objectContaining({ code: "INTERNAL" }));
     const entry = file.entries[0]!;

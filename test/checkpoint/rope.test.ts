@@ -5,7 +5,15 @@ import { yarnMagnitude, yarnRange } from "../../ts/model/rope.js";
 
 const dims = { qkNopeHeadDim: 128, qkRopeHeadDim: 64 };
 const lite: YarnScaling = {
-  type: "yarn", factor: 10, betaFast: 32, betaSlow: 1, mscale: 1, mscaleAllDim: 1, attentionFactor: null, originalMaxPositionEmbeddings: 32768, truncate: true,
+  type: "yarn",
+  factor: 10,
+  betaFast: 32,
+  betaSlow: 1,
+  mscale: 1,
+  mscaleAllDim: 1,
+  attentionFactor: null,
+  originalMaxPositionEmbeddings: 32768,
+  truncate: true,
 };
 
 describe("without scaling", () => {
@@ -36,7 +44,8 @@ describe("YaRN of Lite", () => {
     expect(rotaryScale).toBeCloseTo(1.2302585, 7);
     expect(softmaxScale).toBeCloseTo(0.0721687836, 10);
   });
-  it("takes an explicit attention factor", () => expect(ropeParameters({ ...dims, ropeTheta: 5e6, ropeScaling: { ...lite, attentionFactor: 1.5 } }).rotaryScale).toBe(1.5));
+  it("takes an explicit attention factor", () =>
+    expect(ropeParameters({ ...dims, ropeTheta: 5e6, ropeScaling: { ...lite, attentionFactor: 1.5 } }).rotaryScale).toBe(1.5));
   it("does not divide by zero where the ramp has no width", () => {
     const { invFreq } = ropeParameters({ ...dims, ropeTheta: 5e6, ropeScaling: { ...lite, betaFast: 1e-9, betaSlow: 1e-9 } });
     expect([...invFreq].every((f) => Number.isFinite(f) && f > 0)).toBe(true);

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { LongcatError } from "../../ts/errors.js";
 import { openSafetensors } from "../../ts/runtime/files.js";
-import { modelPath, ROOT, safetensorsBytes, temporaryFolder } from "../helpers/fixtures.js";
+import { type Json, modelPath, ROOT, safetensorsBytes, temporaryFolder } from "../helpers/fixtures.js";
 
 const dir = temporaryFolder();
 let count = 0;
@@ -35,13 +35,13 @@ function failure(path: string): string {
 
 const original = readFileSync(join(modelPath("tiny-a"), "model.safetensors"));
 const headerLength = Number(original.readBigUInt64LE(0));
-const originalHeader = JSON.parse(original.toString("utf8", 8, 8 + headerLength)) as Record<string, any>;
+const originalHeader = JSON.parse(original.toString("utf8", 8, 8 + headerLength)) as Record<string, Json>;
 const originalData = original.subarray(8 + headerLength);
 const first = "lm_head.weight";
 const second = "model.embed_tokens.weight";
 
 /** tiny-a's file with a changed header. */
-function withHeader(change: (header: Record<string, any>) => unknown, data: Uint8Array = originalData): string {
+function withHeader(change: (header: Record<string, Json>) => unknown, data: Uint8Array = originalData): string {
   const header = structuredClone(originalHeader);
   return put(safetensorsBytes(JSON.stringify(change(header) ?? header), data));
 }
@@ -74,13 +74,20 @@ describe("a right file", () => {
   });
   it("may have a header of any length", () => {
     for (let pad = 0; pad < 8; pad++) {
-      expect(openSafetensors(put(safetensorsBytes(`{"x":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}${" ".repeat(pad)}`, new Uint8Array(3)))).entries).toHaveLength(1);
+      expect(
+        openSafetensors(put(safetensorsBytes(`{"x":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}${" ".repeat(pad)}`, new Uint8Array(3))))
+          .entries,
+      ).toHaveLength(1);
     }
   });
   it("may hold tensors without elements, scalars, metadata, escapes and white space", () => {
     const header = ` { "__metadata__" : {"a":"\\u00e9"}, "\\ud83d\\ude00\\n/" : {"shape":[],"data_offsets":[0,4],"dtype":"F32"},\n"e":{"dtype":"F16","shape":[0,5],"data_offsets":[4,4]}, "é":{"dtype":"F8_E5M2","shape":[1],"data_offsets":[4,5]}}`;
     const { entries } = openSafetensors(put(safetensorsBytes(header.trimStart(), new Uint8Array(5))));
-    expect(entries.map(({ name, dtype, shape }) => [name, dtype, shape])).toEqual([["😀\n/", 0, []], ["e", -1, [0, 5]], ["é", -1, [1]]]);
+    expect(entries.map(({ name, dtype, shape }) => [name, dtype, shape])).toEqual([
+      ["😀\n/", 0, []],
+      ["e", -1, [0, 5]],
+      ["é", -1, [1]],
+    ]);
   });
   it("may be a link", () => {
     const path = join(dir, "link.safetensors");
@@ -91,9 +98,12 @@ describe("a right file", () => {
 });
 
 describe("the length prefix", () => {
-  it.each([0n, 2n, 2n ** 31n, 2n ** 60n, 2n ** 63n, 2n ** 64n - 1n, BigInt(original.byteLength - 8), BigInt(original.byteLength - 7)])("%s is refused", (length) => {
-    failure(withLength(length));
-  });
+  it.each([0n, 2n, 2n ** 31n, 2n ** 60n, 2n ** 63n, 2n ** 64n - 1n, BigInt(original.byteLength - 8), BigInt(original.byteLength - 7)])(
+    "%s is refused",
+    (length) => {
+      failure(withLength(length));
+    },
+  );
   it("beyond the file says both sizes", () => {
     const path = put(original.subarray(0, 500));
     expect(failure(path)).toMatch(new RegExp(`${headerLength + 8} bytes.*500`));
@@ -101,47 +111,79 @@ describe("the length prefix", () => {
 });
 
 describe("data_offsets", () => {
-  it.each<[string, unknown]>([["backwards", [8, 4]], ["2^53 + 1", [0, 9007199254740993]], ["negative", [-4, 0]], ["of one number", [0]], ["of three", [0, 4, 8]], ["a string", "a"], ["fractions", [0.5, 4]], ["null", null], ["strings", ["0", "4"]], ["nested", [[0], 4]]])(
-    "%s are refused, the tensor named",
-    (_, offsets) => expect(failure(withHeader((h) => void (h[first].data_offsets = offsets)))).toContain(first),
+  it.each<[string, unknown]>([
+    ["backwards", [8, 4]],
+    ["negative", [-4, 0]],
+    ["of one number", [0]],
+    ["of three", [0, 4, 8]],
+    ["a string", "a"],
+    ["fractions", [0.5, 4]],
+    ["null", null],
+    ["strings", ["0", "4"]],
+    ["nested", [[0], 4]],
+  ])("%s are refused, the tensor named", (_, offsets) =>
+    expect(failure(withHeader((h) => void (h[first].data_offsets = offsets)))).toContain(first),
   );
-  it("with an exponent or leading zeros are refused", () => {
+  it("with an exponent, leading zeros, or beyond 2^53 are refused", () => {
     failure(oneEntry('{"dtype":"F32","shape":[1],"data_offsets":[0,4e0]}'));
     failure(oneEntry('{"dtype":"F32","shape":[1],"data_offsets":[00,4]}'));
     failure(oneEntry('{"dtype":"F32","shape":[1],"data_offsets":[-0,4]}'));
+    failure(oneEntry('{"dtype":"F32","shape":[1],"data_offsets":[0,9007199254740993]}'));
     failure(oneEntry('{"dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551620]}'));
   });
-  it("that share bytes are refused", () => expect(failure(withHeader((h) => void (h[second].data_offsets = h[first].data_offsets)))).toContain(second));
+  it("that share bytes are refused", () =>
+    expect(failure(withHeader((h) => void (h[second].data_offsets = h[first].data_offsets)))).toContain(second));
   it("that overlap by a part are refused", () => {
     const entry = (a: number, b: number) => ({ dtype: "U8", shape: [b - a], data_offsets: [a, b] });
     expect(failure(put(safetensorsBytes(JSON.stringify({ a: entry(0, 6), b: entry(4, 10) }), new Uint8Array(10))))).toMatch(/"b".*within/);
   });
   it("that leave a hole are refused", () => expect(failure(withHeader((h) => void delete h[second]))).toMatch(/hole/));
-  it("that end before the file does are refused", () => expect(failure(put(Buffer.concat([original, Buffer.alloc(3)])))).toMatch(/3 bytes lie behind/));
+  it("that end before the file does are refused", () =>
+    expect(failure(put(Buffer.concat([original, Buffer.alloc(3)])))).toMatch(/3 bytes lie behind/));
   it("beyond the file's end say expected and actual bytes", () => {
     const path = put(original);
     truncateSync(path, original.byteLength / 2);
     expect(failure(path)).toMatch(new RegExp(`cut short.*${original.byteLength} bytes.*${original.byteLength / 2}`));
   });
-  it("that do not fit shape and dtype are refused", () => expect(failure(withHeader((h) => void (h[first].shape = [320, 95])))).toMatch(/122880 bytes.*121600/));
+  it("that do not fit shape and dtype are refused", () =>
+    expect(failure(withHeader((h) => void (h[first].shape = [320, 95])))).toMatch(/122880 bytes.*121600/));
 });
 
 describe("shapes", () => {
-  it.each<[string, unknown]>([["that overflow", [2 ** 32, 2 ** 32]], ["of −1", [-1]], ["with a fraction", [320, 96.5]], ["of 2^53", [2 ** 53]], ["that are a number", 96], ["of strings", ["320", "96"]], ["with null", [320, null]]])("%s are refused, the tensor named", (_, shape) =>
-    expect(failure(withHeader((h) => void (h[first].shape = shape)))).toContain(first));
-  it("that overflow are refused with 0 bytes too", () => expect(failure(oneEntry('{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}', 0))).toMatch(/overflow/));
-  it("whose product wraps to the right size are refused", () => expect(failure(oneEntry(`{"dtype":"F32","shape":[${2 ** 31},${2 ** 31},4,1],"data_offsets":[0,0]}`, 0))).toMatch(/overflow/));
-  it("without elements cannot overflow", () => expect(openSafetensors(oneEntry('{"dtype":"F32","shape":[4294967296,4294967296,0],"data_offsets":[0,0]}', 0)).entries).toHaveLength(1));
+  it.each<[string, unknown]>([
+    ["that overflow", [2 ** 32, 2 ** 32]],
+    ["of −1", [-1]],
+    ["with a fraction", [320, 96.5]],
+    ["of 2^53", [2 ** 53]],
+    ["that are a number", 96],
+    ["of strings", ["320", "96"]],
+    ["with null", [320, null]],
+  ])("%s are refused, the tensor named", (_, shape) => expect(failure(withHeader((h) => void (h[first].shape = shape)))).toContain(first));
+  it("that overflow are refused with 0 bytes too", () =>
+    expect(failure(oneEntry('{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}', 0))).toMatch(/overflow/));
+  it("whose product wraps to the right size are refused", () =>
+    expect(failure(oneEntry(`{"dtype":"F32","shape":[${2 ** 31},${2 ** 31},4,1],"data_offsets":[0,0]}`, 0))).toMatch(/overflow/));
+  it("without elements cannot overflow", () =>
+    expect(openSafetensors(oneEntry('{"dtype":"F32","shape":[4294967296,4294967296,0],"data_offsets":[0,0]}', 0)).entries).toHaveLength(1));
 });
 
 describe("dtypes", () => {
-  it.each<[string, unknown]>([["F4", "F4"], ["f32", "f32"], ["missing", undefined], ["empty", ""], ["a number", 32], ["null", null]])("%s is refused, the tensor named", (_, dtype) =>
-    expect(failure(withHeader((h) => void (h[first].dtype = dtype)))).toContain(first));
+  it.each<[string, unknown]>([
+    ["F4", "F4"],
+    ["f32", "f32"],
+    ["missing", undefined],
+    ["empty", ""],
+    ["a number", 32],
+    ["null", null],
+  ])("%s is refused, the tensor named", (_, dtype) => expect(failure(withHeader((h) => void (h[first].dtype = dtype)))).toContain(first));
 });
 
 describe("names", () => {
   it("twice are refused", () => {
-    const text = JSON.stringify(originalHeader).replace(/^\{/, `{"${first}":{"dtype":"F32","shape":[320,96],"data_offsets":[122880,245760]},`);
+    const text = JSON.stringify(originalHeader).replace(
+      /^\{/,
+      `{"${first}":{"dtype":"F32","shape":[320,96],"data_offsets":[122880,245760]},`,
+    );
     expect(failure(put(safetensorsBytes(text, originalData)))).toMatch(new RegExp(`${first}.*twice`));
   });
   it("twice in different escapes are refused", () => {
@@ -161,15 +203,38 @@ describe("names", () => {
 
 describe("the header's text", () => {
   it.each<[string, string | Uint8Array]>([
-    ["an empty text", ""], ["a list", "[]"], ["null", "null"], ["a bare string", '"x"'], ["one brace", "{"], ["an open string", '{"x'], ["an open escape", '{"x\\'], ["a trailing comma", '{"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},}'],
-    ["no quotes", "{x:1}"], ["a byte order mark", "\ufeff{}"], ["something behind", "{}{}"], ["a NUL behind", "{}\0"], ["metadata as a list", '{"__metadata__":[]}'], ["metadata with a number", '{"__metadata__":{"a":1}}'],
-    ["an entry as a list", '{"x":[]}'], ["an empty entry", '{"x":{}}'], ["an unknown key in an entry", '{"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"y":1}}'],
+    ["an empty text", ""],
+    ["a list", "[]"],
+    ["null", "null"],
+    ["a bare string", '"x"'],
+    ["one brace", "{"],
+    ["an open string", '{"x'],
+    ["an open escape", '{"x\\'],
+    ["a trailing comma", '{"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},}'],
+    ["no quotes", "{x:1}"],
+    ["a byte order mark", "\ufeff{}"],
+    ["something behind", "{}{}"],
+    ["a NUL behind", "{}\0"],
+    ["metadata as a list", '{"__metadata__":[]}'],
+    ["metadata with a number", '{"__metadata__":{"a":1}}'],
+    ["an entry as a list", '{"x":[]}'],
+    ["an empty entry", '{"x":{}}'],
+    ["an unknown key in an entry", '{"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"y":1}}'],
     ["a key twice in an entry", '{"x":{"dtype":"U8","dtype":"U8","shape":[0],"data_offsets":[0,0]}}'],
-    ["half a surrogate pair", '{"\\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'], ["surrogates the wrong way round", '{"\\udc00\\ud800":{}}'], ["a bad escape", '{"\\x":{}}'], ["a short escape", '{"\\u12":{}}'],
+    ["half a surrogate pair", '{"\\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'],
+    ["surrogates the wrong way round", '{"\\udc00\\ud800":{}}'],
+    ["a bad escape", '{"\\x":{}}'],
+    ["a short escape", '{"\\u12":{}}'],
     ["a raw control character", '{"a\nb":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'],
-    ["bytes that are not UTF-8", Buffer.from([0x7b, 0x22, 0xff, 0x22])], ["an overlong form", Buffer.from('{"\xc0\x80":{}}', "latin1")], ["an encoded surrogate", Buffer.from('{"\xed\xa0\x80":{}}', "latin1")],
-    ["a code point beyond Unicode", Buffer.from('{"\xf4\x90\x80\x80":{}}', "latin1")], ["a cut UTF-8 sequence", Buffer.from('{"\xe4\xb8', "latin1")],
-    ["1,000,000 nested lists", "[".repeat(1_000_000)], ["1,000,000 nested lists as a shape", `{"x":{"shape":${"[".repeat(1_000_000)}`], ["1,000,000 nested objects", '{"a":'.repeat(1_000_000)], ["1,000,000 digits", `{"x":{"shape":[${"1".repeat(1_000_000)}`],
+    ["bytes that are not UTF-8", Buffer.from([0x7b, 0x22, 0xff, 0x22])],
+    ["an overlong form", Buffer.from('{"\xc0\x80":{}}', "latin1")],
+    ["an encoded surrogate", Buffer.from('{"\xed\xa0\x80":{}}', "latin1")],
+    ["a code point beyond Unicode", Buffer.from('{"\xf4\x90\x80\x80":{}}', "latin1")],
+    ["a cut UTF-8 sequence", Buffer.from('{"\xe4\xb8', "latin1")],
+    ["1,000,000 nested lists", "[".repeat(1_000_000)],
+    ["1,000,000 nested lists as a shape", `{"x":{"shape":${"[".repeat(1_000_000)}`],
+    ["1,000,000 nested objects", '{"a":'.repeat(1_000_000)],
+    ["1,000,000 digits", `{"x":{"shape":[${"1".repeat(1_000_000)}`],
   ])("%s is refused", (_, header) => {
     failure(put(safetensorsBytes(header)));
   });
@@ -192,7 +257,10 @@ describe("what stands where a file should be", () => {
   });
   it("an empty file", () => expect(failure(put(""))).toMatch(/empty \(0 bytes\)/));
   it("some bytes", () => expect(failure(put("abc"))).toMatch(/3 bytes/));
-  it("a Git LFS pointer", () => expect(failure(put("version https://git-lfs.github.com/spec/v1\noid sha256:aaaa\nsize 12213768\n"))).toMatch(/Git LFS pointer.*git lfs pull/));
+  it("a Git LFS pointer", () =>
+    expect(failure(put("version https://git-lfs.github.com/spec/v1\noid sha256:aaaa\nsize 12213768\n"))).toMatch(
+      /Git LFS pointer.*git lfs pull/,
+    ));
   it("a web page", () => failure(put("<!DOCTYPE html><html><head><title>404</title></head></html>")));
 });
 

@@ -14,6 +14,10 @@ export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 /** Names of the checkpoints in the repository. */
 export type ModelName = "mini" | "tiny-a" | "tiny-b" | "tiny-lite-a";
 
+/** JSON that tests take apart. */
+// biome-ignore lint/suspicious/noExplicitAny: what tests do to JSON is wrong on purpose
+export type Json = any;
+
 /** A tensor of a safetensors file; `dtype` as the file writes it: "F32", "BF16", "F8_E4M3", "I32", … */
 export interface FileTensor {
   dtype: string;
@@ -51,18 +55,19 @@ export function linkModel(name: ModelName): string {
   const from = modelPath(name);
   const dir = join(temporaryFolder(), name);
   cpSync(from, dir, { recursive: true, filter: (file) => !file.includes("goldens.") && !file.endsWith(".safetensors") });
-  for (const file of readdirSync(from)) if (file.endsWith(".safetensors") && !file.startsWith("goldens.")) symlinkSync(join(from, file), join(dir, file));
+  for (const file of readdirSync(from))
+    if (file.endsWith(".safetensors") && !file.startsWith("goldens.")) symlinkSync(join(from, file), join(dir, file));
   return dir;
 }
 
 /** Reads, edits in place or by return, and writes a JSON file of a checkpoint. */
-export function editJson(path: string, edit: (value: any) => unknown): void {
+export function editJson(path: string, edit: (value: Json) => unknown): void {
   const value = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : {};
   writeFileSync(path, JSON.stringify(edit(value) ?? value, null, 2));
 }
 
 /** The same for `dir`'s config.json. */
-export function editConfig(dir: string, edit: (config: any) => unknown): void {
+export function editConfig(dir: string, edit: (config: Json) => unknown): void {
   editJson(join(dir, "config.json"), edit);
 }
 
@@ -70,12 +75,16 @@ export function editConfig(dir: string, edit: (config: any) => unknown): void {
 export function readSafetensors(path: string): Map<string, FileTensor> {
   const file = readFileSync(path);
   const length = Number(file.readBigUInt64LE(0));
-  const header = JSON.parse(file.toString("utf8", 8, 8 + length)) as Record<string, any>;
+  const header = JSON.parse(file.toString("utf8", 8, 8 + length)) as Record<string, Json>;
   const tensors = new Map<string, FileTensor>();
   for (const [name, entry] of Object.entries(header)) {
     if (name === "__metadata__") continue;
     const [begin, end] = entry.data_offsets;
-    tensors.set(name, { dtype: entry.dtype, shape: entry.shape, data: Uint8Array.from(file.subarray(8 + length + begin, 8 + length + end)) });
+    tensors.set(name, {
+      dtype: entry.dtype,
+      shape: entry.shape,
+      data: Uint8Array.from(file.subarray(8 + length + begin, 8 + length + end)),
+    });
   }
   return tensors;
 }
@@ -110,14 +119,18 @@ export function editTensors(path: string, edit: (tensors: Map<string, FileTensor
 export function valuesOf(tensor: FileTensor): Float32Array | Int32Array {
   const bytes = tensor.data.slice();
   switch (tensor.dtype) {
-    case "F32": return new Float32Array(bytes.buffer);
-    case "I32": return new Int32Array(bytes.buffer);
+    case "F32":
+      return new Float32Array(bytes.buffer);
+    case "I32":
+      return new Int32Array(bytes.buffer);
     case "BF16": {
       const bits = new Uint32Array(new Uint16Array(bytes.buffer)).map((b) => b << 16);
       return new Float32Array(bits.buffer);
     }
-    case "F8_E4M3": return Float32Array.from(bytes, valueOfE4m3);
-    default: throw new Error(`valuesOf: ${tensor.dtype}`);
+    case "F8_E4M3":
+      return Float32Array.from(bytes, valueOfE4m3);
+    default:
+      throw new Error(`valuesOf: ${tensor.dtype}`);
   }
 }
 

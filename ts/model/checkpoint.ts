@@ -82,7 +82,9 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
     matcher.judgeExtras(options.allowUnknownTensors ?? false, warn);
     const { tensors, specs, hasMtp } = matcher;
     if (!hasMtp && config.numNextnPredictLayers > 0) {
-      warn(`config.json promises a draft head (num_nextn_predict_layers is ${config.numNextnPredictLayers}), but its tensors are not there; no drafts are made`);
+      warn(
+        `config.json promises a draft head (num_nextn_predict_layers is ${config.numNextnPredictLayers}), but its tensors are not there; no drafts are made`,
+      );
     }
     let bytes = 0;
     for (const { entry } of tensors.values()) bytes += entry.end - entry.begin;
@@ -102,7 +104,8 @@ function collect(shards: Shards, files: readonly NativeMappedFile[]): Map<string
     }
   }
   for (const [name, path] of shards.places ?? []) {
-    if (!stored.has(name)) invalidFile(shards.source, `tensor "${cut(name, 80)}" is said to be in ${cut(basename(path), 80)}, which does not hold it`);
+    if (!stored.has(name))
+      invalidFile(shards.source, `tensor "${cut(name, 80)}" is said to be in ${cut(basename(path), 80)}, which does not hold it`);
   }
   return stored;
 }
@@ -163,7 +166,11 @@ class Matcher {
     return true;
   }
 
-  #fail({ file, entry }: StoredTensor, problem: string, code: "CHECKPOINT_INVALID" | "CHECKPOINT_UNSUPPORTED" = "CHECKPOINT_INVALID"): never {
+  #fail(
+    { file, entry }: StoredTensor,
+    problem: string,
+    code: "CHECKPOINT_INVALID" | "CHECKPOINT_UNSUPPORTED" = "CHECKPOINT_INVALID",
+  ): never {
     throw new LongcatError(code, `${cut(file.path, 80)}: tensor "${cut(entry.name, 80)}" ${problem}`);
   }
 
@@ -178,7 +185,11 @@ class Matcher {
     const known = DTYPES[dtype];
     if (known === "float32" || known === "bfloat16") return;
     if (known !== "float8_e4m3") {
-      this.#fail(tensor, `is ${storedDtype}: not supported; accepted: F32, BF16${spec.quantisable ? ", F8_E4M3 with block scales" : ""}`, "CHECKPOINT_UNSUPPORTED");
+      this.#fail(
+        tensor,
+        `is ${storedDtype}: not supported; accepted: F32, BF16${spec.quantisable ? ", F8_E4M3 with block scales" : ""}`,
+        "CHECKPOINT_UNSUPPORTED",
+      );
     }
     if (!spec.quantisable) this.#fail(tensor, "is F8_E4M3; this tensor must be F32 or BF16", "CHECKPOINT_UNSUPPORTED");
     if (!this.#config.quantization) this.#fail(tensor, "is F8_E4M3, but config.json has no quantization_config");
@@ -210,7 +221,8 @@ class Matcher {
       const weight = name.endsWith("_scale_inv") ? this.tensors.get(name.slice(0, -"_scale_inv".length)) : undefined;
       if (weight) this.#fail(tensor, `holds block scales, but its weight is ${weight.entry.storedDtype}`);
       const kind = classifyExtra(name, this.#config);
-      if (kind === "sparse attention") this.#fail(tensor, "belongs to sparse attention (an indexer), which is not supported", "CHECKPOINT_UNSUPPORTED");
+      if (kind === "sparse attention")
+        this.#fail(tensor, "belongs to sparse attention (an indexer), which is not supported", "CHECKPOINT_UNSUPPORTED");
       const group = groups.get(kind);
       if (group) group.push(tensor);
       else groups.set(kind, [tensor]);

@@ -151,9 +151,14 @@ export function parseConfig(json: unknown, file = "config.json", onWarning: (mes
 function refuseUnsupported(fields: Fields): void {
   const sparse = fields.unused().find((key) => key.startsWith("index_") || key.includes("indexer"));
   const method = fields.get("attention_method");
-  if (sparse !== undefined && fields.get(sparse) !== undefined) fields.fail(sparse, `is ${shown(fields.get(sparse))}: sparse attention (an indexer) is not supported`, "CHECKPOINT_UNSUPPORTED");
+  if (sparse !== undefined && fields.get(sparse) !== undefined)
+    fields.fail(sparse, `is ${shown(fields.get(sparse))}: sparse attention (an indexer) is not supported`, "CHECKPOINT_UNSUPPORTED");
   if (method !== undefined && method !== "MLA") {
-    fields.fail("attention_method", `is ${shown(method)}: not supported (LSA is sparse attention); accepted: "MLA" or no such key`, "CHECKPOINT_UNSUPPORTED");
+    fields.fail(
+      "attention_method",
+      `is ${shown(method)}: not supported (LSA is sparse attention); accepted: "MLA" or no such key`,
+      "CHECKPOINT_UNSUPPORTED",
+    );
   }
   fields.only("norm_topk_prob", [false], "normalising the chosen experts' weights is");
   fields.only("zero_expert_type", ["identity"], "other zero experts than the identity are");
@@ -172,12 +177,21 @@ function refuseUnsupported(fields: Fields): void {
 }
 
 function parseNgram(fields: Fields): NgramConfig | null {
-  const keys = [["emb_neighbor_num", "oe_neighbor_num"], ["emb_split_num", "oe_split_num"], ["ngram_vocab_size_ratio", "oe_vocab_size_ratio"]] as const;
+  const keys = [
+    ["emb_neighbor_num", "oe_neighbor_num"],
+    ["emb_split_num", "oe_split_num"],
+    ["ngram_vocab_size_ratio", "oe_vocab_size_ratio"],
+  ] as const;
   const there = keys.filter((names) => fields.find(...names));
   if (there.length === 0) return null;
-  const [neighbors, splits, ratio] = [fields.size([...keys[0]], { min: 2, max: 64 }), fields.size([...keys[1]], { max: 64 }), fields.size([...keys[2]])];
+  const [neighbors, splits, ratio] = [
+    fields.size([...keys[0]], { min: 2, max: 64 }),
+    fields.size([...keys[1]], { max: 64 }),
+    fields.size([...keys[2]]),
+  ];
   const tables = splits * (neighbors - 1);
-  if (tables > MAX_NGRAM_TABLES) fields.fail(there[0]![0], `gives ${tables} n-gram tables; at most ${MAX_NGRAM_TABLES} are supported`, "CHECKPOINT_UNSUPPORTED");
+  if (tables > MAX_NGRAM_TABLES)
+    fields.fail(there[0]![0], `gives ${tables} n-gram tables; at most ${MAX_NGRAM_TABLES} are supported`, "CHECKPOINT_UNSUPPORTED");
   return { neighbors, splits, ratio };
 }
 
@@ -196,19 +210,29 @@ function parseModelType(fields: Fields, ngram: NgramConfig | null, file: string)
     fields.fail("model_type", `is ${shown(given)}: not supported; looked for ${wants}`, "CHECKPOINT_UNSUPPORTED");
   }
   const byClass = classes.includes(NGRAM_CLASS) ? "longcat_flash_ngram" : classes.includes(DENSE_CLASS) ? "longcat_flash" : undefined;
-  if (known && byClass && known !== byClass) fields.fail("model_type", `is ${shown(given)} but architectures is ${shown(classes)}: they contradict each other`);
+  if (known && byClass && known !== byClass)
+    fields.fail("model_type", `is ${shown(given)} but architectures is ${shown(classes)}: they contradict each other`);
   let type: ModelConfig["modelType"] | undefined = known ?? byClass;
   if (!type && classes.includes(SHARED_CLASS)) {
     if (ngram) {
-      fields.fail("architectures", `is ["${SHARED_CLASS}"] with n-gram keys: how its embeddings are combined is not known; accepted: ${wants}`, "CHECKPOINT_UNSUPPORTED");
+      fields.fail(
+        "architectures",
+        `is ["${SHARED_CLASS}"] with n-gram keys: how its embeddings are combined is not known; accepted: ${wants}`,
+        "CHECKPOINT_UNSUPPORTED",
+      );
     }
     type = "longcat_flash";
   }
   if (!type) {
-    throw new LongcatError("CHECKPOINT_UNSUPPORTED", `${cut(file)}: not known to be a LongCat-Flash model: looked for ${wants}; architectures is ${shown(classes)}`);
+    throw new LongcatError(
+      "CHECKPOINT_UNSUPPORTED",
+      `${cut(file)}: not known to be a LongCat-Flash model: looked for ${wants}; architectures is ${shown(classes)}`,
+    );
   }
-  if (type === "longcat_flash_ngram" && !ngram) fields.fail("emb_neighbor_num", "is missing (also looked for oe_neighbor_num); an n-gram model needs it");
-  if (type === "longcat_flash" && ngram) fields.fail("model_type", "is longcat_flash, yet n-gram keys (emb_… or oe_…) are there: they contradict each other");
+  if (type === "longcat_flash_ngram" && !ngram)
+    fields.fail("emb_neighbor_num", "is missing (also looked for oe_neighbor_num); an n-gram model needs it");
+  if (type === "longcat_flash" && ngram)
+    fields.fail("model_type", "is longcat_flash, yet n-gram keys (emb_… or oe_…) are there: they contradict each other");
   return type;
 }
 
@@ -218,7 +242,8 @@ function parseNumLayers(fields: Fields): number {
   const attentions = fields.optionalSize("num_hidden_layers");
   if (layers === undefined && attentions === undefined) fields.fail("num_layers", "is missing (also looked for num_hidden_layers)");
   if (layers === undefined) {
-    if (attentions! % 2 !== 0) fields.fail("num_hidden_layers", `is ${attentions}: odd, though it counts two attentions a layer; give num_layers`);
+    if (attentions! % 2 !== 0)
+      fields.fail("num_hidden_layers", `is ${attentions}: odd, though it counts two attentions a layer; give num_layers`);
     return attentions! / 2;
   }
   if (attentions !== undefined && attentions !== layers && attentions !== 2 * layers) {
@@ -247,20 +272,29 @@ function checkTogether(config: ModelConfig, fields: Fields): void {
   const { qkRopeHeadDim: rope, topK, numExperts, numZeroExperts, numHeads, ngram, hiddenSize } = config;
   if (rope % 2 !== 0) fields.fail("qk_rope_head_dim", `is ${rope}; an even number is wanted`);
   const headDim = fields.optionalSize("head_dim");
-  if (headDim !== undefined && headDim !== rope) fields.fail("head_dim", `is ${headDim} but qk_rope_head_dim is ${rope}; they must be equal`);
+  if (headDim !== undefined && headDim !== rope)
+    fields.fail("head_dim", `is ${headDim} but qk_rope_head_dim is ${rope}; they must be equal`);
   const qkHeadDim = fields.optionalSize("qk_head_dim");
   if (qkHeadDim !== undefined && qkHeadDim !== config.qkNopeHeadDim + rope) {
     fields.fail("qk_head_dim", `is ${qkHeadDim} but qk_nope_head_dim + qk_rope_head_dim is ${config.qkNopeHeadDim + rope}`);
   }
   const kvHeads = fields.optionalSize("num_key_value_heads");
   if (kvHeads !== undefined && kvHeads !== numHeads) {
-    fields.fail("num_key_value_heads", `is ${kvHeads}: not supported unless equal to num_attention_heads (${numHeads})`, "CHECKPOINT_UNSUPPORTED");
+    fields.fail(
+      "num_key_value_heads",
+      `is ${kvHeads}: not supported unless equal to num_attention_heads (${numHeads})`,
+      "CHECKPOINT_UNSUPPORTED",
+    );
   }
   if (topK > numExperts + numZeroExperts) {
     fields.fail("moe_topk", `is ${topK}; at most ${numExperts + numZeroExperts} is possible (n_routed_experts + zero_expert_num)`);
   }
   if (config.numNextnPredictLayers > 1) {
-    fields.fail("num_nextn_predict_layers", `is ${config.numNextnPredictLayers}: not supported; accepted: 0 or 1`, "CHECKPOINT_UNSUPPORTED");
+    fields.fail(
+      "num_nextn_predict_layers",
+      `is ${config.numNextnPredictLayers}: not supported; accepted: 0 or 1`,
+      "CHECKPOINT_UNSUPPORTED",
+    );
   }
   const tables = ngram ? ngram.splits * (ngram.neighbors - 1) : 1;
   if (hiddenSize % tables !== 0) fields.fail("hidden_size", `is ${hiddenSize}; a multiple of the ${tables} n-gram tables is wanted`);
@@ -273,10 +307,14 @@ function warnOfIgnored(fields: Fields, warn: (message: string) => void): void {
   if (fields.boolean("router_bias", false)) warn("router_bias is true; the reference never adds that bias, so it is ignored");
   for (const key of ["router_dtype", "rounter_params_dtype"]) {
     const value = fields.get(key);
-    if (value !== undefined && value !== "float32" && value !== "fp32") warn(`${key} is ${shown(value)}; the router always works in float32`);
+    if (value !== undefined && value !== "float32" && value !== "fp32")
+      warn(`${key} is ${shown(value)}; the router always works in float32`);
   }
   const unknown = fields.unused().filter((key) => !HARMLESS.has(key));
   if (unknown.length === 0) return;
-  const listed = unknown.slice(0, 8).map((key) => cut(key, 40)).join(", ");
+  const listed = unknown
+    .slice(0, 8)
+    .map((key) => cut(key, 40))
+    .join(", ");
   warn(`unknown keys are ignored: ${listed}${unknown.length > 8 ? ` and ${unknown.length - 8} more` : ""}`);
 }

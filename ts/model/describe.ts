@@ -55,9 +55,20 @@ export function describeCheckpoint(checkpoint: Checkpoint): CheckpointDescriptio
     vocabulary: config.vocabSize,
     context: config.maxPositionEmbeddings,
     ffn: { dense: config.ffnHiddenSize, expert: config.expertFfnHiddenSize },
-    experts: { ffn: config.numExperts, zero: config.numZeroExperts, perToken: config.topK, routedScalingFactor: config.routedScalingFactor },
+    experts: {
+      ffn: config.numExperts,
+      zero: config.numZeroExperts,
+      perToken: config.topK,
+      routedScalingFactor: config.routedScalingFactor,
+    },
     latent: {
-      ...{ qRank: config.qLoraRank, kvRank: config.kvLoraRank, nope: config.qkNopeHeadDim, rope: config.qkRopeHeadDim, value: config.vHeadDim },
+      ...{
+        qRank: config.qLoraRank,
+        kvRank: config.kvLoraRank,
+        nope: config.qkNopeHeadDim,
+        rope: config.qkRopeHeadDim,
+        value: config.vHeadDim,
+      },
       ...{ qScale: config.qScale, kvScale: config.kvScale },
     },
     parameters: countParameters(checkpoint),

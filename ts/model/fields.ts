@@ -54,7 +54,10 @@ export class Fields {
   /** `prefix` stands before keys in messages: "rope_scaling.". */
   constructor(object: unknown, file: string, prefix = "") {
     if (!isObject(object)) {
-      throw new LongcatError("CONFIG_INVALID", `${cut(file, 80)}: ${prefix ? prefix.slice(0, -1) : "the file"} is ${shown(object)}; a JSON object is wanted`);
+      throw new LongcatError(
+        "CONFIG_INVALID",
+        `${cut(file, 80)}: ${prefix ? prefix.slice(0, -1) : "the file"} is ${shown(object)}; a JSON object is wanted`,
+      );
     }
     this.#object = object;
     this.#file = file;
@@ -161,7 +164,11 @@ export class Fields {
   only(key: string, accepted: readonly unknown[], what: string): void {
     const value = this.get(key);
     if (value === undefined || accepted.includes(value)) return;
-    this.fail(key, `is ${shown(value)}: ${what} not supported; accepted: ${accepted.map(shown).join(", ")} or no such key`, "CHECKPOINT_UNSUPPORTED");
+    this.fail(
+      key,
+      `is ${shown(value)}: ${what} not supported; accepted: ${accepted.map(shown).join(", ")} or no such key`,
+      "CHECKPOINT_UNSUPPORTED",
+    );
   }
 
   /** Keys that nobody asked for. */

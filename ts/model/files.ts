@@ -116,7 +116,12 @@ function shardPath(dir: string, source: string, tensor: string, name: unknown): 
 /** What else a folder without safetensors holds, as a hint. */
 function otherWeights(dir: string): string {
   const others = listed(dir).filter((name) => /\.(safetensors|bin|gguf|pt|pth)$/.test(name));
-  return others.length === 0 ? "" : `; there is ${others.slice(0, 2).map((name) => cut(name, 40)).join(", ")}${others.length > 2 ? ", …" : ""}`;
+  return others.length === 0
+    ? ""
+    : `; there is ${others
+        .slice(0, 2)
+        .map((name) => cut(name, 40))
+        .join(", ")}${others.length > 2 ? ", …" : ""}`;
 }
 
 function listed(dir: string): string[] {

@@ -3,7 +3,21 @@
  * @module
  */
 
-import { closeSync, copyFileSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, realpathSync, renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  realpathSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join, resolve } from "node:path";
 
 import { LongcatError } from "../errors.js";
@@ -29,7 +43,8 @@ export interface QuantizeOptions {
 
 const COPY_CHUNK_BYTES = 8 * 2 ** 20;
 /** Small files that belong to a checkpoint and say nothing of weights. */
-const COMPANIONS = /^(tokenizer|special_tokens_map|added_tokens|vocab|merges|chat_template|generation_config|README|LICENSE|NOTICE)|\.jinja$/;
+const COMPANIONS =
+  /^(tokenizer|special_tokens_map|added_tokens|vocab|merges|chat_template|generation_config|README|LICENSE|NOTICE)|\.jinja$/;
 
 /** A tensor of the model and what becomes of it: two planned tensors if quantised, else one. */
 interface Job {
@@ -50,7 +65,10 @@ export async function quantizeCheckpoint(input: string, output: string, options:
   const partial = `${target}.partial-${process.pid}`;
   try {
     if (checkpoint.config.quantization) {
-      throw new LongcatError("CHECKPOINT_UNSUPPORTED", `${cut(input)} is quantised already (quantization_config in config.json); a float32 or bfloat16 checkpoint is wanted`);
+      throw new LongcatError(
+        "CHECKPOINT_UNSUPPORTED",
+        `${cut(input)} is quantised already (quantization_config in config.json); a float32 or bfloat16 checkpoint is wanted`,
+      );
     }
     mkdirSync(partial, { recursive: true });
     await writeWeights(checkpoint, partial, options);
@@ -64,7 +82,9 @@ export async function quantizeCheckpoint(input: string, output: string, options:
     if (kindOf(partial) === "folder") rmSync(partial, { recursive: true, force: true });
     if (error instanceof LongcatError) throw error;
     if (options.signal?.aborted) throw new LongcatError("ABORTED", "quantising was stopped; nothing was written", { cause: error });
-    throw new LongcatError("OPTION_INVALID", `cannot write ${cut(output)}: ${cut(String((error as Error).message), 120)}`, { cause: error });
+    throw new LongcatError("OPTION_INVALID", `cannot write ${cut(output)}: ${cut(String((error as Error).message), 120)}`, {
+      cause: error,
+    });
   } finally {
     checkpoint.close();
   }
@@ -73,12 +93,14 @@ export async function quantizeCheckpoint(input: string, output: string, options:
 /** The absolute path of a folder that is not there, or is empty. */
 function requireNewFolder(input: string, output: string): string {
   const wanted = "a new or empty folder is wanted";
-  if (typeof output !== "string" || output === "" || output.includes("\0")) throw new LongcatError("OPTION_INVALID", `the output folder is no path; ${wanted}`);
+  if (typeof output !== "string" || output === "" || output.includes("\0"))
+    throw new LongcatError("OPTION_INVALID", `the output folder is no path; ${wanted}`);
   const kind = kindOf(output);
   if (kind === "absent") return resolve(output);
   if (kind !== "folder") throw new LongcatError("OPTION_INVALID", `${cut(output)} is there and is no folder; ${wanted}`);
   const target = realpathSync(output);
-  if (kindOf(input) === "folder" && realpathSync(input) === target) throw new LongcatError("OPTION_INVALID", `${cut(output)} is the checkpoint itself; ${wanted}`);
+  if (kindOf(input) === "folder" && realpathSync(input) === target)
+    throw new LongcatError("OPTION_INVALID", `${cut(output)} is the checkpoint itself; ${wanted}`);
   if (readdirSync(output).length > 0) throw new LongcatError("OPTION_INVALID", `${cut(output)} is not empty; ${wanted}`);
   return target;
 }
@@ -86,7 +108,12 @@ function requireNewFolder(input: string, output: string): string {
 /** config.json with what readers of block FP8 look for. */
 function writeConfig(input: string, folder: string): void {
   const config = JSON.parse(readFileSync(join(input, "config.json"), "utf8")) as Record<string, unknown>;
-  config.quantization_config = { quant_method: "fp8", fmt: "e4m3", activation_scheme: "dynamic", weight_block_size: [FP8_BLOCK, FP8_BLOCK] };
+  config.quantization_config = {
+    quant_method: "fp8",
+    fmt: "e4m3",
+    activation_scheme: "dynamic",
+    weight_block_size: [FP8_BLOCK, FP8_BLOCK],
+  };
   writeFileSync(join(folder, "config.json"), JSON.stringify(config, null, 2));
 }
 
@@ -116,7 +143,8 @@ async function writeWeights(checkpoint: Checkpoint, folder: string, options: Qua
       writer.close();
     }
   }
-  if (shards.length > 1) writeFileSync(join(folder, INDEX_NAME), JSON.stringify({ metadata: { total_size: totalBytes }, weight_map: weightMap }, null, 2));
+  if (shards.length > 1)
+    writeFileSync(join(folder, INDEX_NAME), JSON.stringify({ metadata: { total_size: totalBytes }, weight_map: weightMap }, null, 2));
 }
 
 function plan(checkpoint: Checkpoint, spec: TensorSpec): Job {
@@ -124,7 +152,8 @@ function plan(checkpoint: Checkpoint, spec: TensorSpec): Job {
   const { entry } = source;
   const shape = [...spec.shape];
   const quantised = spec.quantisable && !(spec.module && checkpoint.config.disableQuantModules.includes(spec.module));
-  if (!quantised) return { source, quantised, planned: [{ name: spec.name, dtype: entry.storedDtype, shape, bytes: entry.end - entry.begin }] };
+  if (!quantised)
+    return { source, quantised, planned: [{ name: spec.name, dtype: entry.storedDtype, shape, bytes: entry.end - entry.begin }] };
   const scales = scaleShape(shape);
   return {
     ...{ source, quantised },

@@ -78,7 +78,11 @@ function parseScaling(section: Fields, maxPositionEmbeddings: number): YarnScali
   section.only("partial_rotary_factor", [1], "rotating a part of the dimensions is");
   const type = found?.value ?? "default";
   if (type !== "default" && type !== "yarn") {
-    section.fail(found!.key, `is ${shown(type)}: not supported; accepted: "default", "yarn"`, typeof type === "string" ? "CHECKPOINT_UNSUPPORTED" : "CONFIG_INVALID");
+    section.fail(
+      found!.key,
+      `is ${shown(type)}: not supported; accepted: "default", "yarn"`,
+      typeof type === "string" ? "CHECKPOINT_UNSUPPORTED" : "CONFIG_INVALID",
+    );
   }
   const scaling = type === "yarn" ? parseYarn(section, maxPositionEmbeddings) : null;
   const unknown = section.unused();
@@ -88,9 +92,14 @@ function parseScaling(section: Fields, maxPositionEmbeddings: number): YarnScali
 
 function parseYarn(section: Fields, maxPositionEmbeddings: number): YarnScaling {
   const original = section.optionalSize("original_max_position_embeddings");
-  const factor = section.optionalNumber("factor", { min: 1, max: 1e6 }) ?? (original === undefined ? undefined : maxPositionEmbeddings / original);
+  const factor =
+    section.optionalNumber("factor", { min: 1, max: 1e6 }) ?? (original === undefined ? undefined : maxPositionEmbeddings / original);
   if (factor === undefined) section.fail("factor", "is missing");
-  if (factor < 1) section.fail("original_max_position_embeddings", `is ${original}, more than max_position_embeddings ${maxPositionEmbeddings}, and factor is missing`);
+  if (factor < 1)
+    section.fail(
+      "original_max_position_embeddings",
+      `is ${original}, more than max_position_embeddings ${maxPositionEmbeddings}, and factor is missing`,
+    );
   return {
     type: "yarn",
     factor,

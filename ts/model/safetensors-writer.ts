@@ -51,7 +51,8 @@ export class SafetensorsWriter {
   write(name: string, data: ArrayBufferView, at = 0): void {
     const begin = this.#begins.get(name);
     const size = this.#sizes.get(name);
-    if (begin === undefined || size === undefined || at + data.byteLength > size) throw new RangeError(`write: ${name} [${at}, ${at + data.byteLength})`);
+    if (begin === undefined || size === undefined || at + data.byteLength > size)
+      throw new RangeError(`write: ${name} [${at}, ${at + data.byteLength})`);
     writeAll(this.#fd, data, begin + at);
   }
 

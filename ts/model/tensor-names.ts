@@ -47,7 +47,10 @@ export function numNgramTables(config: ModelConfig): number {
 }
 
 function spec(name: string, shape: number[], extra: Partial<TensorSpec> = {}): TensorSpec {
-  return { ...{ name, shape, part: "trunk", quantisable: false, optional: false, aliases: [], stack: null, module: null, expert: false }, ...extra };
+  return {
+    ...{ name, shape, part: "trunk", quantisable: false, optional: false, aliases: [], stack: null, module: null, expert: false },
+    ...extra,
+  };
 }
 
 type Extra = Partial<TensorSpec>;
@@ -140,7 +143,8 @@ export function classifyExtra(name: string, config: ModelConfig): ExtraKind {
   const expert = /^model\.layers\.\d+\.mlp\.experts\.(\d{1,9})\./.exec(name);
   if (expert && Number(expert[1]) >= config.numExperts) return "unused expert";
   if (name.endsWith("rotary_emb.inv_freq")) return "rotary frequencies";
-  if (/^model\.mtp\.(embed_tokens|lm_head|layers\.0\.(embed_tokens|shared_head\.head))\.weight$/.test(name)) return "copy of a shared tensor";
+  if (/^model\.mtp\.(embed_tokens|lm_head|layers\.0\.(embed_tokens|shared_head\.head))\.weight$/.test(name))
+    return "copy of a shared tensor";
   if (name === "lm_head.weight" && config.tieWordEmbeddings) return "copy of a shared tensor";
   if (name === "model.ngram_embeddings.word_embeddings.weight" && config.ngram) return "copy of a shared tensor";
   if (/^model\.layers\.\d+\.mlp\.router\.classifier\.bias$/.test(name)) return "router bias";
