@@ -249,6 +249,11 @@ export class Device {
     );
   }
 
+  get kind(): "cpu" | "cuda" {
+    return this.native.kind;
+  }
+
+  /** Threads of its pool. */
   get threads(): number {
     return this.native.threads;
   }
