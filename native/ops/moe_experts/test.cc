@@ -1,0 +1,183 @@
+// moe_experts against float64: a weighted sum of up to K SwiGLUs, each near 1 in size: 1e-5.
+#include <cstring>
+
+#include "ops/moe_experts/plan.h"
+#include "ops/reference.h"
+
+using namespace longcat;
+using namespace longcat::reference;
+
+namespace {
+
+struct Experts {
+  Stack gate, up, down;
+};
+Experts randomExperts(TestContext& t, DType dtype, int64_t count, int64_t width, int64_t ffn) {
+  return {randomStack(t, dtype, count, ffn, width), randomStack(t, dtype, count, ffn, width), randomStack(t, dtype, count, width, ffn)};
+}
+
+/// What moe_route leaves: the plan of given choices. ids[t][slot] ascending; ids from `experts` on are zero experts.
+struct Routing {
+  std::vector<float> weights, identity;
+  std::vector<int32_t> start, planRow, slotPlan;
+};
+Routing planOf(const std::vector<std::vector<int32_t>>& ids, const std::vector<float>& weights, int32_t experts) {
+  const size_t topK = ids[0].size();
+  Routing r{weights, std::vector<float>(ids.size()), {0}, {}, std::vector<int32_t>(weights.size(), -1)};
+  for (int32_t e = 0; e < experts; ++e) {
+    for (size_t row = 0; row < ids.size(); ++row) {
+      for (size_t slot = 0; slot < topK; ++slot) {
+        if (ids[row][slot] != e) continue;
+        r.slotPlan[row * topK + slot] = static_cast<int32_t>(r.planRow.size());
+        r.planRow.push_back(static_cast<int32_t>(row));
+      }
+    }
+    r.start.push_back(static_cast<int32_t>(r.planRow.size()));
+  }
+  for (size_t row = 0; row < ids.size(); ++row) {
+    for (size_t slot = 0; slot < topK; ++slot) r.identity[row] += ids[row][slot] >= experts ? weights[row * topK + slot] : 0.0f;
+  }
+  r.planRow.resize(weights.size(), 123456789);  // never read
+  return r;
+}
+
+/// `topK` different ids of `all` for each row, ascending.
+std::vector<std::vector<int32_t>> randomChoices(TestContext& t, int64_t rows, int64_t topK, int32_t all) {
+  std::vector<std::vector<int32_t>> ids(static_cast<size_t>(rows));
+  for (auto& row : ids) {
+    while (static_cast<int64_t>(row.size()) < topK) {
+      const auto id = static_cast<int32_t>(t.randomInteger(all));
+      if (std::find(row.begin(), row.end(), id) == row.end()) row.push_back(id);
+    }
+    std::sort(row.begin(), row.end());
+  }
+  return ids;
+}
+
+struct Case {
+  TestContext& t;
+  const Experts& experts;
+  Routing routing;
+  Tensor h;
+  int64_t T, topK, width, ffn;
+
+  std::vector<float> run(Isa isa, int threads, int32_t liveRows) {
+    const Tensor weights = t.f32({T, topK}, routing.weights), identity = t.f32({T}, routing.identity);
+    const Tensor start = t.i32({static_cast<int64_t>(routing.start.size())}, routing.start), planRow = t.i32({T * topK}, routing.planRow);
+    const Tensor slotPlan = t.i32({T, topK}, routing.slotPlan), rows = t.i32({1}, {liveRows});
+    const Tensor hidden = t.f32({T * topK, ffn}), partial = t.f32({T * topK, width}), out = t.f32({T, width});
+    const Experts& e = experts;
+    t.run(isa, "moe_experts",
+          args({&h, &e.gate.data, e.gate.scales(), &e.up.data, e.up.scales(), &e.down.data, e.down.scales(), &weights, &identity, &start, &planRow,
+                &slotPlan, &hidden, &partial, &out, &rows}),
+          threads);
+    return t.floats(out);
+  }
+
+  std::vector<float> wanted(const std::vector<std::vector<int32_t>>& ids) const {
+    const std::vector<float> hs = t.floats(h);
+    std::vector<float> want;
+    for (int64_t r = 0; r < T; ++r) {
+      const float* x = hs.data() + r * width;
+      std::vector<double> sum(static_cast<size_t>(width));
+      for (int64_t slot = 0; slot < topK; ++slot) {
+        const auto id = static_cast<size_t>(ids[static_cast<size_t>(r)][static_cast<size_t>(slot)]);
+        const double weight = routing.weights[static_cast<size_t>(r * topK + slot)];
+        const bool isZero = id >= experts.gate.weights.size();
+        const std::vector<double> y = isZero ? std::vector<double>(x, x + width)
+                                             : swiglu(experts.gate.weights[id].values, experts.up.weights[id].values, experts.down.weights[id].values, x, width);
+        for (size_t k = 0; k < sum.size(); ++k) sum[k] += weight * y[k];
+      }
+      for (double y : sum) want.push_back(static_cast<float>(y));
+    }
+    return want;
+  }
+};
+
+}  // namespace
+
+LONGCAT_TEST(moe_experts) {
+  struct Size { int64_t width, ffn, topK; int32_t experts, zeros; };
+  for (const auto [width, ffn, topK, experts, zeros] : {Size{7, 5, 2, 3, 2}, Size{24, 48, 2, 4, 2}, Size{96, 48, 8, 8, 0}, Size{130, 40, 12, 20, 10}, Size{256, 128, 6, 24, 12}}) {
+    for (DType dtype : kWeightDtypes) {
+      const Experts weights = randomExperts(t, dtype, experts, width, ffn);
+      for (int64_t T : {1, 5, 70}) {
+        const auto ids = randomChoices(t, T, topK, experts + zeros);
+        Case c{t, weights, planOf(ids, t.randomFloats(T * topK, 0, 0.6f), experts), t.randomF32({T, width}, -2, 2), T, topK, width, ffn};
+        const std::vector<float> want = c.wanted(ids);
+        for (Isa isa : t.isas()) t.expectClose(describe(dtype, T, ffn, width), c.run(isa, 2, static_cast<int32_t>(T)), want, 1e-5);
+      }
+    }
+  }
+}
+
+// The bits of a token's output: alone, in company, on any number of threads.
+LONGCAT_TEST(moe_experts) {
+  const int64_t T = 60, topK = 4, width = 144, ffn = 272;
+  const int32_t experts = 6, zeros = 3;
+  for (DType dtype : kWeightDtypes) {
+    const Experts weights = randomExperts(t, dtype, experts, width, ffn);
+    const auto ids = randomChoices(t, T, topK, experts + zeros);
+    const std::vector<float> gains = t.randomFloats(T * topK, 0, 1);
+    Case all{t, weights, planOf(ids, gains, experts), t.randomF32({T, width}), T, topK, width, ffn};
+    const std::vector<float> hs = t.floats(all.h);
+    for (Isa isa : t.isas()) {
+      const std::vector<float> whole = all.run(isa, 1, T);
+      for (int threads : {2, 3}) t.expectSameBits("bits on " + std::to_string(threads) + " threads", all.run(isa, threads, T), whole);
+      for (int64_t r = 0; r < T; r += 7) {
+        const auto from = r * width;
+        Case one{t, weights, planOf({ids[static_cast<size_t>(r)]}, {gains.begin() + r * topK, gains.begin() + (r + 1) * topK}, experts),
+                 t.f32({1, width}, {hs.begin() + from, hs.begin() + from + width}), 1, topK, width, ffn};
+        t.expectSameBits("bits of token " + std::to_string(r) + " alone", one.run(isa, 3, 1), {whole.begin() + from, whole.begin() + from + width});
+      }
+    }
+  }
+}
+
+// Zero experts touch no weights: not even NaN or unmapped ones change or stop them.
+LONGCAT_TEST(moe_experts) {
+  const int64_t T = 3, topK = 2, width = 24, ffn = 16;
+  const int32_t experts = 2;
+  Experts weights = randomExperts(t, DType::f32, experts, width, ffn);
+  for (Stack* stack : {&weights.gate, &weights.up, &weights.down}) {
+    std::memset(stack->weights[1].data.data, 0xff, static_cast<size_t>(width * ffn) * sizeof(float));  // expert 1 is all NaN
+    auto parts = std::make_shared<std::vector<const std::byte*>>(*stack->data.parts);
+    (*parts)[0] = nullptr;  // expert 0 is nowhere
+    stack->data.parts = parts;
+  }
+  const std::vector<std::vector<int32_t>> ids = {{2, 3}, {1, 3}, {2, 3}};
+  Case c{t, weights, planOf(ids, {0.25f, 0.5f, 1, 1, 0.125f, 2}, experts), t.randomF32({T, width}), T, topK, width, ffn};
+  const std::vector<float> hs = t.floats(c.h);
+  for (Isa isa : t.isas()) {
+    const std::vector<float> out = c.run(isa, 2, 2);
+    std::vector<float> want;
+    for (int64_t k = 0; k < width; ++k) want.push_back(0.75f * hs[static_cast<size_t>(k)]);
+    t.expectSameBits("identity weight times h, exactly", {out.begin(), out.begin() + width}, want);
+    t.expect(std::isnan(out[width]), "a NaN expert shows in its own token");
+    uint32_t beyond;
+    std::memcpy(&beyond, &out[2 * width], 4);
+    t.expect(beyond == 0xffffffffu, "rows beyond the live ones stay as they were");
+  }
+}
+
+// plan.h: tasks cover each active expert's outputs once, and one expert alone is shared out.
+LONGCAT_TEST(moe_experts) {
+  const std::vector<int32_t> start = {0, 0, 40, 40, 41, 41};
+  std::vector<ExpertTasks> list(6);
+  const auto cost = [](int64_t rows) { return rows * 1000; };
+  const int64_t active = planExpertTasks(start.data(), 5, 100, 8, 100, cost, list.data());
+  t.expect(active == 2 && list[0].expert == 1 && list[1].expert == 3 && list[2].expert == -1, "experts 1 and 3 have rows");
+  int64_t covered[5] = {};
+  for (int64_t task = 0; task < list[active].first; ++task) {
+    const ExpertTasks& own = expertOfTask(list.data(), active, task);
+    const int64_t begin = (task - own.first) * own.chunk;
+    covered[own.expert] += std::min<int64_t>(100, begin + own.chunk) - begin;
+  }
+  t.expect(covered[1] == 100 && covered[3] == 100, "every output once");
+  t.expect(list[1].first > 4 && list[active].first - list[1].first == 1, "the expert with 40 rows is cut, the one with 1 row is not");
+  const std::vector<int32_t> single = {0, 1};
+  planExpertTasks(single.data(), 1, 128, 8, 100, cost, list.data());
+  t.expect(list[1].first >= 4, "a single expert gives work to several threads");
+  const std::vector<int32_t> none = {0, 0};
+  t.expect(planExpertTasks(none.data(), 1, 128, 8, 100, cost, list.data()) == 0 && list[0].first == 0, "no rows: no tasks");
+}
