@@ -4,6 +4,7 @@ import { mkdirSync, readdirSync, readFileSync, symlinkSync, truncateSync, writeF
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { LongcatError } from "../../ts/errors.js";
+import { loadAddon } from "../../ts/runtime/addon.js";
 import { openSafetensors } from "../../ts/runtime/files.js";
 import { type Json, modelPath, ROOT, safetensorsBytes, temporaryFolder } from "../helpers/fixtures.js";
 
@@ -268,5 +269,33 @@ describe("files that a fuzzer or a reader found", () => {
   const folder = join(ROOT, "test/fixtures/hostile");
   it.each(readdirSync(folder).filter((name) => name.endsWith(".safetensors")))("%s is refused", (name) => {
     failure(join(folder, name));
+  });
+});
+
+describe("tensors over a file", () => {
+  it.each([0, 1, 2, 3, 4, 7])("have the file's numbers, whatever the header's length (%i spaces)", async (pad) => {
+    const values = Float32Array.from({ length: 12 }, (_, i) => i - 0.5);
+    const text = `{"x":{"dtype":"F32","shape":[3,4],"data_offsets":[0,48]}}${" ".repeat(pad)}`;
+    const file = openSafetensors(put(safetensorsBytes(text, new Uint8Array(values.buffer))));
+    const device = loadAddon().openDevice({ kind: "cpu", threads: 1 });
+    try {
+      const tensor = device.fromFile(file, file.entries[0]!);
+      file.close(); // the tensor keeps the mapping
+      const into = new Float32Array(12);
+      await device.read(0, tensor, 0, into);
+      expect(into).toEqual(values);
+      expect(() => device.fromFile(file, file.entries[0]!)).toThrow(expect.objectContaining({ code: "DISPOSED" }));
+    } finally {
+      await device.close();
+    }
+  });
+
+  it("are refused where no operation takes their type", async () => {
+    const file = openSafetensors(oneEntry('{"dtype":"F16","shape":[2],"data_offsets":[0,4]}'));
+    const device = loadAddon().openDevice({ kind: "cpu", threads: 1 });
+    expect(() => device.fromFile(file, file.entries[0]!)).toThrow(
+      expect.objectContaining({ code: "CHECKPOINT_UNSUPPORTED", message: expect.stringMatching(/"x" is F16/) }),
+    );
+    await device.close();
   });
 });

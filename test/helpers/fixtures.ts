@@ -109,7 +109,7 @@ export function safetensorsBytes(header: string | Uint8Array, ...data: Uint8Arra
 }
 
 /** Edits a copy's tensors: the map may be changed in place. */
-export function editTensors(path: string, edit: (tensors: Map<string, FileTensor>) => void): void {
+export function editTensors(path: string, edit: (tensors: Map<string, FileTensor>) => unknown): void {
   const tensors = readSafetensors(path);
   edit(tensors);
   writeSafetensors(path, tensors);
