@@ -60,7 +60,11 @@ describe("the joined pieces", () => {
 
   it("of any bytes are what TextDecoder makes of them", () => {
     const byte = fc.oneof(fc.nat({ max: 255 }), fc.constantFrom(0xe2, 0x82, 0xf0, 0x9f, 0x91, 0xed, 0xa0, 0xf4, 0x90, 0xc3, 0xe0));
-    const idOf = new Map(tokenizer.allowedIds.filter((id) => !tokenizer.isSpecial(id) && tokenizer.tokenBytes(id).length === 1).map((id) => [tokenizer.tokenBytes(id)[0], id]));
+    const idOf = new Map(
+      tokenizer.allowedIds
+        .filter((id) => !tokenizer.isSpecial(id) && tokenizer.tokenBytes(id).length === 1)
+        .map((id) => [tokenizer.tokenBytes(id)[0], id]),
+    );
     expect(idOf.size).toBe(256);
     fc.assert(
       fc.property(fc.array(byte, { maxLength: 24 }), (bytes) => {

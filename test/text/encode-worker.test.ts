@@ -19,7 +19,11 @@ beforeAll(async () => {
     const target = join(compiled, source.replace(/\.ts$/, ".js"));
     mkdirSync(dirname(target), { recursive: true });
     const { module, target: language } = { module: typescript.ModuleKind.ESNext, target: typescript.ScriptTarget.ES2022 };
-    writeFileSync(target, typescript.transpileModule(readFileSync(join(root, "ts", source), "utf8"), { compilerOptions: { module, target: language } }).outputText);
+    writeFileSync(
+      target,
+      typescript.transpileModule(readFileSync(join(root, "ts", source), "utf8"), { compilerOptions: { module, target: language } })
+        .outputText,
+    );
   }
   const url = pathToFileURL(join(compiled, "text", "index.js")).href;
   tokenizer = (await ((await import(/* @vite-ignore */ url)).Tokenizer as typeof Tokenizer).load(MINI)) as Tokenizer;
@@ -29,7 +33,7 @@ afterAll(() => {
   rmSync(compiled, { recursive: true, force: true });
 });
 
-describe("the worker thread", () => {
+describe("the worker thread", { timeout: 30_000 }, () => {
   it("gives the same ids, with special tokens parsed or not", async () => {
     const text = `${"Once upon a time, a fox. ".repeat(4000)}</longcat_s>${"z".repeat(50_000)}`;
     for (const parseSpecial of [true, false]) {

@@ -24,9 +24,7 @@ export interface Goldens {
   tokenization: { text: string; ids: number[]; decoded: string }[];
 }
 
-export const goldens: Goldens = JSON.parse(
-  readFileSync(fileURLToPath(new URL("../fixtures/mini/goldens.json", import.meta.url)), "utf8"),
-);
+export const goldens: Goldens = JSON.parse(readFileSync(fileURLToPath(new URL("../fixtures/mini/goldens.json", import.meta.url)), "utf8"));
 
 /** The golden cases that go through the chat template. */
 export const chatCases = goldens.cases.filter((one) => one.messages !== undefined);
@@ -44,7 +42,9 @@ export function golden(index: number): GoldenCase & { messages: Message[] } {
   return one as GoldenCase & { messages: Message[] };
 }
 
-type Json = Record<string, any>;
+/** A document of unknown shape, to be changed at will. */
+// biome-ignore lint/suspicious/noExplicitAny: the tests break it in every way
+export type Json = Record<string, any>;
 
 /** A copy of mini's text files, changed; a string replaces a file's text, null leaves it out. */
 export function changedFolder(change: {

@@ -40,7 +40,9 @@ describe("goldens", () => {
       expect(result).toMatchObject({ reasoning, text: answer });
     } else if (one.text.startsWith("<longcat_tool_call>")) {
       expect(result.text).toBe("");
-      const bodies = [...one.text.matchAll(/<longcat_tool_call>\n(.*?)\n<\/longcat_tool_call>/gs)].map((match) => JSON.parse(match[1] as string));
+      const bodies = [...one.text.matchAll(/<longcat_tool_call>\n(.*?)\n<\/longcat_tool_call>/gs)].map((match) =>
+        JSON.parse(match[1] as string),
+      );
       expect(result.toolCalls?.map((call) => ({ name: call.name, arguments: JSON.parse(call.arguments) }))).toEqual(bodies);
     } else {
       expect(result).toMatchObject({ text: one.text, stopped: false });
@@ -51,7 +53,9 @@ describe("goldens", () => {
 
   it("golden 20 is one call with the arguments as written", () => {
     const result = run(golden(20).greedy_ids, { tools: calculator });
-    expect(result.toolCalls).toEqual([{ id: expect.stringMatching(/^call_/), name: "calculator", arguments: '{"expression": "441 * 861"}' }]);
+    expect(result.toolCalls).toEqual([
+      { id: expect.stringMatching(/^call_/), name: "calculator", arguments: '{"expression": "441 * 861"}' },
+    ]);
   });
 
   it("ids are unique among answers", () => {
@@ -67,7 +71,7 @@ describe("characters of several tokens", () => {
     expect(shown).toBe(text);
     for (const delta of deltas) {
       expect(delta.text).not.toContain("\ufffd");
-      expect(delta.text.isWellFormed?.() ?? true).toBe(true);
+      expect(Buffer.from(delta.text, "utf8").toString("utf8")).toBe(delta.text); // no half of a surrogate pair
     }
   });
 
@@ -129,7 +133,10 @@ describe("tool calls", () => {
   const body = '<longcat_tool_call>\n{"name": "calculator", "arguments": {"expression": "1 + 1"}}\n</longcat_tool_call>';
 
   it("text before and after is visible; white space between and behind calls is not", () => {
-    expect(run(special(`Let me see.${body}\n${body}\n`), { tools: calculator })).toMatchObject({ text: "Let me see.", toolCalls: [{}, {}] });
+    expect(run(special(`Let me see.${body}\n${body}\n`), { tools: calculator })).toMatchObject({
+      text: "Let me see.",
+      toolCalls: [{}, {}],
+    });
     expect(run(special(`${body}\nDone.`), { tools: calculator })).toMatchObject({ text: "\nDone." });
   });
 
@@ -166,8 +173,14 @@ describe("tool calls", () => {
   });
 
   it("in the form of keys and values", () => {
-    const tools: Tool[] = [{ type: "function", function: { name: "get_weather", parameters: { properties: { place: { type: "string" }, days: { type: "integer" } } } } }];
-    const text = "<longcat_tool_call>get_weather\n<longcat_arg_key>place</longcat_arg_key>\n<longcat_arg_value>Ålesund < 👍</longcat_arg_value>\n<longcat_arg_key>days</longcat_arg_key>\n<longcat_arg_value>3</longcat_arg_value>\n</longcat_tool_call>";
+    const tools: Tool[] = [
+      {
+        type: "function",
+        function: { name: "get_weather", parameters: { properties: { place: { type: "string" }, days: { type: "integer" } } } },
+      },
+    ];
+    const text =
+      "<longcat_tool_call>get_weather\n<longcat_arg_key>place</longcat_arg_key>\n<longcat_arg_value>Ålesund < 👍</longcat_arg_value>\n<longcat_arg_key>days</longcat_arg_key>\n<longcat_arg_value>3</longcat_arg_value>\n</longcat_tool_call>";
     const result = run(special(text), { tools });
     expect(result.text).toBe("");
     expect(result.toolCalls).toEqual([{ id: expect.any(String), name: "get_weather", arguments: '{"place": "Ålesund < 👍", "days": 3}' }]);
@@ -220,7 +233,10 @@ describe("stop strings", () => {
 
   it("never appear, whatever the tokens; the text is that before the first", () => {
     const words = fc.array(fc.constantFrom("a", "b", " the", "\n", "👍", "é"), { maxLength: 20 });
-    const stops = fc.array(fc.string({ unit: fc.constantFrom("a", "b", "t", "h", "\n", "👍"), minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 5 });
+    const stops = fc.array(fc.string({ unit: fc.constantFrom("a", "b", "t", "h", "\n", "👍"), minLength: 1, maxLength: 3 }), {
+      minLength: 1,
+      maxLength: 5,
+    });
     fc.assert(
       fc.property(words, stops, (parts, stop) => {
         const whole = parts.join("");
@@ -265,11 +281,16 @@ describe("a tokenizer without tokens for the tags", () => {
   });
 
   it("finds them in the text, cut anywhere", () => {
-    const text = 'hm\n</longcat_think>\nSo <b>.<longcat_tool_call>\n{"name": "calculator", "arguments": {"a": "</longcat_tool_call>"}}\n</longcat_tool_call>';
+    const text =
+      'hm\n</longcat_think>\nSo <b>.<longcat_tool_call>\n{"name": "calculator", "arguments": {"a": "</longcat_tool_call>"}}\n</longcat_tool_call>';
     const ids = spelled.encode(text);
     expect(ids.length).toBeGreaterThan(40);
     const result = run(ids, { tokenizer: spelled, tools: calculator, startsInReasoning: true });
-    expect(result).toMatchObject({ reasoning: "hm", text: "So <b>.", toolCalls: [{ name: "calculator", arguments: '{"a": "</longcat_tool_call>"}' }] });
+    expect(result).toMatchObject({
+      reasoning: "hm",
+      text: "So <b>.",
+      toolCalls: [{ name: "calculator", arguments: '{"a": "</longcat_tool_call>"}' }],
+    });
     for (let count = 0; count < ids.length; count++) {
       const cut = run(ids.slice(0, count), { tokenizer: spelled, tools: calculator, startsInReasoning: true });
       expect(`hm\n`.startsWith((cut.reasoning as string).replace(/<[^>]*$/, ""))).toBe(true);
@@ -278,7 +299,10 @@ describe("a tokenizer without tokens for the tags", () => {
 });
 
 it("any tokens at all: deltas join to the result, and nothing throws", () => {
-  const ids = fc.array(fc.oneof(fc.nat({ max: 1171 }), fc.nat({ max: 11 }), fc.constantFrom(...special('{"name": "calculator", "arguments": {}}\n'))), { maxLength: 60 });
+  const ids = fc.array(
+    fc.oneof(fc.nat({ max: 1171 }), fc.nat({ max: 11 }), fc.constantFrom(...special('{"name": "calculator", "arguments": {}}\n'))),
+    { maxLength: 60 },
+  );
   fc.assert(
     fc.property(ids, fc.boolean(), fc.boolean(), fc.constantFrom<"chat" | "raw">("chat", "raw"), (tokens, reasons, withTools, mode) => {
       const result = run(tokens, { startsInReasoning: reasons, tools: withTools ? calculator : [], stop: ["the", "{"], mode });

@@ -55,7 +55,8 @@ it("for any texts, stops and cuts: the text before the first stop to end, whatev
       const whole = pieces.join("");
       const ends = stops.filter((one) => whole.includes(one)).map((one) => ({ length: one.length, end: whole.indexOf(one) + one.length }));
       const first = ends.sort((a, b) => a.end - b.end || b.length - a.length)[0];
-      const expected = first === undefined ? { text: whole, stopped: false } : { text: whole.slice(0, first.end - first.length), stopped: true };
+      const expected =
+        first === undefined ? { text: whole, stopped: false } : { text: whole.slice(0, first.end - first.length), stopped: true };
       const result = scan(stops, pieces);
       expect(result).toEqual(expected);
       for (const one of stops) expect(result.text).not.toContain(one);

@@ -81,7 +81,14 @@ const json = (body: string): string => `${CALL_OPEN}\n${body}\n${CALL_CLOSE}`;
 describe("the JSON form", () => {
   const good: [string, string, { name: string; arguments: string }[]][] = [
     ["one call", json('{"name": "f", "arguments": {"a": 1}}'), [{ name: "f", arguments: '{"a": 1}' }]],
-    ["two calls in a row", json('{"name": "f", "arguments": {"a": 1}}') + json('{"name": "g", "arguments": {"b": 2}}'), [{ name: "f", arguments: '{"a": 1}' }, { name: "g", arguments: '{"b": 2}' }]],
+    [
+      "two calls in a row",
+      json('{"name": "f", "arguments": {"a": 1}}') + json('{"name": "g", "arguments": {"b": 2}}'),
+      [
+        { name: "f", arguments: '{"a": 1}' },
+        { name: "g", arguments: '{"b": 2}' },
+      ],
+    ],
     ["empty arguments", json('{"name": "f", "arguments": {}}'), [{ name: "f", arguments: "{}" }]],
     ["no arguments", json('{"name": "f"}'), [{ name: "f", arguments: "{}" }]],
     ["arguments null", json('{"name": "f", "arguments": null}'), [{ name: "f", arguments: "{}" }]],
@@ -95,7 +102,11 @@ describe("the JSON form", () => {
       json(`{"name": "f", "arguments": {"a":1,"b":-2.5e3,"c":null,"d":{"e":[{"f":"}${CALL_CLOSE}"}]}}}`),
       [{ name: "f", arguments: `{"a":1,"b":-2.5e3,"c":null,"d":{"e":[{"f":"}${CALL_CLOSE}"}]}}` }],
     ],
-    ["characters beyond ASCII", json('{"name": "f", "arguments": {"a": "é中👍\\u00e9\\\\"}}'), [{ name: "f", arguments: '{"a": "é中👍\\u00e9\\\\"}' }]],
+    [
+      "characters beyond ASCII",
+      json('{"name": "f", "arguments": {"a": "é中👍\\u00e9\\\\"}}'),
+      [{ name: "f", arguments: '{"a": "é中👍\\u00e9\\\\"}' }],
+    ],
   ];
   it.each(good)("%s", (_, text, calls) => {
     const result = everyCut(text);
@@ -132,12 +143,15 @@ describe("the JSON form", () => {
     expect(everyCut(text)).toMatchObject({ text: shown, calls: [], joined: [] });
   });
 
-  it.each(['{"name": "f", "arguments": [1]}', '{"name": "f", "arguments": 5}', '{"name": "f", "arguments": {"a": }}', '{"name": "f", "arguments": {}, "arguments": {}}', '{"name": "f", "arguments": {}} and more'])(
-    "%s is not presented as a whole call",
-    (body) => {
-      expect(everyCut(json(body)).calls).toEqual([]);
-    },
-  );
+  it.each([
+    '{"name": "f", "arguments": [1]}',
+    '{"name": "f", "arguments": 5}',
+    '{"name": "f", "arguments": {"a": }}',
+    '{"name": "f", "arguments": {}, "arguments": {}}',
+    '{"name": "f", "arguments": {}} and more',
+  ])("%s is not presented as a whole call", (body) => {
+    expect(everyCut(json(body)).calls).toEqual([]);
+  });
 
   it("a call after one that broke is still read", () => {
     const result = everyCut(json("no call") + json('{"name": "f", "arguments": {}}'));
@@ -158,7 +172,8 @@ describe("the JSON form", () => {
 
 describe("the form of keys and values", () => {
   const pair = (key: string, value: string): string => `${KEY_OPEN}${key}${KEY_CLOSE}\n${VALUE_OPEN}${value}${VALUE_CLOSE}\n`;
-  const call = (...pairs: [string, string][]): string => `${CALL_OPEN}get_weather\n${pairs.map(([key, value]) => pair(key, value)).join("")}${CALL_CLOSE}`;
+  const call = (...pairs: [string, string][]): string =>
+    `${CALL_OPEN}get_weather\n${pairs.map(([key, value]) => pair(key, value)).join("")}${CALL_CLOSE}`;
 
   const typed: [string, string, string][] = [
     ["place", "Bergen", '"Bergen"'],
@@ -168,7 +183,7 @@ describe("the form of keys and values", () => {
     ["place", " padded ", '" padded "'],
     ["place", "a < b </b>", '"a < b </b>"'],
     ["place", "", '""'],
-    ["place", "two\nlines \\ \"quoted\" 👍", '"two\\nlines \\\\ \\"quoted\\" 👍"'],
+    ["place", 'two\nlines \\ "quoted" 👍', '"two\\nlines \\\\ \\"quoted\\" 👍"'],
     ["place", `a ${KEY_OPEN} tag ${CALL_CLOSE}`, `"a ${KEY_OPEN} tag ${CALL_CLOSE}"`],
     ["unheard", "12", '"12"'],
     ["days", "12", "12"],
@@ -190,12 +205,18 @@ describe("the form of keys and values", () => {
   it.each(typed)("%s = %j is written %s", (key, value, written) => {
     const args = `{"${key}": ${written}}`;
     const result = everyCut(call([key, value]));
-    expect(result).toMatchObject({ text: "", calls: [{ name: "get_weather", arguments: args }], joined: [{ name: "get_weather", arguments: args }] });
+    expect(result).toMatchObject({
+      text: "",
+      calls: [{ name: "get_weather", arguments: args }],
+      joined: [{ name: "get_weather", arguments: args }],
+    });
     expect(Object.keys(JSON.parse(args))).toEqual([key]);
   });
 
   it("several pairs", () => {
-    expect(everyCut(call(["place", "Bergen"], ["days", "3"])).calls).toEqual([{ name: "get_weather", arguments: '{"place": "Bergen", "days": 3}' }]);
+    expect(everyCut(call(["place", "Bergen"], ["days", "3"])).calls).toEqual([
+      { name: "get_weather", arguments: '{"place": "Bergen", "days": 3}' },
+    ]);
   });
 
   it("no pairs", () => {
@@ -220,12 +241,13 @@ describe("the form of keys and values", () => {
     expect(everyCut(text)).toMatchObject({ text: "", calls: [] });
   });
 
-  it.each([`${CALL_OPEN}get_weather\n${KEY_OPEN}a${KEY_CLOSE}oops${VALUE_OPEN}1${VALUE_CLOSE}${CALL_CLOSE}`, `${CALL_OPEN}get_weather\n${VALUE_OPEN}1${VALUE_CLOSE}${CALL_CLOSE}`, `${CALL_OPEN}OK${CALL_CLOSE}`])(
-    "%s is no call",
-    (text) => {
-      expect(everyCut(text).calls).toEqual([]);
-    },
-  );
+  it.each([
+    `${CALL_OPEN}get_weather\n${KEY_OPEN}a${KEY_CLOSE}oops${VALUE_OPEN}1${VALUE_CLOSE}${CALL_CLOSE}`,
+    `${CALL_OPEN}get_weather\n${VALUE_OPEN}1${VALUE_CLOSE}${CALL_CLOSE}`,
+    `${CALL_OPEN}OK${CALL_CLOSE}`,
+  ])("%s is no call", (text) => {
+    expect(everyCut(text).calls).toEqual([]);
+  });
 
   it("may be demanded, and then a brace is no call", () => {
     expect(everyCut(json('{"name": "f"}'), { format: "xml" }).calls).toEqual([]);

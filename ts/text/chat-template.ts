@@ -66,7 +66,9 @@ export class ChatTemplate {
       try {
         templates.set(name, { path, source, program: new TemplateProgram(source) });
       } catch (error) {
-        throw new LongcatError("TOKENIZER_INVALID", `${path}: the chat template "${name}" does not parse: ${(error as Error).message}`, { cause: error });
+        throw new LongcatError("TOKENIZER_INVALID", `${path}: the chat template "${name}" does not parse: ${(error as Error).message}`, {
+          cause: error,
+        });
       }
     }
     return templates.size === 0 ? null : new ChatTemplate(tokenizer, templates);
@@ -95,14 +97,21 @@ export class ChatTemplate {
     collectTexts([messages, tools, given] as unknown as Json, texts);
     const guard = new SpecialGuard([...this.#tokenizer.addedTokens.keys()], texts);
     const named = this.#tokenizer.config.named;
-    const marked = renderWith(source, {
-      ...Object.fromEntries(Object.keys(named).map((key) => [key, named[key]])),
-      ...(guard.guard(given, true) as object),
-      messages: messages.map((message) => guardMessage(guard, message)),
-      ...(tools.length > 0 ? { tools: tools.map((tool) => guardTool(guard, tool)) } : {}),
-      add_generation_prompt: true,
-    }, texts.length);
-    const segments = this.#tokenizer.split(marked).map((part) => (typeof part === "string" ? guard.clean(part) : part)).filter((part) => part !== "");
+    const marked = renderWith(
+      source,
+      {
+        ...Object.fromEntries(Object.keys(named).map((key) => [key, named[key]])),
+        ...(guard.guard(given, true) as object),
+        messages: messages.map((message) => guardMessage(guard, message)),
+        ...(tools.length > 0 ? { tools: tools.map((tool) => guardTool(guard, tool)) } : {}),
+        add_generation_prompt: true,
+      },
+      texts.length,
+    );
+    const segments = this.#tokenizer
+      .split(marked)
+      .map((part) => (typeof part === "string" ? guard.clean(part) : part))
+      .filter((part) => part !== "");
     const rendered = guard.clean(marked);
     return { rendered, segments, tools: chat.tools, startsInReasoning: reasoningStart(segments, rendered, this.#tokenizer) };
   }
@@ -133,7 +142,10 @@ function thinkingArgs(chat: CheckedChat, { program, path }: Source): { [key: str
     if (RESERVED.includes(name)) throw new LongcatError("OPTION_INVALID", `templateArgs.${name}: is set by the engine`);
     if (program.reads.has(name) || (name === "enable_thinking" && given[name] === false)) continue;
     const known = [...program.reads].filter((one) => !RESERVED.includes(one));
-    throw new LongcatError("OPTION_INVALID", `templateArgs.${name}: the chat template of ${path} does not read it; it reads ${known.join(", ") || "no further names"}`);
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `templateArgs.${name}: the chat template of ${path} does not read it; it reads ${known.join(", ") || "no further names"}`,
+    );
   }
   if (chat.enableThinking === undefined) return given;
   if ("enable_thinking" in given && given["enable_thinking"] !== chat.enableThinking) {

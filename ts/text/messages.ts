@@ -73,7 +73,8 @@ function absent(value: unknown): value is null | undefined {
 
 function refuseUnknown(value: Record<string, unknown>, field: string, known: readonly string[]): void {
   for (const key of Object.keys(value)) {
-    if (!known.includes(key) && !absent(value[key])) throw bad(field === "" ? key : `${field}.${key}`, `is not known; known are ${known.join(", ")}`);
+    if (!known.includes(key) && !absent(value[key]))
+      throw bad(field === "" ? key : `${field}.${key}`, `is not known; known are ${known.join(", ")}`);
   }
 }
 
@@ -113,7 +114,10 @@ class KnownCalls {
 
   check(id: string, field: string): void {
     if (this.#ids.has(id) || this.#anonymous) return;
-    const known = this.#ids.size === 0 ? "there is no tool call before it" : `the calls before it are ${[...this.#ids].map((one) => JSON.stringify(one)).join(", ")}`;
+    const known =
+      this.#ids.size === 0
+        ? "there is no tool call before it"
+        : `the calls before it are ${[...this.#ids].map((one) => JSON.stringify(one)).join(", ")}`;
     throw bad(field, `${show(id)} is not the id of an earlier tool call; ${known}`);
   }
 }
@@ -126,7 +130,8 @@ function checkMessage(value: unknown, field: string, calls: KnownCalls): Templat
   }
   refuseUnknown(value, field, [...MESSAGE_KEYS, ...EMPTY_MESSAGE_KEYS]);
   const role = value["role"];
-  if (typeof role !== "string" || !ROLES.includes(role)) throw bad(`${field}.role`, `${show(role)} is not known; known are ${ROLES.join(", ")}`);
+  if (typeof role !== "string" || !ROLES.includes(role))
+    throw bad(`${field}.role`, `${show(role)} is not known; known are ${ROLES.join(", ")}`);
   const message: TemplateMessage = {
     role: role === "developer" ? "system" : (role as TemplateMessage["role"]),
     content: checkContent(value["content"], `${field}.content`, role === "assistant"),
@@ -156,7 +161,12 @@ function checkMessage(value: unknown, field: string, calls: KnownCalls): Templat
 }
 
 /** A field of two spellings; both at once are refused. */
-function either(value: Record<string, unknown>, field: string, first: string, second: string): { field: string; value: unknown } | undefined {
+function either(
+  value: Record<string, unknown>,
+  field: string,
+  first: string,
+  second: string,
+): { field: string; value: unknown } | undefined {
   const given = [first, second].filter((key) => !absent(value[key]));
   if (given.length > 1) throw bad(`${field}.${second}`, `says the same as ${first}; give one of them`);
   const [key] = given;
@@ -195,7 +205,8 @@ function checkCall(value: unknown, field: string): TemplateCall {
   if (!isObject(value)) throw bad(field, `must be an object, not ${show(value)}`);
   const flat = absent(value["function"]) && !absent(value["name"]);
   refuseUnknown(value, field, flat ? ["id", "type", "index", "name", "arguments"] : ["id", "type", "index", "function"]);
-  if (!absent(value["type"]) && value["type"] !== "function") throw bad(`${field}.type`, `${show(value["type"])} is not supported; "function" is`);
+  if (!absent(value["type"]) && value["type"] !== "function")
+    throw bad(`${field}.type`, `${show(value["type"])} is not supported; "function" is`);
   const called = flat ? value : value["function"];
   const where = flat ? field : `${field}.function`;
   if (!isObject(called)) throw bad(where, `must be an object with a name and arguments, not ${show(called)}`);
@@ -273,7 +284,10 @@ function checkToolChoice(value: unknown, tools: readonly Tool[]): boolean {
   if (value === "none") return true;
   const named = isObject(value) && value["type"] === "function" && isObject(value["function"]) ? value["function"]["name"] : undefined;
   if (value !== "required" && typeof named !== "string") {
-    throw new LongcatError("OPTION_INVALID", `toolChoice: ${show(value)} is not known; known are "auto", "none", "required" and {type: "function", function: {name}}`);
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `toolChoice: ${show(value)} is not known; known are "auto", "none", "required" and {type: "function", function: {name}}`,
+    );
   }
   if (typeof named === "string" && !tools.some((tool) => tool.function.name === named)) {
     throw new LongcatError("OPTION_INVALID", `toolChoice: ${show(named)} is not one of the tools`);

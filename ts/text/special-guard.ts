@@ -17,6 +17,10 @@ export class SpecialGuard {
   readonly #specials: readonly string[];
   readonly #mark: string;
   readonly #marks: RegExp;
+  /** The proper beginnings and the proper ends of all special tokens. */
+  readonly #heads = new Set<string>();
+  readonly #tails = new Set<string>();
+  readonly #longest: number;
   /** Whether any content had to be marked. */
   marked = false;
 
@@ -26,6 +30,13 @@ export class SpecialGuard {
    */
   constructor(specials: readonly string[], texts: readonly string[]) {
     this.#specials = specials;
+    this.#longest = Math.max(0, ...specials.map((special) => special.length - 1));
+    for (const special of specials) {
+      for (let at = 1; at < special.length; at++) {
+        this.#heads.add(special.slice(0, at));
+        this.#tails.add(special.slice(at));
+      }
+    }
     const code = unusedMark(texts);
     this.#mark = String.fromCharCode(code);
     // A template may print JSON with everything beyond ASCII escaped, the mark too.
@@ -49,16 +60,25 @@ export class SpecialGuard {
   }
 
   #guardText(text: string): string {
+    if (!this.#suspect(text)) return text;
     let guarded = text;
     for (const special of this.#specials) guarded = this.#guardAgainst(guarded, special);
-    if (guarded.length !== text.length) this.marked = true;
+    this.marked = true;
     return guarded;
   }
 
+  /** Whether a text holds a special token, or could be a part of one together with what stands beside it. */
+  #suspect(text: string): boolean {
+    if (text === "" || this.#specials.length === 0) return false;
+    const longest = Math.min(text.length, this.#longest);
+    for (let length = 1; length <= longest; length++) {
+      if (this.#tails.has(text.slice(0, length)) || this.#heads.has(text.slice(text.length - length))) return true;
+    }
+    return this.#specials.some((special) => text.includes(special) || special.includes(text));
+  }
+
   #guardAgainst(text: string, special: string): string {
-    if (text === "") return text;
-    const first = special.slice(0, 1);
-    let guarded = text.replaceAll(special, first + this.#mark + special.slice(1));
+    let guarded = text.replaceAll(special, special.slice(0, 1) + this.#mark + special.slice(1));
     // The rest of a token may stand in the template or in the content beside it.
     for (let length = Math.min(special.length - 1, guarded.length); length > 0; length--) {
       if (!guarded.endsWith(special.slice(0, length))) continue;

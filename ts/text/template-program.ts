@@ -16,7 +16,9 @@ interface Jinja {
   tokenize(source: string, options: { lstrip_blocks: boolean; trim_blocks: boolean }): unknown[];
   parse(tokens: unknown[]): Node;
   Environment: new () => Scope;
-  Interpreter: new (scope: Scope) => { run(program: Node): { value: unknown }; evaluate(statement: Node | undefined, scope: Scope): unknown };
+  Interpreter: new (
+    scope: Scope,
+  ) => { run(program: Node): { value: unknown }; evaluate(statement: Node | undefined, scope: Scope): unknown };
 }
 
 const { Environment, Interpreter, parse, tokenize } = jinja as unknown as Jinja;
@@ -29,7 +31,20 @@ const EVALUATIONS_PER_TEXT = 2_000;
 const MAX_RANGE = 100_000;
 
 /** What every template may use besides what it is given. */
-const GLOBALS = ["true", "false", "none", "True", "False", "None", "range", "namespace", "loop", "caller", "raise_exception", "strftime_now"];
+const GLOBALS = [
+  "true",
+  "false",
+  "none",
+  "True",
+  "False",
+  "None",
+  "range",
+  "namespace",
+  "loop",
+  "caller",
+  "raise_exception",
+  "strftime_now",
+];
 
 /** The template itself called `raise_exception`, or went beyond a bound. */
 export class TemplateRefusal extends Error {}
@@ -98,9 +113,20 @@ function strftime(format: string): string {
   const month = MONTHS[now.getMonth()] as string;
   const day = DAYS[now.getDay()] as string;
   const directives: Record<string, string> = {
-    Y: String(now.getFullYear()), y: two(now.getFullYear() % 100), m: two(now.getMonth() + 1), d: two(now.getDate()),
-    B: month, b: month.slice(0, 3), A: day, a: day.slice(0, 3), H: two(now.getHours()), M: two(now.getMinutes()),
-    S: two(now.getSeconds()), I: two(now.getHours() % 12 || 12), p: now.getHours() < 12 ? "AM" : "PM", "%": "%",
+    Y: String(now.getFullYear()),
+    y: two(now.getFullYear() % 100),
+    m: two(now.getMonth() + 1),
+    d: two(now.getDate()),
+    B: month,
+    b: month.slice(0, 3),
+    A: day,
+    a: day.slice(0, 3),
+    H: two(now.getHours()),
+    M: two(now.getMinutes()),
+    S: two(now.getSeconds()),
+    I: two(now.getHours() % 12 || 12),
+    p: now.getHours() < 12 ? "AM" : "PM",
+    "%": "%",
   };
   return format.replace(/%(.)/g, (all, letter: string) => directives[letter] ?? all);
 }
@@ -175,7 +201,8 @@ class NameScan {
   #visitTest(node: Node): void {
     const operand = node["operand"] as Node;
     const test = node["test"] as Node;
-    if (operand.type === "Identifier" && ["defined", "undefined"].includes(test["value"] as string)) this.#asked.add(operand["value"] as string);
+    if (operand.type === "Identifier" && ["defined", "undefined"].includes(test["value"] as string))
+      this.#asked.add(operand["value"] as string);
     this.visit([operand, test["args"]]);
   }
 

@@ -68,7 +68,9 @@ function parseObject(path: string, text: string): Record<string, unknown> {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    const pointer = text.startsWith("version https://git-lfs") ? "is a Git LFS pointer, not the file; fetch it with `git lfs pull`" : "is not JSON";
+    const pointer = text.startsWith("version https://git-lfs")
+      ? "is a Git LFS pointer, not the file; fetch it with `git lfs pull`"
+      : "is not JSON";
     throw invalid(path, `${pointer} (${(error as Error).message})`, error);
   }
   if (!isObject(value)) throw invalid(path, `must hold a JSON object, not ${Array.isArray(value) ? "an array" : typeof value}`);
@@ -89,7 +91,10 @@ export async function readTokenizerFile(dir: string): Promise<TokenizerFile | nu
   }
   const decoder = json["decoder"];
   if (!isObject(decoder) || decoder["type"] !== "ByteLevel") {
-    throw invalid(path, `decoder ${JSON.stringify(isObject(decoder) ? decoder["type"] : decoder ?? null)} is not supported; "ByteLevel" is`);
+    throw invalid(
+      path,
+      `decoder ${JSON.stringify(isObject(decoder) ? decoder["type"] : (decoder ?? null))} is not supported; "ByteLevel" is`,
+    );
   }
   const vocab = readVocab(path, model["vocab"]);
   const merges = readMerges(path, model["merges"], vocab);
@@ -108,7 +113,8 @@ function readVocab(path: string, value: unknown): Map<string, number> {
   if (!isObject(value)) throw invalid(path, "model.vocab must be an object of token → id");
   const vocab = new Map(Object.entries(value) as [string, number][]);
   for (const [token, id] of vocab) {
-    if (!isId(id)) throw invalid(path, `model.vocab[${JSON.stringify(token)}] is ${JSON.stringify(id)}; ids are integers from 0 to ${2 ** 24 - 1}`);
+    if (!isId(id))
+      throw invalid(path, `model.vocab[${JSON.stringify(token)}] is ${JSON.stringify(id)}; ids are integers from 0 to ${2 ** 24 - 1}`);
   }
   const missing = BYTE_CHARACTERS.findIndex((character) => !vocab.has(character));
   if (missing !== -1) throw invalid(path, `model.vocab has no token for byte ${missing}; a byte-level vocabulary holds all 256`);
@@ -124,7 +130,8 @@ function readMerges(path: string, value: unknown, vocab: ReadonlyMap<string, num
     }
     const [left, right] = pair as [string, string];
     for (const token of [left, right, left + right]) {
-      if (!vocab.has(token)) throw invalid(path, `model.merges[${rank}] needs the token ${JSON.stringify(token)}, which model.vocab does not have`);
+      if (!vocab.has(token))
+        throw invalid(path, `model.merges[${rank}] needs the token ${JSON.stringify(token)}, which model.vocab does not have`);
     }
     return [left, right];
   });

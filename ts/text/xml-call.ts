@@ -145,7 +145,9 @@ export class XmlCallReader implements CallReader {
 
   #property(key: string): unknown {
     const properties = this.#tool()?.function.parameters?.["properties"];
-    return typeof properties === "object" && properties !== null && Object.hasOwn(properties, key) ? (properties as Record<string, unknown>)[key] : undefined;
+    return typeof properties === "object" && properties !== null && Object.hasOwn(properties, key)
+      ? (properties as Record<string, unknown>)[key]
+      : undefined;
   }
 }
 
