@@ -169,19 +169,21 @@ describe("time", { timeout: 30_000 }, () => {
     expect(performance.now() - start).toBeLessThan(2000);
   });
 
-  it.each(texts)("four times as much of %s takes about four times as long", (_, text) => {
-    const time = (length: number): number => {
+  it.each(texts)("sixteen times as much of %s takes about sixteen times as long", (_, text) => {
+    /** Processor time in ms, the least of some runs: other processes do not count. */
+    const time = (length: number, runs: number): number => {
       const part = text.slice(0, length);
-      const runs = [0, 1, 2].map(() => {
-        const start = performance.now();
+      const times = Array.from({ length: runs }, () => {
+        const start = process.cpuUsage();
         tokenizer.encode(part);
-        return performance.now() - start;
+        const { user, system } = process.cpuUsage(start);
+        return (user + system) / 1000;
       });
-      return Math.min(...runs);
+      return Math.min(...times);
     };
-    const small = time(10_000);
-    // Quadratic time would be 16 times as much; the bound leaves room for a busy machine.
-    expect(time(40_000)).toBeLessThan(10 * Math.max(small, 10));
+    time(5_000, 3);
+    // Quadratic time would be 256 times as much.
+    expect(time(80_000, 3)).toBeLessThan(64 * Math.max(time(5_000, 5), 5));
   });
 
   it("never counts more tokens in its early bound than there are", async () => {
