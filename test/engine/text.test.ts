@@ -18,6 +18,8 @@ interface MiniCase {
   text: string;
 }
 const GOLDENS = (JSON.parse(readFileSync(`${ROOT}/test/fixtures/mini/goldens.json`, "utf8")) as { cases: MiniCase[] }).cases;
+/** Half of a character outside the basic plane. */
+const LONE_SURROGATE = /[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/;
 const golden = (index: number) => GOLDENS[index] as MiniCase;
 const text = (await loadTextTools(modelPath("mini"), 2048))!;
 const idsOf = async (content: string, parseSpecial = false) => {
@@ -54,7 +56,7 @@ async function both(engine: Engine, prompt: Prompt, params: GenerateParams = {})
     expect(own.map((chunk) => chunk.reasoning ?? "").join("")).toBe(choice.reasoning ?? "");
     expect(own.flatMap((chunk) => chunk.tokens)).toEqual(choice.tokens);
     expect(own.at(-1)?.finishReason).toBe(choice.finishReason);
-    for (const chunk of own) expect(chunk.text.isWellFormed?.() ?? true).toBe(true);
+    for (const chunk of own) expect(chunk.text).not.toMatch(LONE_SURROGATE);
     const deltas = own.flatMap(({ toolCallDelta }) => toolCallDelta ?? []);
     const calls = choice.toolCalls ?? [];
     if (choice.finishReason === "tool_calls")

@@ -98,7 +98,10 @@ export class Engine implements AsyncDisposable {
     return new Engine(await loadParts(directory ?? undefined, resolveOptions(options)));
   }
 
-  /** An engine over parts that are there already, a runner of one's own for instance. The engine closes them. */
+  /**
+   * An engine over parts that are there already, a runner of one's own for instance. The engine closes them.
+   * @internal
+   */
   static fromParts(parts: EngineParts): Engine {
     return new Engine(parts);
   }
