@@ -24,6 +24,7 @@ constexpr int kThinRows = 0, kThinOutputs = 8;
 constexpr int64_t kBlockRows = 48;
 constexpr int64_t kGroupOutputs = 16;
 constexpr int64_t kChunk = 1024;      // of k; a multiple of the scale blocks
+constexpr int64_t kStreamAhead = 512; // bytes: how far ahead of a single pass weights are fetched
 constexpr int64_t kScaleBlock = 128;  // FP8: rows and columns that share a scale
 
 /// One tile's work: chains of R rows × O outputs over k in [0, count).
@@ -36,6 +37,7 @@ struct Tile {
   int64_t count = 0;
   Vec* chains = nullptr;             // [R][O] resting chains: read unless first, written unless last
   bool first = true, last = true;
+  int64_t ahead = kStreamAhead;      // bytes from a weight to the one to fetch meanwhile
   float* out = nullptr;              // written if last
   int64_t outStride;
   Tile(int64_t k, int64_t stride) : count(k), outStride(stride) {}
@@ -58,14 +60,17 @@ LONGCAT_INLINE Vec loadScaled(const E* w, int n, [[maybe_unused]] const Vec* sca
   else return kWhole ? load(w) : loadPartial(w, n);
 }
 
+LONGCAT_INLINE void fetch(const void* p, int64_t ahead) { __builtin_prefetch(static_cast<const char*>(p) + ahead); }
+
 /// chains[r][o] += x_r · w_o over lanes [k, k + n).
 template <class E, int R, int O, bool kWhole>
-LONGCAT_INLINE void step(const float* const* x, const E* const* w, const Vec* scale, int64_t k, int n, Vec (&chains)[R][O]) {
+LONGCAT_INLINE void step(const float* const* x, const E* const* w, const Vec* scale, int64_t k, int n, int64_t ahead, Vec (&chains)[R][O]) {
   Vec rows[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) rows[r] = kWhole ? load(x[r] + k) : loadPartial(x[r] + k, n);
 #pragma GCC unroll 8
   for (int o = 0; o < O; ++o) {
+    if constexpr (kWhole) fetch(w[o] + k, ahead);
     const Vec weights = loadScaled<E, kWhole>(w[o] + k, n, scale + o);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) chains[r][o] = fma(rows[r], weights, chains[r][o]);
@@ -93,13 +98,13 @@ void runTile(const Tile<E>& t) {
 #pragma GCC unroll 8
       for (int o = 0; o < O; ++o) scale[o] = set1(t.scale[o][block / kScaleBlock] * kF8Unit);
       const int64_t end = block + kScaleBlock < whole ? block + kScaleBlock : whole;
-      for (int64_t k = block; k < end; k += kLanes) step<E, R, O, true>(x, w, scale, k, kLanes, chains);
+      for (int64_t k = block; k < end; k += kLanes) step<E, R, O, true>(x, w, scale, k, kLanes, t.ahead, chains);
       if (block + kScaleBlock >= t.count && whole < t.count)
-        step<E, R, O, false>(x, w, scale, whole, static_cast<int>(t.count - whole), chains);
+        step<E, R, O, false>(x, w, scale, whole, static_cast<int>(t.count - whole), 0, chains);
     }
   } else {
-    for (int64_t k = 0; k < whole; k += kLanes) step<E, R, O, true>(x, w, nullptr, k, kLanes, chains);
-    if (whole < t.count) step<E, R, O, false>(x, w, nullptr, whole, static_cast<int>(t.count - whole), chains);
+    for (int64_t k = 0; k < whole; k += kLanes) step<E, R, O, true>(x, w, nullptr, k, kLanes, t.ahead, chains);
+    if (whole < t.count) step<E, R, O, false>(x, w, nullptr, whole, static_cast<int>(t.count - whole), 0, chains);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -166,15 +171,16 @@ void fewRows(Tile<E>& t, int rows, const Matrix<E>& w, int64_t begin, int64_t en
   }
 }
 
-/// Outputs [o, o + count) × k in [k, k + n) as float, rows kChunk apart.
+/// Outputs [o, o + count) × k in [k, k + n) as float, rows kChunk apart; the bytes `ahead` are fetched meanwhile.
 template <class E>
-void widenPanel(const Matrix<E>& w, int64_t o, int count, int64_t k, int64_t n, float* panel) {
+void widenPanel(const Matrix<E>& w, int64_t o, int count, int64_t k, int64_t n, int64_t ahead, float* panel) {
   for (int i = 0; i < count; ++i) {
     const E* from = w.data + (o + i) * w.columns + k;
     float* to = panel + i * kChunk;
     const float* scales = nullptr;
     if constexpr (sizeof(E) == 1) scales = w.scales(o + i, k);
     forLanes(n, [&](int64_t j, int lanes) {
+      fetch(from + j, ahead);
       const Vec scale = set1(sizeof(E) == 1 ? scales[j / kScaleBlock] * kF8Unit : 1.0f);
       if (lanes == kLanes) store(to + j, loadScaled<E, true>(from + j, lanes, &scale));
       else storePartial(to + j, loadScaled<E, false>(from + j, lanes, &scale), lanes);
@@ -200,44 +206,59 @@ LONGCAT_INLINE void tileOfRows(Tile<T>& t, const Rows& rows, int64_t begin, int6
     const int64_t from = count * i / tiles, to = count * (i + 1) / tiles;  // even tiles: 6 + 5 + 5, not 6 + 6 + 4
     for (int64_t r = from; r < to; ++r) t.x[r - from] = rows.row(begin + r) + k;
     t.chains = chains + from * O;
+    if (i > 0) t.ahead = 0;  // the first tile has fetched them
     t.out = rows.out + (begin + from) * rows.outStride + o;
     runRows<T, O, kTileRows>(static_cast<int>(to - from), t);
   }
 }
 
 template <class E, int O>
-LONGCAT_INLINE void blockTile(const Rows& rows, int64_t begin, int64_t count, const Matrix<E>& w, int64_t o, int64_t k, int64_t n, Vec* chains) {
+LONGCAT_INLINE void blockTile(const Rows& rows, int64_t begin, int64_t count, const Matrix<E>& w, int64_t o, int64_t k, int64_t n, int64_t ahead,
+                              Vec* chains) {
   if constexpr (sizeof(E) == 1) {
     alignas(64) float panel[O * kChunk];
-    widenPanel(w, o, O, k, n, panel);
+    widenPanel(w, o, O, k, n, ahead, panel);
     Tile<float> t(n, rows.outStride);
     t.w = panel;
     t.wStride = kChunk;
+    t.ahead = 0;
     t.first = k == 0;
     t.last = k + n == w.columns;
     tileOfRows<float, O>(t, rows, begin, count, k, o, chains);
   } else {
     Tile<E> t(n, rows.outStride);
     pointAt(t, w, o, O, k);
+    t.ahead = ahead;
     t.first = k == 0;
     t.last = k + n == w.columns;
     tileOfRows<E, O>(t, rows, begin, count, k, o, chains);
   }
 }
 
+/// One chunk of k of a group of outputs, for a block of rows. The tile after the last one starts `jump` elements from the group's first.
+template <class E>
+LONGCAT_INLINE void blockGroup(const Rows& rows, int64_t begin, int64_t count, const Matrix<E>& w, int64_t group, int64_t groupEnd, int64_t k,
+                               int64_t n, int64_t jump, Vec* chains) {
+  int64_t o = group;
+  for (; o + kTileOutputs <= groupEnd; o += kTileOutputs) {
+    const bool lastTile = o + 2 * kTileOutputs > groupEnd;
+    const int64_t next = lastTile ? jump - (o - group) * w.columns : kTileOutputs * w.columns;
+    blockTile<E, kTileOutputs>(rows, begin, count, w, o, k, n, next * static_cast<int64_t>(sizeof(E)), chains + (o - group) * kBlockRows);
+  }
+  for (; o < groupEnd; ++o) blockTile<E, 1>(rows, begin, count, w, o, k, n, kStreamAhead, chains + (o - group) * kBlockRows);
+}
+
 template <class E>
 void manyRows(const Rows& rows, int64_t count, const Matrix<E>& w, int64_t begin, int64_t end) {
   alignas(64) Vec chains[kGroupOutputs * kBlockRows];
   for (int64_t r = 0; r < count; r += kBlockRows) {
-    const int64_t blockRows = count - r < kBlockRows ? count - r : kBlockRows;
+    const int64_t blockRows = smaller(kBlockRows, count - r);
     for (int64_t group = begin; group < end; group += kGroupOutputs) {
-      const int64_t groupEnd = group + kGroupOutputs < end ? group + kGroupOutputs : end;
+      const int64_t groupEnd = smaller(end, group + kGroupOutputs);
       for (int64_t k = 0; k < w.columns; k += kChunk) {
-        const int64_t n = w.columns - k < kChunk ? w.columns - k : kChunk;
-        int64_t o = group;
-        for (; o + kTileOutputs <= groupEnd; o += kTileOutputs)
-          blockTile<E, kTileOutputs>(rows, r, blockRows, w, o, k, n, chains + (o - group) * kBlockRows);
-        for (; o < groupEnd; ++o) blockTile<E, 1>(rows, r, blockRows, w, o, k, n, chains + (o - group) * kBlockRows);
+        const int64_t n = smaller(kChunk, w.columns - k);
+        const int64_t jump = k + n < w.columns ? n : (groupEnd - group) * w.columns - k;  // to the next chunk, or the next group's first
+        blockGroup(rows, r, blockRows, w, group, groupEnd, k, n, jump, chains);
       }
     }
   }
