@@ -16,7 +16,7 @@ describe("engine options", () => {
     const given = { device: "cuda:1", dtype: "float32", threads: 3, maxBatchTokens: 8, maxSequences: 2, cacheBytes: 1e6, ngram: "device" };
     expect(resolve(given)).toMatchObject(given);
     expect(
-      resolve({ parallel: { expert: 1 }, prefixCache: false, speculative: "auto", debug: "poison", batchInvariant: false }),
+      resolve({ parallel: { expert: 1 }, prefixCache: true, speculative: "auto", debug: "poison", batchInvariant: false }),
     ).toMatchObject({
       ...{ prefixCache: false, speculative: "off", debug: "poison", batchInvariant: false },
     });
@@ -50,7 +50,6 @@ describe("engine options", () => {
 
   it.each<[Record<string, unknown>, string]>([
     [{ parallel: { expert: 2 } }, "parallel.expert: 2 ranks: not built yet"],
-    [{ prefixCache: true }, "prefixCache: true: not built yet"],
     [{ prefixCache: "all" }, 'prefixCache: "all": not built yet'],
     [{ speculative: { drafts: 2 } }, "speculative: drafts: not built yet"],
   ])("say that %j is not built yet", (options, message) => {

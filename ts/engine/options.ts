@@ -34,7 +34,7 @@ export interface EngineOptions {
   maxSequences?: number | null;
   /** Memory of the latent cache in bytes, or `"auto"` (default). It may shorten the context. */
   cacheBytes?: "auto" | number | null;
-  /** Reuse of cached prompts. Not built yet: absent or `false` means off; `true` and `"all"` are refused. */
+  /** Reuse of cached prompts. Not built yet: absent, `true` (the default to be) and `false` mean off, as `engine.info` says; `"all"` is refused. */
   prefixCache?: boolean | "all" | null;
   /** Same bits alone and in any batch; default `true`. The CPU always keeps this; `false` merely permits otherwise. */
   batchInvariant?: boolean | null;
@@ -169,10 +169,11 @@ function checkParallel(value: unknown): void {
   if (ranks > 1) throw notBuilt(`parallel.expert: ${ranks} ranks`, "1");
 }
 
+/** `true` is the contract's default: accepted, and reported as off by `engine.info` until there is one. */
 function checkPrefixCache(value: unknown): void {
-  if (value === false) return;
-  if (value !== true && value !== "all") throw invalid("prefixCache", value, "false");
-  throw notBuilt(`prefixCache: ${show(value)}`, "false, or leave it out");
+  if (typeof value === "boolean") return;
+  if (value !== "all") throw invalid("prefixCache", value, "true, false");
+  throw notBuilt('prefixCache: "all"', "true (off for now) or false");
 }
 
 function checkSpeculative(value: unknown): void {
