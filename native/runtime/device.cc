@@ -32,6 +32,17 @@ void retain(Command& command, const Tensor& tensor) {
   if (tensor.parts) command.retained.push_back(tensor.parts);
 }
 
+/// The operation's own checks, with its name in front of what they say.
+void prepare(const OpSpec& spec, const OpArgs& args, void* params) {
+  try {
+    spec.prepare(args, params);
+  } catch (const Error& error) {
+    const std::string words = error.what();
+    if (words.rfind(spec.name, 0) == 0) throw;
+    throw Error(error.code(), std::string(spec.name) + ": " + words);
+  }
+}
+
 const char* verb(CommandKind kind) {
   switch (kind) {
     case CommandKind::fill: return "fill";
@@ -99,14 +110,14 @@ bool Device::enqueue(int queue, const OpSpec& spec, const OpArgs& args) {
   Command* command = claim(CommandKind::op, queue, false);
   if (!command) return false;
   command->spec = &spec;
-  spec.prepare(args, command->params);
+  prepare(spec, args, command->params);
   growScratch(spec.threadScratch ? spec.threadScratch(command->params) : 0);
   // growScratch may have taken the slot for itself; the parameters then move on to the next.
   if (ring_[tail_.load(std::memory_order_relaxed) % kSlots].params != command->params) {
     Command* next = claim(CommandKind::op, queue, true);
     if (!next) return false;
     next->spec = &spec;
-    spec.prepare(args, next->params);
+    prepare(spec, args, next->params);
     command = next;
   }
   for (int i = 0; i < args.numTensors; ++i) {

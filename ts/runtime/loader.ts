@@ -111,29 +111,48 @@ function tryLoad(path: string, version: string): NativeAddon | string {
 /** ELF's e_machine of the architectures that Node runs on. */
 const MACHINES: Record<number, string> = { 3: "ia32", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x64", 183: "arm64", 243: "riscv64", 258: "loong64" };
 
-/** What a look at the file's first bytes says against it; undefined: nothing. The loader's words for these cases are poor. */
+/** What a look at the file says against it; undefined: nothing. The loader's words are poor, and a file cut short would end the process. */
 function inspectFile(path: string): string | undefined {
-  let header: Buffer;
   try {
-    if (!statSync(path).isFile()) return "not a file";
-    header = firstBytes(path, 20);
+    const { size, isFile } = describe(path);
+    if (!isFile) return "not a file";
+    if (size === 0) return "an empty file";
+    return process.platform === "linux" ? inspectElf(path, size) : undefined;
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     return code === "ENOENT" || code === "ENOTDIR" ? "absent" : message;
   }
-  if (header.length === 0) return "an empty file";
-  if (process.platform !== "linux") return undefined;
-  if (header.length < 20 || header.readUInt32BE(0) !== 0x7f454c46) return "not a shared library (no ELF header)";
-  const machine = header[5] === 2 ? header.readUInt16BE(18) : header.readUInt16LE(18);
-  const architecture = MACHINES[machine] ?? `machine ${machine}`;
-  return architecture === process.arch ? undefined : `built for ${architecture}, this is ${process.arch}`;
 }
 
-function firstBytes(path: string, count: number): Buffer {
+function describe(path: string): { size: number; isFile: boolean } {
+  const stats = statSync(path);
+  return { size: stats.size, isFile: stats.isFile() };
+}
+
+/** Checks an ELF file's header: for this architecture, and whole. Its last part is the table of sections, or a loaded segment. */
+function inspectElf(path: string, size: number): string | undefined {
+  const header = bytesOf(path, 0, ELF_HEADER_BYTES);
+  if (header.length < ELF_HEADER_BYTES || header.readUInt32BE(0) !== 0x7f454c46) return "not a shared library (no ELF header)";
+  const architecture = MACHINES[header[5] === 2 ? header.readUInt16BE(18) : header.readUInt16LE(18)] ?? "another architecture";
+  if (architecture !== process.arch) return `built for ${architecture}, this is ${process.arch}`;
+  if (header[4] !== 2 || header[5] !== 1) return undefined; // only 64-bit little-endian is looked into
+  const sectionsEnd = Number(header.readBigUInt64LE(40)) + header.readUInt16LE(58) * header.readUInt16LE(60);
+  const [entryBytes, entries] = [header.readUInt16LE(54), header.readUInt16LE(56)];
+  const table = bytesOf(path, Number(header.readBigUInt64LE(32)), entryBytes * entries);
+  let end = sectionsEnd;
+  for (let at = 0; at + 56 <= table.length; at += entryBytes) {
+    end = Math.max(end, Number(table.readBigUInt64LE(at + 8)) + Number(table.readBigUInt64LE(at + 32)));
+  }
+  return end > size ? `cut short: ${size} bytes of at least ${end}` : undefined;
+}
+
+const ELF_HEADER_BYTES = 64;
+
+function bytesOf(path: string, position: number, count: number): Buffer {
   const file = openSync(path, "r");
   try {
     const bytes = Buffer.alloc(count);
-    return bytes.subarray(0, readSync(file, bytes, 0, count, 0));
+    return bytes.subarray(0, readSync(file, bytes, 0, count, position));
   } finally {
     closeSync(file);
   }
