@@ -32,9 +32,9 @@ function which(program) {
 
 /** What is needed and how each Linux family calls it. */
 const TOOLS = [
-  { name: "cmake", programs: ["cmake"], apt: "cmake", dnf: "cmake" },
-  { name: "a C++ compiler", programs: process.env.CXX ? [process.env.CXX.split(" ")[0]] : ["c++", "g++", "clang++"], apt: "g++", dnf: "gcc-c++" },
-  { name: "ninja or make", programs: ["ninja", "ninja-build", "make"], apt: "make", dnf: "make" },
+  { name: "cmake", programs: ["cmake"], apt: "cmake", dnf: "cmake", apk: "cmake" },
+  { name: "a C++ compiler", programs: process.env.CXX ? [process.env.CXX.split(" ")[0]] : ["c++", "g++", "clang++"], apt: "g++", dnf: "gcc-c++", apk: "g++" },
+  { name: "ninja or make", programs: ["ninja", "ninja-build", "make"], apt: "make", dnf: "make", apk: "make" },
 ];
 
 /** Throws an Error that says which tools are missing and how to get them. */
@@ -45,7 +45,8 @@ export function checkTools() {
   throw new Error(
     `${missing.map(({ name, programs }) => `${name} (${programs.join(", ")})`).join(" and ")} not found in PATH. Install with:\n` +
       `  Debian, Ubuntu:       apt-get install -y ${packages("apt")}\n` +
-      `  Fedora, RHEL, Rocky:  dnf install -y ${packages("dnf")}`,
+      `  Fedora, RHEL, Rocky:  dnf install -y ${packages("dnf")}\n` +
+      `  Alpine:               apk add ${packages("apk")}`,
   );
 }
 

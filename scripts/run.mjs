@@ -11,7 +11,7 @@ import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { fileURLToPath } from "node:url";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const STAMP = join(ROOT, "build", "setup-stamp.json");
@@ -60,30 +60,6 @@ function checkNode() {
     );
   }
   if (process.platform !== "linux") throw new SetupError(`${process.platform} is not supported: longcat-node runs on Linux`);
-}
-
-/** Compiler and CMake, needed only when the addon has to be built. */
-function checkBuildTools() {
-  const missing = [];
-  const compiler = process.env.CXX?.split(" ")[0];
-  if (compiler ? !existsSync(compiler) && !which(compiler) : !["c++", "g++", "clang++"].some(which)) {
-    const what = compiler ? `the C++ compiler that CXX names (${compiler})` : "a C++ compiler (g++ 11 or newer, or clang++ 14 or newer)";
-    missing.push({ what, apt: "g++", dnf: "gcc-c++", apk: "g++" });
-  }
-  if (!which("cmake")) missing.push({ what: "CMake (3.20 or newer)", apt: "cmake", dnf: "cmake", apk: "cmake" });
-  if (!["ninja", "make", "gmake"].some(which)) missing.push({ what: "make or ninja", apt: "make", dnf: "make", apk: "make" });
-  if (missing.length === 0) return;
-  const names = (key) => missing.map((m) => m[key]).join(" ");
-  throw new SetupError(
-    [
-      `the native addon has to be built, and this is missing: ${missing.map((m) => m.what).join("; ")}.`,
-      "Install it with one of",
-      `  Debian, Ubuntu:  apt-get install -y ${names("apt")}`,
-      `  Fedora, RHEL:    dnf install -y ${names("dnf")}`,
-      `  Alpine:          apk add ${names("apk")}`,
-      "and run the same command again.",
-    ].join("\n"),
-  );
 }
 
 // ---- what changed
@@ -154,25 +130,20 @@ function installDependencies() {
   if (run(program, args) !== 0) throw new SetupError("npm ci failed; its own words are above");
 }
 
-function builtAddon() {
-  const folder = join(ROOT, "build", "Release");
-  return existsSync(folder) && readdirSync(folder).some((name) => name.endsWith(".node"));
+const ADDON = join(ROOT, "build", "Release", "longcat.node");
+
+async function buildAddon({ buildNative }) {
+  if (!existsSync(ADDON)) say("[2/3] Building the native addon with CMake (a few minutes the first time) …");
+  await asSetupError(() => buildNative({ quiet: false }));
 }
 
-async function buildAddon() {
-  const sources = [...filesUnder(join(ROOT, "native")), ...inRoot("CMakeLists.txt", "scripts/build-native.mjs", "package-lock.json")];
-  const native = hashOf(sources);
-  if (builtAddon() && readJson(STAMP)?.native === native) return;
-  checkBuildTools();
-  say("[2/3] Building the native addon with CMake (a few minutes the first time) …");
-  const { buildNative } = await import(pathToFileURL(join(ROOT, "scripts", "build-native.mjs")).href);
+/** Runs a step whose failure is the machine's, not this script's: its message is all that is shown. */
+async function asSetupError(step) {
   try {
-    await buildNative({ quiet: false });
+    return await step();
   } catch (error) {
-    throw new SetupError(`the native addon could not be built: ${error.message}`);
+    throw new SetupError(error.message);
   }
-  if (!builtAddon()) throw new SetupError("the build ended without build/Release/*.node");
-  writeStamp({ native });
 }
 
 function compileTypeScript() {
@@ -189,8 +160,11 @@ function compileTypeScript() {
 
 async function setUp() {
   checkNode();
+  const native = await import("./build-native.mjs");
+  // Before anything is downloaded.
+  if (!existsSync(ADDON)) await asSetupError(native.checkTools);
   installDependencies();
-  await buildAddon();
+  await buildAddon(native);
   compileTypeScript();
 }
 

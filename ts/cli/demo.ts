@@ -5,7 +5,6 @@
  */
 
 import { Engine, type GenerateParams, LongcatError, type Prompt, type Tool } from "../index.js";
-import { BUNDLED_MODEL } from "./engine-flags.js";
 import { handleInterrupts, INTERRUPTED, interruptible } from "./interrupt.js";
 import { endQuietlyOnClosedPipe, note, print, styled } from "./output.js";
 
@@ -93,9 +92,10 @@ async function play(engine: Engine, scene: Scene, signal: AbortSignal): Promise<
 
 async function demo(signal: AbortSignal): Promise<void> {
   const start = performance.now();
-  const engine = await Engine.load(BUNDLED_MODEL, { signal });
+  const engine = await Engine.load(null, { signal });
+  const { directory, device, threads, isa } = engine.info;
   try {
-    note(`Loaded ${BUNDLED_MODEL} in ${(performance.now() - start).toFixed(0)} ms`);
+    note(`Loaded ${directory} in ${(performance.now() - start).toFixed(0)} ms; ${device}, ${threads} threads, ${isa}`);
     for (const scene of SCENES) await play(engine, scene, signal);
   } finally {
     await engine.close();

@@ -5,9 +5,10 @@
 
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { bundledCheckpoint } from "../engine/load.js";
 import { inspect, LongcatError, listDevices } from "../index.js";
+import { packageVersion } from "../runtime/addon.js";
 import { type Command, JSON_FLAG } from "./command.js";
-import { BUNDLED_MODEL } from "./engine-flags.js";
 import { alignColumns, print, printJson } from "./output.js";
 
 /** One line of the report. `ok: null`: not there, and not needed. */
@@ -46,17 +47,13 @@ function describe(findings: readonly Finding[]): string {
   ].join("\n");
 }
 
-function packageVersion(): string {
-  return (JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string }).version;
-}
-
 function node(): Finding {
   const ok = Number(process.versions.node.split(".")[0]) >= OLDEST_NODE;
   return { name: "node", ok, detail: ok ? process.versions.node : `${process.versions.node}; ${OLDEST_NODE} or newer is needed` };
 }
 
 function libc(): Finding {
-  const header = (process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined)?.header;
+  const header = (process.report.getReport() as { header?: { glibcVersionRuntime?: string } }).header;
   const version = header?.glibcVersionRuntime;
   if (version === undefined) return { name: "glibc", ok: null, detail: "not found: the prebuilt addon needs it; build from source here" };
   return { name: "glibc", ok: true, detail: version };
@@ -66,18 +63,26 @@ function libc(): Finding {
 async function addon(): Promise<Finding> {
   try {
     const devices = await listDevices();
-    return { name: "addon", ok: devices.length > 0, detail: devices.map((device) => JSON.stringify(device)).join(", ") };
+    const cpu = devices.map(({ description, threads, isa }) => `${description}, ${threads} threads, ${isa}`).join("; ");
+    return { name: "addon", ok: true, detail: `${addonFile()}: ${cpu}` };
   } catch (error) {
     return { name: "addon", ok: false, detail: (error as Error).message };
   }
 }
 
+/** The file that the addon was loaded from. */
+function addonFile(): string {
+  const { sharedObjects = [] } = process.report.getReport() as { sharedObjects?: string[] };
+  return sharedObjects.find((path) => path.endsWith(".node")) ?? "loaded";
+}
+
 async function bundledModel(): Promise<Finding> {
   const name = "bundled model";
-  if (!existsSync(BUNDLED_MODEL)) return { name, ok: false, detail: `${BUNDLED_MODEL} is not there: install the package again` };
+  const folder = bundledCheckpoint();
+  if (!existsSync(folder)) return { name, ok: false, detail: `${folder} is not there: install the package again` };
   try {
-    await inspect(BUNDLED_MODEL);
-    return { name, ok: true, detail: BUNDLED_MODEL };
+    await inspect(folder);
+    return { name, ok: true, detail: folder };
   } catch (error) {
     if (error instanceof LongcatError && error.code === "NATIVE_MISSING")
       return { name, ok: null, detail: "not checked: that takes the addon" };

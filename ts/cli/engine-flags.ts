@@ -3,14 +3,11 @@
  * @module
  */
 
-import { fileURLToPath } from "node:url";
+import { bundledCheckpoint } from "../engine/load.js";
 import { Engine, type EngineOptions } from "../index.js";
 import { type Flag, type ParsedFlags, parseNumber, UsageError } from "./flags.js";
 import { note } from "./output.js";
 import { ProgressBar } from "./progress.js";
-
-/** The checkpoint that comes with the package. */
-export const BUNDLED_MODEL = fileURLToPath(new URL("../../models/mini", import.meta.url));
 
 export const MODEL_FLAG: Flag = { name: "model", kind: "text", value: "DIR", help: "checkpoint folder (default: the bundled mini)" };
 
@@ -46,7 +43,7 @@ function speculative(flags: ParsedFlags): EngineOptions["speculative"] {
 }
 
 /** Every option that has a flag. One without its line below does not compile. */
-type FlagOptions = Required<{ [K in keyof Omit<EngineOptions, "signal" | "onProgress" | "onWarning">]: EngineOptions[K] | undefined }>;
+type FlagOptions = { [K in keyof Required<Omit<EngineOptions, "signal" | "onProgress" | "onWarning">>]: EngineOptions[K] | undefined };
 
 /** The engine's options as the flags give them; what was not given stays absent. Values are the engine's to check. */
 export function engineOptions(flags: ParsedFlags): FlagOptions {
@@ -70,7 +67,7 @@ export function engineOptions(flags: ParsedFlags): FlagOptions {
 
 /** Where the checkpoint is. */
 export function modelFolder(flags: ParsedFlags): string {
-  return flags.text("model") ?? BUNDLED_MODEL;
+  return flags.text("model") ?? bundledCheckpoint();
 }
 
 /** Loads the checkpoint with a progress bar and warnings on standard error. */

@@ -4,11 +4,11 @@
  */
 
 import { integer } from "../checks.js";
+import { bundledCheckpoint } from "../engine/load.js";
 import { resolveOptions } from "../engine/options.js";
 import { type EngineOptions, inspect, LongcatError, listDevices } from "../index.js";
 import { type EstimateOptions, estimateMemory, type MemoryEstimate } from "../model/estimate.js";
 import { type Command, JSON_FLAG } from "./command.js";
-import { BUNDLED_MODEL } from "./engine-flags.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import { alignColumns, formatBytes, note, print, printJson } from "./output.js";
 
@@ -16,7 +16,7 @@ const UNKNOWN_TENSORS_FLAG: Flag = { name: "allow-unknown-tensors", kind: "flag"
 
 /** The folder that is looked at: the argument, or the bundled checkpoint. */
 function folder(flags: ParsedFlags): string {
-  return flags.positionals[0] ?? BUNDLED_MODEL;
+  return flags.positionals[0] ?? bundledCheckpoint();
 }
 
 export const inspectModelCommand: Command = {
@@ -75,7 +75,8 @@ export const inspectEstimateCommand: Command = {
   maxPositionals: 1,
   run: async (flags) => {
     const { device } = resolveOptions({ device: flags.text("device") as EngineOptions["device"] });
-    if (device.startsWith("cuda")) throw new LongcatError("DEVICE_UNAVAILABLE", `device: "${device}": this version runs on the CPU only; give "cpu"`);
+    if (device.startsWith("cuda"))
+      throw new LongcatError("DEVICE_UNAVAILABLE", `device: "${device}": this version runs on the CPU only; give "cpu"`);
     const estimate = await estimateMemory(folder(flags), {
       ...sizes(flags),
       allowUnknownTensors: flags.on("allow-unknown-tensors"),

@@ -5,18 +5,13 @@
  * @module
  */
 
-import { readFileSync } from "node:fs";
 import { LongcatError } from "../errors.js";
+import { packageVersion } from "../runtime/addon.js";
 import { type Command, HELP_FLAG } from "./command.js";
 import { COMMANDS, findCommand } from "./commands.js";
 import { describeFlags, parseFlags, UsageError } from "./flags.js";
 import { handleInterrupts, INTERRUPTED } from "./interrupt.js";
 import { endQuietlyOnClosedPipe, note, print } from "./output.js";
-
-function version(): string {
-  const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
-  return manifest.version;
-}
 
 function overview(): string {
   const width = Math.max(...COMMANDS.map((entry) => entry.name.length));
@@ -47,7 +42,7 @@ async function run(argv: readonly string[]): Promise<number> {
     return 0;
   }
   if (first === "--version" || first === "-v") {
-    await print(`${version()}\n`);
+    await print(`${packageVersion()}\n`);
     return 0;
   }
   const { command, words } = await findCommand(first, rest);

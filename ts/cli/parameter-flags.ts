@@ -41,7 +41,7 @@ function logitBias(entries: readonly string[] | undefined): Record<string, numbe
 }
 
 /** Every parameter that has a flag: all but the signal. One without its line below does not compile. */
-type FlagParams = Required<{ [K in keyof Omit<GenerateParams, "signal">]: GenerateParams[K] | undefined }>;
+type FlagParams = { [K in keyof Required<Omit<GenerateParams, "signal">>]: GenerateParams[K] | undefined };
 
 /** The parameters as the flags give them; what was not given stays absent. Values are the engine's to check. */
 export function generateParams(flags: ParsedFlags): FlagParams {
