@@ -69,12 +69,15 @@ async function play(engine: Engine, scene: Scene, signal: AbortSignal): Promise<
   const start = performance.now();
   let first = start;
   let tokens = 0;
+  let reasoning = false;
   const experts = new Average();
   for await (const chunk of engine.stream(scene.prompt, { temperature: 0, ...scene.params, signal })) {
     if (tokens === 0) first = performance.now();
     tokens += chunk.tokens.length;
     for (const layers of chunk.routing?.ffnExperts ?? []) for (const count of layers) experts.add(count);
     await print(dim(chunk.reasoning ?? ""));
+    if (chunk.text !== "" && reasoning) await print("\n");
+    reasoning = chunk.reasoning !== undefined || (reasoning && chunk.text === "");
     await print(chunk.text);
     const { name, arguments: piece = "" } = chunk.toolCallDelta ?? {};
     await print(styled(process.stdout, "cyan", (name === undefined ? "" : `→ ${name} `) + piece));
