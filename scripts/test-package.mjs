@@ -183,6 +183,9 @@ check("the prebuilt addon of another processor", () => {
   expectMissing([addon]);
 });
 copyFileSync(whole, addon);
+check("LONGCAT_NATIVE names a file that is not there", () =>
+  expectMissing(["LONGCAT_NATIVE", "/nowhere.node"], { LONGCAT_NATIVE: "/nowhere.node" }),
+);
 check("whole again, it runs again", () => expectStory(longcat(app, STORY)));
 
 rmSync(work, { recursive: true, force: true });
