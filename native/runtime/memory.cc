@@ -17,6 +17,7 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kMapFrom = size_t{1} << 18;        // from here on by mmap
+constexpr size_t kHugeFrom = size_t{8} << 20;       // from here on in huge pages where the system has them: fewer address look-ups
 constexpr size_t kAskFrom = size_t{64} << 20;       // from here on what is there is looked up first
 
 std::string inUnits(double bytes) {
@@ -41,6 +42,7 @@ class HeapBuffer : public Buffer {
       if (bytes >= kAskFrom && bytes > static_cast<size_t>(availableMemory())) outOfMemory(bytes, purpose);
       memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       if (memory == MAP_FAILED) outOfMemory(bytes, purpose);
+      if (bytes >= kHugeFrom) madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: a refusal changes nothing
     } else {
       const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
       memory = std::aligned_alloc(kAlignment, rounded ? rounded : kAlignment);
