@@ -4,7 +4,18 @@
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { delimiter, dirname, join } from "node:path";
@@ -33,7 +44,13 @@ function which(program) {
 /** What is needed and how each Linux family calls it. */
 const TOOLS = [
   { name: "cmake", programs: ["cmake"], apt: "cmake", dnf: "cmake", apk: "cmake" },
-  { name: "a C++ compiler", programs: process.env.CXX ? [process.env.CXX.split(" ")[0]] : ["c++", "g++", "clang++"], apt: "g++", dnf: "gcc-c++", apk: "g++" },
+  {
+    name: "a C++ compiler",
+    programs: process.env.CXX ? [process.env.CXX.split(" ")[0]] : ["c++", "g++", "clang++"],
+    apt: "g++",
+    dnf: "gcc-c++",
+    apk: "g++",
+  },
   { name: "ninja or make", programs: ["ninja", "ninja-build", "make"], apt: "make", dnf: "make", apk: "make" },
 ];
 
@@ -75,7 +92,10 @@ function filesUnder(folder) {
 /** A hash of everything that the result depends on. */
 function fingerprint(versions) {
   const hash = createHash("sha256");
-  const files = [...filesUnder(join(ROOT, "native")), ...["CMakeLists.txt", "package.json", "scripts/build-native.mjs"].map((name) => join(ROOT, name))];
+  const files = [
+    ...filesUnder(join(ROOT, "native")),
+    ...["CMakeLists.txt", "package.json", "scripts/build-native.mjs"].map((name) => join(ROOT, name)),
+  ];
   for (const file of files) hash.update(file.slice(ROOT.length)).update("\0").update(readFileSync(file)).update("\0");
   const environment = ["CXX", "CXXFLAGS", "LDFLAGS"].map((name) => process.env[name] ?? null);
   return hash.update(JSON.stringify([versions, environment, process.arch])).digest("hex");
@@ -91,7 +111,12 @@ function lastFingerprint() {
 
 /** Runs a program; throws with its output if it fails. */
 function run(program, args, quiet) {
-  const result = spawnSync(program, args, { cwd: ROOT, stdio: quiet ? "pipe" : ["ignore", "inherit", "inherit"], encoding: "utf8", maxBuffer: 1 << 28 });
+  const result = spawnSync(program, args, {
+    cwd: ROOT,
+    stdio: quiet ? "pipe" : ["ignore", "inherit", "inherit"],
+    encoding: "utf8",
+    maxBuffer: 1 << 28,
+  });
   if (result.error) throw new Error(`${program} cannot be run: ${result.error.message}`);
   if (result.status === 0) return;
   const output = quiet ? `:\n${`${result.stdout}${result.stderr}`.split("\n").slice(-60).join("\n")}` : "; its own words are above";

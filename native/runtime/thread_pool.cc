@@ -119,7 +119,7 @@ void ThreadPool::run(int64_t tasks, void (*body)(void* context, int64_t task, in
     s.bed.wake(static_cast<int>(std::min<int64_t>(count - 1, s.threads)));
     s.drain(0);
     const auto unfinished = [&] { return s.finished.load(std::memory_order_acquire) != count; };
-    while (!spinWhile(unfinished, s.crowded() ? 5 : 200)) sched_yield();
+    while (!spinWhile(unfinished, s.crowded() ? 2 : 20)) sched_yield();
   }
   if (s.failed.exchange(false)) std::rethrow_exception(std::exchange(s.failure, nullptr));
 }

@@ -29,7 +29,13 @@ it("operations behind it do not run; writes do; what was done before is reported
   const before = queue.done();
   program.enqueue(queue);
   queue.fill(program.normed, 0);
-  ops.rmsNorm(queue, { x: program.x, weight: program.x.view("float32", [SmallProgram.width]), out: program.normed, rows: program.rows, eps: 1 });
+  ops.rmsNorm(queue, {
+    x: program.x,
+    weight: program.x.view("float32", [SmallProgram.width]),
+    out: program.normed,
+    rows: program.rows,
+    eps: 1,
+  });
   queue.fill(program.hidden, 0x11);
   const told = queue.done();
   await before;
@@ -45,7 +51,13 @@ it("what is enqueued after the news runs as ever", async () => {
   for (let round = 0; round < 3; round++) {
     program.enqueue(queue);
     await expect(queue.done()).rejects.toEqual(fault("on queue 0"));
-    ops.rmsNorm(queue, { x: program.x, weight: program.x.view("float32", [SmallProgram.width]), out: program.normed, rows: program.rows, eps: 1 });
+    ops.rmsNorm(queue, {
+      x: program.x,
+      weight: program.x.view("float32", [SmallProgram.width]),
+      out: program.normed,
+      rows: program.rows,
+      eps: 1,
+    });
     await queue.done();
     expect((await bits(queue, program.normed)).some((value) => value !== 0)).toBe(true);
   }

@@ -105,9 +105,7 @@ it("a recording that throws leaves the device usable", async () => {
     }),
   ).rejects.toThrow("mine");
   const graph = await device.record(() => queue.fill(tensor, 1));
-  expect(() =>
-    device.native.beginRecord(),
-  ).not.toThrow();
+  expect(() => device.native.beginRecord()).not.toThrow();
   expect(() => queue.replay(graph)).toThrow(/within a recording/);
   expect(() => device.native.beginRecord()).toThrow(/has begun already/);
   device.native.endRecord();

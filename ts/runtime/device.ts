@@ -232,7 +232,8 @@ export class Device {
   static open(options: DeviceOptions = {}): Device {
     const { device = "auto", threads = "auto", debug = "off", isa = environment.isa, faultOn } = options;
     if (device.startsWith("cuda")) throw noCuda(device);
-    if (device !== "auto" && device !== "cpu") throw new LongcatError("DEVICE_UNAVAILABLE", `device "${device}" is none of auto, cpu, cuda, cuda:N`);
+    if (device !== "auto" && device !== "cpu")
+      throw new LongcatError("DEVICE_UNAVAILABLE", `device "${device}" is none of auto, cpu, cuda, cuda:N`);
     if (threads !== "auto" && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS)) {
       throw new LongcatError("OPTION_INVALID", `threads: ${threads} is not accepted; give "auto" or an integer from 1 to ${MAX_THREADS}`);
     }
@@ -279,7 +280,12 @@ export class Device {
    * @throws LongcatError OUT_OF_MEMORY with what was asked and what is there
    */
   tensor(dtype: DType, shape: readonly number[]): Tensor {
-    return new Tensor(this, translateErrors(() => this.native.allocate(DTYPES.indexOf(dtype), [...shape])), dtype, shape);
+    return new Tensor(
+      this,
+      translateErrors(() => this.native.allocate(DTYPES.indexOf(dtype), [...shape])),
+      dtype,
+      shape,
+    );
   }
 
   /** A tensor over bytes of `base`. `rowStride` in elements; 0: dense. */
@@ -290,7 +296,12 @@ export class Device {
 
   /** A tensor over the bytes of a mapped file; nothing is copied. */
   fromFile(file: NativeMappedFile, entry: NativeTensorEntry): Tensor {
-    return new Tensor(this, translateErrors(() => this.native.fromFile(file, entry)), DTYPES[entry.dtype]!, entry.shape);
+    return new Tensor(
+      this,
+      translateErrors(() => this.native.fromFile(file, entry)),
+      DTYPES[entry.dtype]!,
+      entry.shape,
+    );
   }
 
   /** Tensors of one shape and dtype as one of a dimension more; nothing is copied. */
@@ -301,7 +312,12 @@ export class Device {
 
   /** A copy of a weight as float32 or bfloat16, made in queue order. FP8 takes its block scales. */
   convert(tensor: Tensor, scale: Tensor | undefined, dtype: DType): Tensor {
-    return new Tensor(this, translateErrors(() => this.native.convert(tensor.id, scale?.id ?? -1, DTYPES.indexOf(dtype))), dtype, tensor.shape);
+    return new Tensor(
+      this,
+      translateErrors(() => this.native.convert(tensor.id, scale?.id ?? -1, DTYPES.indexOf(dtype))),
+      dtype,
+      tensor.shape,
+    );
   }
 
   /**
@@ -340,7 +356,14 @@ function full(): LongcatError {
 }
 
 function noCuda(device: string): LongcatError {
-  const library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/lib/wsl/lib", "/usr/local/cuda/compat"]
+  const library = [
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/lib/wsl/lib",
+    "/usr/local/cuda/compat",
+  ]
     .map((folder) => `${folder}/libcuda.so.1`)
     .find((path) => existsSync(path));
   const nodes = readdirSync("/dev").filter((name) => /^nvidia\d+$/.test(name));

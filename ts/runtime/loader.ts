@@ -109,24 +109,28 @@ function tryLoad(path: string, version: string): NativeAddon | string {
 }
 
 /** ELF's e_machine of the architectures that Node runs on. */
-const MACHINES: Record<number, string> = { 3: "ia32", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x64", 183: "arm64", 243: "riscv64", 258: "loong64" };
+const MACHINES: Record<number, string> = {
+  3: "ia32",
+  21: "ppc64",
+  22: "s390x",
+  40: "arm",
+  62: "x64",
+  183: "arm64",
+  243: "riscv64",
+  258: "loong64",
+};
 
 /** What a look at the file says against it; undefined: nothing. The loader's words are poor, and a file cut short would end the process. */
 function inspectFile(path: string): string | undefined {
   try {
-    const { size, isFile } = describe(path);
-    if (!isFile) return "not a file";
-    if (size === 0) return "an empty file";
-    return process.platform === "linux" ? inspectElf(path, size) : undefined;
+    const stats = statSync(path);
+    if (!stats.isFile()) return "not a file";
+    if (stats.size === 0) return "an empty file";
+    return process.platform === "linux" ? inspectElf(path, stats.size) : undefined;
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     return code === "ENOENT" || code === "ENOTDIR" ? "absent" : message;
   }
-}
-
-function describe(path: string): { size: number; isFile: boolean } {
-  const stats = statSync(path);
-  return { size: stats.size, isFile: stats.isFile() };
 }
 
 /** Checks an ELF file's header: for this architecture, and whole. Its last part is the table of sections, or a loaded segment. */
@@ -160,9 +164,15 @@ function bytesOf(path: string, position: number, count: number): Buffer {
 
 function missing(root: string, explicit: string | undefined, looked: readonly Place[]): LongcatError {
   const list = looked.map(({ path, found }) => `\n  ${path}: ${found}`).join("");
-  const mend = explicit === undefined ? `build it here with: ${buildCommand(root)}` : "correct or unset LONGCAT_NATIVE; no other place is tried while it is set";
+  const mend =
+    explicit === undefined
+      ? `build it here with: ${buildCommand(root)}`
+      : "correct or unset LONGCAT_NATIVE; no other place is tried while it is set";
   const what = explicit === undefined ? "no addon was found that can be loaded" : "LONGCAT_NATIVE names an addon that cannot be loaded";
-  return new LongcatError("NATIVE_MISSING", `${what} (${process.platform}-${process.arch}, Node ${process.versions.node}). Looked at:${list}\n${mend}`);
+  return new LongcatError(
+    "NATIVE_MISSING",
+    `${what} (${process.platform}-${process.arch}, Node ${process.versions.node}). Looked at:${list}\n${mend}`,
+  );
 }
 
 /** The command that builds the addon of the package in `root`, with what that takes. */

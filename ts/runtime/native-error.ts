@@ -10,7 +10,9 @@ export function toLongcatError(error: unknown): LongcatError {
   if (error instanceof LongcatError) return error;
   const { code, message } = error as { code?: unknown; message?: unknown };
   const known = typeof code === "string" && CODES.has(code as LongcatErrorCode);
-  return new LongcatError(known ? (code as LongcatErrorCode) : "INTERNAL", typeof message === "string" ? message : String(error), { cause: error });
+  return new LongcatError(known ? (code as LongcatErrorCode) : "INTERNAL", typeof message === "string" ? message : String(error), {
+    cause: error,
+  });
 }
 
 /** Runs a call of the addon. */

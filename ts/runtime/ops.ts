@@ -225,7 +225,11 @@ function camelCase(name: string): string {
 let encoders: Map<string, Encoder> | undefined;
 
 function encoderOf(name: string): Encoder {
-  encoders ??= new Map(loadAddon().ops().map((info, id) => [camelCase(info.name), new Encoder(id, info)]));
+  encoders ??= new Map(
+    loadAddon()
+      .ops()
+      .map((info, id) => [camelCase(info.name), new Encoder(id, info)]),
+  );
   const encoder = encoders.get(name);
   if (!encoder) throw new LongcatError("INTERNAL", `the addon has no operation "${name}"`);
   return encoder;

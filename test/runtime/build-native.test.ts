@@ -1,0 +1,41 @@
+/** The build script says what is missing and how to get it. */
+
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { ROOT } from "./devices.js";
+
+let path: string;
+beforeEach(() => {
+  path = mkdtempSync(join(tmpdir(), "longcat-path-"));
+});
+afterEach(() => rmSync(path, { recursive: true, force: true }));
+
+/** What checkTools says where PATH holds these programs alone. */
+function complaint(programs: string[]): string {
+  for (const program of programs) symlinkSync(process.execPath, join(path, program));
+  const script = pathToFileURL(join(ROOT, "scripts", "build-native.mjs")).href;
+  const source = `import { checkTools } from ${JSON.stringify(script)}; try { checkTools(); } catch (error) { process.stdout.write(error.message); }`;
+  const env = { ...process.env, PATH: path, CXX: "" };
+  return execFileSync(process.execPath, ["--input-type=module", "-e", source], { encoding: "utf8", env });
+}
+
+it("nothing, where everything is there", () => {
+  expect(complaint(["cmake", "g++", "make"])).toBe("");
+});
+
+it("each missing tool by name, with the command of each package family", () => {
+  const all = complaint([]);
+  expect(all).toMatch(/cmake .* and a C\+\+ compiler .* not found/);
+  expect(all).toMatch(/apt-get install -y cmake g\+\+ make\n/);
+  expect(all).toMatch(/dnf install -y cmake gcc-c\+\+ make\n/);
+});
+
+it("only what is missing", () => {
+  const one = complaint(["cmake", "ninja"]);
+  expect(one).toMatch(/apt-get install -y g\+\+\n/);
+  expect(one).not.toContain("install -y cmake");
+});
