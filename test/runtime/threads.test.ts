@@ -47,6 +47,16 @@ describe("worker threads", { timeout: 120_000 }, () => {
   });
 });
 
+describe("the engine", { timeout: 120_000 }, () => {
+  it("generates the same in every thread, survives the end of others, and does not keep the process alive", async () => {
+    const result = await runProgram("engine");
+    expect(result).toMatchObject({ code: 0, signal: null });
+    const [first, ...others] = JSON.parse(result.stdout) as string[];
+    expect(first!.split(" ")).toHaveLength(24);
+    expect(others).toEqual([first, first, first]);
+  });
+});
+
 describe("the process", { timeout: 120_000 }, () => {
   it("ends though a device is open and idle", async () => {
     expect(await runProgram("ends", ["unused"])).toMatchObject(ended(0, "end\n"));
