@@ -31,7 +31,18 @@ export type {
 export { LongcatError, type LongcatErrorCode } from "./errors.js";
 export type { CheckpointDescription } from "./model/describe.js";
 export type { EstimateOptions, MemoryEstimate } from "./model/estimate.js";
-export type { GenerateParams, ResponseFormat } from "./sampling/parameters.js";
+export type { DeviceInfo } from "./runtime/device.js";
+export {
+  type GenerateParams,
+  MAX_CHOICES,
+  MAX_LOGIT_BIAS,
+  MAX_LOGPROBS,
+  MAX_SEED,
+  MAX_STOP_LENGTH,
+  MAX_STOP_STRINGS,
+  MAX_STOP_TOKENS,
+  type ResponseFormat,
+} from "./sampling/parameters.js";
 export type { ChatPrompt, Message, MessageToolCall, TextPart, Tool, ToolCall, ToolCallDelta, ToolChoice } from "./text/index.js";
 export { listDevices };
 

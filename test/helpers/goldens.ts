@@ -153,7 +153,11 @@ export async function greedy(
 /** Gives a slot consecutive blocks for `length` tokens, and greedy sampling. */
 export function takeSlot(runner: Runner, slot: number, firstBlock: number, length: number, logprobs = -1): void {
   const count = Math.ceil(length / runner.limits.blockSize);
-  runner.setBlocks(slot, 0, Array.from({ length: count }, (_, i) => firstBlock + i));
+  runner.setBlocks(
+    slot,
+    0,
+    Array.from({ length: count }, (_, i) => firstBlock + i),
+  );
   runner.setSampling(slot, {
     ...{ temperature: 0, topP: 1, topK: 0, minP: 0, repetitionPenalty: 1, presencePenalty: 0, frequencyPenalty: 0 },
     ...{ seed: 0, logprobs, logitBias: new Map(), promptTokens: [] },

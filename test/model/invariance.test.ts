@@ -51,7 +51,11 @@ describe.each(["mini", "tiny-a", "tiny-lite-a"] as const)("%s", (name) => {
       alone.push(bits(await greedy(runner, prompt(length, i), STEPS, { logprobs: 5, slot: 3, firstBlock: 40 })) as StepResult[]);
     }
     const order = [4, 0, 8, 2, 6, 1, 7, 3, 5];
-    const together = await batch(runner, order.map((i) => prompt(LENGTHS[i]!, i)), STEPS);
+    const together = await batch(
+      runner,
+      order.map((i) => prompt(LENGTHS[i]!, i)),
+      STEPS,
+    );
     order.forEach((i, at) => {
       expect(bits(together[at]!), `length ${LENGTHS[i]}`).toEqual(alone[i]);
     });

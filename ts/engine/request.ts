@@ -3,6 +3,7 @@
  * @module
  */
 
+import { setMaxListeners } from "node:events";
 import { LongcatError } from "../errors.js";
 import type { RunnerLimits, SlotSampling, StepResult, StepSequence } from "../model/runner-types.js";
 import { choiceSeed, DEFAULT_PARAMETERS, type Parameters } from "../sampling/parameters.js";
@@ -41,6 +42,8 @@ abstract class Request<Result> {
       this.#reject = reject;
     });
     this.done.catch(() => undefined); // whoever waits sees the error; nobody has to
+    // Many calls, and all prompts of an array, may share one signal: that is no leak, so Node need not warn of one.
+    if (signal instanceof AbortSignal) setMaxListeners(0, signal);
     signal?.addEventListener("abort", this.#onAbort, { once: true });
   }
 

@@ -31,11 +31,16 @@ export interface Trace {
 export async function trace(runner: Runner, tokens: readonly number[]): Promise<Trace> {
   const { limits, weights, device } = runner;
   const most = Math.min(limits.maxBatchTokens, limits.contextLength);
-  if (tokens.length > most) throw new LongcatError("CONTEXT_OVERFLOW", `a traced prompt may have ${most} tokens, this one has ${tokens.length}`);
+  if (tokens.length > most)
+    throw new LongcatError("CONTEXT_OVERFLOW", `a traced prompt may have ${most} tokens, this one has ${tokens.length}`);
   const { program, blocks } = runner.promptProgram();
   const queue = device.queue();
   const recorder = new Recorder(runner, tokens.length);
-  runner.setBlocks(0, 0, Array.from({ length: Math.ceil(tokens.length / limits.blockSize) }, (_, i) => i));
+  runner.setBlocks(
+    0,
+    0,
+    Array.from({ length: Math.ceil(tokens.length / limits.blockSize) }, (_, i) => i),
+  );
   program.tap = recorder;
   try {
     await runner.step([{ slot: 0, position: 0, tokens, sample: false }]);

@@ -58,13 +58,19 @@ export interface GenerateParams {
   signal?: AbortSignal | null;
 }
 
-/** Limits that the checks state. */
+/** Most entries of `logitBias`. */
 export const MAX_LOGIT_BIAS = 4096;
+/** Most `stop` strings. */
 export const MAX_STOP_STRINGS = 64;
+/** Most characters of a `stop` string. */
 export const MAX_STOP_LENGTH = 1024;
+/** Most `stopTokens`. */
 export const MAX_STOP_TOKENS = 1024;
+/** Largest `n`. */
 export const MAX_CHOICES = 128;
+/** Largest `logprobs`. */
 export const MAX_LOGPROBS = 20;
+/** Largest `seed`: 2^53−1. */
 export const MAX_SEED = Number.MAX_SAFE_INTEGER;
 
 /** Parameters after checking. Absent stays absent only where that has a meaning of its own. */
