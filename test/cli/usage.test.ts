@@ -50,6 +50,7 @@ describe("wrong usage", () => {
     [["generate", "a", "--temperature", "1", "--temperature", "2"], /--temperature is given 2 times/],
     [["generate", "a", "--tokens", "1"], /PROMPT and --tokens exclude each other/],
     [["generate", "a", "--messages", "x.json"], /exclude each other/],
+    [["generate", "a", "--logprobs", "2"], /--logprobs needs --json/],
     [["generate", "a", "--think"], /--think needs --messages or --chat/],
     [["generate", "--tokens", "1,two"], /--tokens: "two" is not a token id/],
     [["generate", "a", "--logit-bias", "5"], /--logit-bias: "5" is not ID=VALUE/],

@@ -1,4 +1,4 @@
-/** The README's TypeScript example runs as it stands there; the two commands are on its first screen. */
+/** The TypeScript examples of README and guide run as they stand there; the two commands are on the README's first screen. */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -24,6 +24,23 @@ function compile(file: string): string[] {
   return [...ts.getPreEmitDiagnostics(program), ...diagnostics].map((entry) => ts.flattenDiagnosticMessageText(entry.messageText, "\n"));
 }
 
+function firstExample(markdown: string): string {
+  return /```ts\n([\s\S]*?)```/.exec(markdown)?.[1] ?? "";
+}
+
+/** Compiles and runs a program within the repository, where "longcat-node" is this package itself. */
+function run(source: string) {
+  const folder = mkdtempSync(join(ROOT, "build", "example-"));
+  try {
+    writeFileSync(join(folder, "example.mts"), source);
+    const diagnostics = compile(join(folder, "example.mts"));
+    const { status, stdout, stderr } = spawnSync(process.execPath, [join(folder, "example.mjs")], { cwd: ROOT, encoding: "utf8" });
+    return { diagnostics, status, stdout, stderr };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 describe("README", () => {
   it("names the two commands on its first screen", () => {
     const screen = README.split("\n").slice(0, 24).join("\n");
@@ -32,27 +49,26 @@ describe("README", () => {
   });
 
   it("its example is about twenty lines, compiles and prints what the model says", () => {
-    const example = /```ts\n([\s\S]*?)```/.exec(README)?.[1] ?? "";
+    const example = firstExample(README);
     expect(example.split("\n").length).toBeLessThanOrEqual(24);
-    // Within the repository, so that "longcat-node" is this package itself.
-    const folder = mkdtempSync(join(ROOT, "build", "readme-"));
-    try {
-      writeFileSync(join(folder, "example.mts"), example);
-      expect(compile(join(folder, "example.mts"))).toEqual([]);
-      const { status, stdout, stderr } = spawnSync(process.execPath, [join(folder, "example.mjs")], { cwd: ROOT, encoding: "utf8" });
-      expect([status, stderr]).toEqual([0, ""]);
-      expect(stdout).toContain("there was a curious");
-      expect(stdout).toContain("9 + 4 = 13");
-      expect(stdout).toContain("1783");
-      expect(stdout).toContain(" 42");
-    } finally {
-      rmSync(folder, { recursive: true, force: true });
-    }
+    const { stdout, ...rest } = run(example);
+    expect(rest).toEqual({ diagnostics: [], status: 0, stderr: "" });
+    for (const words of ["there was a curious", "9 + 4 = 13", "1783", " 42"]) expect(stdout).toContain(words);
   });
 
   it("links to pages that are there", () => {
     const links = [...README.matchAll(/\]\(([^)#]+)\)/g)].map((match) => match[1] ?? "").filter((link) => !link.includes("://"));
     expect(links.length).toBeGreaterThan(4);
     for (const link of links) expect(readFileSync(join(ROOT, link), "utf8").length, link).toBeGreaterThan(0);
+  });
+});
+
+describe("guide", () => {
+  it("its tool example calls the tool and reads the answer", () => {
+    const guide = readFileSync(join(ROOT, "docs", "guide.md"), "utf8");
+    const example = firstExample(guide.slice(guide.indexOf("## Tools")));
+    const before = 'import { Engine, type Message } from "longcat-node";\nconst engine = await Engine.load();\n';
+    const after = "console.log(first.toolCalls?.length, second.text);\nawait engine.close();\n";
+    expect(run(before + example + after)).toEqual({ diagnostics: [], status: 0, stdout: "1 441 * 861 is 379701.\n", stderr: "" });
   });
 });

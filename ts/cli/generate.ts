@@ -6,7 +6,7 @@
 import type { Engine, GenerateParams, GenerateResult, Prompt } from "../index.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { ENGINE_FLAGS, loadEngine } from "./engine-flags.js";
-import type { ParsedFlags } from "./flags.js";
+import { type ParsedFlags, UsageError } from "./flags.js";
 import { interruptible } from "./interrupt.js";
 import { note, print, printJson, styled } from "./output.js";
 import { generateParams, PARAMETER_FLAGS } from "./parameter-flags.js";
@@ -22,6 +22,7 @@ export const generateCommand: Command = {
   maxPositionals: 1,
   run: async (flags) => {
     const params = generateParams(flags);
+    if (params.logprobs !== undefined && !flags.on("json")) throw new UsageError("--logprobs needs --json: a text has no place for them");
     const prompt = await readPrompt(flags);
     await interruptible(async (signal) => {
       const engine = await loadEngine(flags, signal);
@@ -56,6 +57,12 @@ async function generate(engine: Engine, prompt: Prompt, params: GenerateParams, 
 
 /** Several choices: one after another, each under its number. */
 async function printChoices(result: GenerateResult): Promise<void> {
-  const choices = result.choices ?? [result];
-  for (const [i, choice] of choices.entries()) await print(`[${i}] ${choice.text}\n`);
+  for (const [index, choice] of (result.choices ?? [result]).entries()) {
+    const writer = new ReplyWriter();
+    await print(`[${index}] `);
+    await writer.write(choice);
+    for (const [i, call] of (choice.toolCalls ?? []).entries()) await writer.write({ text: "", toolCallDelta: { index: i, ...call } });
+    await writer.end();
+    if (choice.text === "" && choice.toolCalls === undefined) await print("\n");
+  }
 }
