@@ -2,63 +2,23 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { join } from "node:path";
 import { Engine } from "../../ts/engine/engine.js";
-import type { EngineOptions } from "../../ts/engine/options.js";
-import type { Chunk, Prompt, TokenLogprob } from "../../ts/engine/types.js";
+import type { Prompt, TokenLogprob } from "../../ts/engine/types.js";
 import type { LongcatError } from "../../ts/errors.js";
 import type { GenerateParams } from "../../ts/sampling/parameters.js";
-import { copyModel, editConfig, editJson, modelPath } from "../helpers/fixtures.js";
-import { comparable, type GoldenCase, goldenCases } from "../helpers/goldens.js";
+import { copyModel, editConfig, editJson } from "../helpers/fixtures.js";
+import { comparable } from "../helpers/goldens.js";
+import * as mini from "../helpers/mini.js";
 
-const OPTIONS: EngineOptions = { device: "cpu", threads: 2, cacheBytes: 256 * 1024 * 1024 };
-const GREEDY: GenerateParams = { temperature: 0 };
-
-interface MiniCase extends GoldenCase {
-  messages?: unknown;
-  tools?: unknown;
-  enable_thinking?: boolean;
-  prompt?: string;
-}
-const GOLDENS = goldenCases(join(modelPath("mini"), "../../test/fixtures/mini")) as MiniCase[];
-const golden = (index: number) => GOLDENS[index] as MiniCase;
-
-const user = (content: string) => ({ messages: [{ role: "user" as const, content }] });
-const SUM = user("Compute 56 + 80.");
-const SORT = user("Sort these words: coin, shell, pear.");
-const THINK = { ...user("What is 879 + 904?"), enableThinking: true };
-
-/** A golden case as a prompt. */
-function promptOf({ messages, tools, enable_thinking, prompt }: MiniCase): Prompt {
-  if (prompt !== undefined) return prompt;
-  return { messages, ...(tools !== undefined && { tools }), ...(enable_thinking && { enableThinking: true }) } as Prompt;
-}
-
-const refused = (code: string, message = "") => expect.objectContaining({ code, message: expect.stringContaining(message) });
-const ids = (length: number, seed = 0) => ({ tokens: Array.from({ length }, (_, i) => 12 + ((i * 7919 + seed * 104729) % 300)) });
-const bits = (entries: TokenLogprob[] | undefined) =>
-  entries?.map(({ token, logprob, top }) => [token, logprob, ...top.map((t) => t.logprob)]);
-
-async function collect(stream: AsyncIterable<Chunk>): Promise<Chunk[]> {
-  const chunks: Chunk[] = [];
-  for await (const chunk of stream) chunks.push(chunk);
-  return chunks;
-}
-
-const opened: Engine[] = [];
-async function open(dir: string | undefined = undefined, options: EngineOptions = {}): Promise<Engine> {
-  const engine = await Engine.load(dir, { ...OPTIONS, ...options });
-  opened.push(engine);
-  return engine;
-}
+const { bits, collect, engines, GOLDENS, GREEDY, golden, ids, promptOf, refused, SORT, SUM, THINK, user } = mini;
+const { open, closeAll } = engines();
 
 let engine: Engine;
 beforeAll(async () => {
   engine = await open();
 });
-afterAll(async () => {
-  for (const one of opened) await one.close();
-});
-const idle = (one = engine) => expect(one.stats).toMatchObject({ runningSequences: 0, waitingSequences: 0, blocksInUse: 0 });
-const alive = async (one = engine) => expect((await one.generate(SUM, GREEDY)).text).toBe("136");
+afterAll(closeAll);
+const idle = (one = engine) => mini.idle(one);
+const alive = (one = engine) => mini.alive(one);
 
 describe("mini", () => {
   it("says what it is", () => {
