@@ -107,8 +107,13 @@ describe("generate", () => {
   });
 
   it("Ctrl-C stops it: code 130, no stack trace", async () => {
+    // Once: a second Ctrl-C would end the program without a word.
+    let interrupted = false;
     const { code, stdout, stderr } = await longcat(["generate", "Once upon a time", "--ignore-eos", "--seed", "1"], {
-      onOutput: (child) => child.kill("SIGINT"),
+      onOutput: (child) => {
+        if (!interrupted) child.kill("SIGINT");
+        interrupted = true;
+      },
     });
     expect(code).toBe(130);
     expect(stdout.length).toBeGreaterThan(0);
