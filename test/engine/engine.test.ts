@@ -250,6 +250,34 @@ describe("choices (B44)", () => {
   });
 });
 
+describe("more slots to set up than the device's ring has places for", () => {
+  const limits = { maxSequences: 128, numBlocks: 1000, maxBatchTokens: 200 };
+
+  it("get room one by one", async () => {
+    const { engine, idle } = make({ limits });
+    const { choices } = await engine.generate("abcdefg", { n: 128, seed: 5, maxTokens: 3 });
+    const alone = await engine.generate("abcdefg", { seed: 5 + 127, maxTokens: 3 });
+    expect(choices?.[127]?.tokens).toEqual(alone.tokens);
+    idle();
+  });
+
+  it("and calls that are aborted meanwhile, in the coming step or behind it, harm nobody", async () => {
+    const { engine, runner, idle } = make({ limits: { ...limits, maxBatchTokens: 4 } });
+    const wanted = await engine.generate("ab", { temperature: 0, maxTokens: 6 });
+    const controllers = Array.from({ length: 6 }, () => new AbortController());
+    let set = 0;
+    const room = runner.room.bind(runner);
+    runner.room = async () => {
+      if (++set === 3) for (const i of [0, 3, 5]) controllers[i]?.abort();
+      await room();
+    };
+    const all = await Promise.allSettled(controllers.map(({ signal }) => engine.generate("ab", { temperature: 0, maxTokens: 6, signal })));
+    expect(all.map(({ status }) => status)).toEqual(["rejected", "fulfilled", "fulfilled", "rejected", "fulfilled", "rejected"]);
+    for (const one of all) if (one.status === "fulfilled") expect(one.value.tokens).toEqual(wanted.tokens);
+    idle();
+  });
+});
+
 describe("stream", () => {
   it("gives a tool call piece by piece", async () => {
     const { engine } = make({ next: says("x(f)#", 1) });

@@ -15,6 +15,9 @@ export const hashNext =
     return hash % vocabulary;
   };
 
+/** Commands that a fake runner takes without `room()` being awaited. */
+const RING = 100;
+
 export const FAKE_LIMITS: RunnerLimits = {
   maxSequences: 4,
   maxBatchTokens: 16,
@@ -41,6 +44,8 @@ export class FakeRunner implements ModelRunner {
   readonly #slots: Slot[];
   readonly #cache: number[][];
   #running = false;
+  /** Calls that have set up slots since there was room; as a device's ring, it holds so many. */
+  #commands = 0;
   closed = false;
   allowed: number[] | undefined;
   /** Throw this in the next step. */
@@ -55,8 +60,13 @@ export class FakeRunner implements ModelRunner {
     this.#cache = Array.from({ length: this.limits.numBlocks }, () => new Array<number>(this.limits.blockSize).fill(-1));
   }
 
+  async room(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    this.#commands = 0;
+  }
+
   setSampling(slot: number, sampling: SlotSampling): void {
-    this.#idle();
+    this.#command();
     const state = this.#slot(slot);
     state.sampling = sampling;
     state.table = [];
@@ -64,7 +74,7 @@ export class FakeRunner implements ModelRunner {
   }
 
   setBlocks(slot: number, first: number, blocks: readonly number[]): void {
-    this.#idle();
+    this.#command();
     const { table } = this.#slot(slot);
     blocks.forEach((block, i) => {
       if (!this.#cache[block]) throw new Error(`block ${block} does not exist`);
@@ -77,12 +87,12 @@ export class FakeRunner implements ModelRunner {
   }
 
   copyBlock(from: number, to: number): void {
-    this.#idle();
+    this.#command();
     this.#cache[to] = [...(this.#cache[from] as number[])];
   }
 
   copyHistory(from: number, to: number, length: number): void {
-    this.#idle();
+    this.#command();
     const source = this.#slot(from).history;
     if (source.length < length) throw new Error(`slot ${from} has a history of ${source.length}, not ${length}`);
     this.#slot(to).history = source.slice(0, length);
@@ -164,6 +174,12 @@ export class FakeRunner implements ModelRunner {
     const state = this.#slots[slot];
     if (!state) throw new Error(`slot ${slot} does not exist`);
     return state;
+  }
+
+  #command(): void {
+    this.#idle();
+    this.#commands += 1;
+    if (this.#commands > RING) throw new Error("the ring is full");
   }
 
   #idle(): void {

@@ -300,7 +300,10 @@ export class Engine implements AsyncDisposable {
   async #step(): Promise<void> {
     const batch = this.#scheduler.schedule();
     try {
-      for (const admission of batch.admitted) this.#place(admission);
+      for (const admission of batch.admitted) {
+        await this.#parts.runner.room();
+        this.#place(admission);
+      }
       const results = await this.#parts.runner.step(batch.entries.map(({ step }) => step));
       this.#scheduler.postprocess(batch, results);
     } catch (error) {
@@ -311,6 +314,7 @@ export class Engine implements AsyncDisposable {
 
   /** Sets up the slot of a sequence that starts. */
   #place({ sequence, fork }: Admission): void {
+    if (sequence.slot < 0) return; // aborted while others were set up, and in no step
     const { runner } = this.#parts;
     runner.setSampling(sequence.slot, sequence.sampling);
     runner.setBlocks(sequence.slot, 0, sequence.blocks);

@@ -81,6 +81,8 @@ export interface ModelRunner {
   copyBlock(from: number, to: number): void;
   /** Copies slot `from`'s token history [0, length) to slot `to`. */
   copyHistory(from: number, to: number, length: number): void;
+  /** Resolves when there is room to set up one more slot with the calls above: to be awaited before each. */
+  room(): Promise<void>;
   /** Prompt sequences first, then decode ones; at most maxBatchTokens tokens and maxSequences sequences. */
   step(sequences: readonly StepSequence[]): Promise<StepResult[]>;
   close(): Promise<void>;

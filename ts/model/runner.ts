@@ -109,6 +109,10 @@ export class Runner implements ModelRunner {
     this.#queue.copy(this.#state.history, from * row, this.#state.history, to * row, length * 4);
   }
 
+  room(): Promise<void> {
+    return this.#queue.room();
+  }
+
   async step(sequences: readonly StepSequence[]): Promise<StepResult[]> {
     const results: StepResult[] = [];
     for (const part of this.#cut(sequences)) results.push(...(await this.#run(part)));
