@@ -241,9 +241,10 @@ function checkTokenId(id: number, field: string, vocabulary: VocabularyFacts): v
 
 function checkLogitBias(value: unknown, vocabulary: VocabularyFacts): ReadonlyMap<number, number> {
   if (!(value instanceof Map) && !isPlain(value)) throw invalid("logitBias", value, "a record or Map from token id to number");
+  const size = value instanceof Map ? value.size : Object.keys(value).length;
+  if (size > MAX_LOGIT_BIAS)
+    throw new LongcatError("OPTION_INVALID", `logitBias: ${size} entries are not accepted; give at most ${MAX_LOGIT_BIAS}`);
   const entries: [unknown, unknown][] = value instanceof Map ? [...value] : Object.entries(value);
-  if (entries.length > MAX_LOGIT_BIAS)
-    throw new LongcatError("OPTION_INVALID", `logitBias: ${entries.length} entries are not accepted; give at most ${MAX_LOGIT_BIAS}`);
   const bias = new Map<number, number>();
   for (const [key, addend] of entries) {
     const id = typeof key === "string" && /^(0|[1-9]\d{0,15})$/.test(key) ? Number(key) : key;
