@@ -67,14 +67,19 @@ describe("broken checkpoints", () => {
     ],
     ["an empty shard", (folder) => truncateSync(join(folder, SHARD), 0), /0 bytes|empty/],
   ];
-  it.each(cases)("%s: every command says so, naming the file", async (_, change, message) => {
+  it.each(cases)("B04: %s: every command says so in a second, naming the file", async (_, change, message) => {
     const folder = copyOfMini(change);
+    const start = performance.now();
+    await longcat(["--version"]);
+    const startup = performance.now() - start;
     for (const args of [
       ["generate", "Once", "--model", folder, "--json"],
       ["inspect", "model", folder],
       ["inspect", "estimate", folder],
     ]) {
+      const begin = performance.now();
       const { code, stdout, stderr } = await longcat(args);
+      expect(performance.now() - begin - startup).toBeLessThan(2000); // a second, on a machine that does other things as well
       expect([code, stdout], args[0]).toEqual([1, ""]);
       expect(stderr).toMatch(/^error: CHECKPOINT_INVALID: [^\n]*\n$/);
       expect(stderr).toContain(SHARD);
