@@ -31,22 +31,16 @@ export interface DeviceInfo {
 /**
  * The devices of this machine that this build can use. It has no CUDA backend, so that is the processor alone.
  *
- * @throws LongcatError NATIVE_MISSING
+ * @throws LongcatError NATIVE_MISSING, DEVICE_UNAVAILABLE
  * @example
  * for (const { name, description, threads } of await listDevices()) console.log(name, description, threads);
  */
 export async function listDevices(): Promise<DeviceInfo[]> {
-  const addon = loadAddon();
-  return [
-    {
-      name: "cpu",
-      kind: "cpu",
-      description: cpus()[0]?.model.trim() ?? process.arch,
-      threads: addon.availableThreads(),
-      isa: environment.isa ?? addon.bestIsa(),
-      memoryBytes: totalmem(),
-    },
-  ];
+  // Opened rather than asked for its numbers: what is listed here works.
+  const device = Device.open();
+  const { threads, isa } = device;
+  await device.close();
+  return [{ name: "cpu", kind: "cpu", description: cpus()[0]?.model.trim() ?? process.arch, threads, isa, memoryBytes: totalmem() }];
 }
 
 /** How to open a device. */
