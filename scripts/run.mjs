@@ -20,6 +20,7 @@ const OLDEST_NODE = 20;
 /** What a test can use beyond Node, a compiler and CMake. `npm test` names those that are missing. */
 const OPTIONAL_TOOLS = [
   { tool: "objdump", for: "which functions of the addon use wide instructions, and its glibc floor" },
+  { tool: "qemu-x86_64", for: "older processors, emulated" },
   { tool: "clang++", for: "fuzzing the file readers, which .ci/run does (fuzz/run.sh)" },
 ];
 
