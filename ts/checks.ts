@@ -14,12 +14,33 @@ export function show(value: unknown): string {
   let text: string | undefined;
   try {
     text =
-      typeof value === "object" && value !== null && !Array.isArray(value) && !isPlain(value) ? describe(value) : JSON.stringify(value);
+      typeof value === "object" && value !== null && !Array.isArray(value) && !isPlain(value)
+        ? describe(value)
+        : JSON.stringify(value, beginnings());
   } catch {
     text = undefined;
   }
   text ??= String(value);
   return text.length > 80 ? `${text.slice(0, 77)}…` : text;
+}
+
+/** A replacer for JSON.stringify that keeps the beginning of whatever is long: no message needs more, and a caller's value may be huge. */
+function beginnings(): (key: string, value: unknown) => unknown {
+  const most = 100;
+  let room = 1000;
+  return (_, value) => {
+    room -= 1;
+    if (room < 0) return undefined;
+    if (typeof value === "string" || Array.isArray(value)) return value.slice(0, most);
+    if (!isPlain(value)) return value;
+    const first: Record<string, unknown> = {};
+    let count = 0;
+    for (const key in value) {
+      if (++count > most) break;
+      if (Object.hasOwn(value, key)) Object.defineProperty(first, key, { value: value[key], enumerable: true });
+    }
+    return first;
+  };
 }
 
 function describe(value: object): string {

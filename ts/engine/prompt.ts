@@ -78,6 +78,7 @@ async function encodePrompt(
   if (parameters.parseSpecial) throw new LongcatError("OPTION_INVALID", "parseSpecial: needs a string prompt");
   if (!isPlain(prompt) || !("tokens" in prompt)) throw invalid("prompt", prompt, "a string, { messages } or { tokens }", "PROMPT_INVALID");
   rejectUnknown(prompt, ["tokens"], "field of a token prompt", "PROMPT_INVALID");
+  checkNumber(prompt["tokens"], limits);
   const ids = checkIds(prompt["tokens"], "tokens", limits.vocabulary);
   return { ids, newParser: (stop) => text?.newParser(stop) ?? SILENT_PARSER };
 }
@@ -133,10 +134,19 @@ export function checkIds(value: unknown, field: string, vocabulary: number): rea
   return [...(ids as number[])];
 }
 
-function checkLength(length: number, limits: PromptLimits): void {
-  if (length === 0) throw new LongcatError("PROMPT_INVALID", "the prompt is empty; give at least one token");
+/** Refuses too many ids before any of them is looked at. */
+function checkNumber(tokens: unknown, limits: PromptLimits): void {
+  if (Array.isArray(tokens) || tokens instanceof Int32Array || tokens instanceof Uint32Array) checkContext(tokens.length, limits);
+}
+
+function checkContext(length: number, limits: PromptLimits): void {
   if (length > limits.modelContext)
     throw new LongcatError("CONTEXT_OVERFLOW", `the prompt has ${length} tokens; the context has ${limits.modelContext}`);
+}
+
+function checkLength(length: number, limits: PromptLimits): void {
+  if (length === 0) throw new LongcatError("PROMPT_INVALID", "the prompt is empty; give at least one token");
+  checkContext(length, limits);
   if (length > limits.contextLength)
     throw new LongcatError(
       "OUT_OF_MEMORY",
