@@ -190,7 +190,7 @@ describe("a request", () => {
     );
     const start = performance.now();
     await expect(endless.generate(user("Hi"))).rejects.toEqual(refused("PROMPT_INVALID"));
-    expect(performance.now() - start).toBeLessThan(3000);
+    expect(performance.now() - start).toBeLessThan(10_000);
     await endless.close();
   });
 });
