@@ -101,6 +101,7 @@ export class FakeRunner implements ModelRunner {
   async step(sequences: readonly StepSequence[]): Promise<StepResult[]> {
     this.#idle();
     this.#running = true;
+    this.#commands = 0;
     try {
       this.steps.push(structuredClone(sequences) as StepSequence[]);
       this.#check(sequences);
