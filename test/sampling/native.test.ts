@@ -124,7 +124,8 @@ describe.each([7, 900, 2048])("vocabulary %i", (vocabulary) => {
         unknown += twin.filter((token) => token === null).length;
       }
     }
-    if (vocabulary <= LISTED) expect(unknown).toBe(0);
+    // 64 candidates come back at least, and all that topP asks for.
+    if (vocabulary <= 64) expect(unknown).toBe(0);
     else expect(unknown).toBeLessThan(40 * ROWS * isas.length * 0.4);
   });
 });

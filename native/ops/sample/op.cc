@@ -93,8 +93,7 @@ int32_t chooseToken(const SampleParams& p, int64_t r, const SampleRow& row, Samp
   const bool writesCandidates = f[hostDraw] != 0 && p.candidateIds;
   int32_t token = -1;
   if (writesCandidates || (!forced && row.temperature > 0)) {
-    const int64_t limit = writesCandidates || !row.topK ? std::max(kCandidates, row.topK) : row.topK;
-    const Candidates candidates(row, entries, std::min(limit, p.vocabulary));
+    const Candidates candidates(row, entries);
     if (writesCandidates) writeCandidates(p, r, candidates);
     if (!forced) token = drawToken(row, candidates, entries);
   } else if (!forced) {

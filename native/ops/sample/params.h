@@ -5,8 +5,9 @@
 //   2. repetition r for ids in prompt or output: l > 0 ? l / r : l · r;  l -= frequency · count + presence · (count > 0), over
 //      generated tokens;  l += bias_i.
 //   3. temperature 0: the largest l, ties by lower id. Else e_i = exp((l_i - l_first) / temperature), one exp an id, computed here
-//      alone (the twin gets them). Order of the ids: the C = max(kCandidates, topK) largest by l descending (ties: lower id), the
-//      candidates; then all others, the tail, by ascending id.
+//      alone (the twin gets them). Order of the ids: the C largest by l descending (ties: lower id), the candidates; then all
+//      others, the tail, by ascending id. C is topK where that is on; else the first of 64, 512, 4096, … whose candidates hold topP
+//      of all mass (64 where topP is 1, for then the order is nobody's business and sorting less is faster).
 //   4. In that order: topK keeps the first topK; minP drops e_i < minP · e_first (and the whole tail where it drops the last
 //      candidate); topP keeps the shortest prefix of what is left whose running sum ≥ topP · total, total being the sum of what is
 //      left. The first always stays. Every sum adds in that order, candidates and tail each from 0: a sum that reaches into the tail
@@ -27,7 +28,8 @@ enum SampleField {
   hostDraw = 12 /* 1: write the candidates out too */, kNumSampleFields = 13
 };
 constexpr int kMaxLogprobs = 20;
-constexpr int64_t kCandidates = 1024;
+constexpr int64_t kFirstCandidates = 64, kMoreCandidates = 8;  // how many are ranked first, and how many times more each time after
+constexpr int64_t kCandidates = 1024;                           // how many the host may see
 constexpr int32_t kInPrompt = 1 << 30;  // in token_counts: the id occurs in the prompt; the lower bits count generated ones
 
 // tensors: logits, logit_slot, logit_position, params, allowed, token_counts, bias, mask, history, tokens, logprob, top_ids, top_logprobs, counts,

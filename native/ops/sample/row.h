@@ -106,13 +106,12 @@ inline int32_t greedyToken(const SampleRow& row) {
 /// The ids in drawing order: the `count` best in order of rank, as exponentials; all other allowed ids (the tail) ascending.
 class Candidates {
  public:
-  /// `entries` has room for min(limit, vocabulary).
-  Candidates(const SampleRow& row, SampleEntry* entries, int64_t limit) : row_(row), entries_(entries) {
-    select(limit);
-    if (!count_) return;
-    first_ = entries_[0].value;
-    last_ = entries_[count_ - 1];
-    for (int64_t j = 0; j < count_; ++j) entries_[j].value = j ? exponential(entries_[j].value) : 1.0;
+  /// `entries` has room for the vocabulary. Step 3 says how many candidates there are.
+  Candidates(const SampleRow& row, SampleEntry* entries) : row_(row), entries_(entries) {
+    rank(row.topK ? row.topK : kFirstCandidates);
+    if (row.topK || row.topP >= 1 || !tailCount()) return;
+    const double goal = row.topP * (sum() + tailSum());
+    for (int64_t limit = kFirstCandidates; sum() < goal && tailCount();) rank(limit *= kMoreCandidates);
   }
 
   int64_t count() const { return count_; }
@@ -143,8 +142,24 @@ class Candidates {
     return l == first_ ? 1.0 : std::exp((l - first_) / row_.temperature);
   }
 
+  /// The `limit` best, as exponentials.
+  void rank(int64_t limit) {
+    select(std::min(limit, row_.vocabulary));
+    if (!count_) return;
+    first_ = entries_[0].value;
+    last_ = entries_[count_ - 1];
+    for (int64_t j = 0; j < count_; ++j) entries_[j].value = j ? exponential(entries_[j].value) : 1.0;
+  }
+
+  double sum() const {
+    double sum = 0;
+    for (int64_t j = 0; j < count_; ++j) sum += entries_[j].value;
+    return sum;
+  }
+
   /// The best of all allowed ids by a heap whose top is the worst one kept.
   void select(int64_t limit) {
+    count_ = allowedCount_ = 0;
     row_.forAllowed(true, [&](int32_t id) {
       const double l = row_.adjusted(id);
       ++allowedCount_;
