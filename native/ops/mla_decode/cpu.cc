@@ -63,8 +63,12 @@ void scoreKeys(const Split& split, int64_t key) {
 #pragma GCC unroll 4
     for (int j = 0; j < K; ++j) acc[h][j] = zero();
   const float* const* rows = split.keyRow + key;
+  // The rows after these, fetched while these are scored: each comes from far away, and is read once from there.
+  const float* const* next = key + 2 * K <= split.keys ? rows + K : rows;
   forLanes(width, [&](int64_t k, int n) {
     Vec rowPart[K];
+#pragma GCC unroll 4
+    for (int j = 0; j < K; ++j) __builtin_prefetch(next[j] + k);
 #pragma GCC unroll 4
     for (int j = 0; j < K; ++j) rowPart[j] = loadN(rows[j] + k, n);
 #pragma GCC unroll 4
