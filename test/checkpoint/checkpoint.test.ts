@@ -17,6 +17,7 @@ import {
   modelPath,
   temporaryFolder,
 } from "../helpers/fixtures.js";
+import { onABusyMachine } from "../helpers/time.js";
 
 const SHARD1 = "model-00001-of-00002.safetensors";
 const SHARD2 = "model-00002-of-00002.safetensors";
@@ -39,7 +40,7 @@ async function failure(dir: string, options = {}): Promise<LongcatError> {
   );
   expect(error).toBeInstanceOf(LongcatError);
   expect((error as Error).message.length).toBeLessThan(300);
-  expect(performance.now() - start).toBeLessThan(3000); // a second, on a machine that does other things as well
+  expect(performance.now() - start).toBeLessThan(onABusyMachine(1000));
   return error as LongcatError;
 }
 

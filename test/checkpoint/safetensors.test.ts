@@ -7,6 +7,7 @@ import { LongcatError } from "../../ts/errors.js";
 import { loadAddon } from "../../ts/runtime/addon.js";
 import { openSafetensors } from "../../ts/runtime/files.js";
 import { type Json, modelPath, ROOT, safetensorsBytes, temporaryFolder } from "../helpers/fixtures.js";
+import { onABusyMachine } from "../helpers/time.js";
 
 const dir = temporaryFolder();
 let count = 0;
@@ -28,7 +29,7 @@ function failure(path: string): string {
     const { message } = error as Error;
     expect(message.length).toBeLessThan(300);
     expect(message).toContain(path.split("/").at(-1));
-    expect(performance.now() - start).toBeLessThan(3000); // a second, on a machine that does other things as well
+    expect(performance.now() - start).toBeLessThan(onABusyMachine(1000));
     return message;
   }
   throw new Error("the file was accepted");

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { longcat, MINI } from "./longcat.js";
+import { onABusyMachine } from "../helpers/time.js";
 
 const SHARD = "model-00002-of-00002.safetensors";
 const SHARD_BYTES = 12_213_768;
@@ -79,7 +80,7 @@ describe("broken checkpoints", () => {
     ]) {
       const begin = performance.now();
       const { code, stdout, stderr } = await longcat(args);
-      expect(performance.now() - begin - startup).toBeLessThan(2000); // a second, on a machine that does other things as well
+      expect(performance.now() - begin - startup).toBeLessThan(onABusyMachine(1000));
       expect([code, stdout], args[0]).toEqual([1, ""]);
       expect(stderr).toMatch(/^error: CHECKPOINT_INVALID: [^\n]*\n$/);
       expect(stderr).toContain(SHARD);

@@ -9,6 +9,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { PieceMerger } from "../../ts/text/bpe.js";
 import { Tokenizer } from "../../ts/text/index.js";
 import { changedFolder, goldens, MINI, miniTokenizer } from "./fixtures.js";
+import { onABusyMachine } from "../helpers/time.js";
 
 const mini = JSON.parse(readFileSync(join(MINI, "tokenizer.json"), "utf8"));
 const library = new LibraryTokenizer(mini, { clean_up_tokenization_spaces: false });
@@ -166,7 +167,7 @@ describe("time", { timeout: 30_000 }, () => {
     const result = await tokenizer.encodeAsync(text, { maxTokens: 4096 });
     expect(result.tooLong).toBe(true);
     expect(result.tooLong && result.atLeast).toBeGreaterThan(4096);
-    expect(performance.now() - start).toBeLessThan(2000);
+    expect(performance.now() - start).toBeLessThan(onABusyMachine(2000));
   });
 
   it.each(texts)("sixteen times as much of %s takes about sixteen times as long", (_, text) => {

@@ -8,6 +8,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { Engine, type EngineOptions, type LongcatErrorCode } from "../../ts/index.js";
 import { copyModel, editConfig, editJson, editTensors, linkModel, modelPath, temporaryFolder } from "../helpers/fixtures.js";
 import { alive, collect, engines, idle, refused, user } from "../helpers/mini.js";
+import { onABusyMachine } from "../helpers/time.js";
 
 const { open, closeAll } = engines();
 afterAll(closeAll);
@@ -116,7 +117,7 @@ describe("a checkpoint folder", () => {
     );
     expect(error).toEqual(refused(code));
     for (const word of named) expect(error?.message).toContain(word);
-    expect(performance.now() - start).toBeLessThan(3000); // a second, on a machine that does other things as well
+    expect(performance.now() - start).toBeLessThan(onABusyMachine(1000));
   });
 });
 
@@ -190,7 +191,7 @@ describe("a request", () => {
     );
     const start = performance.now();
     await expect(endless.generate(user("Hi"))).rejects.toEqual(refused("PROMPT_INVALID"));
-    expect(performance.now() - start).toBeLessThan(10_000);
+    expect(performance.now() - start).toBeLessThan(onABusyMachine(2000));
     await endless.close();
   });
 });

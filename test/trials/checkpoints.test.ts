@@ -22,6 +22,7 @@ import {
 import { worstDistance } from "../helpers/goldens.js";
 import { alive, engines, ids, refused } from "../helpers/mini.js";
 import { TEST_MODEL_OPTIONS } from "../helpers/models.js";
+import { onABusyMachine } from "../helpers/time.js";
 
 const { open, closeAll } = engines({ device: "cpu", threads: 2, maxSequences: 2 });
 afterAll(closeAll);
@@ -233,7 +234,7 @@ describe("B07: hostile safetensors", () => {
     const dir = make();
     const start = performance.now();
     await expect(open(dir)).rejects.toEqual(refused("CHECKPOINT_INVALID", named));
-    expect(performance.now() - start).toBeLessThan(3000); // a second, on a machine that does other things as well
+    expect(performance.now() - start).toBeLessThan(onABusyMachine(1000));
     expect(await score(modelPath("tiny-a"))).toEqual(plain["tiny-a"]);
   });
 });

