@@ -6,6 +6,7 @@
 
 #include "ops/registry.h"
 #include "runtime/processor.h"
+#include "runtime/thread_pool.h"
 
 namespace longcat {
 
@@ -74,6 +75,12 @@ int64_t integerArg(Napi::Value value, const char* what) {
     throw jsError(value.Env(), "INTERNAL", std::string(what) + " is not an integer");
   }
   return static_cast<int64_t>(number);
+}
+
+int threadsArg(Napi::Value value) {
+  const int64_t threads = integerArg(value, "threads");
+  require(threads >= 1 && threads <= kMaxThreads, "threads is 1 to " + std::to_string(kMaxThreads) + ", not " + std::to_string(threads));
+  return static_cast<int>(threads);
 }
 
 std::string stringArg(Napi::Value value, const char* what) {

@@ -44,6 +44,8 @@ Napi::Object taggedObject(Napi::Value value, ObjectKind kind, const char* what);
 
 /// Checked conversions of arguments; messages name `what`.
 int64_t integerArg(Napi::Value value, const char* what);
+/// A number of threads, 1 to kMaxThreads.
+int threadsArg(Napi::Value value);
 std::string stringArg(Napi::Value value, const char* what);
 
 /// Memory of a TypedArray or DataView.

@@ -134,7 +134,12 @@ DeviceObject::DeviceObject(Info info) : ObjectWrap(info) {
     napi_add_env_cleanup_hook(env, onEnvironmentEnd, this);
     hooked_ = true;
     const napi_threadsafe_function notifier = notifier_;
-    device_ = std::make_unique<Device>(options, [notifier] { napi_call_threadsafe_function(notifier, nullptr, napi_tsfn_nonblocking); });
+    try {
+      device_ = std::make_unique<Device>(options, [notifier] { napi_call_threadsafe_function(notifier, nullptr, napi_tsfn_nonblocking); });
+    } catch (...) {
+      shutDown();
+      throw;
+    }
   });
 }
 
@@ -422,9 +427,7 @@ Napi::Value openDevice(const Napi::CallbackInfo& info) {
     const std::string kind = stringArg(given.Get("kind"), "kind");
     if (kind != "cpu") throw Error("DEVICE_UNAVAILABLE", "device \"" + kind + "\": this build runs on the CPU only");
     DeviceOptions options;
-    const int64_t threads = integerArg(given.Get("threads"), "threads");
-    require(threads >= 1 && threads <= 1024, "threads is 1 to 1024, not " + std::to_string(threads));
-    options.threads = static_cast<int>(threads);
+    options.threads = threadsArg(given.Get("threads"));
     options.isa = isaOption(given.Get("isa"));
     options.poison = given.Get("poison").ToBoolean();
     options.sync = given.Get("sync").ToBoolean();

@@ -43,12 +43,12 @@ double bestRate(const Work& work) {
 
 Napi::Value measure(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
-    const int64_t threads = integerArg(info[0], "threads"), bytes = integerArg(info[1], "bufferBytes");
-    require(threads >= 1 && threads <= 1024, "threads is 1 to 1024");
+    const int threads = threadsArg(info[0]);
+    const int64_t bytes = integerArg(info[1], "bufferBytes");
     require(bytes >= 1, "bufferBytes is at least 1");
     const Kernels kernels;
-    ThreadPool pool(static_cast<int>(threads));
-    const int64_t tasks = threads * 4, perTask = std::max<int64_t>(bytes / 4 / tasks, 512), count = perTask * tasks;
+    ThreadPool pool(threads);
+    const int64_t tasks = int64_t{4} * threads, perTask = std::max<int64_t>(bytes / 4 / tasks, 512), count = perTask * tasks;
     const auto buffer = allocateBuffer(static_cast<size_t>(count) * 4, "a measurement");
     fillBytes(Tensor{DType::u8, 1, {count * 4, 1, 1, 1}, 1, buffer->data(), buffer, nullptr}, 1);
     const auto* data = reinterpret_cast<const float*>(buffer->data());

@@ -14,6 +14,7 @@
 #include "runtime/error.h"
 #include "runtime/memory.h"
 #include "runtime/processor.h"
+#include "runtime/start_thread.h"
 
 namespace longcat {
 namespace {
@@ -60,8 +61,14 @@ Device::Device(DeviceOptions options, std::function<void()> notify)
     : options_(std::move(options)), notify_(std::move(notify)), ring_(kSlots),
       params_(allocateBuffer(kSlots * kMaxParamBytes, "the command ring")), payload_(allocateBuffer(kPayloadBytes, "the command ring")) {
   for (int i = 0; i < kSlots; ++i) ring_[i].params = params_->data() + static_cast<size_t>(i) * kMaxParamBytes;
-  pool_ = std::make_unique<ThreadPool>(options_.threads);
-  owner_ = std::thread([this] { own(); });
+  // The owner thread looks at nothing but the empty ring until the first command: the pool is there by then.
+  owner_ = startThread([this] { own(); }, 0, options_.threads);
+  try {
+    pool_ = std::make_unique<ThreadPool>(options_.threads);
+  } catch (...) {
+    stop();
+    throw;
+  }
 }
 
 Device::~Device() { stop(); }
@@ -69,7 +76,8 @@ Device::~Device() { stop(); }
 // ---- JavaScript's thread ------------------------------------------------------------------------------------------------
 
 int Device::freeSlots() const {
-  return std::max(0, kSlots - kReserve - static_cast<int>(tail_.load(std::memory_order_relaxed) - head_.load(std::memory_order_acquire)));
+  // Sequentially consistent: room() looks here after it has said that it waits; own() moves head_ before it looks who waits.
+  return std::max(0, kSlots - kReserve - static_cast<int>(tail_.load(std::memory_order_relaxed) - head_.load()));
 }
 
 /// The next free slot, not yet visible to the owner thread; null if the ring is full.

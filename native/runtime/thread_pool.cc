@@ -7,12 +7,14 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <memory>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "runtime/futex.h"
 #include "runtime/processor.h"
+#include "runtime/start_thread.h"
 
 namespace longcat {
 namespace {
@@ -27,8 +29,8 @@ std::atomic<int> poolThreads{0};
 }  // namespace
 
 struct ThreadPool::State {
-  int threads = 1;
-  int processors = 1;
+  const int threads;
+  const int processors = availableThreads();
   // word: (number of the loop << kTaskBits) | unclaimed tasks. The fields below it belong to that loop; they change only
   // while nothing is unclaimed, so who claims a task by changing the word has read the right ones.
   alignas(64) std::atomic<uint64_t> word{0};
@@ -42,6 +44,19 @@ struct ThreadPool::State {
   std::exception_ptr failure;
   Bed bed;
   std::vector<std::thread> workers;
+
+  explicit State(int total) : threads(total) { poolThreads.fetch_add(threads); }
+  ~State() {
+    stop.store(true);
+    bed.wake();
+    for (std::thread& worker : workers) worker.join();
+    poolThreads.fetch_sub(threads);
+  }
+
+  void start() {
+    workers.reserve(static_cast<size_t>(threads));
+    for (int t = 1; t < threads; ++t) workers.push_back(startThread([this, t] { work(t); }, t, threads));
+  }
 
   bool crowded() const { return poolThreads.load(std::memory_order_relaxed) > processors; }
   bool nothingToClaim() const { return (word.load() & kMaxTasks) == 0; }
@@ -84,20 +99,13 @@ struct ThreadPool::State {
   }
 };
 
-ThreadPool::ThreadPool(int threads) : state_(new State) {
-  state_->threads = std::max(1, threads);
-  state_->processors = availableThreads();
-  poolThreads.fetch_add(state_->threads);
-  for (int t = 1; t < state_->threads; ++t) state_->workers.emplace_back([this, t] { state_->work(t); });
+ThreadPool::ThreadPool(int threads) {
+  auto state = std::make_unique<State>(std::max(1, threads));
+  state->start();  // if a worker does not start, the state's end stops the others
+  state_ = state.release();
 }
 
-ThreadPool::~ThreadPool() {
-  state_->stop.store(true);
-  state_->bed.wake();
-  for (std::thread& worker : state_->workers) worker.join();
-  poolThreads.fetch_sub(state_->threads);
-  delete state_;
-}
+ThreadPool::~ThreadPool() { delete state_; }
 
 int ThreadPool::threads() const { return state_->threads; }
 

@@ -5,10 +5,15 @@
 
 namespace longcat {
 
-/// Threads wait by spinning for some microseconds, then sleep; an idle pool uses no CPU time.
+constexpr int kMaxThreads = 1024;  // of one pool
+
+/// Threads without work spin for some microseconds, then sleep: an idle pool uses no CPU time. The caller of run() never sleeps. Once it
+/// finds no task to claim, it spins and then yields its processor over and over until the last claimed task is done: that takes no longer
+/// than one task, and a sleep's end would come tens of microseconds late, after each of the hundreds of loops of a step.
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads);  // total, the caller included: `threads - 1` are started
+  /// `threads` in total, the caller included: one less is started. Throws DEVICE_UNAVAILABLE if the system does not start that many.
+  explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

@@ -1,6 +1,6 @@
 /** Worker threads and the process's end: no crash, no hang, the program's own exit code. Each in a process of its own. */
 
-import { execFile } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { addonPath } from "./devices.js";
@@ -12,11 +12,12 @@ interface Ended {
   stderr: string;
 }
 
-function runProgram(name: string, args: string[] = [], flags: string[] = []): Promise<Ended> {
+function runProgram(name: string, args: string[] = [], flags: string[] = [], prefix: string[] = []): Promise<Ended> {
   const program = fileURLToPath(new URL(`./programs/${name}.mjs`, import.meta.url));
   const env = { ...process.env, LONGCAT_ADDON: addonPath(), NODE_OPTIONS: "" };
+  const [command, ...rest] = [...prefix, process.execPath, ...flags, program, ...args];
   return new Promise((resolve) => {
-    execFile(process.execPath, [...flags, program, ...args], { env, timeout: 90_000 }, (error, stdout, stderr) => {
+    execFile(command!, rest, { env, timeout: 90_000 }, (error, stdout, stderr) => {
       resolve({ code: error ? (error.code ?? null) : 0, signal: error?.signal ?? null, stdout, stderr });
     });
   });
@@ -79,5 +80,19 @@ describe("the process", { timeout: 120_000 }, () => {
 
   it("collects devices that were forgotten", async () => {
     expect(await runProgram("ends", ["collected"], ["--expose-gc"])).toMatchObject(ended(0, "end\n"));
+  });
+});
+
+/** Runs a command as a user who has no other processes and may have 60 threads. Only root can do that, and root itself has no such limit. */
+const LIMITED = "setpriv --reuid 54321 --regid 54321 --clear-groups prlimit --nproc=60".split(" ");
+const [limiter, ...limits] = LIMITED;
+const canLimit =
+  process.getuid?.() === 0 &&
+  spawnSync(limiter!, [...limits, process.execPath, "-e", `fs.accessSync(${JSON.stringify(addonPath())}, fs.constants.R_OK)`]).status === 0;
+
+describe("a system that starts few threads", { timeout: 120_000 }, () => {
+  it.skipIf(!canLimit)("refuses a device of many, says how many there may be, and opens one of that many (needs root, setpriv, prlimit)", async () => {
+    const refusal = "DEVICE_UNAVAILABLE: this system lets the process start only N of 1000 threads; give threads: N\n";
+    expect(await runProgram("limited", [], [], LIMITED)).toMatchObject(ended(0, `${refusal.repeat(3)}end\n`));
   });
 });
