@@ -3,15 +3,18 @@
  * @module
  */
 
-import { describeModel, type InspectOptions } from "./engine/inspect.js";
+import { describeModel, type EstimateOptions, estimateModel, type InspectOptions } from "./engine/inspect.js";
 import type { CheckpointDescription } from "./model/describe.js";
-import { estimateMemory } from "./model/estimate.js";
+import type { MemoryEstimate } from "./model/estimate.js";
+import { packageVersion } from "./runtime/addon.js";
 import { listDevices } from "./runtime/device.js";
 
+export { type Diagnosis, diagnose, type Finding } from "./engine/diagnose.js";
 export type { ScoreOptions } from "./engine/engine.js";
 export { Engine } from "./engine/engine.js";
-export type { InspectOptions } from "./engine/inspect.js";
+export type { EstimateOptions, InspectOptions } from "./engine/inspect.js";
 export type { EngineOptions, LoadProgress } from "./engine/options.js";
+export { type QuantizeOptions, quantize } from "./engine/quantize.js";
 export type {
   Choice,
   Chunk,
@@ -30,7 +33,7 @@ export type {
 } from "./engine/types.js";
 export { LongcatError, type LongcatErrorCode } from "./errors.js";
 export type { CheckpointDescription } from "./model/describe.js";
-export type { EstimateOptions, MemoryEstimate } from "./model/estimate.js";
+export type { MemoryEstimate } from "./model/estimate.js";
 export type { DeviceInfo } from "./runtime/device.js";
 export {
   type GenerateParams,
@@ -46,14 +49,17 @@ export {
 export type { ChatPrompt, Message, MessageToolCall, TextPart, Tool, ToolCall, ToolCallDelta, ToolChoice } from "./text/index.js";
 export { listDevices };
 
+/** The version of this package, as its package.json has it. */
+export const version: string = packageVersion();
+
 /** What {@link inspect} can look at before anything is loaded. */
 export interface Inspect {
   /** The same as `inspect.model`. */
-  (directory?: string, options?: InspectOptions): Promise<CheckpointDescription>;
+  (directory?: string | null, options?: InspectOptions | null): Promise<CheckpointDescription>;
   /** A checkpoint, from its config and its files' headers; absent: the bundled one. Throws as `Engine.load` does. */
-  model(directory?: string, options?: InspectOptions): Promise<CheckpointDescription>;
-  /** The memory that a checkpoint takes and what fits. Throws as `Engine.load` does. */
-  estimate: typeof estimateMemory;
+  model(directory?: string | null, options?: InspectOptions | null): Promise<CheckpointDescription>;
+  /** The memory that a checkpoint takes and what fits; absent: the bundled one. Throws as `Engine.load` does. */
+  estimate(directory?: string | null, options?: EstimateOptions | null): Promise<MemoryEstimate>;
   /** The devices that a model can run on. */
   devices: typeof listDevices;
 }
@@ -66,6 +72,6 @@ export interface Inspect {
  * const { fits, totalBytes } = await inspect.estimate("path/to/checkpoint", { context: 8192, batch: 4 });
  */
 export const inspect: Inspect = Object.assign(
-  (directory?: string, options?: InspectOptions): Promise<CheckpointDescription> => describeModel(directory, options),
-  { model: describeModel, estimate: estimateMemory, devices: listDevices },
+  (directory?: string | null, options?: InspectOptions | null): Promise<CheckpointDescription> => describeModel(directory, options),
+  { model: describeModel, estimate: estimateModel, devices: listDevices },
 );

@@ -101,6 +101,13 @@ describe("generate", () => {
     expect([code, stdout]).toEqual([1, ""]);
   });
 
+  it("--think against enable_thinking: false in the file is wrong usage", async () => {
+    const path = file("unthinking.json", { ...SUM, enable_thinking: false });
+    const { code, stdout, stderr } = await longcat(["generate", "--messages", path, "--think"]);
+    expect([code, stdout]).toEqual([2, ""]);
+    expect(stderr).toMatch(/^usage error: --think and enable_thinking: false in .*unthinking\.json contradict each other\n$/);
+  });
+
   it("refuses input that is not UTF-8", async () => {
     const { code, stderr } = await longcat(["generate"], { input: Uint8Array.of(0x61, 0xff) });
     expect([code, stderr]).toEqual([1, "error: PROMPT_INVALID: standard input: not valid UTF-8\n"]);
@@ -129,6 +136,12 @@ describe("generate", () => {
 });
 
 describe("score", () => {
+  it("after -- even --help is a text", async () => {
+    const { code, stdout } = await longcat(["score", "--json", "--", "--help"]);
+    expect([code, Object.keys(JSON.parse(stdout))]).toEqual([0, ["tokens", "logprobs"]]);
+    expect(stdout).toBe((await longcat(["score", "--json"], { input: "--help" })).stdout);
+  });
+
   it("--json: tokens and log-probabilities, the first null", async () => {
     const { code, stdout } = await longcat(["score", "--tokens", "1081,23,913", "--json"]);
     const { tokens, logprobs } = JSON.parse(stdout) as { tokens: number[]; logprobs: (number | null)[] };

@@ -49,6 +49,7 @@ describe("inspect", () => {
     ["context", "0"],
     ["batch", "-1"],
     ["context", "1.5"],
+    ["context", "4097"],
   ])("estimate --%s %s is refused by name", async (name, value) => {
     const { code, stderr } = await longcat(["inspect", "estimate", `--${name}`, value]);
     expect(code).toBe(1);

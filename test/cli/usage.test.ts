@@ -60,6 +60,8 @@ describe("wrong usage", () => {
     [["score", "a", "--temperature", "1"], /--temperature/],
     [["quantize", "only-one"], /needs two folders/],
     [["bench", "decode", "--batch", "0"], /--batch: 0 is not a whole number/],
+    [["bench", "decode", "--tokens", "8,9"], /--tokens: "8,9" is not a number/],
+    [["inspect", "estimate", "--context", "abc"], /--context: "abc" is not a number/],
   ];
   it.each(cases)("longcat %j", async (args, message) => {
     const { code, stdout, stderr } = await longcat(args);

@@ -12,7 +12,7 @@ describe("B14: sixteen calls of 3500 tokens, twenty times", () => {
   let engine: Engine;
   let runner: Runner;
   beforeAll(async () => {
-    const parts = await loadParts(undefined, resolveOptions({ device: "cpu", threads: 2, maxSequences: 16 }));
+    const parts = await loadParts(modelPath("mini"), resolveOptions({ device: "cpu", threads: 2, maxSequences: 16 }));
     runner = parts.runner as Runner;
     engine = Engine.fromParts(parts);
   });

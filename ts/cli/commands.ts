@@ -1,5 +1,5 @@
 /**
- * The table of commands. Each is loaded when it is called for, so that help and doctor need nothing of the rest.
+ * The table of commands. Each is loaded when it is called for.
  * @module
  */
 
@@ -7,12 +7,12 @@ import type { Command } from "./command.js";
 import { UsageError } from "./flags.js";
 
 /** A command, or a group of subcommands. */
-export interface CommandEntry {
+interface CommandEntry {
   readonly name: string;
   readonly summary: string;
   readonly load?: () => Promise<Command>;
   readonly subcommands?: Readonly<Record<string, () => Promise<Command>>>;
-  /** Subcommands that the contract names and this version does not have. */
+  /** Subcommands that are planned and not there yet: naming one says so. */
   readonly notThere?: readonly string[];
 }
 

@@ -3,13 +3,12 @@
  * @module
  */
 
-import { bundledCheckpoint } from "../engine/load.js";
 import { Engine, type EngineOptions } from "../index.js";
 import { type Flag, type ParsedFlags, parseNumber, UsageError } from "./flags.js";
 import { note } from "./output.js";
 import { ProgressBar } from "./progress.js";
 
-export const MODEL_FLAG: Flag = { name: "model", kind: "text", value: "DIR", help: "checkpoint folder (default: the bundled mini)" };
+const MODEL_FLAG: Flag = { name: "model", kind: "text", value: "DIR", help: "checkpoint folder (default: the bundled mini)" };
 
 export const ENGINE_FLAGS: readonly Flag[] = [
   MODEL_FLAG,
@@ -65,17 +64,12 @@ export function engineOptions(flags: ParsedFlags): FlagOptions {
   };
 }
 
-/** Where the checkpoint is. */
-export function modelFolder(flags: ParsedFlags): string {
-  return flags.text("model") ?? bundledCheckpoint();
-}
-
 /** Loads the checkpoint with a progress bar and warnings on standard error. */
 export async function loadEngine(flags: ParsedFlags, signal?: AbortSignal): Promise<Engine> {
   const options = engineOptions(flags);
   const bar = new ProgressBar("Loading");
   try {
-    return await Engine.load(modelFolder(flags), {
+    return await Engine.load(flags.text("model"), {
       ...options,
       signal,
       onProgress: ({ doneBytes, totalBytes }) => bar.update(totalBytes === 0 ? 1 : doneBytes / totalBytes),

@@ -31,7 +31,7 @@ export function parseNumber(where: string, text: string): number {
 }
 
 /** "1,2,3" as whole numbers, or a UsageError that names `where`. Whether the ids exist is the engine's question. */
-export function parseIds(where: string, text: string): number[] {
+function parseIds(where: string, text: string): number[] {
   if (text.trim() === "") return [];
   return text.split(",").map((part) => {
     if (!/^-?\d+$/.test(part.trim())) throw new UsageError(`${where}: ${JSON.stringify(part)} is not a token id; write ids like 1,2,3`);

@@ -3,21 +3,12 @@
  * @module
  */
 
-import { integer } from "../checks.js";
-import { bundledCheckpoint } from "../engine/load.js";
-import { resolveOptions } from "../engine/options.js";
-import { type EngineOptions, inspect, LongcatError, listDevices } from "../index.js";
-import { type EstimateOptions, estimateMemory, type MemoryEstimate } from "../model/estimate.js";
+import { type EngineOptions, inspect, listDevices, type MemoryEstimate } from "../index.js";
 import { type Command, JSON_FLAG } from "./command.js";
-import type { Flag, ParsedFlags } from "./flags.js";
+import type { Flag } from "./flags.js";
 import { alignColumns, formatBytes, note, print, printJson } from "./output.js";
 
 const UNKNOWN_TENSORS_FLAG: Flag = { name: "allow-unknown-tensors", kind: "flag", help: "accept tensors unknown to this version" };
-
-/** The folder that is looked at: the argument, or the bundled checkpoint. */
-function folder(flags: ParsedFlags): string {
-  return flags.positionals[0] ?? bundledCheckpoint();
-}
 
 export const inspectModelCommand: Command = {
   usage: ["inspect model [DIR] [--json]"],
@@ -25,7 +16,7 @@ export const inspectModelCommand: Command = {
   flags: [UNKNOWN_TENSORS_FLAG, JSON_FLAG],
   maxPositionals: 1,
   run: async (flags) => {
-    const description = await inspect(folder(flags), { allowUnknownTensors: flags.on("allow-unknown-tensors") });
+    const description = await inspect.model(flags.positionals[0], { allowUnknownTensors: flags.on("allow-unknown-tensors") });
     if (flags.on("json")) await printJson(description);
     else await print(`${alignColumns(Object.entries(flatten(description)).map(([name, value]) => [name, value]))}\n`);
     return undefined;
@@ -74,11 +65,11 @@ export const inspectEstimateCommand: Command = {
   ],
   maxPositionals: 1,
   run: async (flags) => {
-    const { device } = resolveOptions({ device: flags.text("device") as EngineOptions["device"] });
-    if (device.startsWith("cuda"))
-      throw new LongcatError("DEVICE_UNAVAILABLE", `device: "${device}": this version runs on the CPU only; give "cpu"`);
-    const estimate = await estimateMemory(folder(flags), {
-      ...sizes(flags),
+    const estimate = await inspect.estimate(flags.positionals[0], {
+      device: flags.text("device") as EngineOptions["device"],
+      context: flags.number("context"),
+      batch: flags.number("batch"),
+      maxBatchTokens: flags.number("max-batch-tokens"),
       allowUnknownTensors: flags.on("allow-unknown-tensors"),
     });
     if (flags.on("json")) await printJson(estimate);
@@ -86,15 +77,6 @@ export const inspectEstimateCommand: Command = {
     return undefined;
   },
 };
-
-/** The sizes that were given, checked. */
-function sizes(flags: ParsedFlags): Pick<EstimateOptions, "context" | "batch" | "maxBatchTokens"> {
-  const given = (name: string, max: number) => {
-    const value = flags.number(name);
-    return value === undefined ? undefined : integer(value, name, 1, max);
-  };
-  return { context: given("context", 2 ** 31), batch: given("batch", 2 ** 20), maxBatchTokens: given("max-batch-tokens", 65536) };
-}
 
 async function printEstimate(estimate: MemoryEstimate): Promise<void> {
   const { context, batch } = estimate;

@@ -5,8 +5,7 @@
  * @module
  */
 
-import { LongcatError } from "../errors.js";
-import { packageVersion } from "../runtime/addon.js";
+import { LongcatError, version } from "../index.js";
 import { type Command, HELP_FLAG } from "./command.js";
 import { COMMANDS, findCommand } from "./commands.js";
 import { describeFlags, parseFlags, UsageError } from "./flags.js";
@@ -42,11 +41,13 @@ async function run(argv: readonly string[]): Promise<number> {
     return 0;
   }
   if (first === "--version" || first === "-v") {
-    await print(`${packageVersion()}\n`);
+    await print(`${version}\n`);
     return 0;
   }
   const { command, words } = await findCommand(first, rest);
-  if (words.includes("--help") || words.includes("-h")) {
+  // What follows a "--" is text, whatever it looks like.
+  const before = words.includes("--") ? words.slice(0, words.indexOf("--")) : words;
+  if (before.includes("--help") || before.includes("-h")) {
     await print(help(command));
     return 0;
   }

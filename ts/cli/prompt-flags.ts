@@ -22,7 +22,7 @@ export const PROMPT_FLAGS: readonly Flag[] = [
 ];
 
 /** All of standard input as UTF-8. */
-export async function readStandardInput(): Promise<string> {
+async function readStandardInput(): Promise<string> {
   const pieces: Buffer[] = [];
   for await (const piece of process.stdin) pieces.push(piece as Buffer);
   return decodeUtf8(Buffer.concat(pieces), "standard input");
@@ -89,6 +89,7 @@ async function readMessages(file: string, think: boolean): Promise<Prompt> {
     );
   if (thinking !== undefined && thinking !== null && typeof thinking !== "boolean")
     throw new LongcatError("PROMPT_INVALID", `${where}: enable_thinking must be true or false`);
+  if (think && thinking === false) throw new UsageError(`--think and enable_thinking: false in ${where} contradict each other`);
   // Messages and tools are the engine's to check.
   const enableThinking = think || thinking === true;
   return {

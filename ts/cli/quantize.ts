@@ -3,9 +3,10 @@
  * @module
  */
 
-import { quantizeCheckpoint } from "../model/quantize.js";
+import { quantize } from "../index.js";
 import type { Command } from "./command.js";
 import { UsageError } from "./flags.js";
+import { interruptible } from "./interrupt.js";
 import { note } from "./output.js";
 import { ProgressBar } from "./progress.js";
 
@@ -19,7 +20,16 @@ export const quantizeCommand: Command = {
     if (input === undefined || output === undefined) throw new UsageError("quantize needs two folders: IN and OUT");
     const bar = new ProgressBar("Quantizing");
     try {
-      await quantizeCheckpoint(input, output, { onProgress: (done: number, total: number) => bar.update(total === 0 ? 1 : done / total) });
+      await interruptible((signal) =>
+        quantize(input, output, {
+          signal,
+          onProgress: (done, total) => bar.update(total === 0 ? 1 : done / total),
+          onWarning: (message) => {
+            bar.end();
+            note(`warning: ${message}`);
+          },
+        }),
+      );
     } finally {
       bar.end();
     }

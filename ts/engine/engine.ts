@@ -3,7 +3,7 @@
  * @module
  */
 
-import { absent, abortSignal, boolean, invalid, record, rejectUnknown } from "../checks.js";
+import { absent, abortSignal, boolean, record, rejectUnknown } from "../checks.js";
 import { LongcatError } from "../errors.js";
 import type { ModelRunner } from "../model/runner-types.js";
 import {
@@ -14,7 +14,7 @@ import {
   type VocabularyFacts,
 } from "../sampling/parameters.js";
 import { ChunkQueue } from "./chunk-queue.js";
-import { loadParts } from "./load.js";
+import { checkDirectory, loadParts } from "./load.js";
 import { type EngineOptions, resolveOptions } from "./options.js";
 import { checkIds, type PreparedPrompt, type PromptLimits, preparePrompt, type TextTools, vocabularyFacts } from "./prompt.js";
 import { asLongcatError, GenerateRequest, type RequestHost, ScoreRequest } from "./request.js";
@@ -93,9 +93,7 @@ export class Engine implements AsyncDisposable {
    * `OUT_OF_MEMORY`, `DEVICE_UNAVAILABLE`, `NATIVE_MISSING`; `ABORTED` if `options.signal` fired.
    */
   static async load(directory?: string | null, options?: EngineOptions | null): Promise<Engine> {
-    if (!absent(directory) && (typeof directory !== "string" || directory === ""))
-      throw invalid("directory", directory, "the path of a checkpoint folder, or nothing for the bundled one");
-    return new Engine(await loadParts(directory ?? undefined, resolveOptions(options)));
+    return new Engine(await loadParts(checkDirectory(directory), resolveOptions(options)));
   }
 
   /**

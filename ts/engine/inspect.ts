@@ -1,17 +1,28 @@
 /**
- * A checkpoint described without loading it.
+ * A checkpoint described and measured without loading it.
  * @module
  */
 
-import { absent, boolean, invalid, record, rejectUnknown } from "../checks.js";
+import { absent, integer, record, rejectUnknown } from "../checks.js";
+import { LongcatError } from "../errors.js";
 import { openCheckpoint } from "../model/checkpoint.js";
 import { type CheckpointDescription, describeCheckpoint } from "../model/describe.js";
-import { bundledCheckpoint } from "./load.js";
+import { estimateMemory, type MemoryEstimate } from "../model/estimate.js";
+import { checkDirectory } from "./load.js";
+import { type EngineOptions, resolveOptions } from "./options.js";
 
 /** Options of an inspection. */
 export interface InspectOptions {
   /** Accept tensors that are not known. Default false. */
   allowUnknownTensors?: boolean | null;
+}
+
+/** What to estimate for. Names that engine options have too mean the same and have the same defaults and bounds. */
+export interface EstimateOptions extends Pick<EngineOptions, "device" | "maxBatchTokens" | "allowUnknownTensors"> {
+  /** Tokens of each sequence: 1 to the model's context, which is the default. */
+  context?: number | null;
+  /** Sequences at once, as `maxSequences`: 1 … 4096, default 1. */
+  batch?: number | null;
 }
 
 /**
@@ -21,16 +32,35 @@ export interface InspectOptions {
  * @throws LongcatError `CONFIG_INVALID`, `CHECKPOINT_INVALID`, `CHECKPOINT_UNSUPPORTED`, `OPTION_INVALID`.
  */
 export async function describeModel(directory?: string | null, options?: InspectOptions | null): Promise<CheckpointDescription> {
-  if (!absent(directory) && (typeof directory !== "string" || directory === ""))
-    throw invalid("directory", directory, "the path of a checkpoint folder, or nothing for the bundled one");
+  const folder = checkDirectory(directory);
   const input = record(options, "options");
   rejectUnknown(input, ["allowUnknownTensors"], "option");
-  const unknown = input["allowUnknownTensors"];
-  const allowUnknownTensors = absent(unknown) ? false : boolean(unknown, "allowUnknownTensors");
-  const checkpoint = await openCheckpoint(directory ?? bundledCheckpoint(), { allowUnknownTensors });
+  const { allowUnknownTensors } = resolveOptions(input);
+  const checkpoint = await openCheckpoint(folder, { allowUnknownTensors });
   try {
     return describeCheckpoint(checkpoint);
   } finally {
     checkpoint.close();
   }
+}
+
+/**
+ * Says how much memory a checkpoint will take and whether that is free now, from its config and its files' headers.
+ *
+ * @param directory Absent: the bundled mini checkpoint.
+ * @throws LongcatError `CONFIG_INVALID`, `CHECKPOINT_INVALID`, `CHECKPOINT_UNSUPPORTED`, `OPTION_INVALID`, `DEVICE_UNAVAILABLE`.
+ */
+export async function estimateModel(directory?: string | null, options?: EstimateOptions | null): Promise<MemoryEstimate> {
+  const folder = checkDirectory(directory);
+  const { context, batch, ...shared } = record(options, "options");
+  rejectUnknown(shared, ["context", "batch", "device", "maxBatchTokens", "allowUnknownTensors"], "option");
+  const { device, maxBatchTokens, allowUnknownTensors } = resolveOptions(shared);
+  if (device.startsWith("cuda"))
+    throw new LongcatError("DEVICE_UNAVAILABLE", `device: "${device}": this version runs on the CPU only; give "cpu" or "auto"`);
+  return estimateMemory(folder, {
+    ...{ maxBatchTokens, allowUnknownTensors },
+    // Bounded by the model's context, so checked where that is known.
+    context: absent(context) ? undefined : (context as number),
+    batch: absent(batch) ? 1 : integer(batch, "batch", 1, 4096),
+  });
 }

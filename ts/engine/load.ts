@@ -4,6 +4,7 @@
  */
 
 import { fileURLToPath } from "node:url";
+import { absent, invalid } from "../checks.js";
 import { LongcatError } from "../errors.js";
 import type { GenerationConfig } from "../model/generation-config.js";
 import { type OpenedModel, openModel } from "../model/open.js";
@@ -15,13 +16,20 @@ import { loadTextTools } from "./text-tools.js";
 import type { EngineInfo } from "./types.js";
 
 /** The folder of the checkpoint that ships with the package. */
-export function bundledCheckpoint(): string {
+function bundledCheckpoint(): string {
   return fileURLToPath(new URL("../../models/mini", import.meta.url));
 }
 
+/** The folder that a caller means: the one given, or the bundled one. */
+export function checkDirectory(directory: unknown): string {
+  if (absent(directory)) return bundledCheckpoint();
+  if (typeof directory !== "string" || directory === "")
+    throw invalid("directory", directory, "the path of a checkpoint folder, or nothing for the bundled one");
+  return directory;
+}
+
 /** Opens model, tokenizer and template; closes what is open if one of them fails. */
-export async function loadParts(directory: string | undefined, options: ResolvedOptions): Promise<EngineParts> {
-  const dir = directory ?? bundledCheckpoint();
+export async function loadParts(dir: string, options: ResolvedOptions): Promise<EngineParts> {
   let model: OpenedModel | undefined;
   try {
     options.signal?.throwIfAborted();

@@ -3,20 +3,21 @@
  * @module
  */
 
+import { integer } from "../checks.js";
 import { openCheckpoint } from "./checkpoint.js";
 import { numCaches } from "./open.js";
 import { availableMemoryBytes, BLOCK_SIZE, sizeModel } from "./sizing.js";
 import { cacheBytesPerToken } from "./state.js";
 
 /** What to estimate for. */
-export interface EstimateOptions {
-  /** Tokens of each sequence. Default: the model's context. */
+export interface EstimateSizes {
+  /** Tokens of each sequence, not checked yet; absent: the model's context, which is also the most. */
   context?: number;
-  /** Sequences at once. Default 1. */
-  batch?: number;
-  /** Tokens of one step. Default 4096. */
-  maxBatchTokens?: number;
-  allowUnknownTensors?: boolean;
+  /** Sequences at once. */
+  batch: number;
+  /** Tokens of one step. */
+  maxBatchTokens: number;
+  allowUnknownTensors: boolean;
 }
 
 /** Bytes, all of them. Mapped weights need memory only as far as they are used, but run fast only if they all fit. */
@@ -45,18 +46,19 @@ export interface MemoryEstimate {
 /**
  * Estimates without loading: reads config.json and the files' headers.
  *
- * @throws LongcatError as opening the checkpoint would.
+ * @throws LongcatError as opening the checkpoint would; `OPTION_INVALID` for a context beyond the model's.
  */
-export async function estimateMemory(dir: string, options: EstimateOptions = {}): Promise<MemoryEstimate> {
-  const checkpoint = await openCheckpoint(dir, { allowUnknownTensors: options.allowUnknownTensors ?? false });
+export async function estimateMemory(dir: string, sizes: EstimateSizes): Promise<MemoryEstimate> {
+  const { batch, maxBatchTokens, allowUnknownTensors } = sizes;
+  const checkpoint = await openCheckpoint(dir, { allowUnknownTensors });
   try {
     const { config } = checkpoint;
-    const context = options.context ?? config.maxPositionEmbeddings;
-    const batch = options.batch ?? 1;
+    const modelContext = config.maxPositionEmbeddings;
+    const context = integer(sizes.context ?? modelContext, "context", 1, modelContext, ", the model's context");
     const caches = numCaches(checkpoint);
     const perToken = cacheBytesPerToken(config, caches);
     const cacheBytes = batch * Math.ceil(context / BLOCK_SIZE) * BLOCK_SIZE * perToken;
-    const sizing = { maxSequences: batch, maxBatchTokens: options.maxBatchTokens ?? 4096, cacheBytes };
+    const sizing = { maxSequences: batch, maxBatchTokens, cacheBytes };
     const { stateBytes, scratchBytes } = sizeModel({ ...config, maxPositionEmbeddings: context }, sizing, caches);
     const ngramBytes = sumBytes(checkpoint.tensors, (name) => name.startsWith("model.ngram_embeddings.embedders."));
     const weightBytes = sumBytes(checkpoint.tensors, () => true) - ngramBytes;

@@ -1,0 +1,20 @@
+/** The command line knows the public contract alone, but for the one bench (docs/architecture.md). */
+import { readdirSync, readFileSync } from "node:fs";
+import { expect, it } from "vitest";
+
+const FOLDER = new URL("../../ts/cli/", import.meta.url);
+const ALLOWED: Record<string, string[]> = { "bench-decode.ts": ["../engine/bench.js"] };
+
+it("ts/cli imports Node, its own files and ../index.js", () => {
+  const files = readdirSync(FOLDER);
+  expect(files).toContain("main.ts");
+  const foreign = files.flatMap((file) => {
+    const source = readFileSync(new URL(file, FOLDER), "utf8");
+    const imported = [...source.matchAll(/\b(?:from|import)\s*\(?\s*"([^"]+)"/g)].map((match) => match[1] ?? "");
+    return imported
+      .filter((name) => !/^(node:|\.\/)/.test(name) && name !== "../index.js")
+      .filter((name) => !ALLOWED[file]?.includes(name))
+      .map((name) => `${file}: ${name}`);
+  });
+  expect(foreign).toEqual([]);
+});

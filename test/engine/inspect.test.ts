@@ -1,0 +1,95 @@
+/** What can be asked without an engine: inspect, quantize, diagnose, version. Every argument is checked, by name. */
+import { existsSync, mkdtempSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { diagnose, inspect, type QuantizeOptions, quantize, version } from "../../ts/index.js";
+
+const refused = (named: string, code = "OPTION_INVALID") => expect.objectContaining({ code, message: expect.stringContaining(named) });
+
+describe("inspect.estimate", () => {
+  it("takes the bundled checkpoint, its context and one sequence if nothing is said; null means absent", async () => {
+    const { availableBytes, maxCachedTokens, ...estimate } = await inspect.estimate();
+    expect(estimate).toMatchObject({ context: 4096, batch: 1, fits: true });
+    expect(Math.min(availableBytes, maxCachedTokens)).toBeGreaterThan(0);
+    expect(await inspect.estimate(null, null)).toMatchObject(estimate);
+    expect(await inspect.estimate(null, { context: null, batch: null, device: null, maxBatchTokens: null })).toMatchObject(estimate);
+  });
+
+  it("counts the cache for context × batch", async () => {
+    expect(await inspect.estimate(null, { context: 1024, batch: 4 })).toMatchObject({ cacheBytes: 5 * 576 * 4 * 4096 });
+  });
+
+  it.each<[object, string]>([
+    [{ contxt: 5 }, 'unknown option "contxt": did you mean context?'],
+    [{ context: "8" }, 'context: "8" is not accepted; give a whole number from 1 to 4096'],
+    [{ context: 0 }, "context: 0"],
+    [{ context: 4097 }, "context: 4097 is not accepted; give a whole number from 1 to 4096, the model's context"],
+    [{ context: Number.NaN }, "context: NaN"],
+    [{ batch: 1.5 }, "batch: 1.5"],
+    [{ batch: 4097 }, "batch: 4097"],
+    [{ maxBatchTokens: Number.NaN }, "maxBatchTokens: NaN"],
+    [{ maxBatchTokens: 65537 }, "maxBatchTokens: 65537"],
+    [{ device: "tpu" }, 'device: "tpu"'],
+    [{ allowUnknownTensors: "yes" }, 'allowUnknownTensors: "yes"'],
+    [[], "options"],
+  ])("%j is refused by name", async (options, named) => {
+    await expect(inspect.estimate(null, options as never)).rejects.toEqual(refused(named));
+  });
+
+  it("no folder, a device that is not there", async () => {
+    await expect(inspect.estimate("")).rejects.toEqual(refused('directory: ""'));
+    await expect(inspect.estimate(5 as never)).rejects.toEqual(refused("directory: 5"));
+    await expect(inspect.estimate("/nowhere")).rejects.toEqual(refused("/nowhere", "CHECKPOINT_INVALID"));
+    await expect(inspect.estimate(null, { device: "cuda" })).rejects.toEqual(refused("cuda", "DEVICE_UNAVAILABLE"));
+  });
+});
+
+describe("inspect", () => {
+  it("is inspect.model; both check what they are given", async () => {
+    expect(await inspect(null, null)).toEqual(await inspect.model());
+    await expect(inspect("", {})).rejects.toEqual(refused('directory: ""'));
+    await expect(inspect.model(null, { allowUnknownTensor: true } as never)).rejects.toEqual(refused("did you mean allowUnknownTensors?"));
+    await expect(inspect.model(null, { allowUnknownTensors: 1 } as never)).rejects.toEqual(refused("allowUnknownTensors: 1"));
+  });
+});
+
+describe("quantize", () => {
+  const folder = () => join(mkdtempSync(join(tmpdir(), "longcat-fp8-")), "copy");
+
+  it("writes the bundled checkpoint's copy, and says how far it is", async () => {
+    const copy = folder();
+    const done: number[] = [];
+    await quantize(null, copy, { onProgress: (count, total) => done.push(count / total) });
+    expect(done.at(-1)).toBe(1);
+    expect(await inspect(copy)).toMatchObject({ parameters: (await inspect()).parameters });
+  });
+
+  it.each<[unknown, unknown, QuantizeOptions | object, string]>([
+    ["", "out", {}, 'directory: ""'],
+    [null, "", {}, 'output: ""'],
+    [null, undefined, {}, "output: undefined"],
+    [null, "out", { onprogress: () => undefined }, "did you mean onProgress?"],
+    [null, "out", { maxFileBytes: 0 }, "maxFileBytes: 0"],
+    [null, "out", { signal: true }, "signal: true"],
+    [null, "out", { onWarning: "log" }, 'onWarning: "log"'],
+  ])("%j to %j with %j is refused by name", async (input, output, options, named) => {
+    await expect(quantize(input as never, output as never, options as never)).rejects.toEqual(refused(named));
+  });
+
+  it("an aborted one leaves nothing", async () => {
+    const copy = folder();
+    await expect(quantize(null, copy, { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: "ABORTED" });
+    expect(existsSync(copy)).toBe(false);
+  });
+});
+
+describe("diagnose and version", () => {
+  it("say what is here", async () => {
+    const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
+    expect(version).toBe(manifest.version);
+    const { findings, ...facts } = await diagnose();
+    expect(facts).toEqual({ ok: true, version, platform: `${process.platform}-${process.arch}` });
+    expect(findings.map(({ name }) => name)).toEqual(["node", "glibc", "addon", "bundled model", "CUDA driver", "cmake", "C++ compiler"]);
+  });
+});
