@@ -8,6 +8,7 @@ import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { NativeAddon } from "./binding.js";
 import { findAddon } from "./loader.js";
+import { translateErrors } from "./native-error.js";
 
 /** The package's folder, from ts/runtime as from dist/runtime. */
 const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
@@ -32,8 +33,8 @@ export function packageVersion(): string {
 /**
  * What benchmarks are compared with, measured here and now: bytes/s reading a buffer of that size, flop/s of multiply-adds.
  *
- * @throws LongcatError NATIVE_MISSING
+ * @throws LongcatError NATIVE_MISSING, OUT_OF_MEMORY
  */
 export function measure(threads: number, bufferBytes: number): { readBytesPerSecond: number; flopsPerSecond: number } {
-  return loadAddon().measure(threads, bufferBytes);
+  return translateErrors(() => loadAddon().measure(threads, bufferBytes));
 }

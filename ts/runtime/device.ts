@@ -36,10 +36,11 @@ export interface DeviceInfo {
  * for (const { name, description, threads } of await listDevices()) console.log(name, description, threads);
  */
 export async function listDevices(): Promise<DeviceInfo[]> {
-  // Opened rather than asked for its numbers: what is listed here works.
-  const device = Device.open();
-  const { threads, isa } = device;
+  // Opened rather than asked for its numbers: what is listed here works. One thread does to show that.
+  const device = Device.open({ threads: 1 });
+  const { isa } = device;
   await device.close();
+  const threads = loadAddon().availableThreads();
   return [{ name: "cpu", kind: "cpu", description: cpus()[0]?.model.trim() ?? process.arch, threads, isa, memoryBytes: totalmem() }];
 }
 
@@ -212,10 +213,13 @@ export class Queue {
 export class Device {
   /** The addon's object. */
   readonly native: NativeDevice;
+  /** Commands that can be enqueued once `queue.room()` has resolved: half of the ring. */
+  readonly roomCommands: number;
   #queues = 0;
 
   private constructor(native: NativeDevice) {
     this.native = native;
+    this.roomCommands = Math.floor(native.freeSlots() / 2);
   }
 
   /**
@@ -343,7 +347,8 @@ export class Device {
   }
 }
 
-const MAX_THREADS = 1024;
+/** Most threads of a device. */
+export const MAX_THREADS = 1024;
 
 function full(): LongcatError {
   return new LongcatError("INTERNAL", "the device's command ring is full: await queue.room() between layers or steps");
@@ -360,9 +365,18 @@ function noCuda(device: string): LongcatError {
   ]
     .map((folder) => `${folder}/libcuda.so.1`)
     .find((path) => existsSync(path));
-  const nodes = readdirSync("/dev").filter((name) => /^nvidia\d+$/.test(name));
+  const nodes = deviceFiles().filter((name) => /^nvidia\d+$/.test(name));
   const there = `${library ?? "no libcuda.so.1"} and ${nodes.length === 0 ? "no /dev/nvidia0" : nodes.map((name) => `/dev/${name}`).join(", ")} were found`;
   return new LongcatError("DEVICE_UNAVAILABLE", `device "${device}": this build has no CUDA backend (${there}); give "cpu" or "auto"`);
+}
+
+/** Names in /dev; none where that cannot be read. */
+function deviceFiles(): string[] {
+  try {
+    return readdirSync("/dev");
+  } catch {
+    return [];
+  }
 }
 
 function product(shape: readonly number[]): number {
