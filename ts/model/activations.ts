@@ -8,6 +8,7 @@
 
 import { bytesOf, type DType } from "../runtime/dtype.js";
 import type { ModelConfig } from "./config.js";
+import { MAX_LOGPROBS } from "./runner-types.js";
 
 /** Capacities of a program. */
 export interface Capacity {
@@ -126,8 +127,6 @@ export interface Activations<T> {
   logits: T;
   /** [R]: log-probabilities of targets. */
   scores: T;
-  /** [R, 1024] i32, [R, 1024] f64, [R, 2] f64: what a host-side draw sees. */
-  candidates: { ids: T; exps: T; stats: T };
   /** Draft head only: [T, 2D]. */
   draftInput: T;
 }
@@ -260,11 +259,6 @@ export function layoutActivations<T>(
   const head = {
     logits: allocate("float32", [R, config.vocabSize]),
     scores: allocate("float32", [R]),
-    candidates: {
-      ids: allocate("int32", [R, CANDIDATES]),
-      exps: allocate("float64", [R, CANDIDATES]),
-      stats: allocate("float64", [R, 2]),
-    },
     draftInput: allocate("float32", [T, 2 * D]),
   };
   return {
@@ -274,9 +268,3 @@ export function layoutActivations<T>(
     resultBytes: { begin: resultBegin, end: resultEnd },
   };
 }
-
-/** Most alternatives that a token's log-probabilities may list (native/ops/sample/params.h, kMaxLogprobs). */
-export const MAX_LOGPROBS = 20;
-
-/** Most candidates that a host-side draw sees (native/ops/sample/params.h, kCandidates). */
-export const CANDIDATES = 1024;

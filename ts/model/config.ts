@@ -1,5 +1,5 @@
 /**
- * config.json of every LongCat-Flash variant, read into one typed form (model-spec section 1).
+ * config.json of every LongCat-Flash variant, read into one typed form (docs/model.md, section 1).
  *
  * Rules: a key that changes the result is honoured or refused by name; two spellings of one thing must agree; what a key
  * cannot be is said with its value; harmless keys are ignored; any other unknown key gives one warning.
@@ -12,7 +12,7 @@ import { parseRope, type RopeConfig, type YarnScaling } from "./rope.js";
 
 export { type RopeParameters, ropeParameters, type YarnScaling } from "./rope.js";
 
-/** LongCat-Flash-Lite's hashed n-gram embeddings: splits · (neighbors − 1) tables (model-spec section 10). */
+/** LongCat-Flash-Lite's hashed n-gram embeddings (docs/model.md, section 7). */
 export interface NgramConfig {
   /** Longest n-gram, the token itself counted. */
   neighbors: number;
@@ -22,13 +22,13 @@ export interface NgramConfig {
   ratio: number;
 }
 
-/** Block FP8 (model-spec section 5.3): 128 × 128 blocks, e4m3. */
+/** Block FP8 (docs/model.md, section 5.2): 128 × 128 blocks, e4m3. */
 export interface QuantizationConfig {
   method: "fp8";
   blockSize: 128;
 }
 
-/** A model's sizes and constants. D hidden, L layers, E experts, Z zero experts, as in model-spec. */
+/** A model's sizes and constants. Letters: docs/model.md, section 1. */
 export interface ModelConfig extends RopeConfig {
   /** "longcat_flash" or "longcat_flash_ngram", given or concluded. */
   modelType: "longcat_flash" | "longcat_flash_ngram";
@@ -76,6 +76,17 @@ export interface ModelConfig extends RopeConfig {
 /** Largest number of n-gram tables that the operations take. */
 const MAX_NGRAM_TABLES = 40;
 
+/** The id that n-grams do not reach across: end of text. No config says it; the reference has it as a constant. */
+export const NGRAM_END_ID = 2;
+
+/** How many n-gram tables there are: `splits` for each length from 2 to `neighbors`. Table i has ratio · vocabulary + 2i + 1 rows. */
+export function numNgramTables(ngram: Pick<NgramConfig, "neighbors" | "splits"> | null): number {
+  return ngram ? ngram.splits * (ngram.neighbors - 1) : 0;
+}
+
+/** Most heads, and most numbers of a part of a head, that the attention operations take. */
+const MAX_HEAD_SIZE = 1 << 16;
+
 /** Keys without influence on the result of inference. */
 const HARMLESS = new Set(
   `architectures model_type torch_dtype dtype transformers_version auto_map _name_or_path use_cache attention_dropout
@@ -118,16 +129,16 @@ export function parseConfig(json: unknown, file = "config.json", onWarning: (mes
     kvLoraRank,
     maxPositionEmbeddings,
     numLayers: parseNumLayers(fields),
-    numHeads: fields.size("num_attention_heads"),
+    numHeads: fields.size("num_attention_heads", { max: MAX_HEAD_SIZE }),
     ffnHiddenSize: fields.size(["ffn_hidden_size", "intermediate_size"]),
     expertFfnHiddenSize: fields.size(["expert_ffn_hidden_size", "moe_intermediate_size"]),
     numExperts: fields.size(["n_routed_experts", "num_local_experts", "num_experts"]),
     numZeroExperts: fields.size("zero_expert_num", { min: 0 }),
     topK: fields.size(["moe_topk", "num_experts_per_tok"]),
     routedScalingFactor: orDefault(fields.optionalNumber("routed_scaling_factor", { above: 0 }), "routed_scaling_factor", 6),
-    qkNopeHeadDim: fields.size("qk_nope_head_dim"),
-    qkRopeHeadDim: fields.size("qk_rope_head_dim"),
-    vHeadDim: fields.size("v_head_dim"),
+    qkNopeHeadDim: fields.size("qk_nope_head_dim", { max: MAX_HEAD_SIZE }),
+    qkRopeHeadDim: fields.size("qk_rope_head_dim", { max: MAX_HEAD_SIZE }),
+    vHeadDim: fields.size("v_head_dim", { max: MAX_HEAD_SIZE }),
     rmsNormEps: orDefault(fields.optionalNumber("rms_norm_eps", { min: 0, max: 1 }), "rms_norm_eps", 1e-5),
     qScale: fields.boolean("mla_scale_q_lora", true) ? Math.sqrt(hiddenSize / qLoraRank) : 1,
     kvScale: fields.boolean("mla_scale_kv_lora", true) ? Math.sqrt(hiddenSize / kvLoraRank) : 1,
@@ -189,7 +200,7 @@ function parseNgram(fields: Fields): NgramConfig | null {
     fields.size([...keys[1]], { max: 64 }),
     fields.size([...keys[2]]),
   ];
-  const tables = splits * (neighbors - 1);
+  const tables = numNgramTables({ neighbors, splits });
   if (tables > MAX_NGRAM_TABLES)
     fields.fail(there[0]![0], `gives ${tables} n-gram tables; at most ${MAX_NGRAM_TABLES} are supported`, "CHECKPOINT_UNSUPPORTED");
   return { neighbors, splits, ratio };
@@ -296,8 +307,9 @@ function checkTogether(config: ModelConfig, fields: Fields): void {
       "CHECKPOINT_UNSUPPORTED",
     );
   }
-  const tables = ngram ? ngram.splits * (ngram.neighbors - 1) : 1;
-  if (hiddenSize % tables !== 0) fields.fail("hidden_size", `is ${hiddenSize}; a multiple of the ${tables} n-gram tables is wanted`);
+  const tables = numNgramTables(ngram);
+  if (ngram && hiddenSize % tables !== 0)
+    fields.fail("hidden_size", `is ${hiddenSize}; a multiple of the ${tables} n-gram tables is wanted`);
   if (ngram && ngram.ratio * config.vocabSize > 2 ** 31 - 100) {
     fields.fail("ngram_vocab_size_ratio", `is ${ngram.ratio}; with ${config.vocabSize} words a table would pass 2^31 rows`);
   }

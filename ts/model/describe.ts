@@ -6,8 +6,8 @@
 import { basename } from "node:path";
 
 import type { Checkpoint } from "./checkpoint.js";
-import { ropeParameters } from "./config.js";
-import { numNgramTables, type TensorSpec } from "./tensor-names.js";
+import { numNgramTables, ropeParameters } from "./config.js";
+import type { TensorSpec } from "./tensor-names.js";
 
 /** A checkpoint described. Sizes count elements of weights, block scales left out; bytes count all that is used. */
 export interface CheckpointDescription {
@@ -77,7 +77,7 @@ export function describeCheckpoint(checkpoint: Checkpoint): CheckpointDescriptio
     files: checkpoint.files.map((file) => basename(file.path)),
     rope: { base: config.ropeTheta, scaling: describeScaling(checkpoint), rotaryScale: rope.rotaryScale, softmaxScale: rope.softmaxScale },
     draftHead: checkpoint.hasMtp,
-    ngram: config.ngram ? { ...config.ngram, tables: numNgramTables(config) } : "none",
+    ngram: config.ngram ? { ...config.ngram, tables: numNgramTables(config.ngram) } : "none",
     quantization: config.quantization ? `fp8 e4m3, blocks of ${config.quantization.blockSize} × ${config.quantization.blockSize}` : "none",
     endTokens: { config: config.eosTokenIds, generationConfig: generationConfig.eosTokenIds },
     warnings: [...checkpoint.warnings],

@@ -23,6 +23,9 @@ export interface Stream {
   add2?: Tensor;
 }
 
+/** Operations that `layer` enqueues: two attentions of three, two FFNs, four norms, routing and experts. */
+export const COMMANDS_PER_LAYER = 14;
+
 /**
  * Enqueues layer `index` of the trunk.
  *

@@ -5,6 +5,7 @@
 
 import type { Queue } from "../runtime/device.js";
 import { ops } from "../runtime/ops.js";
+import { NGRAM_END_ID } from "./config.js";
 import { layer, norm, type Stream } from "./layer.js";
 import type { Program } from "./program.js";
 import type { ModelWeights } from "./weights.js";
@@ -57,13 +58,12 @@ export function head(queue: Queue, program: Program, weights: ModelWeights): voi
 
 /** The next token of each row of logits, by its slot's sampling state. */
 export function sample(queue: Queue, program: Program): void {
-  const { step, logits, result, candidates } = program.activations;
+  const { step, logits, result } = program.activations;
   const { state } = program;
   ops.sample(queue, {
     ...{ logits, logitSlot: step.logitSlot, logitPosition: step.logitPosition, params: state.sampleParams, allowed: state.allowed },
     ...{ tokenCounts: state.tokenCounts, bias: state.bias, mask: state.mask, history: state.history },
     ...{ tokens: result.tokens, logprob: result.logprob, topIds: result.topIds, topLogprobs: result.topLogprobs, counts: step.counts },
-    ...{ candidateIds: candidates.ids, candidateExps: candidates.exps, candidateStats: candidates.stats },
   });
 }
 
@@ -72,6 +72,3 @@ export function score(queue: Queue, program: Program): void {
   const { step, logits, scores } = program.activations;
   ops.tokenLogprobs(queue, { logits, targets: step.targets, out: scores, rows: program.logitCount });
 }
-
-/** The id that n-grams do not reach across: end of text. */
-const NGRAM_END_ID = 2;

@@ -1,5 +1,5 @@
 /**
- * Rotary position embedding as a config describes it: which keys say it, and the numbers that follow (model-spec section 3.1).
+ * Rotary position embedding as a config describes it: which keys say it, and the numbers that follow (docs/model.md, section 3).
  * @module
  */
 
@@ -41,7 +41,7 @@ export interface RopeConfig {
 }
 
 /** The base where a config gives none, as HF transformers has it. */
-export const DEFAULT_ROPE_THETA = 10_000_000;
+const DEFAULT_ROPE_THETA = 10_000_000;
 
 /** Reads rope_theta and rope_scaling (legacy) or rope_parameters (transformers 5), which must agree where both are there. */
 export function parseRope(

@@ -2,9 +2,12 @@
  * What the engine asks of a model: slots, blocks and steps. The engine knows sequences and texts; the runner knows tensors.
  *
  * A *slot* is one of `maxSequences` places for a running sequence: its block table row, its token history, its sampling state.
- * A *step* runs one batch: some sequences' next prompt chunks, then some sequences' single decode tokens.
+ * A *step* runs one batch: either some sequences' next prompt chunks or some sequences' single decode tokens.
  * @module
  */
+
+/** Most alternatives that a token's log-probabilities may list (native/ops/sample/params.h, kMaxLogprobs). */
+export const MAX_LOGPROBS = 20;
 
 /** Sampling state of a slot; set when a sequence takes it, and again whenever something changes. */
 export interface SlotSampling {
@@ -18,7 +21,7 @@ export interface SlotSampling {
   frequencyPenalty: number;
   /** Already with the choice added: 0 … 2^53−1. */
   seed: number;
-  /** −1: none; else how many alternatives to list (0 … 20). */
+  /** −1: none; else how many alternatives to list (0 … MAX_LOGPROBS). */
   logprobs: number;
   /** Token id → addend; empty: none. */
   logitBias: ReadonlyMap<number, number>;
@@ -83,7 +86,11 @@ export interface ModelRunner {
   copyHistory(from: number, to: number, length: number): void;
   /** Resolves when there is room to set up one more slot with the calls above: to be awaited before each. */
   room(): Promise<void>;
-  /** Prompt sequences first, then decode ones; at most maxBatchTokens tokens and maxSequences sequences. */
+  /**
+   * Either prompts or decodes, never both; at most maxBatchTokens tokens and maxSequences sequences.
+   *
+   * @throws LongcatError INTERNAL for a step that breaks this.
+   */
   step(sequences: readonly StepSequence[]): Promise<StepResult[]>;
   close(): Promise<void>;
 }

@@ -7,6 +7,7 @@ import { LongcatError } from "../errors.js";
 import type { Device, Graph, Queue, Tensor } from "../runtime/device.js";
 import type { Capacity } from "./activations.js";
 import { type ModelConfig, ropeParameters } from "./config.js";
+import { COMMANDS_PER_LAYER } from "./layer.js";
 import { forward, head, sample, score } from "./model.js";
 import { createProgram, type Program, type ProgramParts, SPLIT_KEYS } from "./program.js";
 import type { ModelRunner, RunnerLimits, SlotSampling, StepResult, StepSequence } from "./runner-types.js";
@@ -20,6 +21,19 @@ interface Ready {
   program: Program;
   blocks: StepBlocks;
   graph?: Graph;
+}
+
+/** Commands of a step beside its layers': slots' parameters, step block, plan, embedding, last norm, head, sampling, and some to spare. */
+const COMMANDS_PER_STEP = 32;
+
+/**
+ * A step is enqueued at once, after there is room for it: what `room()` promises must hold it.
+ *
+ * @throws LongcatError CHECKPOINT_UNSUPPORTED for a model of too many layers.
+ */
+export function checkRing(device: Pick<Device, "roomCommands">, { numLayers }: Pick<ModelConfig, "numLayers">): void {
+  const most = Math.floor((device.roomCommands - COMMANDS_PER_STEP) / COMMANDS_PER_LAYER);
+  if (numLayers > most) throw new LongcatError("CHECKPOINT_UNSUPPORTED", `num_layers is ${numLayers}: not supported; at most ${most} are`);
 }
 
 /** See ModelRunner. One step runs at a time; the engine awaits each. */
@@ -162,9 +176,9 @@ export class Runner implements ModelRunner {
     const ready = isPrompt ? this.promptProgram() : this.#decodeProgram(sequences.length);
     const { program, blocks } = ready;
     this.#check(sequences, program.capacity);
-    this.#setForced(sequences);
     blocks.writeStep(sequences);
     await this.#queue.room();
+    this.#setForced(sequences);
     this.#queue.write(program.stepBlock, blocks.input);
     if (isPrompt) this.#enqueue(program);
     else if (ready.graph) this.#queue.replay(ready.graph);
@@ -203,14 +217,15 @@ export class Runner implements ModelRunner {
     }
   }
 
-  /** Writes `forceNext` where it is given, and takes it back where it was before. */
+  /** Writes `forceNext` where it is given, and takes it back where it was before: one command for all slots, if any. */
   #setForced(sequences: readonly StepSequence[]): void {
+    let changed = false;
     for (const { slot, forceNext = -1 } of sequences) {
       const row = this.#paramsOf(slot);
-      if (row[SampleField.forced] === forceNext) continue;
+      changed ||= row[SampleField.forced] !== forceNext;
       row[SampleField.forced] = forceNext;
-      this.#writeParams(slot);
     }
+    if (changed) this.#queue.write(this.#state.sampleParams, this.#sampleParams);
   }
 
   #paramsOf(slot: number): Float64Array {
@@ -242,6 +257,9 @@ export class Runner implements ModelRunner {
   }
 
   #check(sequences: readonly StepSequence[], capacity: Capacity): void {
+    const prompts = sequences.filter(({ tokens }) => tokens !== null).length;
+    if (prompts > 0 && prompts < sequences.length)
+      throw new LongcatError("INTERNAL", `a step of ${prompts} prompts and ${sequences.length - prompts} decodes: it may have one kind`);
     const tokens = sequences.reduce((sum, { tokens }) => sum + (tokens?.length ?? 1), 0);
     const fits =
       sequences.length <= capacity.sequences &&

@@ -3,10 +3,10 @@
  * @module
  */
 
-import { type Capacity, layoutActivations, MAX_LOGPROBS } from "./activations.js";
+import { type Capacity, layoutActivations } from "./activations.js";
 import type { ModelConfig } from "./config.js";
 import { StepCount } from "./program.js";
-import type { StepResult, StepSequence } from "./runner-types.js";
+import { MAX_LOGPROBS, type StepResult, type StepSequence } from "./runner-types.js";
 
 /** Writes steps into one block and reads results from another, for programs of one capacity. */
 export class StepBlocks {
@@ -56,7 +56,7 @@ export class StepBlocks {
     this.#ffnCount = ints(this.output, resultBytes.begin, result.ffnCount);
   }
 
-  /** Fills the input block: prompt sequences first, then decode ones. */
+  /** Fills the input block. */
   writeStep(sequences: readonly StepSequence[]): void {
     const { counts, tokenIds, positions, seqStart, seqSlot, logitRows, logitSlot, logitPosition } = this.#step;
     let row = 0;

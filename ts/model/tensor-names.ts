@@ -1,10 +1,10 @@
 /**
- * The one table of a model's tensors: names, shapes, what may be quantised (model-spec sections 5 and 10).
+ * The one table of a model's tensors: names, shapes, what may be quantised (docs/model.md, sections 5 and 7).
  * Checking a checkpoint, quantising it and describing it all read this.
  * @module
  */
 
-import type { ModelConfig } from "./config.js";
+import { type ModelConfig, numNgramTables } from "./config.js";
 
 /** Which part of the model a tensor belongs to. */
 export type ModelPart = "trunk" | "mtp" | "ngram";
@@ -39,11 +39,6 @@ export function scaleName(name: string): string {
 /** [ceil(rows / 128), ceil(columns / 128)] */
 export function scaleShape([rows, columns]: readonly number[]): number[] {
   return [Math.ceil(rows! / FP8_BLOCK), Math.ceil(columns! / FP8_BLOCK)];
-}
-
-/** n-gram tables: table i has ratio · vocabulary + 2i + 1 rows. */
-export function numNgramTables(config: ModelConfig): number {
-  return config.ngram ? config.ngram.splits * (config.ngram.neighbors - 1) : 0;
 }
 
 function spec(name: string, shape: number[], extra: Partial<TensorSpec> = {}): TensorSpec {
@@ -110,7 +105,7 @@ function* mtp(config: ModelConfig): Generator<TensorSpec> {
 }
 
 function* ngram(config: ModelConfig): Generator<TensorSpec> {
-  const tables = numNgramTables(config);
+  const tables = numNgramTables(config.ngram);
   const width = config.hiddenSize / tables;
   for (let i = 0; i < tables; i++) {
     yield spec(`model.ngram_embeddings.embedders.${i}.weight`, [config.ngram!.ratio * config.vocabSize + 2 * i + 1, width], {

@@ -1,0 +1,85 @@
+/** Steps that a runner refuses, and what a step needs of the device's ring. */
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { COMMANDS_PER_LAYER } from "../../ts/model/layer.js";
+import { type OpenedModel, openModel } from "../../ts/model/open.js";
+import { checkRing } from "../../ts/model/runner.js";
+import { Queue } from "../../ts/runtime/device.js";
+import { modelPath } from "../helpers/fixtures.js";
+import { takeSlot } from "../helpers/goldens.js";
+import { refused } from "../helpers/mini.js";
+import { TEST_MODEL_OPTIONS } from "../helpers/models.js";
+
+const opened: OpenedModel[] = [];
+afterEach(async () => {
+  vi.restoreAllMocks();
+  for (const model of opened.splice(0)) await model.close();
+});
+
+async function open(name: Parameters<typeof modelPath>[0], options: Partial<typeof TEST_MODEL_OPTIONS> = {}): Promise<OpenedModel> {
+  const model = await openModel(modelPath(name), { ...TEST_MODEL_OPTIONS, ...options });
+  opened.push(model);
+  return model;
+}
+
+describe("a step", () => {
+  it("of prompts and decodes is refused, and the runner goes on", async () => {
+    const { runner } = await open("tiny-a");
+    takeSlot(runner, 0, 0, 16, 0);
+    takeSlot(runner, 1, 1, 16, 0);
+    const [first] = await runner.step([{ slot: 0, position: 0, tokens: [5, 6, 7], sample: true }]);
+    const decode = { slot: 0, position: 3, tokens: null, sample: true };
+    const prompt = { slot: 1, position: 0, tokens: [5, 6, 7], sample: true };
+    await expect(runner.step([prompt, decode])).rejects.toThrow(refused("INTERNAL", "a step of 1 prompts and 1 decodes"));
+    await expect(runner.step([decode, prompt])).rejects.toThrow(refused("INTERNAL", "a step of 1 prompts and 1 decodes"));
+    expect(await runner.step([prompt])).toEqual([first]);
+  });
+
+  it("forces the tokens of as many slots as there are, and draws again afterwards", async () => {
+    const { runner } = await open("tiny-a", { maxSequences: 4096, maxBatchTokens: 4096 });
+    const { maxSequences } = runner.limits;
+    for (let slot = 0; slot < maxSequences; slot++) {
+      await runner.room();
+      takeSlot(runner, slot, slot, 16, 0);
+    }
+    const prompts = Array.from({ length: maxSequences }, (_, slot) => ({ slot, position: 0, tokens: [5], sample: true }));
+    const drawn = await runner.step(prompts);
+    const forced = await runner.step(prompts.map((prompt) => ({ ...prompt, forceNext: 7 + (prompt.slot % 3) })));
+    expect(forced.map(({ token }) => token)).toEqual(prompts.map(({ slot }) => 7 + (slot % 3)));
+    expect((await runner.step(prompts)).map(({ token }) => token)).toEqual(drawn.map(({ token }) => token));
+  });
+});
+
+describe("the ring", () => {
+  it.each(["mini", "tiny-lite-a"] as const)("takes as many commands of a step of %s as are counted", async (name) => {
+    const { runner } = await open(name);
+    const commands = (["enqueue", "write", "fill", "copy"] as const).map((method) => vi.spyOn(Queue.prototype, method));
+    const count = async (tokens: number[] | null, position: number): Promise<number> => {
+      for (const spy of commands) spy.mockClear();
+      await runner.step([{ slot: 0, position, tokens, sample: true, forceNext: position + 5 }]);
+      return commands.reduce((sum, spy) => sum + spy.mock.calls.length, 0);
+    };
+    takeSlot(runner, 0, 0, 32, 0);
+    for (const commandsOfStep of [await count([5, 6], 0), await count(null, 2)]) {
+      const besideLayers = commandsOfStep - COMMANDS_PER_LAYER * runner.config.numLayers;
+      expect(besideLayers).toBeGreaterThan(0);
+      expect(besideLayers).toBeLessThanOrEqual(32);
+    }
+    expect(runner.device.roomCommands).toBeGreaterThanOrEqual(1000);
+  });
+
+  it("is too small for a model of very many layers, which is said before anything is loaded", () => {
+    expect(() => checkRing({ roomCommands: 1792 }, { numLayers: 125 })).not.toThrow();
+    expect(() => checkRing({ roomCommands: 1792 }, { numLayers: 126 })).toThrow(
+      refused("CHECKPOINT_UNSUPPORTED", "num_layers is 126: not supported; at most 125 are"),
+    );
+  });
+});
+
+describe("progress", () => {
+  it.each(["mini", "tiny-b", "tiny-lite-a"] as const)("of a load of %s reaches the total, and never passes it", async (name) => {
+    const steps: [number, number][] = [];
+    const { checkpoint } = await open(name, { onProgress: (done, total) => steps.push([done, total]) });
+    expect(steps.at(-1)).toEqual([checkpoint.bytes, checkpoint.bytes]);
+    expect(steps.map(([done]) => done)).toEqual(steps.map(([done]) => done).sort((a, b) => a - b));
+  });
+});
