@@ -5,6 +5,7 @@
  */
 
 import type { Checkpoint } from "./checkpoint.js";
+import { cacheBytesPerToken, latentWidth, numCaches } from "./state.js";
 
 /** Weights that a decode step reads, from the files' headers; bytes as stored (block-FP8 scales count with their matrix). */
 export interface WeightCost {
@@ -60,14 +61,13 @@ export function weightCost(checkpoint: Pick<Checkpoint, "config" | "tensors">): 
   };
 }
 
-/** Bytes and flops of one decode step. The cache is float32 on the CPU. */
+/** Bytes and flops of one decode step, without drafts. */
 export function decodeStepCost(config: Checkpoint["config"], weights: WeightCost, shape: DecodeShape): StepCost {
   const { batch, context } = shape;
-  const caches = 2 * config.numLayers;
-  const latent = config.kvLoraRank + config.qkRopeHeadDim;
-  const cacheBytes = caches * batch * context * latent * 4;
+  const caches = numCaches(config, false);
+  const cacheBytes = batch * context * cacheBytesPerToken(config, caches);
   // Absorbed attention: each head's score over the whole latent row, its sum over the latent alone.
-  const attentionFlops = caches * batch * context * config.numHeads * 2 * (latent + config.kvLoraRank);
+  const attentionFlops = caches * batch * context * config.numHeads * 2 * (latentWidth(config) + config.kvLoraRank);
   const expertBytes = config.numLayers * shape.distinctExperts * weights.expertBytes;
   const expertFlops = config.numLayers * batch * shape.ffnExpertsPerToken * 2 * weights.expertElements;
   return {

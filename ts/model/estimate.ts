@@ -5,9 +5,9 @@
 
 import { integer } from "../checks.js";
 import { openCheckpoint } from "./checkpoint.js";
-import { numCaches } from "./open.js";
 import { availableMemoryBytes, BLOCK_SIZE, sizeModel } from "./sizing.js";
-import { cacheBytesPerToken } from "./state.js";
+import { cacheBytesPerToken, numCaches } from "./state.js";
+import { conversionBytes, type WeightDType } from "./weights.js";
 
 /** What to estimate for. */
 export interface EstimateSizes {
@@ -17,6 +17,8 @@ export interface EstimateSizes {
   batch: number;
   /** Tokens of one step. */
   maxBatchTokens: number;
+  /** What the layers' matrices are converted to. Default "auto": nothing is. */
+  dtype?: WeightDType;
   allowUnknownTensors: boolean;
 }
 
@@ -35,9 +37,14 @@ export interface MemoryEstimate {
   stateBytes: number;
   /** The largest program's intermediate tensors. */
   scratchBytes: number;
-  /** weights + caches + state + scratch. */
+  /** Copies of the layers' matrices in another dtype; 0 with "auto". */
+  convertedBytes: number;
+  /** caches + state + scratch + converted: what a load allocates, and refuses if it is more than `availableBytes`. */
+  allocatedBytes: number;
+  /** allocatedBytes, and the weights that stay mapped beside it: those in the files without what was converted. */
   totalBytes: number;
   availableBytes: number;
+  /** Whether `totalBytes` are there. A load whose mapped weights alone do not fit works, but reads them again and again. */
   fits: boolean;
   /** Tokens of cache that fit beside the rest, over all sequences. */
   maxCachedTokens: number;
@@ -49,27 +56,32 @@ export interface MemoryEstimate {
  * @throws LongcatError as opening the checkpoint would; `OPTION_INVALID` for a context beyond the model's.
  */
 export async function estimateMemory(dir: string, sizes: EstimateSizes): Promise<MemoryEstimate> {
-  const { batch, maxBatchTokens, allowUnknownTensors } = sizes;
+  const { batch, maxBatchTokens, allowUnknownTensors, dtype = "auto" } = sizes;
   const checkpoint = await openCheckpoint(dir, { allowUnknownTensors });
   try {
     const { config } = checkpoint;
     const modelContext = config.maxPositionEmbeddings;
     const context = integer(sizes.context ?? modelContext, "context", 1, modelContext, ", the model's context");
-    const caches = numCaches(checkpoint);
+    const caches = numCaches(config, checkpoint.hasMtp);
     const perToken = cacheBytesPerToken(config, caches);
-    const cacheBytes = batch * Math.ceil(context / BLOCK_SIZE) * BLOCK_SIZE * perToken;
-    const sizing = { maxSequences: batch, maxBatchTokens, cacheBytes };
-    const { stateBytes, scratchBytes } = sizeModel({ ...config, maxPositionEmbeddings: context }, sizing, caches);
+    const { converted: convertedBytes, replaced } = conversionBytes(checkpoint, dtype);
+    const wanted = batch * Math.ceil(context / BLOCK_SIZE) * BLOCK_SIZE * perToken;
+    // Whatever is there: what does not fit is the answer here, not an error.
+    const sizing = { maxSequences: batch, maxBatchTokens, cacheBytes: wanted, convertedBytes, availableBytes: Number.POSITIVE_INFINITY };
+    const { cacheBytes, stateBytes, scratchBytes, allocatedBytes } = sizeModel(
+      { ...config, maxPositionEmbeddings: context },
+      sizing,
+      caches,
+    );
     const ngramBytes = sumBytes(checkpoint.tensors, (name) => name.startsWith("model.ngram_embeddings.embedders."));
-    const weightBytes = sumBytes(checkpoint.tensors, () => true) - ngramBytes;
+    const weightBytes = checkpoint.bytes - ngramBytes;
+    const totalBytes = allocatedBytes + weightBytes - replaced;
     const availableBytes = availableMemoryBytes();
-    const fixedBytes = weightBytes + stateBytes + scratchBytes;
     return {
-      ...{ context, batch, weightBytes, ngramBytes, cacheBytesPerToken: perToken, cacheBytes, stateBytes, scratchBytes },
-      totalBytes: fixedBytes + cacheBytes,
-      availableBytes,
-      fits: fixedBytes + cacheBytes <= availableBytes,
-      maxCachedTokens: Math.max(0, Math.floor((availableBytes - fixedBytes) / perToken)),
+      ...{ context, batch, weightBytes, ngramBytes, cacheBytesPerToken: perToken, cacheBytes, stateBytes, scratchBytes, convertedBytes },
+      ...{ allocatedBytes, totalBytes, availableBytes },
+      fits: totalBytes <= availableBytes,
+      maxCachedTokens: Math.max(0, Math.floor((availableBytes - totalBytes + cacheBytes) / perToken)),
     };
   } finally {
     checkpoint.close();

@@ -5,15 +5,16 @@
 
 import { Device } from "../runtime/device.js";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.js";
-import { Runner } from "./runner.js";
+import { checkRing, Runner } from "./runner.js";
 import { type ModelSizes, type SizingOptions, sizeModel } from "./sizing.js";
-import { loadWeights } from "./weights.js";
+import { numCaches } from "./state.js";
+import { conversionBytes, loadWeights, type WeightDType } from "./weights.js";
 
 /** How to open a model; the engine's options after their checks. */
-export interface OpenModelOptions extends SizingOptions {
+export interface OpenModelOptions extends Omit<SizingOptions, "convertedBytes"> {
   /** "cpu", "cuda", "cuda:N" or "auto". */
   device: string;
-  dtype: "auto" | "float32" | "bfloat16";
+  dtype: WeightDType;
   threads: number | "auto";
   debug: "off" | "sync" | "poison";
   allowUnknownTensors: boolean;
@@ -35,15 +36,19 @@ export interface OpenedModel {
 /**
  * Opens a checkpoint on a device.
  *
- * @throws LongcatError CONFIG_INVALID, CHECKPOINT_INVALID, CHECKPOINT_UNSUPPORTED, OUT_OF_MEMORY, DEVICE_UNAVAILABLE, NATIVE_MISSING.
+ * @throws LongcatError CONFIG_INVALID, CHECKPOINT_INVALID, CHECKPOINT_UNSUPPORTED, OPTION_INVALID, OUT_OF_MEMORY, DEVICE_UNAVAILABLE,
+ * NATIVE_MISSING.
  */
 export async function openModel(dir: string, options: OpenModelOptions): Promise<OpenedModel> {
   const { allowUnknownTensors, onWarning, onProgress, signal } = options;
   const checkpoint = await openCheckpoint(dir, { allowUnknownTensors, onWarning });
   let device: Device | undefined;
   try {
-    const sizes = sizeModel(checkpoint.config, options, numCaches(checkpoint));
+    const { config, hasMtp } = checkpoint;
+    const convertedBytes = conversionBytes(checkpoint, options.dtype).converted;
+    const sizes = sizeModel(config, { ...options, convertedBytes }, numCaches(config, hasMtp));
     device = Device.open({ device: options.device, threads: options.threads, debug: options.debug });
+    checkRing(device, config);
     const weights = await loadWeights(device, checkpoint, {
       dtype: options.dtype,
       onProgress: (doneBytes, totalBytes) => {
@@ -51,7 +56,7 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
         onProgress?.(doneBytes, totalBytes);
       },
     });
-    const runner = new Runner(device, checkpoint.config, weights, sizes);
+    const runner = new Runner(device, config, weights, sizes);
     const close = async () => {
       await runner.close();
       checkpoint.close();
@@ -62,9 +67,4 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
     checkpoint.close();
     throw error;
   }
-}
-
-/** Latent caches of a checkpoint: two a layer, and one for its draft head. */
-export function numCaches(checkpoint: Pick<Checkpoint, "config" | "hasMtp">): number {
-  return 2 * checkpoint.config.numLayers + (checkpoint.hasMtp ? 1 : 0);
 }

@@ -1,5 +1,9 @@
 /**
  * How large things are, decided in one place and before anything is loaded: cache blocks, context, programs, and what fits.
+ *
+ * Pages are only taken when they are touched, so every allocation alone would succeed and the system would end the process later, in the
+ * middle of its work. The sum of all is therefore held against the memory that is there before the first is made. Mapped weights are not in it: the
+ * system takes their pages back when it needs them.
  * @module
  */
 
@@ -20,12 +24,14 @@ export interface SizingOptions {
   cacheBytes: number | "auto";
   /** Memory that may be used; default: what is free now. */
   availableBytes?: number;
+  /** Bytes of weights that are converted at load; default 0. */
+  convertedBytes?: number;
 }
 
 /** Rows of a cache block. */
 export const BLOCK_SIZE = 16;
 
-/** Share of the free memory that "auto" gives to the caches at most. */
+/** Share of the memory that is left beside the rest, which "auto" gives to the caches at most. */
 const AUTO_CACHE_SHARE = 0.5;
 
 /** Decode programs exist for these batch sizes, and for maxSequences. */
@@ -44,51 +50,111 @@ export interface ModelSizes extends StateSizes {
   stateBytes: number;
   /** The arena: the largest program's. */
   scratchBytes: number;
+  convertedBytes: number;
+  /** All that is allocated: caches, state, scratch, converted weights. */
+  allocatedBytes: number;
 }
 
-/** Bytes of memory that this process may still take: the container's limit counts. */
+/** Rows, and entries of a plan, are int32 in the operations. */
+const MOST_ROWS = 2 ** 31 - 1;
+
+/**
+ * Bytes of memory that this process may still take: the container's limit counts. native/runtime/processor.cc asks the system the same for
+ * single allocations; that is not asked here, so that an estimate depends on no addon.
+ */
 export function availableMemoryBytes(): number {
   const limited = (process as { availableMemory?: () => number }).availableMemory?.();
   return limited && limited > 0 ? limited : freemem();
 }
 
 /**
- * Decides every size. "auto" caches hold `maxSequences` whole contexts, or half of the memory that is there if that is less.
+ * Decides every size. "auto" caches hold `maxSequences` whole contexts, or half of the memory that is left beside the rest if that is less.
  *
- * @throws LongcatError OUT_OF_MEMORY if the caches would not hold one block.
+ * @throws LongcatError OUT_OF_MEMORY if the caches would not hold one block, or if all together is more than what is there;
+ * OPTION_INVALID if a step has more picks of experts than can be numbered.
  */
 export function sizeModel(config: ModelConfig, options: SizingOptions, numCaches: number): ModelSizes {
-  const perToken = cacheBytesPerToken(config, numCaches);
-  const blockBytes = perToken * BLOCK_SIZE;
-  const context = config.maxPositionEmbeddings;
-  const wanted = options.maxSequences * Math.ceil(context / BLOCK_SIZE);
+  checkPicks(config, options.maxBatchTokens);
+  const blockBytes = cacheBytesPerToken(config, numCaches) * BLOCK_SIZE;
+  const { cacheBytes, maxSequences } = options;
   const available = options.availableBytes ?? availableMemoryBytes();
-  const budget = options.cacheBytes === "auto" ? available * AUTO_CACHE_SHARE : options.cacheBytes;
-  const numBlocks = Math.min(wanted, Math.floor(budget / blockBytes));
+  const wanted = Math.min(maxSequences * Math.ceil(config.maxPositionEmbeddings / BLOCK_SIZE), Math.floor(MOST_ROWS / BLOCK_SIZE));
+  const sizesOf = (numBlocks: number): ModelSizes => sizesWith(config, options, numCaches, numBlocks);
+  if (cacheBytes === "auto") {
+    const numBlocks = mostBlocks(wanted, (blocks) => {
+      const sizes = sizesOf(blocks);
+      return sizes.allocatedBytes - sizes.cacheBytes + sizes.cacheBytes / AUTO_CACHE_SHARE <= available;
+    });
+    const sizes = sizesOf(Math.max(numBlocks, 1));
+    if (sizes.allocatedBytes > available) throw outOfMemory(sizes, available, 0);
+    return sizes;
+  }
+  const numBlocks = Math.min(wanted, Math.floor(cacheBytes / blockBytes));
   if (numBlocks < 1) {
     throw new LongcatError(
       "OUT_OF_MEMORY",
-      `the latent caches need at least ${blockBytes} bytes (one block of ${BLOCK_SIZE} tokens), cacheBytes allows ${Math.floor(budget)}`,
+      `the latent caches need at least ${blockBytes} bytes (one block of ${BLOCK_SIZE} tokens), cacheBytes allows ${cacheBytes}`,
     );
   }
-  const contextLength = Math.min(context, numBlocks * BLOCK_SIZE);
-  const sizes: StateSizes = { maxSequences: options.maxSequences, contextLength, blockSize: BLOCK_SIZE, numBlocks, numCaches };
+  const sizes = sizesOf(numBlocks);
+  if (sizes.allocatedBytes > available) {
+    const fitting = mostBlocks(numBlocks, (blocks) => sizesOf(blocks).allocatedBytes <= available);
+    throw outOfMemory(sizes, available, fitting * blockBytes);
+  }
+  return sizes;
+}
+
+/** Every size that follows from the number of cache blocks. None falls when that grows. */
+function sizesWith(config: ModelConfig, options: SizingOptions, numCaches: number, numBlocks: number): ModelSizes {
+  const { maxSequences, maxBatchTokens, convertedBytes = 0 } = options;
+  const contextLength = Math.min(config.maxPositionEmbeddings, numBlocks * BLOCK_SIZE);
+  const state: StateSizes = { maxSequences, contextLength, blockSize: BLOCK_SIZE, numBlocks, numCaches };
   const prompt: Capacity = {
-    tokens: options.maxBatchTokens,
-    sequences: options.maxSequences,
-    logitRows: Math.max(options.maxSequences, PROMPT_LOGIT_ROWS),
+    tokens: maxBatchTokens,
+    sequences: maxSequences,
+    logitRows: Math.max(maxSequences, PROMPT_LOGIT_ROWS),
     splits: 1,
   };
-  const decode = buckets(Math.min(options.maxSequences, options.maxBatchTokens)).map((batch) => decodeCapacity(batch, sizes));
-  return {
-    ...sizes,
-    maxBatchTokens: options.maxBatchTokens,
-    prompt,
-    decode,
-    cacheBytes: numBlocks * blockBytes,
-    stateBytes: stateBytes(config, sizes),
+  const decode = buckets(Math.min(maxSequences, maxBatchTokens)).map((batch) => decodeCapacity(batch, state));
+  const bytes = {
+    cacheBytes: numBlocks * BLOCK_SIZE * cacheBytesPerToken(config, numCaches),
+    stateBytes: stateBytes(config, state),
     scratchBytes: Math.max(...[prompt, ...decode].map((capacity) => programBytes(config, capacity))),
+    convertedBytes,
   };
+  const allocatedBytes = bytes.cacheBytes + bytes.stateBytes + bytes.scratchBytes + convertedBytes;
+  return { ...state, maxBatchTokens, prompt, decode, ...bytes, allocatedBytes };
+}
+
+/** The largest number of blocks from 1 to `wanted` that fits; 0 if none does. */
+function mostBlocks(wanted: number, fits: (numBlocks: number) => boolean): number {
+  let [low, high] = [0, wanted];
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if (fits(middle)) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+function outOfMemory(sizes: ModelSizes, available: number, fittingCacheBytes: number): LongcatError {
+  const { allocatedBytes, cacheBytes, stateBytes, scratchBytes, convertedBytes } = sizes;
+  const parts = `latent caches ${cacheBytes}, state ${stateBytes}, scratch ${scratchBytes}, converted weights ${convertedBytes}`;
+  const remedy =
+    fittingCacheBytes > 0
+      ? `cacheBytes: ${fittingCacheBytes} would fit`
+      : `no cacheBytes would fit; lower maxSequences or maxBatchTokens${convertedBytes > 0 ? ', or leave dtype at "auto"' : ""}`;
+  return new LongcatError("OUT_OF_MEMORY", `asked for ${allocatedBytes} bytes (${parts}), ${Math.floor(available)} are there; ${remedy}`);
+}
+
+/** moe_route numbers the picks of a step. */
+function checkPicks({ topK }: ModelConfig, maxBatchTokens: number): void {
+  if (maxBatchTokens * topK <= MOST_ROWS) return;
+  const most = Math.floor(MOST_ROWS / topK);
+  throw new LongcatError(
+    "OPTION_INVALID",
+    `maxBatchTokens: ${maxBatchTokens} is not accepted: with topK ${topK} (moe_topk) a step may have at most ${most} tokens`,
+  );
 }
 
 /** Batch sizes that get a program: the powers of two below `largest`, and `largest`. */

@@ -61,7 +61,7 @@ export interface ModelState<T = Tensor> {
 }
 
 /** Makes the state; `make` allocates, or counts. */
-export function createState<T>(config: ModelConfig, sizes: StateSizes, make: (dtype: DType, shape: number[]) => T): ModelState<T> {
+function createState<T>(config: ModelConfig, sizes: StateSizes, make: (dtype: DType, shape: number[]) => T): ModelState<T> {
   const { maxSequences: S, contextLength, blockSize, numBlocks, numCaches } = sizes;
   const V = config.vocabSize;
   const words = Math.ceil(V / 32);
@@ -94,6 +94,11 @@ export function stateBytes(config: ModelConfig, sizes: StateSizes): number {
 /** Numbers in a cache row: latent, then rope key. */
 export function latentWidth(config: ModelConfig): number {
   return config.kvLoraRank + config.qkRopeHeadDim;
+}
+
+/** Latent caches of a model: two a layer, and one for its draft head. */
+export function numCaches(config: ModelConfig, draftHead: boolean): number {
+  return 2 * config.numLayers + (draftHead ? 1 : 0);
 }
 
 /** Bytes of cache for one position, all caches together. */

@@ -5,9 +5,11 @@
  */
 
 import type { Device, Tensor } from "../runtime/device.js";
-import type { DType } from "../runtime/dtype.js";
+import { bytesOf, DTYPES, type DType } from "../runtime/dtype.js";
 import type { Weight } from "../runtime/ops.js";
 import type { Checkpoint } from "./checkpoint.js";
+import { numNgramTables } from "./config.js";
+import { scaleName } from "./tensor-names.js";
 
 /** One multi-head latent attention. */
 export interface AttentionWeights {
@@ -80,15 +82,38 @@ export interface ModelWeights {
   mtp: MtpWeights | null;
 }
 
+/** "auto": as stored; else the layers' matrices are converted: all that block FP8 may store (ts/model/tensor-names.ts). */
+export type WeightDType = "auto" | "float32" | "bfloat16";
+
 /** What `loadWeights` may be told. */
 export interface LoadWeightsOptions {
-  /** "auto": as stored; else every matrix of the layers is converted. */
-  dtype: "auto" | "float32" | "bfloat16";
+  dtype: WeightDType;
   /** Bytes of weights placed so far, of how many. */
   onProgress?: (doneBytes: number, totalBytes: number) => void;
 }
 
-/** Puts a checkpoint's tensors on a device. The router, norms, embeddings and n-gram tables keep their stored dtype. */
+/** Whether a layer's matrix of this type is converted. */
+function isConverted(stored: DType, dtype: WeightDType): dtype is Exclude<WeightDType, "auto"> {
+  return dtype !== "auto" && dtype !== stored;
+}
+
+/** What converting would take: bytes of the copies, and bytes of the files that nothing reads any more afterwards. */
+export function conversionBytes(
+  { specs, tensors }: Pick<Checkpoint, "specs" | "tensors">,
+  dtype: WeightDType,
+): { converted: number; replaced: number } {
+  const bytes = { converted: 0, replaced: 0 };
+  for (const { name, shape, quantisable } of specs) {
+    const stored = tensors.get(name)!.entry;
+    if (!quantisable || !isConverted(DTYPES[stored.dtype]!, dtype)) continue;
+    const scale = tensors.get(scaleName(name))?.entry;
+    bytes.converted += shape.reduce((product, n) => product * n, bytesOf(dtype));
+    bytes.replaced += stored.end - stored.begin + (scale ? scale.end - scale.begin : 0);
+  }
+  return bytes;
+}
+
+/** Puts a checkpoint's tensors on a device. Head, embedding, router, norms and n-gram tables keep their stored dtype. */
 export async function loadWeights(device: Device, checkpoint: Checkpoint, options: LoadWeightsOptions): Promise<ModelWeights> {
   const loader = new Loader(device, checkpoint, options);
   const { config } = checkpoint;
@@ -97,11 +122,10 @@ export async function loadWeights(device: Device, checkpoint: Checkpoint, option
     layers.push(loader.layer(`model.layers.${l}`));
     await loader.breathe();
   }
-  const numTables = config.ngram ? config.ngram.splits * (config.ngram.neighbors - 1) : 0;
   const embedding = loader.plain("model.embed_tokens.weight");
-  return {
+  const weights: ModelWeights = {
     embedding,
-    ngram: Array.from({ length: numTables }, (_, i) => ({
+    ngram: Array.from({ length: numNgramTables(config.ngram) }, (_, i) => ({
       table: loader.plain(`model.ngram_embeddings.embedders.${i}.weight`),
       projection: loader.plain(`model.ngram_embeddings.post_projs.${i}.weight`),
     })),
@@ -110,6 +134,8 @@ export async function loadWeights(device: Device, checkpoint: Checkpoint, option
     head: checkpoint.tensors.has("lm_head.weight") ? { data: loader.plain("lm_head.weight") } : { data: embedding },
     mtp: checkpoint.hasMtp ? loader.mtp("model.mtp") : null,
   };
+  await loader.breathe();
+  return weights;
 }
 
 /** Reads tensors by name; counts them for the progress bar. */
@@ -117,19 +143,17 @@ class Loader {
   readonly #device: Device;
   readonly #checkpoint: Checkpoint;
   readonly #options: LoadWeightsOptions;
-  readonly #totalBytes: number;
   #doneBytes = 0;
 
   constructor(device: Device, checkpoint: Checkpoint, options: LoadWeightsOptions) {
     this.#device = device;
     this.#checkpoint = checkpoint;
     this.#options = options;
-    this.#totalBytes = [...checkpoint.tensors.values()].reduce((sum, { entry }) => sum + entry.end - entry.begin, 0);
   }
 
   /** Lets the event loop turn, and says how far it got. */
   async breathe(): Promise<void> {
-    this.#options.onProgress?.(this.#doneBytes, this.#totalBytes);
+    this.#options.onProgress?.(this.#doneBytes, this.#checkpoint.bytes);
     await new Promise((resolve) => setImmediate(resolve));
   }
 
@@ -148,8 +172,8 @@ class Loader {
     const data = this.plain(`${name}.weight`);
     const scale = this.optional(`${name}.weight_scale_inv`);
     const { dtype } = this.#options;
-    if (dtype === "auto" || data.dtype === dtype) return scale ? { data, scale } : { data };
-    const converted = this.#device.convert(data, scale, dtype satisfies DType);
+    if (!isConverted(data.dtype, dtype)) return scale ? { data, scale } : { data };
+    const converted = this.#device.convert(data, scale, dtype);
     data.release();
     scale?.release();
     return { data: converted };
