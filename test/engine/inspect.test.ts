@@ -20,6 +20,15 @@ describe("inspect.estimate", () => {
     expect(await inspect.estimate(null, { context: 1024, batch: 4 })).toMatchObject({ cacheBytes: 5 * 576 * 4 * 4096 });
   });
 
+  it("counts the copies of converted weights beside what stays mapped", async () => {
+    const { convertedBytes, ...stored } = await inspect.estimate();
+    const float32 = await inspect.estimate(null, { dtype: "float32" });
+    expect(convertedBytes).toBe(0);
+    // Each converted matrix takes four bytes a weight instead of two.
+    expect(float32.totalBytes - stored.totalBytes).toBe(float32.convertedBytes / 2);
+    expect(float32.allocatedBytes - stored.allocatedBytes).toBe(float32.convertedBytes);
+  });
+
   it.each<[object, string]>([
     [{ contxt: 5 }, 'unknown option "contxt": did you mean context?'],
     [{ context: "8" }, 'context: "8" is not accepted; give a whole number from 1 to 4096'],
@@ -30,6 +39,7 @@ describe("inspect.estimate", () => {
     [{ batch: 4097 }, "batch: 4097"],
     [{ maxBatchTokens: Number.NaN }, "maxBatchTokens: NaN"],
     [{ maxBatchTokens: 65537 }, "maxBatchTokens: 65537"],
+    [{ dtype: "int4" }, 'dtype: "int4"'],
     [{ device: "tpu" }, 'device: "tpu"'],
     [{ allowUnknownTensors: "yes" }, 'allowUnknownTensors: "yes"'],
     [[], "options"],

@@ -52,11 +52,12 @@ export const inspectDevicesCommand: Command = {
 };
 
 export const inspectEstimateCommand: Command = {
-  usage: ["inspect estimate [DIR] [--context N] [--batch N] [--json]"],
+  usage: ["inspect estimate [DIR] [--dtype T] [--context N] [--batch N] [--json]"],
   about:
     "Says how many bytes weights, latent cache and scratch will take and what fits into the memory that is free now. Nothing is loaded.",
   flags: [
     { name: "device", kind: "text", value: "D", help: "auto or cpu (this version has no other)" },
+    { name: "dtype", kind: "text", value: "T", help: "weights: auto (as stored), bfloat16 or float32" },
     { name: "context", kind: "number", value: "N", help: "tokens of each sequence (default: the model's context)" },
     { name: "batch", kind: "number", value: "N", help: "sequences at once (default 1)" },
     { name: "max-batch-tokens", kind: "number", value: "N", help: "tokens of one step (default 4096)" },
@@ -67,6 +68,7 @@ export const inspectEstimateCommand: Command = {
   run: async (flags) => {
     const estimate = await inspect.estimate(flags.positionals[0], {
       device: flags.text("device") as EngineOptions["device"],
+      dtype: flags.text("dtype") as EngineOptions["dtype"],
       context: flags.number("context"),
       batch: flags.number("batch"),
       maxBatchTokens: flags.number("max-batch-tokens"),
@@ -82,8 +84,9 @@ async function printEstimate(estimate: MemoryEstimate): Promise<void> {
   const { context, batch } = estimate;
   const line = (name: string, bytes: number) => [name, bytes, formatBytes(bytes)];
   const rows = [
-    line("weights", estimate.weightBytes),
+    line("weights", estimate.totalBytes - estimate.allocatedBytes),
     ...(estimate.ngramBytes > 0 ? [line("n-gram tables (stay mapped)", estimate.ngramBytes)] : []),
+    ...(estimate.convertedBytes > 0 ? [line("weights, converted", estimate.convertedBytes)] : []),
     line("cache, one token", estimate.cacheBytesPerToken),
     line(`cache, ${batch} × ${context} tokens`, estimate.cacheBytes),
     line("state", estimate.stateBytes),

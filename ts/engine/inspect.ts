@@ -18,7 +18,7 @@ export interface InspectOptions {
 }
 
 /** What to estimate for. Names that engine options have too mean the same and have the same defaults and bounds. */
-export interface EstimateOptions extends Pick<EngineOptions, "device" | "maxBatchTokens" | "allowUnknownTensors"> {
+export interface EstimateOptions extends Pick<EngineOptions, "device" | "dtype" | "maxBatchTokens" | "allowUnknownTensors"> {
   /** Tokens of each sequence: 1 to the model's context, which is the default. */
   context?: number | null;
   /** Sequences at once, as `maxSequences`: 1 … 4096, default 1. */
@@ -53,12 +53,12 @@ export async function describeModel(directory?: string | null, options?: Inspect
 export async function estimateModel(directory?: string | null, options?: EstimateOptions | null): Promise<MemoryEstimate> {
   const folder = checkDirectory(directory);
   const { context, batch, ...shared } = record(options, "options");
-  rejectUnknown(shared, ["context", "batch", "device", "maxBatchTokens", "allowUnknownTensors"], "option");
-  const { device, maxBatchTokens, allowUnknownTensors } = resolveOptions(shared);
+  rejectUnknown(shared, ["context", "batch", "device", "dtype", "maxBatchTokens", "allowUnknownTensors"], "option");
+  const { device, dtype, maxBatchTokens, allowUnknownTensors } = resolveOptions(shared);
   if (device.startsWith("cuda"))
     throw new LongcatError("DEVICE_UNAVAILABLE", `device: "${device}": this version runs on the CPU only; give "cpu" or "auto"`);
   return estimateMemory(folder, {
-    ...{ maxBatchTokens, allowUnknownTensors },
+    ...{ dtype, maxBatchTokens, allowUnknownTensors },
     // Bounded by the model's context, so checked where that is known.
     context: absent(context) ? undefined : (context as number),
     batch: absent(batch) ? 1 : integer(batch, "batch", 1, 4096),
