@@ -1,5 +1,5 @@
 // Builds the addon (and the `kernels` program in a checkout) with CMake into build/, with nothing but Node's own modules:
-//   node scripts/build-native.mjs
+//   node scripts/build-native.mjs [longcat | kernels …]
 // Takes cmake, a C++20 compiler, and ninja or make. Does nothing if nothing changed since the last build.
 
 import { spawnSync } from "node:child_process";
@@ -17,7 +17,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { createRequire } from "node:module";
-import { availableParallelism } from "node:os";
+import * as os from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -26,8 +26,12 @@ const BUILD = join(ROOT, "build");
 const STAMP = join(BUILD, "native-stamp.json");
 const ADDON = join(BUILD, "Release", "longcat.node");
 
+/** CMake's targets: the addon, and the operations' tests and benchmarks, whose sources only a checkout's commands use. */
+const TARGETS = { longcat: ADDON, kernels: join(BUILD, "kernels") };
+const ALL_TARGETS = existsSync(join(ROOT, "scripts", "run.mjs")) ? ["longcat", "kernels"] : ["longcat"];
+
 /** Where a program is in PATH; undefined if nowhere. */
-function which(program) {
+export function which(program) {
   if (program.includes("/")) return existsSync(program) ? program : undefined;
   for (const folder of (process.env.PATH ?? "").split(delimiter)) {
     const path = join(folder, program);
@@ -101,11 +105,13 @@ function fingerprint(versions) {
   return hash.update(JSON.stringify([versions, environment, process.arch])).digest("hex");
 }
 
-function lastFingerprint() {
+/** The targets that are there, built from what has this fingerprint. */
+function targetsBuilt(now) {
   try {
-    return JSON.parse(readFileSync(STAMP, "utf8")).fingerprint;
+    const { fingerprint: then, targets } = JSON.parse(readFileSync(STAMP, "utf8"));
+    return then === now ? targets.filter((target) => existsSync(TARGETS[target])) : [];
   } catch {
-    return undefined;
+    return [];
   }
 }
 
@@ -138,31 +144,36 @@ function forgetForeignConfiguration(generator) {
 /**
  * Builds what is out of date.
  *
- * @param {{ quiet?: boolean }} options quiet: the tools' output is shown only if they fail
+ * @param {{ quiet?: boolean, targets?: ("longcat" | "kernels")[] }} options quiet: the tools' output is shown only if they fail;
+ *   targets: the addon alone, or the `kernels` program too; default: what a checkout or an installed package has
  * @returns {Promise<{ path: string, built: boolean }>} the addon, and whether anything had to be done
  */
-export async function buildNative({ quiet = false } = {}) {
+export async function buildNative({ quiet = false, targets = ALL_TARGETS } = {}) {
   const { api, addonApi, versions } = headers();
   const now = fingerprint(versions);
-  if (existsSync(ADDON) && lastFingerprint() === now) return { path: ADDON, built: false };
+  const before = targetsBuilt(now);
+  if (targets.every((target) => before.includes(target))) return { path: ADDON, built: false };
   checkTools();
   const cmake = which("cmake");
   const generator = which("ninja") || which("ninja-build") ? "Ninja" : "Unix Makefiles";
-  const jobs = Number(process.env.CMAKE_BUILD_PARALLEL_LEVEL) || availableParallelism();
+  const jobs = Number(process.env.CMAKE_BUILD_PARALLEL_LEVEL) || os.availableParallelism();
   mkdirSync(BUILD, { recursive: true });
   forgetForeignConfiguration(generator);
   rmSync(STAMP, { force: true });
   const options = ["-DCMAKE_BUILD_TYPE=Release", `-DNODE_API_HEADERS=${api}`, `-DNODE_ADDON_API=${addonApi}`];
   run(cmake, ["-S", ROOT, "-B", BUILD, "-G", generator, ...options], quiet);
-  run(cmake, ["--build", BUILD, "--parallel", String(jobs)], quiet);
-  if (!existsSync(ADDON)) throw new Error(`the build ended without ${ADDON}`);
-  writeFileSync(STAMP, `${JSON.stringify({ fingerprint: now })}\n`);
+  run(cmake, ["--build", BUILD, "--target", ...targets, "--parallel", String(jobs)], quiet);
+  for (const target of targets) if (!existsSync(TARGETS[target])) throw new Error(`the build ended without ${TARGETS[target]}`);
+  writeFileSync(STAMP, `${JSON.stringify({ fingerprint: now, targets: [...new Set([...before, ...targets])] })}\n`);
   return { path: ADDON, built: true };
 }
 
 if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === realpathSync(fileURLToPath(import.meta.url))) {
   try {
-    const { path, built } = await buildNative();
+    const targets = process.argv.slice(2);
+    const unknown = targets.find((target) => !Object.hasOwn(TARGETS, target));
+    if (unknown !== undefined) throw new Error(`unknown target ${JSON.stringify(unknown)}; there are ${Object.keys(TARGETS).join(", ")}`);
+    const { path, built } = await buildNative(targets.length > 0 ? { targets } : {});
     console.log(built ? `built ${path}` : `${path} is up to date`);
   } catch (error) {
     console.error(error.message);

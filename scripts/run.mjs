@@ -9,9 +9,10 @@
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { delimiter, dirname, join } from "node:path";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { buildNative, checkTools, which } from "./build-native.mjs";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const STAMP = join(ROOT, "build", "setup-stamp.json");
@@ -27,21 +28,6 @@ const OPTIONAL_TOOLS = [
 class SetupError extends Error {}
 
 const say = (text) => process.stderr.write(`${text}\n`);
-
-/** Full path of a program in PATH, or null. */
-function which(program) {
-  for (const folder of (process.env.PATH ?? "").split(delimiter)) {
-    if (folder === "") continue;
-    const path = join(folder, program);
-    try {
-      accessSync(path, constants.X_OK);
-      return path;
-    } catch {
-      // not here
-    }
-  }
-  return null;
-}
 
 /** Runs a program in the repository's root with our terminal; its exit code. */
 function run(program, args, options = {}) {
@@ -132,9 +118,10 @@ function installDependencies() {
 
 const ADDON = join(ROOT, "build", "Release", "longcat.node");
 
-async function buildAddon({ buildNative }) {
+/** The demonstration needs the addon alone; tests run the operations' own program too. */
+async function buildTargets(targets) {
   if (!existsSync(ADDON)) say("[2/3] Building the native addon with CMake (a few minutes the first time) …");
-  await asSetupError(() => buildNative({ quiet: false }));
+  await asSetupError(() => buildNative({ targets }));
 }
 
 /** Runs a step whose failure is the machine's, not this script's: its message is all that is shown. */
@@ -158,13 +145,12 @@ function compileTypeScript() {
   writeStamp({ typescript });
 }
 
-async function setUp() {
+async function setUp(targets) {
   checkNode();
-  const native = await import("./build-native.mjs");
   // Before anything is downloaded.
-  if (!existsSync(ADDON)) await asSetupError(native.checkTools);
+  if (!existsSync(ADDON)) await asSetupError(checkTools);
   installDependencies();
-  await buildAddon(native);
+  await buildTargets(targets);
   compileTypeScript();
 }
 
@@ -172,10 +158,8 @@ async function setUp() {
 
 /** The operations' own tests, without Node. */
 function testKernels() {
-  const program = ["build/Release/kernels", "build/kernels", "build/cmake/kernels"].map((name) => join(ROOT, name)).find(existsSync);
-  if (program === undefined) throw new SetupError("the build left no `kernels` program");
-  say(`\n${program.slice(ROOT.length + 1)} test`);
-  return run(program, ["test"]);
+  say("\nbuild/kernels test");
+  return run(join(ROOT, "build", "kernels"), ["test"]);
 }
 
 /** Says what the tests left out, and for want of what. */
@@ -206,7 +190,7 @@ async function main() {
   const [command, ...args] = process.argv.slice(2);
   if (!["demo", "test", "build"].includes(command))
     throw new SetupError("usage: node scripts/run.mjs demo | test [vitest arguments] | build");
-  await setUp();
+  await setUp(command === "demo" ? ["longcat"] : ["longcat", "kernels"]);
   if (command === "demo") return run(process.execPath, ["dist/cli/demo.js", ...args]);
   if (command === "test") return runTests(args);
   return 0;
