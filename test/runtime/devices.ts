@@ -7,6 +7,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
+import type { LongcatError } from "../../ts/errors.js";
 import { Device, type DeviceOptions, type Queue, type Tensor } from "../../ts/runtime/device.js";
 import { ops } from "../../ts/runtime/ops.js";
 
@@ -28,6 +29,21 @@ export function openDevice(options: DeviceOptions = {}): Device {
   const device = Device.open({ threads: 2, ...options });
   onTestFinished(() => device.close());
   return device;
+}
+
+/** The instruction sets that the processor's bodies are compiled for. */
+export const ISAS = ["plain", "avx2", "avx512"] as const;
+
+/** Whether this processor has it; a processor that lacks it is refused by name. */
+export function hasIsa(isa: (typeof ISAS)[number]): boolean {
+  try {
+    void Device.open({ threads: 1, isa }).close();
+    return true;
+  } catch (error) {
+    const { code, message } = error as LongcatError;
+    if (code === "DEVICE_UNAVAILABLE" && message.includes(isa)) return false;
+    throw error;
+  }
 }
 
 /** Numbers between −1 and 1, the same in every run. */

@@ -2,9 +2,8 @@
 
 import { describe, expect, it } from "vitest";
 import { LongcatError } from "../../ts/errors.js";
-import { Device } from "../../ts/runtime/device.js";
 import { ops } from "../../ts/runtime/ops.js";
-import { bits, filled, numbers, openDevice, SmallProgram } from "./devices.js";
+import { bits, filled, hasIsa, ISAS, numbers, openDevice, SmallProgram } from "./devices.js";
 
 const internal = (words: RegExp) => expect.objectContaining({ code: "INTERNAL", message: expect.stringMatching(words) });
 
@@ -238,13 +237,9 @@ describe("operations", () => {
     for (const result of results) expect(result).toEqual(results[0]);
   });
 
-  it("run on each instruction set of the processor", async () => {
-    for (const isa of ["plain", "avx2", "avx512"] as const) {
-      const device = tryOpen(isa);
-      if (!device) {
-        console.log(`skipped: this processor has no ${isa}`);
-        continue;
-      }
+  for (const isa of ISAS)
+    it.skipIf(!hasIsa(isa))(`run with ${isa} instructions, where the processor has them`, async () => {
+      const device = openDevice({ isa });
       expect(device.isa).toBe(isa);
       const queue = device.queue();
       const program = new SmallProgram(device, queue);
@@ -252,57 +247,5 @@ describe("operations", () => {
       const out = new Float32Array(SmallProgram.rows * SmallProgram.width);
       await queue.read(program.out, out);
       expect(out.every((value) => Number.isFinite(value)) && out.some((value) => value !== 0)).toBe(true);
-    }
-  });
-});
-
-function tryOpen(isa: "plain" | "avx2" | "avx512"): Device | undefined {
-  try {
-    return openDevice({ isa });
-  } catch (error) {
-    expect(error).toMatchObject({ code: "DEVICE_UNAVAILABLE" });
-    return undefined;
-  }
-}
-
-describe("a device", () => {
-  it("is the processor; others are unavailable, and say why", () => {
-    expect(openDevice({ device: "auto", threads: "auto" })).toMatchObject({ kind: "cpu" });
-    const cuda = expect.objectContaining({
-      code: "DEVICE_UNAVAILABLE",
-      message: expect.stringMatching(/"cuda:1".*no CUDA backend.*libcuda/),
     });
-    expect(() => Device.open({ device: "cuda:1" })).toThrow(cuda);
-    expect(() => Device.open({ device: "tpu" })).toThrow(expect.objectContaining({ code: "DEVICE_UNAVAILABLE" }));
-    for (const threads of [0, 1.5, Number.NaN, 100_000]) {
-      expect(() => Device.open({ threads })).toThrow(expect.objectContaining({ code: "OPTION_INVALID" }));
-    }
-  });
-
-  it("finishes what is enqueued when it is closed; afterwards nothing is taken; closing twice is harmless", async () => {
-    const device = openDevice();
-    const queue = device.queue();
-    const tensor = device.tensor("uint8", [16 << 20]);
-    const byte = new Uint8Array(1);
-    queue.fill(tensor, 7);
-    const read = queue.read(tensor, byte);
-    const closed = [device.close(), device.close()];
-    const disposed = expect.objectContaining({ code: "DISPOSED" });
-    expect(() => queue.fill(tensor, 0)).toThrow(disposed);
-    await read;
-    expect(byte[0]).toBe(7);
-    await Promise.all(closed);
-    await device.close();
-    await expect(queue.done()).rejects.toThrow(disposed);
-    expect(() => device.tensor("uint8", [1])).toThrow(disposed);
-  });
-
-  it("cannot be made or used by other objects than its own", () => {
-    const { native } = openDevice();
-    const Native = native.constructor as new () => unknown;
-    expect(() => new Native()).toThrow(/openDevice/);
-    expect(() => native.freeSlots.call({} as never)).toThrow(TypeError);
-    expect(() => native.fromFile({} as never, {} as never)).toThrow(expect.objectContaining({ code: "INTERNAL" }));
-    expect(() => native.enqueue(0, 0, [] as never, [] as never)).toThrow(/Int32Array/);
-  });
 });
