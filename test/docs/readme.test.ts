@@ -1,7 +1,7 @@
 /** The TypeScript examples of README and guide run as they stand there; the two commands are on the README's first screen. */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import ts from "typescript";
 import { describe, expect, it } from "vitest";
@@ -55,11 +55,33 @@ describe("README", () => {
     expect(rest).toEqual({ diagnostics: [], status: 0, stderr: "" });
     for (const words of ["there was a curious", "9 + 4 = 13", "1783", " 42"]) expect(stdout).toContain(words);
   });
+});
 
-  it("links to pages that are there", () => {
-    const links = [...README.matchAll(/\]\(([^)#]+)\)/g)].map((match) => match[1] ?? "").filter((link) => !link.includes("://"));
-    expect(links.length).toBeGreaterThan(4);
-    for (const link of links) expect(readFileSync(join(ROOT, link), "utf8").length, link).toBeGreaterThan(0);
+describe("pages", () => {
+  const pages = ["README.md", "CHANGELOG.md", "bench/README.md", ...readdirSync(join(ROOT, "docs")).map((name) => `docs/${name}`)].filter(
+    (page) => page.endsWith(".md"),
+  );
+
+  it.each(pages)("%s links to pages and headings that are there", (page) => {
+    for (const [, link = "", heading] of readFileSync(join(ROOT, page), "utf8").matchAll(/\]\(([^)#]*)(?:#([^)]+))?\)/g)) {
+      if (link.includes("://")) continue;
+      const target = readFileSync(link === "" ? join(ROOT, page) : join(ROOT, dirname(page), link), "utf8");
+      const headings = [...target.matchAll(/^#+ (.+)$/gm)].map(([, text = ""]) =>
+        text
+          .toLowerCase()
+          .replace(/[^\w -]/g, "")
+          .replaceAll(" ", "-"),
+      );
+      if (heading !== undefined) expect(headings, `${link}#${heading}`).toContain(heading);
+    }
+  });
+
+  it("name files that are there", () => {
+    for (const page of pages.filter((name) => name !== "CHANGELOG.md"))
+      for (const [, path = ""] of readFileSync(join(ROOT, page), "utf8").matchAll(
+        /`?\b((?:docs|ts|test|scripts|bench|models)\/[\w./-]*\w\.(?:md|ts|mjs))\b/g,
+      ))
+        expect(existsSync(join(ROOT, path)), `${page}: ${path}`).toBe(true);
   });
 });
 
@@ -67,8 +89,6 @@ describe("guide", () => {
   it("its tool example calls the tool and reads the answer", () => {
     const guide = readFileSync(join(ROOT, "docs", "guide.md"), "utf8");
     const example = firstExample(guide.slice(guide.indexOf("## Tools")));
-    const before = 'import { Engine, type Message } from "longcat-node";\nconst engine = await Engine.load();\n';
-    const after = "console.log(first.toolCalls?.length, second.text);\nawait engine.close();\n";
-    expect(run(before + example + after)).toEqual({ diagnostics: [], status: 0, stdout: "1 441 * 861 is 379701.\n", stderr: "" });
+    expect(run(example)).toEqual({ diagnostics: [], status: 0, stdout: "1 441 * 861 is 379701.\n", stderr: "" });
   });
 });
