@@ -6,12 +6,14 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import typescript from "typescript";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { EncodeWorker } from "../../ts/text/encode-worker-host.js";
 import type { Tokenizer } from "../../ts/text/index.js";
 import { MINI, miniTokenizer } from "./fixtures.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const compiled = join(root, "build", `text-worker-${process.pid}`);
 let tokenizer: Tokenizer;
+let load: () => Promise<Tokenizer | null>;
 
 beforeAll(async () => {
   const sources = ["errors.ts", ...readdirSync(join(root, "ts", "text")).map((name) => join("text", name))];
@@ -26,7 +28,9 @@ beforeAll(async () => {
     );
   }
   const url = pathToFileURL(join(compiled, "text", "index.js")).href;
-  tokenizer = (await ((await import(/* @vite-ignore */ url)).Tokenizer as typeof Tokenizer).load(MINI)) as Tokenizer;
+  const { Tokenizer: Compiled } = (await import(/* @vite-ignore */ url)) as { Tokenizer: typeof Tokenizer };
+  load = () => Compiled.load(MINI);
+  tokenizer = (await load()) as Tokenizer;
 });
 afterAll(() => {
   tokenizer?.close();
@@ -61,12 +65,15 @@ describe("the worker thread", { timeout: 30_000 }, () => {
     expect(results).toEqual(texts.map((text) => ({ ids: tokenizer.encode(text) })));
   });
 
-  it("hands its texts back when it is closed meanwhile, and starts again for the next", async () => {
+  it("rejects the texts that wait when it is closed, and long ones afterwards; short ones need no thread", async () => {
+    const closing = (await load()) as Tokenizer;
     const text = "word ".repeat(10_000);
-    const pending = tokenizer.encodeAsync(text);
-    tokenizer.close();
-    expect(await pending).toEqual({ ids: tokenizer.encode(text) });
-    expect(await tokenizer.encodeAsync(text)).toEqual({ ids: tokenizer.encode(text) });
+    const pending = [closing.encodeAsync(text), closing.encodeAsync(text)];
+    closing.close();
+    for (const one of [...pending, closing.encodeAsync(text)]) {
+      await expect(one).rejects.toMatchObject({ code: "DISPOSED", message: "the tokenizer was closed before the text was encoded" });
+    }
+    expect(await closing.encodeAsync("word")).toEqual({ ids: closing.encode("word") });
   });
 
   it("does not keep an idle process alive, and does keep a waiting one", async () => {
@@ -84,6 +91,18 @@ describe("the worker thread", { timeout: 30_000 }, () => {
 });
 
 describe("without a thread", () => {
+  it.each(["ERR_WORKER_INIT_FAILED", "EAGAIN"])("that the system refuses (%s), texts are left to their callers", async (code) => {
+    let refusals = 0;
+    const worker = new EncodeWorker(MINI, () => {
+      refusals += 1;
+      throw Object.assign(new Error("Worker initialization failure"), { code });
+    });
+    expect(await worker.encode(["Once"])).toBeNull();
+    expect(await worker.encode(["upon"])).toBeNull(); // it is tried again
+    expect(refusals).toBe(2);
+    worker.close();
+  });
+
   it("the same ids come from the calling thread", async () => {
     const here = await miniTokenizer();
     const text = "word ".repeat(10_000);

@@ -49,7 +49,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 /** The text of a file, or null if there is none. Pipes, devices and folders are refused before they are opened. */
-export async function readTextFile(path: string): Promise<string | null> {
+async function readTextFile(path: string): Promise<string | null> {
   try {
     const info = await stat(path);
     if (!info.isFile()) throw invalid(path, "is not a regular file");

@@ -184,6 +184,8 @@ export class Tokenizer {
   /**
    * The ids of a text; a long one is encoded in a worker thread, so that the event loop goes on.
    * A text that cannot have `maxTokens` tokens or fewer is refused before any work.
+   *
+   * @throws LongcatError `DISPOSED` for a long text if the tokenizer is closed before its ids are there.
    */
   async encodeAsync(text: string, options: EncodeAsyncOptions = {}): Promise<EncodeResult> {
     const atLeast = this.#fewestTokens(Buffer.byteLength(text), options.parseSpecial === true && this.#strips);
@@ -211,7 +213,7 @@ export class Tokenizer {
     return decodeTokens(this, ids, options.skipSpecial === true);
   }
 
-  /** Ends the worker thread, if there is one. The tokenizer stays usable. */
+  /** Ends the worker thread, if there is one, and with it the long texts that wait for it. What needs no thread still works. */
   close(): void {
     this.#worker.close();
   }
