@@ -1,5 +1,6 @@
 /** The engine over a runner without a model: results, chunks, ends, aborts and faults. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
+import { BlockManager } from "../../ts/engine/block-manager.js";
 import { Engine } from "../../ts/engine/engine.js";
 import type { Chunk, EngineInfo, GenerateResult } from "../../ts/engine/types.js";
 import { LongcatError } from "../../ts/errors.js";
@@ -436,6 +437,61 @@ describe("faults", () => {
   });
 });
 
+describe("faults of the scheduler itself", () => {
+  /** An engine whose next step, once `break()` was called, is one that the scheduler cannot make. */
+  function breakable() {
+    const runner = new FakeRunner();
+    let broken = false;
+    Object.defineProperty(runner.limits, "maxBatchTokens", {
+      get: () => {
+        if (!broken) return 16;
+        broken = false;
+        throw new LongcatError("INTERNAL", "a step cannot be made");
+      },
+    });
+    const info = { endTokens: [END_TOKEN] } as unknown as EngineInfo;
+    const engine = Engine.fromParts({
+      ...{ runner, info, defaults: {}, modelContext: 64, close: () => runner.close(), text: fakeText },
+    });
+    const idle = () => expect(engine.stats).toMatchObject({ runningSequences: 0, waitingSequences: 0, blocksInUse: 0 });
+    return { engine, runner, idle, break: () => (broken = true) };
+  }
+
+  it("reject every call that runs or waits; later ones start anew", async () => {
+    const { engine, runner, idle, break: breakNow } = breakable();
+    const fine = await engine.generate("ghi", { maxTokens: 4, temperature: 0 });
+    const start = runner.steps.length;
+    runner.during = (step) => void (step === start + 2 && breakNow());
+    const calls = ["abc", "def", "ghi", "abc", "def", "ghi"].map((prompt) => engine.generate(prompt, { maxTokens: 9 }));
+    for (const { status, ...rest } of await Promise.allSettled([...calls, engine.score("abc"), collect(engine.stream("abc"))])) {
+      expect(status).toBe("rejected");
+      expect((rest as PromiseRejectedResult).reason).toEqual(code("INTERNAL", "a step cannot be made"));
+    }
+    idle();
+    for (let i = 0; i < 5; i++) {
+      expect((await engine.generate("ghi", { maxTokens: 4, temperature: 0 })).tokens).toEqual(fine.tokens);
+    }
+    await engine.close();
+    expect(runner.closed).toBe(true);
+  });
+
+  it("while a failed step is cleared away do the same", async () => {
+    const { engine, runner, idle } = make();
+    runner.during = (step) => {
+      if (step !== 2) return;
+      runner.failWith = new Error("boom");
+      // Whoever is asked for a sequence's blocks says that it has none.
+      vi.spyOn(BlockManager.prototype, "release").mockImplementationOnce(() => {
+        throw new LongcatError("INTERNAL", "cache block 3 has no owner");
+      });
+    };
+    const all = await Promise.allSettled(["abc", "def"].map((prompt) => engine.generate(prompt, { maxTokens: 4 })));
+    for (const one of all) expect(one).toMatchObject({ status: "rejected", reason: code("INTERNAL", "has no owner") });
+    idle();
+    expect((await engine.generate("abc", { maxTokens: 4 })).tokens).toHaveLength(4);
+  });
+});
+
 describe("prompts", () => {
   it.each<[unknown, string, string]>([
     ["", "PROMPT_INVALID", "the prompt is empty"],
@@ -546,5 +602,18 @@ describe("close", () => {
     const closing = engine.close();
     await expect(call).rejects.toEqual(code("ABORTED"));
     await closing;
+  });
+
+  it("aborts a call whose encoding ends with it", async () => {
+    let dispose: (error: LongcatError) => void = () => undefined;
+    const encode = () => new Promise<never>((_, reject) => (dispose = reject));
+    const runner = new FakeRunner();
+    const info = { endTokens: [END_TOKEN] } as unknown as EngineInfo;
+    const engine = Engine.fromParts({
+      ...{ runner, info, defaults: {}, modelContext: 64, text: { ...fakeText, encode } },
+      close: async () => dispose(new LongcatError("DISPOSED", "the tokenizer was closed before the text was encoded")),
+    });
+    const call = engine.generate("abc");
+    await Promise.all([expect(call).rejects.toEqual(code("ABORTED", "the engine was closed")), engine.close()]);
   });
 });

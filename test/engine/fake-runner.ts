@@ -158,10 +158,8 @@ export class FakeRunner implements ModelRunner {
     const numTokens = sequences.reduce((sum, { tokens }) => sum + (tokens?.length ?? 1), 0);
     if (numTokens > maxBatchTokens) throw new Error(`${numTokens} tokens in a step`);
     if (new Set(sequences.map(({ slot }) => slot)).size !== sequences.length) throw new Error("a slot twice in a step");
-    let decoding = false;
+    if (new Set(sequences.map(({ tokens }) => tokens === null)).size > 1) throw new Error("prompt chunks and decode tokens in one step");
     for (const { slot, position, tokens } of sequences) {
-      if (tokens === null) decoding = true;
-      else if (decoding) throw new Error("a prompt chunk after a decode token");
       if (tokens?.length === 0) throw new Error("an empty chunk");
       const state = this.#slot(slot);
       if (state.sampling === undefined) throw new Error(`slot ${slot} was not set up`);

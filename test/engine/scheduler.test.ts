@@ -92,11 +92,11 @@ const limits = fc.record({
 });
 
 describe("scheduler", () => {
-  it("ends every request with the tokens it has alone, leaks no block, keeps budget and positions (mixed steps too)", async () => {
+  it("ends every request with the tokens it has alone, leaks no block, keeps budget and positions", async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(work, { minLength: 1, maxLength: 6 }), limits, fc.boolean(), async (works, some, mixedSteps) => {
+      fc.asyncProperty(fc.array(work, { minLength: 1, maxLength: 6 }), limits, async (works, some) => {
         const runner = new FakeRunner({ ...some, contextLength: 64 });
-        const scheduler = new Scheduler(runner.limits, { mixedSteps });
+        const scheduler = new Scheduler(runner.limits);
         const requests = works.map((one) => request(one));
         for (const { siblings } of requests) for (const sequence of siblings) scheduler.add(sequence);
         for (let steps = 0; scheduler.hasWork; steps++) {
@@ -187,6 +187,28 @@ describe("scheduler", () => {
     while (scheduler.hasWork) await step(scheduler, runner);
     const kinds = runner.steps.slice(1, 9).map((sequences) => (sequences[0]?.tokens === null ? "decode" : "prompt"));
     expect(kinds).toEqual(["decode", "prompt", "decode", "prompt", "decode", "prompt", "decode", "prompt"]);
+  });
+
+  it("starts anew after a reset: whatever ran or waited has ended, and the next is as it would be alone", async () => {
+    const runner = new FakeRunner({ maxSequences: 2 });
+    const scheduler = new Scheduler(runner.limits);
+    const lost = [1, 2, 3].flatMap((token) => request({ prompt: [token], maxNewTokens: 8, n: 1 }).siblings);
+    for (const sequence of lost) scheduler.add(sequence);
+    await step(scheduler, runner);
+    scheduler.schedule(); // a step that is never over
+    scheduler.reset();
+    expect(scheduler.hasWork).toBe(false);
+    for (const sequence of lost) {
+      expect(sequence).toMatchObject({ state: "ended", slot: -1, blocks: [], inStep: false });
+      scheduler.abort(sequence); // as the request does that fails with it
+    }
+    checkBlocks(scheduler);
+    const next = { prompt: [4, 5], maxNewTokens: 3, n: 2 };
+    const { siblings, outputs } = request(next);
+    for (const sequence of siblings) scheduler.add(sequence);
+    while (scheduler.hasWork) await step(scheduler, runner);
+    expect(outputs).toEqual([alone(next, 0), alone(next, 1)]);
+    expect(scheduler.blocks.numFree).toBe(runner.limits.numBlocks);
   });
 
   it("refuses a sequence that could never fit, with both numbers", () => {

@@ -16,7 +16,15 @@ import {
 import { ChunkQueue } from "./chunk-queue.js";
 import { checkDirectory, loadParts } from "./load.js";
 import { type EngineOptions, resolveOptions } from "./options.js";
-import { checkIds, type PreparedPrompt, type PromptLimits, preparePrompt, type TextTools, vocabularyFacts } from "./prompt.js";
+import {
+  checkIds,
+  type PreparedPrompt,
+  type PromptLimits,
+  type PromptParameters,
+  preparePrompt,
+  type TextTools,
+  vocabularyFacts,
+} from "./prompt.js";
 import { asLongcatError, GenerateRequest, type RequestHost, ScoreRequest } from "./request.js";
 import { type Admission, type Batch, Scheduler } from "./scheduler.js";
 import type { ChatPrompt, Chunk, EngineInfo, EngineStats, GenerateResult, Prompt, ScoreResult, TokenPrompt } from "./types.js";
@@ -93,7 +101,13 @@ export class Engine implements AsyncDisposable {
    * `OUT_OF_MEMORY`, `DEVICE_UNAVAILABLE`, `NATIVE_MISSING`; `ABORTED` if `options.signal` fired.
    */
   static async load(directory?: string | null, options?: EngineOptions | null): Promise<Engine> {
-    return new Engine(await loadParts(checkDirectory(directory), resolveOptions(options)));
+    const parts = await loadParts(checkDirectory(directory), resolveOptions(options));
+    try {
+      return new Engine(parts);
+    } catch (error) {
+      await parts.close();
+      throw error;
+    }
   }
 
   /**
@@ -177,7 +191,7 @@ export class Engine implements AsyncDisposable {
     this.#assertOpen();
     const { parseSpecial, signal } = checkScoreOptions(options);
     const asPrompt: Prompt = Array.isArray(prompt) ? { tokens: prompt } : (prompt as string | TokenPrompt);
-    const { ids } = await preparePrompt(asPrompt, { parseSpecial }, this.#limits, this.#parts.text);
+    const { ids } = await this.#prepare(asPrompt, { parseSpecial });
     return this.#run(new ScoreRequest(this.#host, ids, signal)).finished();
   }
 
@@ -229,10 +243,20 @@ export class Engine implements AsyncDisposable {
     return resolveParameters(params, this.#vocabulary, this.#parts.defaults);
   }
 
+  /** A prompt's ids. Closing the engine aborts this as it does all that runs. */
+  async #prepare(prompt: Prompt, parameters: PromptParameters): Promise<PreparedPrompt> {
+    try {
+      return await preparePrompt(prompt, parameters, this.#limits, this.#parts.text);
+    } catch (error) {
+      if (!(error instanceof LongcatError) || error.code !== "DISPOSED") throw error;
+      throw new LongcatError("ABORTED", "the engine was closed", { cause: error });
+    }
+  }
+
   async #submit(prompt: Prompt, params: GenerateParams | null | undefined, emit: (chunk: Chunk) => void): Promise<GenerateRequest> {
     const startedMs = performance.now();
     const parameters = this.#parameters(params);
-    const prepared = await preparePrompt(prompt, parameters, this.#limits, this.#parts.text);
+    const prepared = await this.#prepare(prompt, parameters);
     return this.#run(this.#request(prepared, parameters, startedMs, emit)).request;
   }
 
@@ -242,7 +266,7 @@ export class Engine implements AsyncDisposable {
     const prepared: PreparedPrompt[] = [];
     for (const [i, prompt] of prompts.entries()) {
       try {
-        prepared.push(await preparePrompt(prompt, parameters, this.#limits, this.#parts.text));
+        prepared.push(await this.#prepare(prompt, parameters));
       } catch (error) {
         throw atPosition(error, i);
       }
@@ -288,11 +312,16 @@ export class Engine implements AsyncDisposable {
 
   /** Steps until nothing is left. Between steps the event loop runs, so that calls, aborts and streams are served. */
   async #steps(): Promise<void> {
-    do {
-      await new Promise((resolve) => setImmediate(resolve));
-      if (this.#scheduler.hasWork) await this.#step();
-    } while (this.#scheduler.hasWork);
-    this.#loop = undefined;
+    try {
+      do {
+        await new Promise((resolve) => setImmediate(resolve));
+        if (this.#scheduler.hasWork) await this.#step();
+      } while (this.#scheduler.hasWork);
+    } catch (error) {
+      this.#failAll(error);
+    } finally {
+      this.#loop = undefined;
+    }
   }
 
   async #step(): Promise<void> {
@@ -326,6 +355,13 @@ export class Engine implements AsyncDisposable {
     this.#scheduler.abandon(batch);
     const failed = asLongcatError(error);
     for (const { sequence } of [...batch.admitted, ...batch.entries]) sequence.fail(failed);
+  }
+
+  /** The scheduler itself failed: no call can go on, and the next one starts from the beginning. */
+  #failAll(error: unknown): void {
+    this.#scheduler.reset();
+    const failed = asLongcatError(error);
+    for (const request of [...this.#active]) request.fail(failed);
   }
 }
 

@@ -31,14 +31,16 @@ export function checkDirectory(directory: unknown): string {
 /** Opens model, tokenizer and template; closes what is open if one of them fails. */
 export async function loadParts(dir: string, options: ResolvedOptions): Promise<EngineParts> {
   let model: OpenedModel | undefined;
+  let text: (TextTools & { close(): void }) | undefined;
   try {
     options.signal?.throwIfAborted();
     const onProgress = (doneBytes: number, totalBytes: number): void => options.onProgress?.({ doneBytes, totalBytes });
     model = await openModel(dir, { ...options, onProgress });
-    const text = await loadTextTools(dir, model.checkpoint.config.vocabSize);
+    text = await loadTextTools(dir, model.checkpoint.config.vocabSize);
     options.signal?.throwIfAborted();
     return assemble(dir, model, text, options);
   } catch (error) {
+    text?.close();
     await model?.close();
     if (options.signal?.aborted) throw new LongcatError("ABORTED", "the load was aborted", { cause: options.signal.reason });
     throw error;

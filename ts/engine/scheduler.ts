@@ -15,35 +15,30 @@ export interface Admission {
   fork?: { fromSlot: number; length: number; copyBlock?: { from: number; to: number } };
 }
 
-/** One step: first what to set up, then what to run. Prompt chunks come before decode tokens. */
+/** One step: first what to set up, then what to run: prompt chunks or decode tokens. */
 export interface Batch {
   admitted: Admission[];
   entries: { sequence: Sequence; step: StepSequence }[];
 }
 
-export interface SchedulerOptions {
-  /** Let one step hold prompt chunks and decode tokens. */
-  mixedSteps: boolean;
-}
-
-/** A step is either prompts or decodes; while sequences decode, prompts get every second step at most. */
-const DEFAULTS: SchedulerOptions = { mixedSteps: false };
-
 export class Scheduler {
-  readonly blocks: BlockManager;
   readonly #limits: RunnerLimits;
-  readonly #options: SchedulerOptions;
-  readonly #freeSlots: number[];
+  #blocks: BlockManager;
+  #freeSlots: number[];
   #waiting: Sequence[] = [];
   #running: Sequence[] = [];
   #steps = 0;
   #promptsLast = false;
 
-  constructor(limits: RunnerLimits, options: Partial<SchedulerOptions> = {}) {
+  constructor(limits: RunnerLimits) {
     this.#limits = limits;
-    this.#options = { ...DEFAULTS, ...options };
-    this.blocks = new BlockManager(limits.numBlocks, limits.blockSize);
-    this.#freeSlots = Array.from({ length: limits.maxSequences }, (_, i) => limits.maxSequences - 1 - i);
+    this.#blocks = new BlockManager(limits.numBlocks, limits.blockSize);
+    this.#freeSlots = slots(limits);
+  }
+
+  /** Who owns which block. */
+  get blocks(): BlockManager {
+    return this.#blocks;
   }
 
   get numWaiting(): number {
@@ -79,9 +74,9 @@ export class Scheduler {
     const admitted = this.#admit();
     const prompts = this.#running.filter((sequence) => sequence.inPrompt);
     const decodes = this.#running.filter((sequence) => !sequence.inPrompt);
+    // While sequences decode, prompts get every second step at most.
     const promptTurn = prompts.length > 0 && !(this.#promptsLast && decodes.length > 0);
-    const entries = promptTurn || this.#options.mixedSteps ? this.#chunks(prompts) : [];
-    if (!promptTurn || this.#options.mixedSteps) entries.push(...this.#tokens(decodes, this.#roomAfter(entries)));
+    const entries = promptTurn ? this.#chunks(prompts) : this.#tokens(decodes);
     this.#promptsLast = promptTurn;
     this.#steps += 1;
     for (const { sequence } of entries) {
@@ -108,6 +103,18 @@ export class Scheduler {
     }
   }
 
+  /** Ends everything and starts anew, whatever state it was left in: an error of the scheduler's own. */
+  reset(): void {
+    for (const sequence of this.unfinished) {
+      sequence.inStep = false;
+      leave(sequence);
+    }
+    this.#waiting = [];
+    this.#running = [];
+    this.#blocks = new BlockManager(this.#limits.numBlocks, this.#limits.blockSize);
+    this.#freeSlots = slots(this.#limits);
+  }
+
   /** Ends a sequence wherever it is; if a step is using it, its slot and blocks come back when that step is over. */
   abort(sequence: Sequence): void {
     if (sequence.inStep) sequence.state = "ended";
@@ -117,9 +124,7 @@ export class Scheduler {
   #end(sequence: Sequence): void {
     if (sequence.slot >= 0) this.#freeSlots.push(sequence.slot);
     this.blocks.release(sequence.blocks);
-    sequence.slot = -1;
-    sequence.blocks = [];
-    sequence.state = "ended";
+    leave(sequence);
     this.#running = this.#running.filter((other) => other !== sequence);
     this.#waiting = this.#waiting.filter((other) => other !== sequence);
   }
@@ -156,10 +161,6 @@ export class Scheduler {
     return { sequence, fork: { fromSlot: source.slot, length: sequence.sharedLength, ...(partial && { copyBlock }) } };
   }
 
-  #roomAfter(entries: Batch["entries"]): number {
-    return entries.reduce((room, { step }) => room - (step.tokens?.length ?? 1), this.#limits.maxBatchTokens);
-  }
-
   #chunks(prompts: readonly Sequence[]): Batch["entries"] {
     const entries: Batch["entries"] = [];
     let room = this.#limits.maxBatchTokens;
@@ -173,8 +174,21 @@ export class Scheduler {
   }
 
   /** One token each; where not all fit, those that have waited longest. */
-  #tokens(decodes: readonly Sequence[], room: number): Batch["entries"] {
+  #tokens(decodes: readonly Sequence[]): Batch["entries"] {
+    const room = this.#limits.maxBatchTokens;
     const chosen = decodes.length <= room ? decodes : [...decodes].sort((a, b) => a.lastStep - b.lastStep).slice(0, room);
     return chosen.map((sequence) => ({ sequence, step: sequence.nextToken() }));
   }
+}
+
+/** Takes a sequence out of its place. */
+function leave(sequence: Sequence): void {
+  sequence.slot = -1;
+  sequence.blocks = [];
+  sequence.state = "ended";
+}
+
+/** All slots, the first last: they are taken from the end. */
+function slots({ maxSequences }: RunnerLimits): number[] {
+  return Array.from({ length: maxSequences }, (_, i) => maxSequences - 1 - i);
 }
