@@ -54,7 +54,7 @@ export function isPlain(value: unknown): value is Record<string, unknown> {
   return prototype === null || prototype === Object.prototype || Object.getPrototypeOf(prototype) === null;
 }
 
-/** Absent, as the contract means it. */
+/** Absent, as the public API means it everywhere: not given, `undefined` or `null`. */
 export function absent(value: unknown): value is null | undefined {
   return value === undefined || value === null;
 }

@@ -1,5 +1,5 @@
 /**
- * The one error class of the public contract.
+ * The one error class of the public API.
  * @module
  */
 

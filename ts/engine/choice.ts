@@ -10,7 +10,7 @@ import type { RoutingSum } from "./sequence.js";
 import type { Choice, Chunk, FinishReason, Routing, TokenAlternative, TokenLogprob } from "./types.js";
 
 /** What log-probabilities of −∞ are written as, since JSON has no infinity. */
-export const LOGPROB_FLOOR = -9999;
+const LOGPROB_FLOOR = -9999;
 
 /** Turns generated tokens into text, reasoning and tool calls; see OutputParser. */
 export interface TokenParser {

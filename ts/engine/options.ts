@@ -5,6 +5,7 @@
 
 import { abortSignal, absent, boolean, callback, integer, invalid, oneOf, record, rejectUnknown, show } from "../checks.js";
 import { LongcatError } from "../errors.js";
+import { MAX_THREADS } from "../runtime/device.js";
 
 /** How far a load has come. */
 export interface LoadProgress {
@@ -22,7 +23,10 @@ export interface LoadProgress {
 export interface EngineOptions {
   /** Where to run: `"auto"` (default), `"cpu"`, `"cuda"`, `"cuda:1"`. A device that is not there is `DEVICE_UNAVAILABLE`. */
   device?: "auto" | "cpu" | "cuda" | `cuda:${number}` | null;
-  /** Weights as stored (`"auto"`, the default) or converted. */
+  /**
+   * The layers' matrices as stored (`"auto"`, the default) or converted at load, which takes memory for the copies. Head, embedding,
+   * norms, router and n-gram tables keep their stored dtype.
+   */
   dtype?: "auto" | "bfloat16" | "float32" | null;
   /** CPU threads: 1 … 1024, or `"auto"` (default): what affinity and container quota allow. Waiting threads sleep. */
   threads?: "auto" | number | null;
@@ -32,7 +36,11 @@ export interface EngineOptions {
   maxBatchTokens?: number | null;
   /** Most sequences that run at once, 1 … 4096, default 64. Others wait their turn. */
   maxSequences?: number | null;
-  /** Memory of the latent cache in bytes, or `"auto"` (default). It may shorten the context. */
+  /**
+   * Memory of the latent cache in bytes, or `"auto"` (default): whole contexts for `maxSequences`, or half of what is free beside the
+   * rest if that is less. It may shorten the context. More than is there, together with all else that a load allocates, is
+   * `OUT_OF_MEMORY`; mapped weights are not counted.
+   */
   cacheBytes?: "auto" | number | null;
   /** Reuse of cached prompts. Not built yet: absent, `true` (the default to be) and `false` mean off, as `engine.info` says; `"all"` is refused. */
   prefixCache?: boolean | "all" | null;
@@ -42,7 +50,7 @@ export interface EngineOptions {
   speculative?: "auto" | "off" | { drafts: number } | null;
   /** Load a checkpoint with tensors that are not known; default `false`. */
   allowUnknownTensors?: boolean | null;
-  /** `"sync"` checks after each operation; `"poison"` fills scratch with NaN bytes before each step. Default `"off"`. */
+  /** `"sync"` checks after each operation; `"poison"` fills outputs and scratch with 0xFF bytes before each operation. Default `"off"`. */
   debug?: "off" | "sync" | "poison" | null;
   /** Where n-gram tables live: `"auto"` (default), `"host"`; `"device"` needs a GPU. */
   ngram?: "auto" | "host" | "device" | null;
@@ -99,7 +107,7 @@ const CHECKS: { [K in keyof Required<EngineOptions>]: (value: unknown, resolved:
     to.dtype = oneOf(value, "dtype", ["auto", "bfloat16", "float32"]);
   },
   threads: (value, to) => {
-    to.threads = value === "auto" ? value : integer(value, "threads", 1, 1024, ', or "auto"');
+    to.threads = value === "auto" ? value : integer(value, "threads", 1, MAX_THREADS, ', or "auto"');
   },
   parallel: (value) => checkParallel(value),
   maxBatchTokens: (value, to) => {
@@ -136,8 +144,8 @@ const CHECKS: { [K in keyof Required<EngineOptions>]: (value: unknown, resolved:
   },
 };
 
-/** The names of all engine options, for callers that offer them under other spellings. */
-export const ENGINE_OPTION_NAMES = Object.keys(CHECKS) as (keyof EngineOptions)[];
+/** The names of all engine options. */
+const ENGINE_OPTION_NAMES = Object.keys(CHECKS) as (keyof EngineOptions)[];
 
 /**
  * Checks options and fills in defaults.
@@ -169,7 +177,7 @@ function checkParallel(value: unknown): void {
   if (ranks > 1) throw notBuilt(`parallel.expert: ${ranks} ranks`, "1");
 }
 
-/** `true` is the contract's default: accepted, and reported as off by `engine.info` until there is one. */
+/** `true` is the default of the public API (docs/guide.md): accepted, and reported as off by `engine.info` until there is a cache. */
 function checkPrefixCache(value: unknown): void {
   if (typeof value === "boolean") return;
   if (value !== "all") throw invalid("prefixCache", value, "true, false");
@@ -186,7 +194,7 @@ function checkSpeculative(value: unknown): void {
   throw notBuilt("speculative: drafts", '"auto" (off for now) or "off"');
 }
 
-/** The error for something that the contract names and this version lacks. */
-export function notBuilt(what: string, accepted: string): LongcatError {
+/** The error for something that the public API names and this version lacks. */
+function notBuilt(what: string, accepted: string): LongcatError {
   return new LongcatError("OPTION_INVALID", `${what}: not built yet in this version; give ${accepted}`);
 }

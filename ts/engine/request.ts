@@ -203,7 +203,7 @@ export class ScoreRequest extends Request<ScoreResult> {
 }
 
 /** 53 random bits. */
-export function randomSeed(): number {
+function randomSeed(): number {
   const [high, low] = crypto.getRandomValues(new Uint32Array(2)) as unknown as [number, number];
   return (high & 0x1fffff) * 2 ** 32 + low;
 }

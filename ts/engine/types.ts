@@ -84,14 +84,18 @@ export interface GenerateResult extends Choice {
   choices?: Choice[];
 }
 
-/** What a step added to one choice. The chunks of a choice, joined, equal its result. */
+/** What a step added to one choice. The chunks of a choice, joined, equal its result; for tool calls see `toolCallDelta`. */
 export interface Chunk {
   /** Which of the n choices. */
   index: number;
   text: string;
   tokens: number[];
   reasoning?: string;
-  /** A piece of a tool call; a step that adds several pieces gives several chunks. */
+  /**
+   * A piece of a tool call; a step that adds several pieces gives several chunks. The first of each `index` has `id` and `name`, all may
+   * have more of `arguments`. A call is announced before it is whole: one that breaks afterwards, or that the answer's end cuts off, has
+   * deltas, yet it is neither in the result's `toolCalls` nor text. Only the result says which calls are whole, by their `id`.
+   */
   toolCallDelta?: ToolCallDelta;
   /** One entry for each of `tokens`; only with `logprobs`. */
   logprobs?: TokenLogprob[];

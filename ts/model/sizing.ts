@@ -1,9 +1,9 @@
 /**
  * How large things are, decided in one place and before anything is loaded: cache blocks, context, programs, and what fits.
  *
- * Pages are only taken when they are touched, so every allocation alone would succeed and the system would end the process later, in the
- * middle of its work. The sum of all is therefore held against the memory that is there before the first is made. Mapped weights are not in it: the
- * system takes their pages back when it needs them.
+ * Pages are only taken when they are touched, so every allocation alone would succeed, and the system would end the process later, in
+ * the middle of its work. The sum of all is therefore held against the memory that is there before the first is made. Mapped weights are
+ * not in it: the system takes their pages back when it needs them.
  * @module
  */
 

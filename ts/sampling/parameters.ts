@@ -5,7 +5,10 @@
 
 import { abortSignal, absent, boolean, integer, invalid, isPlain, number, record, rejectUnknown, show } from "../checks.js";
 import { LongcatError } from "../errors.js";
+import { MAX_LOGPROBS, type SlotSampling } from "../model/runner-types.js";
 import type { ToolChoice } from "../text/index.js";
+
+export { MAX_LOGPROBS };
 
 /** Which answer format is wanted; only `text` is built. */
 export type ResponseFormat = { type: "text" } | { type: "json_object" } | { type: "json_schema"; [key: string]: unknown };
@@ -46,7 +49,7 @@ export interface GenerateParams {
   ignoreEos?: boolean | null;
   /** Choices to draw, 1 to {@link MAX_CHOICES}. Default 1. */
   n?: number | null;
-  /** 0 to 20: report each token's log-probability and that many alternatives. Absent: none. */
+  /** 0 to {@link MAX_LOGPROBS}: report each token's log-probability and that many alternatives. Absent: none. */
   logprobs?: number | null;
   /** `{ type: "text" }`; JSON formats are not built yet. */
   responseFormat?: ResponseFormat | null;
@@ -68,31 +71,19 @@ export const MAX_STOP_LENGTH = 1024;
 export const MAX_STOP_TOKENS = 1024;
 /** Largest `n`. */
 export const MAX_CHOICES = 128;
-/** Largest `logprobs`. */
-export const MAX_LOGPROBS = 20;
 /** Largest `seed`: 2^53−1. */
 export const MAX_SEED = Number.MAX_SAFE_INTEGER;
 
 /** Parameters after checking. Absent stays absent only where that has a meaning of its own. */
-export interface Parameters {
+export interface Parameters extends Omit<SlotSampling, "seed" | "promptTokens"> {
   /** Infinity: up to the context's end. */
   maxTokens: number;
-  temperature: number;
-  topP: number;
-  topK: number;
-  minP: number;
-  repetitionPenalty: number;
-  presencePenalty: number;
-  frequencyPenalty: number;
-  logitBias: ReadonlyMap<number, number>;
   /** undefined: random. */
   seed?: number;
   stop: readonly string[];
   stopTokens: ReadonlySet<number>;
   ignoreEos: boolean;
   n: number;
-  /** −1: none. */
-  logprobs: number;
   toolChoice?: "auto" | "none";
   parseSpecial: boolean;
   signal?: AbortSignal;
@@ -198,8 +189,8 @@ const CHECKS: { [K in keyof Required<GenerateParams>]: Check } = {
   },
 };
 
-/** The names of all parameters, for callers that offer them under other spellings. */
-export const PARAMETER_NAMES = Object.keys(CHECKS) as (keyof GenerateParams)[];
+/** The names of all parameters. */
+const PARAMETER_NAMES = Object.keys(CHECKS) as (keyof GenerateParams)[];
 
 /**
  * Checks parameters and fills in what is absent.
