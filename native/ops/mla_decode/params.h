@@ -3,29 +3,20 @@
 // A row's keys (positions 0 … its own) are cut in splits of kSplitKeys by length alone; each split gives (max, sum, o_lat
 // unnormalised); the merge goes in ascending split order.
 #pragma once
-#include "ops/weight.h"
+#include "ops/attention_args.h"
 namespace longcat {
 
 constexpr int64_t kSplitKeys = 256;
 
+// Rows [numPrefillRows, numRows) are decoded here; no other row of `out` is written.
 // tensors: q, cache, kv_b, kv_b_scale?, positions, row_slot, block_tables, counts, splits, q_latent, partial, out
 // scalars: heads, nope, rope, v_dim, softmax_scale
-struct MlaDecodeParams {
-  const float* q;              // [T, heads, nope+rope]
-  const float* cache;          // [blocks, blockSize, kv_rank+rope]
-  WeightView kvB;              // [heads·(nope+v), kv_rank]
-  const int32_t* positions;    // [T]
+struct MlaDecodeParams : AttentionArgs {
   const int32_t* rowSlot;      // [T]
-  const int32_t* blockTables;  // [slots, maxBlocks]
-  const int32_t* counts;       // step counts: rows [numPrefillRows, numRows) are decoded here
   const int32_t* splits;       // [maxSplits, 2] = (row, split number), rows ascending; numSplits in counts (from step_plan)
   int64_t maxSplits;
   float* qLatent;              // [T, heads, kv_rank] scratch
   float* partial;              // [maxSplits, heads, kv_rank+2] scratch
-  float* out;                  // [T, heads·v]: only decoded rows are written
-  int64_t maxBlocks, blockSize, kvRank, capacity;
-  int32_t heads, nope, rope, vDim;
-  float softmaxScale;
 };
 
 }  // namespace longcat

@@ -68,7 +68,8 @@ LONGCAT_TEST(mla_decode) {
 }
 
 LONGCAT_TEST(mla_decode) {
-  // A mixed step: prompt rows before the decode rows are left alone. Several tokens of one sequence may be decoded at once.
+  // A mixed step: prompt rows before the decode rows are left alone, and what mla_prefill wrote there survives, though outputs are poisoned
+  // before each operation. Several tokens of one sequence may be decoded at once.
   const Case c(t, {2, 16, 16, 32, 24, 16}, DType::f32, {30, 40});
   Step step(t, c, {{0, 0, 30}, {1, 37, 40}}, 1, 1);
   t.run(Isa::plain, "mla_decode", step.decode(c));
@@ -76,7 +77,22 @@ LONGCAT_TEST(mla_decode) {
   t.expect(std::isnan(out[30 * 64 - 1]), "a prompt row is not written");
   t.expectClose("decode rows", Case::rowsOf(out, 30, 33, 64), Case::rowsOf(c.expected[1], 37, 40, 64), 3e-5);
 
+  for (const bool promptFirst : {true, false}) {
+    Step both(t, c, {{0, 0, 30}, {1, 37, 40}}, 1, 1);
+    if (promptFirst) t.run(Isa::plain, "mla_prefill", both.prefill(c));
+    t.run(Isa::plain, "mla_decode", both.decode(c));
+    if (!promptFirst) t.run(Isa::plain, "mla_prefill", both.prefill(c));
+    const std::vector<float> mixed = t.floats(both.out);
+    t.expectClose("prompt rows of a mixed step", Case::rowsOf(mixed, 0, 30, 64), c.expected[0], 3e-5);
+    t.expectClose("decode rows of a mixed step", Case::rowsOf(mixed, 30, 33, 64), Case::rowsOf(c.expected[1], 37, 40, 64), 3e-5);
+  }
+
   OpArgs arguments = step.decode(c);
+  Tensor endless = step.cache;
+  endless.shape[0] = INT32_MAX;
+  arguments.tensor[1] = &endless;
+  t.expectThrows("more cache rows than int32", "INTERNAL", "mla_decode: cache has more rows", [&] { t.run(Isa::plain, "mla_decode", arguments); });
+  arguments = step.decode(c);
   arguments.tensor[10] = &step.out;
   t.expectThrows("scratch of another shape", "INTERNAL", "mla_decode: partial must be", [&] { t.run(Isa::plain, "mla_decode", arguments); });
 }

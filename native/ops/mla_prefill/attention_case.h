@@ -150,7 +150,7 @@ struct Step {
     seqSlot = t.i32({static_cast<int64_t>(sequenceSlot.size())}, sequenceSlot);
     blockTables = t.i32({slots, maxBlocks}, tables);
     splits = t.i32({maxSplits, 2}, splitList);
-    out = t.f32({capacity, s.heads * s.v});
+    out = t.f32({capacity, s.heads * s.v}, std::vector<float>(static_cast<size_t>(capacity * s.heads * s.v), nan));
     state = t.f32({capacity, s.heads, 2});
     qLatent = t.f32({capacity, s.heads, s.rank});
     partial = t.f32({maxSplits, s.heads, s.rank + 2});

@@ -39,9 +39,9 @@ const char* const kScalars[kNumScalarArgs] = {"heads", "nope", "rope", "eps", "q
 void prepare(const OpArgs& args, void* storage) {
   const ArgCheck check(kMlaProjectOp, args);
   auto& p = paramsAt<MlaProjectParams>(storage);
-  p.heads = static_cast<int32_t>(check.integer(kHeads, 1, 1 << 16));
-  p.nope = static_cast<int32_t>(check.integer(kNope, 1, 1 << 16));
-  p.rope = static_cast<int32_t>(check.integer(kRope, 2, 1 << 16));
+  p.heads = check.integer(kHeads, 1, 1 << 16);
+  p.nope = check.integer(kNope, 1, 1 << 16);
+  p.rope = check.integer(kRope, 2, 1 << 16);
   require(p.rope % 2 == 0, "mla_project: rope must be even");
   p.eps = static_cast<float>(check.scalar(kEps));
   p.qScale = static_cast<float>(check.scalar(kQScaleFactor));

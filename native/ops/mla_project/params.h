@@ -28,7 +28,7 @@ struct MlaProjectParams {
   int64_t blockSize;
   const int32_t* rows;         // [1]
   int64_t capacity;
-  int32_t heads, nope, rope;
+  int64_t heads, nope, rope;
   float eps, qScale, kvScale;
 };
 

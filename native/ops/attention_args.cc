@@ -1,0 +1,37 @@
+// The checks that mla_prefill and mla_decode share (attention_args.h).
+#include "ops/attention_args.h"
+
+#include "ops/check.h"
+
+namespace longcat {
+namespace {
+
+enum Scalar { kHeads, kNope, kRope, kVDim, kSoftmaxScale };
+constexpr int64_t kMaxSize = 1 << 16;  // of each: products of three stay far within int64
+
+}  // namespace
+
+void fillAttentionArgs(const ArgCheck& check, int blockTables, int counts, int out, AttentionArgs& to) {
+  to.heads = check.integer(kHeads, 1, kMaxSize);
+  to.nope = check.integer(kNope, 1, kMaxSize);
+  to.rope = check.integer(kRope, 1, kMaxSize);
+  to.vDim = check.integer(kVDim, 1, kMaxSize);
+  to.softmaxScale = static_cast<float>(check.scalar(kSoftmaxScale));
+
+  to.capacity = check.size(kQ, 0);
+  to.q = check.dense<const float>(kQ, DType::f32, {to.capacity, to.heads, to.nope + to.rope});
+  const int64_t width = check.size(kCache, 2);
+  to.cache = check.dense<const float>(kCache, DType::f32, {kAnySize, kAnySize, width});
+  to.blockSize = check.size(kCache, 1);
+  to.kvRank = width - to.rope;
+  check.requireArg(kCache, to.kvRank > 0, "has no room for a latent beside the rope key");
+  check.requireArg(kCache, check.size(kCache, 0) * to.blockSize <= INT32_MAX, "has more rows than an int32 can number");
+  to.kvB = check.weight(kKvB, kKvBScale, to.heads * (to.nope + to.vDim), to.kvRank);
+  to.positions = check.dense<const int32_t>(kPositions, DType::i32, {to.capacity});
+  to.blockTables = check.dense<const int32_t>(blockTables, DType::i32, {kAnySize, kAnySize});
+  to.maxBlocks = check.size(blockTables, 1);
+  to.counts = check.dense<const int32_t>(counts, DType::i32, {8});
+  to.out = check.dense<float>(out, DType::f32, {to.capacity, to.heads * to.vDim});
+}
+
+}  // namespace longcat

@@ -1,0 +1,32 @@
+// What mla_prefill and mla_decode share of their arguments: one struct, and one function that checks and fills it.
+//   tensors: q, cache, kv_b, kv_b_scale?, positions come first; block_tables, counts and out where each operation has them
+//   scalars: heads, nope, rope, v_dim, softmax_scale
+#pragma once
+
+#include "ops/weight.h"
+
+namespace longcat {
+
+class ArgCheck;
+
+struct AttentionArgs {
+  const float* q;              // [T, heads, nope+rope]
+  const float* cache;          // [blocks, blockSize, kv_rank+rope]; rows of this step's tokens are already there
+  WeightView kvB;              // [heads·(nope+v), kv_rank]
+  const int32_t* positions;    // [T]
+  const int32_t* blockTables;  // [slots, maxBlocks]
+  const int32_t* counts;       // step counts, ops/step_plan/params.h
+  float* out;                  // [T, heads·v]: the other operation's rows are left alone, so it is `inout`
+  int64_t maxBlocks, blockSize, kvRank, capacity;
+  int64_t heads, nope, rope, vDim;
+  float softmaxScale;
+};
+
+enum AttentionTensor { kQ, kCache, kKvB, kKvBScale, kPositions, kNumAttentionTensors };
+inline constexpr const char* kAttentionScalars[] = {"heads", "nope", "rope", "v_dim", "softmax_scale"};
+inline constexpr int kNumAttentionScalars = 5;
+
+/// Checks and fills `to`; the indices say where the operation has its block_tables, counts and out.
+void fillAttentionArgs(const ArgCheck& check, int blockTables, int counts, int out, AttentionArgs& to);
+
+}  // namespace longcat
