@@ -23,9 +23,9 @@ constexpr int kThinRows = 0, kThinOutputs = 8;
 #endif
 constexpr int64_t kBlockRows = 48;
 constexpr int64_t kGroupOutputs = 16;
-constexpr int64_t kChunk = 1024;      // of k; a multiple of the scale blocks
+constexpr int64_t kChunk = 1024;      // of k
+static_assert(kChunk % kFp8Block == 0);
 constexpr int64_t kStreamAhead = 512; // bytes: how far ahead of a single pass weights are fetched
-constexpr int64_t kScaleBlock = 128;  // FP8: rows and columns that share a scale
 
 /// One tile's work: chains of R rows × O outputs over k in [0, count).
 template <class E>
@@ -93,13 +93,13 @@ void runTile(const Tile<E>& t) {
   }
   const int64_t whole = t.count - t.count % kLanes;
   if constexpr (sizeof(E) == 1) {
-    for (int64_t block = 0; block < t.count; block += kScaleBlock) {
+    for (int64_t block = 0; block < t.count; block += kFp8Block) {
       Vec scale[O];
 #pragma GCC unroll 8
-      for (int o = 0; o < O; ++o) scale[o] = set1(t.scale[o][block / kScaleBlock] * kF8Unit);
-      const int64_t end = block + kScaleBlock < whole ? block + kScaleBlock : whole;
+      for (int o = 0; o < O; ++o) scale[o] = set1(t.scale[o][block / kFp8Block] * kF8Unit);
+      const int64_t end = block + kFp8Block < whole ? block + kFp8Block : whole;
       for (int64_t k = block; k < end; k += kLanes) step<E, R, O, true>(x, w, scale, k, kLanes, t.ahead, chains);
-      if (block + kScaleBlock >= t.count && whole < t.count)
+      if (block + kFp8Block >= t.count && whole < t.count)
         step<E, R, O, false>(x, w, scale, whole, static_cast<int>(t.count - whole), 0, chains);
     }
   } else {
@@ -132,8 +132,8 @@ struct Matrix {
   const float* scale;
   int64_t columns, scaleColumns;
   explicit Matrix(const WeightView& w)
-      : data(static_cast<const E*>(w.data)), scale(w.scale), columns(w.columns), scaleColumns((w.columns + kScaleBlock - 1) / kScaleBlock) {}
-  const float* scales(int64_t output, int64_t k) const { return scale + output / kScaleBlock * scaleColumns + k / kScaleBlock; }
+      : data(static_cast<const E*>(w.data)), scale(w.scale), columns(w.columns), scaleColumns((w.columns + kFp8Block - 1) / kFp8Block) {}
+  const float* scales(int64_t output, int64_t k) const { return scale + output / kFp8Block * scaleColumns + k / kFp8Block; }
 };
 
 /// Points `t` at outputs [o, o + count) from column k.
@@ -181,7 +181,7 @@ void widenPanel(const Matrix<E>& w, int64_t o, int count, int64_t k, int64_t n, 
     if constexpr (sizeof(E) == 1) scales = w.scales(o + i, k);
     forLanes(n, [&](int64_t j, int lanes) {
       fetch(from + j, ahead);
-      const Vec scale = set1(sizeof(E) == 1 ? scales[j / kScaleBlock] * kF8Unit : 1.0f);
+      const Vec scale = set1(sizeof(E) == 1 ? scales[j / kFp8Block] * kF8Unit : 1.0f);
       if (lanes == kLanes) store(to + j, loadScaled<E, true>(from + j, lanes, &scale));
       else storePartial(to + j, loadScaled<E, false>(from + j, lanes, &scale), lanes);
     });

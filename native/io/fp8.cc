@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "runtime/error.h"
+#include "runtime/float_formats.h"
 
 namespace longcat {
 
@@ -15,15 +16,14 @@ namespace {
 /// Element i of unaligned f32 or bf16 numbers.
 float load(const void* w, DType dtype, int64_t i) {
   const auto* bytes = static_cast<const unsigned char*>(w);
-  uint32_t bits = 0;
   if (dtype == DType::bf16) {
     uint16_t half;
     std::memcpy(&half, bytes + i * 2, 2);
-    bits = static_cast<uint32_t>(half) << 16;
-  } else {
-    std::memcpy(&bits, bytes + i * 4, 4);
+    return floatOfBf16(half);
   }
-  return std::bit_cast<float>(bits);
+  float value;
+  std::memcpy(&value, bytes + i * 4, 4);
+  return value;
 }
 
 }  // namespace
@@ -42,10 +42,9 @@ uint8_t e4m3FromFloat(float value) {
 
 Fp8Matrix quantizeToFp8(const void* w, DType dtype, int64_t rows, int64_t columns) {
   require(dtype == DType::f32 || dtype == DType::bf16, "quantizeToFp8 takes float32 or bfloat16");
-  const int64_t blockColumns = (columns + kFp8Block - 1) / kFp8Block;
   Fp8Matrix out;
   out.codes.resize(static_cast<size_t>(rows * columns));
-  out.scales.reserve(static_cast<size_t>((rows + kFp8Block - 1) / kFp8Block * blockColumns));
+  out.scales.reserve(static_cast<size_t>(fp8Blocks(rows) * fp8Blocks(columns)));
   for (int64_t r0 = 0; r0 < rows; r0 += kFp8Block) {
     for (int64_t c0 = 0; c0 < columns; c0 += kFp8Block) {
       const int64_t r1 = std::min(r0 + kFp8Block, rows), c1 = std::min(c0 + kFp8Block, columns);

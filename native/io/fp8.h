@@ -1,4 +1,4 @@
-// Block FP8 (docs/numerics.md, 7): 128 × 128 blocks of float8 e4m3 (finite: no infinity, one NaN) with an fp32 scale each.
+// Block FP8 (docs/numerics.md, 7): blocks of kFp8Block × kFp8Block float8 e4m3 (finite: no infinity, one NaN) with an fp32 scale each.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,6 @@
 
 namespace longcat {
 
-constexpr int64_t kFp8Block = 128;
 constexpr float kFp8Max = 448.0f;
 
 /// The nearest e4m3 code, ties to even; magnitudes beyond 448 give 448, NaN gives 0x7F.
@@ -16,7 +15,7 @@ uint8_t e4m3FromFloat(float value);
 
 struct Fp8Matrix {
   std::vector<uint8_t> codes;  // [rows, columns]
-  std::vector<float> scales;   // [ceil(rows/128), ceil(columns/128)]
+  std::vector<float> scales;   // [fp8Blocks(rows), fp8Blocks(columns)]
 };
 
 /// scale = max(max|w|, 1e-12) / 448 of each block; code = e4m3(w / scale), both IEEE divisions.

@@ -22,7 +22,7 @@ inline Weight weight(OpContext& b, DType dtype, int64_t rows, int64_t columns) {
   const size_t bytes = static_cast<size_t>(w.bytes());
   for (size_t i = 0; i < bytes; ++i) w.data.data[i] = static_cast<std::byte>(0x38 + (i * 2654435761u >> 29));  // 1 to 2 in e4m3, around 1e-4 in bf16 and f32
   if (w.fp8) {
-    const int64_t blockRows = (rows + 127) / 128, blockColumns = (columns + 127) / 128;
+    const int64_t blockRows = fp8Blocks(rows), blockColumns = fp8Blocks(columns);
     w.scale = b.f32({blockRows, blockColumns}, std::vector<float>(static_cast<size_t>(blockRows * blockColumns), 1e-3f));
   }
   return w;

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "runtime/float_formats.h"
 #include "runtime/memory.h"
 #include "runtime/processor.h"
 
@@ -27,27 +28,6 @@ std::vector<Registered<BenchContext>>& benches() {
   return list;
 }
 
-float floatOfBf16(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, 4);
-  return value;
-}
-
-uint16_t bf16OfFloat(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  if (std::isnan(value)) return static_cast<uint16_t>((bits >> 16) | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-float floatOfE4m3(uint8_t bits) {
-  const int exponent = (bits >> 3) & 15, mantissa = bits & 7;
-  if (exponent == 15 && mantissa == 7) return NAN;
-  const float size = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9) : std::ldexp(1.0f + mantissa / 8.0f, exponent - 7);
-  return bits & 128 ? -size : size;
-}
-
 /// Nearest e4m3 value, ties to the even code; |value| ≤ 448.
 uint8_t e4m3OfFloat(float value) {
   const float size = std::abs(value);
@@ -58,7 +38,7 @@ uint8_t e4m3OfFloat(float value) {
     const float down = size - floatOfE4m3(low), up = floatOfE4m3(static_cast<uint8_t>(low + 1)) - size;
     if (up < down || (up == down && (low & 1))) best = static_cast<uint8_t>(low + 1);
   }
-  return static_cast<uint8_t>(best | (std::signbit(value) ? 128 : 0));
+  return static_cast<uint8_t>(best | (std::signbit(value) ? 0x80 : 0));
 }
 
 void runOn(ThreadPool& pool, Isa isa, const char* op, const OpArgs& arguments, bool poison) {
@@ -130,20 +110,20 @@ Tensor OpContext::f64(Shape shape, const std::vector<double>& values) {
 
 Fp8Weight OpContext::fp8(int64_t rows, int64_t columns, const std::vector<float>& values) {
   require(static_cast<int64_t>(values.size()) == rows * columns, "values do not fill the matrix");
-  const int64_t blockRows = (rows + 127) / 128, blockColumns = (columns + 127) / 128;
+  const int64_t blockRows = fp8Blocks(rows), blockColumns = fp8Blocks(columns);
   Fp8Weight weight{empty(DType::f8e4m3, {rows, columns}), empty(DType::f32, {blockRows, blockColumns})};
   auto* scale = reinterpret_cast<float*>(weight.scale.data);
   auto* data = reinterpret_cast<uint8_t*>(weight.data.data);
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < columns; ++c) {
-      float& largest = scale[r / 128 * blockColumns + c / 128];
+      float& largest = scale[r / kFp8Block * blockColumns + c / kFp8Block];
       largest = std::max({largest, std::abs(values[r * columns + c]), 1e-12f});
     }
   }
   for (int64_t b = 0; b < blockRows * blockColumns; ++b) scale[b] /= 448.0f;
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < columns; ++c) {
-      const float scaled = values[r * columns + c] / scale[r / 128 * blockColumns + c / 128];
+      const float scaled = values[r * columns + c] / scale[r / kFp8Block * blockColumns + c / kFp8Block];
       data[r * columns + c] = e4m3OfFloat(std::clamp(scaled, -448.0f, 448.0f));
     }
   }
@@ -238,7 +218,7 @@ void eachNumber(const Tensor& tensor, const Visit& visit) {
 std::vector<float> OpContext::floats(const Tensor& tensor, const Tensor* scale) {
   std::vector<float> values(static_cast<size_t>(tensor.elements()));
   eachNumber(tensor, [&](int64_t i, int64_t r, int64_t c, double value) {
-    const float factor = scale ? reinterpret_cast<const float*>(scale->data)[r / 128 * scale->shape[1] + c / 128] : 1.0f;
+    const float factor = scale ? reinterpret_cast<const float*>(scale->data)[r / kFp8Block * scale->shape[1] + c / kFp8Block] : 1.0f;
     values[static_cast<size_t>(i)] = static_cast<float>(value) * factor;
   });
   return values;

@@ -51,7 +51,7 @@ class OpContext {
   Tensor bf16(Shape shape, const std::vector<float>& values);  // rounded to nearest, ties to even
   Tensor i32(Shape shape, const std::vector<int32_t>& values = {});
   Tensor f64(Shape shape, const std::vector<double>& values = {});
-  /// [rows, columns] quantised in blocks of 128×128 (numerics: scale = max(max|w|, 1e-12) / 448).
+  /// [rows, columns] quantised in blocks of kFp8Block × kFp8Block (docs/numerics.md, 7: scale = max(max|w|, 1e-12) / 448).
   Fp8Weight fp8(int64_t rows, int64_t columns, const std::vector<float>& values);
   /// A stack of matrices of one shape, as the experts' are.
   Tensor stack(const std::vector<Tensor>& tensors);

@@ -8,8 +8,6 @@
 namespace longcat {
 namespace {
 
-constexpr int64_t kScaleBlock = 128;
-
 std::string shapeOf(const Tensor& t) {
   std::string s = std::string(nameOf(t.dtype)) + " [";
   for (int i = 0; i < t.rank; ++i) s += (i ? ", " : "") + std::to_string(t.shape[i]);
@@ -23,9 +21,9 @@ void requireWeightDtype(const Tensor& w, const Tensor* scale, const std::string&
   require(fp8 || !scale, name + " is " + nameOf(w.dtype) + " and takes no block scales");
 }
 
-/// The scales of one matrix or a stack: f32, the last two dimensions ceil(rows / 128) and ceil(columns / 128).
+/// The scales of one matrix or a stack: f32, the last two dimensions fp8Blocks(rows) and fp8Blocks(columns).
 void requireScaleShape(const Tensor& scale, int64_t rows, int64_t columns, const std::string& name) {
-  const int64_t blockRows = (rows + kScaleBlock - 1) / kScaleBlock, blockColumns = (columns + kScaleBlock - 1) / kScaleBlock;
+  const int64_t blockRows = fp8Blocks(rows), blockColumns = fp8Blocks(columns);
   const bool ok = scale.dtype == DType::f32 && scale.rank >= 2 && scale.shape[scale.rank - 2] == blockRows &&
                   scale.shape[scale.rank - 1] == blockColumns;
   require(ok, "block scales of " + name + " must be float32 [" + std::to_string(blockRows) + ", " + std::to_string(blockColumns) + "], are " +

@@ -7,8 +7,8 @@
 
 namespace longcat {
 
-/// W [rows, columns], row-major and dense. dtype f32, bf16 or f8e4m3. For f8e4m3 the value is stored × scale[r/128][c/128],
-/// with scale [ceil(rows/128), ceil(columns/128)] f32 (docs/model.md, 5.2; the last blocks may be ragged).
+/// W [rows, columns], row-major and dense. dtype f32, bf16 or f8e4m3. For f8e4m3 the value is stored × scale[r/kFp8Block][c/kFp8Block],
+/// with scale [fp8Blocks(rows), fp8Blocks(columns)] f32 (docs/model.md, 5.2).
 struct WeightView {
   const void* data = nullptr;
   const float* scale = nullptr;

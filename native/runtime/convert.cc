@@ -1,41 +1,20 @@
 // Conversion of weights: f32, bf16 and block FP8 to f32 or bf16.
 #include "runtime/convert.h"
 
-#include <cmath>
 #include <cstring>
 #include <string>
 
 #include "runtime/error.h"
+#include "runtime/float_formats.h"
 #include "runtime/memory.h"
 
 namespace longcat {
 namespace {
 
-constexpr int64_t kBlock = 128;
-
-float fromBf16(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, 4);
-  return value;
-}
-
-uint16_t toBf16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  if (std::isnan(value)) return static_cast<uint16_t>((bits >> 16) | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
 struct E4m3Table {
   float value[256];
   E4m3Table() {
-    for (int code = 0; code < 256; ++code) {
-      const int exponent = (code >> 3) & 15, mantissa = code & 7;
-      float size = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9) : std::ldexp(1.0f + static_cast<float>(mantissa) / 8, exponent - 7);
-      if (exponent == 15 && mantissa == 7) size = NAN;
-      value[code] = code & 128 ? -size : size;
-    }
+    for (int code = 0; code < 256; ++code) value[code] = floatOfE4m3(static_cast<uint8_t>(code));
   }
 };
 
@@ -47,7 +26,7 @@ struct Part {
 };
 
 void convertRow(const Tensor& from, const Tensor& to, const Part& part, int64_t row, int64_t columns, const E4m3Table& e4m3) {
-  const int64_t at = row * columns, blocks = (columns + kBlock - 1) / kBlock;
+  const int64_t at = row * columns, blocks = fp8Blocks(columns);
   for (int64_t c = 0; c < columns; ++c) {
     float value = 0;
     switch (from.dtype) {
@@ -55,13 +34,13 @@ void convertRow(const Tensor& from, const Tensor& to, const Part& part, int64_t 
       case DType::bf16: {
         uint16_t bits;
         std::memcpy(&bits, part.from + (at + c) * 2, 2);
-        value = fromBf16(bits);
+        value = floatOfBf16(bits);
         break;
       }
-      default: value = e4m3.value[static_cast<uint8_t>(part.from[at + c])] * part.scale[row / kBlock * blocks + c / kBlock];
+      default: value = e4m3.value[static_cast<uint8_t>(part.from[at + c])] * part.scale[row / kFp8Block * blocks + c / kFp8Block];
     }
     if (to.dtype == DType::f32) reinterpret_cast<float*>(part.to)[at + c] = value;
-    else reinterpret_cast<uint16_t*>(part.to)[at + c] = toBf16(value);
+    else reinterpret_cast<uint16_t*>(part.to)[at + c] = bf16OfFloat(value);
   }
 }
 
@@ -78,7 +57,7 @@ Tensor convertedLike(const Tensor& from, const Tensor* scale, DType dtype, std::
   if (fp8) {
     const int d = matrixDimension(from);
     require(from.rank == d + 2 && scale->rank == d + 2 && scale->dtype == DType::f32 && (d == 0 || scale->shape[0] == from.shape[0]) &&
-                scale->shape[d] == (from.shape[d] + kBlock - 1) / kBlock && scale->shape[d + 1] == (from.shape[d + 1] + kBlock - 1) / kBlock &&
+                scale->shape[d] == fp8Blocks(from.shape[d]) && scale->shape[d + 1] == fp8Blocks(from.shape[d + 1]) &&
                 (scale->parts || scale->contiguous()),
             "the scales do not have the shape of the weight's blocks");
   }

@@ -18,6 +18,10 @@ constexpr size_t bytesOf(DType d) {
   return 0;
 }
 
+/// Block FP8: an e4m3 matrix has an f32 scale for each kFp8Block rows × kFp8Block columns; the last blocks may be ragged.
+constexpr int64_t kFp8Block = 128;
+constexpr int64_t fp8Blocks(int64_t size) { return (size + kFp8Block - 1) / kFp8Block; }
+
 constexpr const char* nameOf(DType d) {
   switch (d) {
     case DType::f32: return "float32";
