@@ -56,7 +56,7 @@ struct OpSpec {
   CpuBody cpu[3];                                          // by Isa
 };
 
-/// All operations, in the order of their ids. `opId("rms_norm")` is what ts/runtime/ops.ts asks for once.
+/// All operations, in the order of their ids. The addon's ops() lists them by name for ts/runtime/ops.ts.
 const OpSpec* const* allOps(int* count);
 
 // Each CPU body is compiled three times (LONGCAT_ISA = plain, avx2, avx512) in a namespace of that name:

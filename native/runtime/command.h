@@ -20,10 +20,10 @@ enum class CommandKind : uint8_t {
   done,      // settle `token`
   replay,    // run a graph
   scratch,   // from here on the threads use this scratch
-  convert,   // `source` (with its scales) to `target`, ops/convert.h
+  convert,   // `source` (with its scales) to `target`, runtime/convert.h
 };
 
-/// Why something failed, and up to which commands the failure reaches (Device::Fault).
+/// Why something failed, and up to which commands the failure reaches: see Device, "Faults".
 struct Fault {
   std::string code, message;
   uint64_t wave = 0;
@@ -38,7 +38,7 @@ struct Graph;
 struct Command {
   CommandKind kind = CommandKind::done;
   int queue = 0;
-  uint64_t wave = 0;  // see Device::Fault
+  uint64_t wave = 0;  // see Device, "Faults"
   // op
   const OpSpec* spec = nullptr;
   std::byte* params = nullptr;                            // kMaxParamBytes

@@ -1,4 +1,4 @@
-// Errors that cross the border: a code of the public contract (LongcatError.code) and a sentence for the user.
+// Errors that cross the border: a code of the public API (LongcatError.code) and a sentence for the user.
 #pragma once
 
 #include <stdexcept>
@@ -7,7 +7,7 @@
 
 namespace longcat {
 
-/// `code` is one of the contract's codes, e.g. "CHECKPOINT_INVALID", "OUT_OF_MEMORY", "INTERNAL".
+/// `code` is one of the codes of docs/troubleshooting.md, e.g. "CHECKPOINT_INVALID", "OUT_OF_MEMORY", "INTERNAL".
 class Error : public std::runtime_error {
  public:
   Error(std::string code, const std::string& message) : std::runtime_error(message), code_(std::move(code)) {}

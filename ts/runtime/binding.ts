@@ -46,9 +46,9 @@ export interface NativeDevice {
   read(queue: number, tensor: number, byteOffset: number, into: ArrayBufferView): Promise<void>;
   /** Copies bytes from one tensor to another in queue order. False if the ring is full. */
   copy(queue: number, fromTensor: number, fromByte: number, toTensor: number, toByte: number, bytes: number): boolean;
-  /** Fills the tensor with one byte value in queue order (debug: "poison"). */
+  /** Fills the tensor with one byte value in queue order. False if the ring is full. */
   fill(queue: number, tensor: number, byte: number): boolean;
-  /** Resolves when all that was enqueued before is done; rejects with the first fault (queue, operation, step named). */
+  /** Resolves when all that was enqueued before is done; rejects with the first fault (queue, operation and graph named). */
   done(queue: number): Promise<void>;
   /** Resolves when half of the ring is free. */
   room(queue: number): Promise<void>;
@@ -92,7 +92,7 @@ export interface NativeAddon {
   openDevice(options: { kind: "cpu"; threads: number; isa?: string; poison?: boolean; sync?: boolean; faultOn?: string }): NativeDevice;
   /** Opens, maps and checks. CHECKPOINT_INVALID names file and tensor. */
   openSafetensors(path: string): NativeMappedFile;
-  /** Writes a safetensors file; see ts/model/quantize.ts. */
+  /** The tensor's e4m3 codes and its blocks' scales (docs/numerics.md, 7); takes float32 and bfloat16 matrices. */
   quantizeFp8(file: NativeMappedFile, entry: NativeTensorEntry): { data: Uint8Array; scale: Float32Array };
   /** Measured here and now, for `bench`: bytes/s reading a buffer of that size, flop/s of fused multiply-adds. */
   measure(threads: number, bufferBytes: number): { readBytesPerSecond: number; flopsPerSecond: number };

@@ -7,7 +7,7 @@
 using namespace longcat;
 using namespace longcat::reference;
 
-// LongCat-Flash-Lite: vocabulary 131072, 4 neighbors, 4 splits, table i of 78 · 131072 + 2i + 1 rows (model-spec section 10).
+// LongCat-Flash-Lite: vocabulary 131072, 4 neighbors, 4 splits, table i of 78 · 131072 + 2i + 1 rows (docs/model.md, 7).
 LONGCAT_TEST(ngram_embed) {
   const std::vector<int32_t> tokens = {1, 1000, 2000, 2, 3000, 4000, 5000};
   const NgramTables lite{131072, 4, 4, 2, 12};
