@@ -106,6 +106,13 @@ describe("the output folder", () => {
     await quantizeCheckpoint(modelPath("tiny-a"), output);
     expect(readdirSync(output)).toContain("model.safetensors");
   });
+  it("may need folders above it; where none can be made that is said", async () => {
+    const output = join(temporaryFolder(), "a/b/out");
+    await quantizeCheckpoint(modelPath("tiny-a"), output);
+    expect(readdirSync(output)).toContain("model.safetensors");
+    await refused("/proc/nowhere/out");
+    await refused("/dev/null/out");
+  });
   it("that is the input, full, a file or no path is refused", async () => {
     const input = copyModel("tiny-a");
     await refused(input, input);

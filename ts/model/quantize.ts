@@ -18,7 +18,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 
 import { LongcatError } from "../errors.js";
 import { quantizeFp8 } from "../runtime/files.js";
@@ -70,7 +70,7 @@ export async function quantizeCheckpoint(input: string, output: string, options:
         `${cut(input)} is quantised already (quantization_config in config.json); a float32 or bfloat16 checkpoint is wanted`,
       );
     }
-    mkdirSync(partial, { recursive: true });
+    makeFolder(partial);
     await writeWeights(checkpoint, partial, options);
     writeConfig(input, partial);
     for (const name of readdirSync(input)) {
@@ -88,6 +88,13 @@ export async function quantizeCheckpoint(input: string, output: string, options:
   } finally {
     checkpoint.close();
   }
+}
+
+/** Makes a folder and those above it, one at a time: Node's own recursion does not end where none can be made (below /proc). */
+function makeFolder(path: string): void {
+  const above = dirname(path);
+  if (!existsSync(above)) makeFolder(above);
+  mkdirSync(path);
 }
 
 /** The absolute path of a folder that is not there, or is empty. */
