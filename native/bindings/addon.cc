@@ -110,6 +110,11 @@ void registerAddon(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Addon());
   exports.Set("version", Napi::String::New(env, LONGCAT_VERSION));
   exports.Set("ops", Napi::Function::New(env, opInfo, "ops"));
+  exports.Set("availableMemory",
+              Napi::Function::New(
+                  env,
+                  [](const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), static_cast<double>(availableMemory())); },
+                  "availableMemory"));
   exports.Set("availableThreads",
               Napi::Function::New(env, [](const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), availableThreads()); },
                                   "availableThreads"));

@@ -52,6 +52,15 @@ void eachLevel(const std::string& mount, std::string folder, const Visit& visit)
   }
 }
 
+/// Bytes of file cache in a memory.stat: the kernel gives them back when somebody needs memory. Keys as in version 2, or with total_ in 1.
+double fileCache(const std::string& path, const std::string& prefix) {
+  std::ifstream file(path);
+  double bytes = 0, value = 0;
+  for (std::string key; file >> key >> value;)
+    if (key == prefix + "inactive_file" || key == prefix + "active_file") bytes += value;
+  return bytes;
+}
+
 double quotaProcessors() {
   double least = std::numeric_limits<double>::infinity();
   eachLevel("/sys/fs/cgroup", cgroupFolder(""), [&](const std::string& folder) {
@@ -103,14 +112,15 @@ int64_t availableMemory() {
     long long kilobytes = 0;
     if (std::sscanf(line.c_str(), "MemAvailable: %lld kB", &kilobytes) == 1) available = kilobytes * 1024.0;
   }
-  const auto limit = [&](double max, double used) {
-    if (max >= 0 && used >= 0) available = std::min(available, std::max(0.0, max - used));
+  const auto limit = [&](double max, double used, double cached) {
+    if (max >= 0 && used >= 0) available = std::min(available, std::max(0.0, max - used + std::min(used, cached)));
   };
   eachLevel("/sys/fs/cgroup", cgroupFolder(""), [&](const std::string& folder) {
-    limit(firstNumber(folder + "/memory.max"), firstNumber(folder + "/memory.current"));
+    limit(firstNumber(folder + "/memory.max"), firstNumber(folder + "/memory.current"), fileCache(folder + "/memory.stat", ""));
   });
   eachLevel("/sys/fs/cgroup/memory", cgroupFolder("memory"), [&](const std::string& folder) {
-    limit(firstNumber(folder + "/memory.limit_in_bytes"), firstNumber(folder + "/memory.usage_in_bytes"));
+    limit(firstNumber(folder + "/memory.limit_in_bytes"), firstNumber(folder + "/memory.usage_in_bytes"),
+          fileCache(folder + "/memory.stat", "total_"));
   });
   return static_cast<int64_t>(available);
 }

@@ -15,7 +15,7 @@ bool supports(Isa isa);
 Isa bestIsa();
 const char* nameOf(Isa isa);
 
-/// Bytes that could be allocated now: the machine's available memory within the container's limit.
+/// Bytes that could be allocated now: the machine's available memory within the container's limit, file cache counted as available.
 int64_t availableMemory();
 
 }  // namespace longcat

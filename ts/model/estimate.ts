@@ -4,8 +4,9 @@
  */
 
 import { integer } from "../checks.js";
+import { availableMemoryBytes } from "../runtime/addon.js";
 import { openCheckpoint } from "./checkpoint.js";
-import { availableMemoryBytes, BLOCK_SIZE, sizeModel } from "./sizing.js";
+import { BLOCK_SIZE, sizeModel } from "./sizing.js";
 import { cacheBytesPerToken, numCaches } from "./state.js";
 import { conversionBytes, type WeightDType } from "./weights.js";
 

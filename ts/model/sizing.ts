@@ -7,8 +7,8 @@
  * @module
  */
 
-import { freemem } from "node:os";
 import { LongcatError } from "../errors.js";
+import { availableMemoryBytes } from "../runtime/addon.js";
 import type { Capacity } from "./activations.js";
 import type { ModelConfig } from "./config.js";
 import { programBytes, SPLIT_KEYS } from "./program.js";
@@ -57,15 +57,6 @@ export interface ModelSizes extends StateSizes {
 
 /** Rows, and entries of a plan, are int32 in the operations. */
 const MOST_ROWS = 2 ** 31 - 1;
-
-/**
- * Bytes of memory that this process may still take: the container's limit counts. native/runtime/processor.cc asks the system the same for
- * single allocations; that is not asked here, so that an estimate depends on no addon.
- */
-export function availableMemoryBytes(): number {
-  const limited = (process as { availableMemory?: () => number }).availableMemory?.();
-  return limited && limited > 0 ? limited : freemem();
-}
 
 /**
  * Decides every size. "auto" caches hold `maxSequences` whole contexts, or half of the memory that is left beside the rest if that is less.

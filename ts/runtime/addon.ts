@@ -31,6 +31,15 @@ export function packageVersion(): string {
 }
 
 /**
+ * Bytes that this process could allocate now: the machine's available memory within the container's limit.
+ *
+ * @throws LongcatError NATIVE_MISSING
+ */
+export function availableMemoryBytes(): number {
+  return loadAddon().availableMemory();
+}
+
+/**
  * What benchmarks are compared with, measured here and now: bytes/s reading a buffer of that size, flop/s of multiply-adds.
  *
  * @throws LongcatError NATIVE_MISSING, OUT_OF_MEMORY

@@ -86,6 +86,8 @@ export interface NativeAddon {
   ops(): NativeOpInfo[];
   /** Threads within affinity and container quota. */
   availableThreads(): number;
+  /** Bytes that could be allocated now: the machine's available memory within the container's limit. */
+  availableMemory(): number;
   /** Best instruction set of this processor and this build. */
   bestIsa(): string;
   /** `faultOn`: the operation of that name fails when it is run, for tests of error paths. */
