@@ -91,8 +91,11 @@ const canLimit =
   spawnSync(limiter!, [...limits, process.execPath, "-e", `fs.accessSync(${JSON.stringify(addonPath())}, fs.constants.R_OK)`]).status === 0;
 
 describe("a system that starts few threads", { timeout: 120_000 }, () => {
-  it.skipIf(!canLimit)("refuses a device of many, says how many there may be, and opens one of that many (needs root, setpriv, prlimit)", async () => {
-    const refusal = "DEVICE_UNAVAILABLE: this system lets the process start only N of 1000 threads; give threads: N\n";
-    expect(await runProgram("limited", [], [], LIMITED)).toMatchObject(ended(0, `${refusal.repeat(3)}end\n`));
-  });
+  it.skipIf(!canLimit)(
+    "refuses a device of many, says how many there may be, and opens one of that many (needs root, setpriv, prlimit)",
+    async () => {
+      const refusal = "DEVICE_UNAVAILABLE: this system lets the process start only N of 1000 threads; give threads: N\n";
+      expect(await runProgram("limited", [], [], LIMITED)).toMatchObject(ended(0, `${refusal.repeat(3)}end\n`));
+    },
+  );
 });
