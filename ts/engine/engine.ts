@@ -49,6 +49,9 @@ export interface ScoreOptions {
   signal?: AbortSignal | null;
 }
 
+/** How long the prompts of an array may keep the event loop from turning. */
+const LONGEST_TURN_MS = 10;
+
 type AnyRequest = GenerateRequest | ScoreRequest;
 
 /**
@@ -264,7 +267,12 @@ export class Engine implements AsyncDisposable {
     const startedMs = performance.now();
     const parameters = this.#parameters(params);
     const prepared: PreparedPrompt[] = [];
+    let turnedMs = startedMs;
     for (const [i, prompt] of prompts.entries()) {
+      if (performance.now() - turnedMs > LONGEST_TURN_MS) {
+        await new Promise((resolve) => setImmediate(resolve));
+        turnedMs = performance.now();
+      }
       try {
         prepared.push(await this.#prepare(prompt, parameters));
       } catch (error) {

@@ -97,6 +97,8 @@ async function encodeChat(
       "PROMPT_INVALID",
       "this checkpoint has no chat template: a chat prompt is not accepted; give a string or { tokens }",
     );
+  const { messages } = prompt;
+  if (Array.isArray(messages)) checkContext(messages.length, limits); // a message is a token at least: too many need no rendering
   const chat = { ...prompt, toolChoice: toolChoiceOf(prompt, parameters) } as unknown as ChatPrompt;
   const encoded = await given.encodeChat(chat, { maxTokens: limits.modelContext });
   return { ids: idsOf(encoded, limits), newParser: encoded.newParser };
