@@ -17,8 +17,9 @@ const DEFAULT_RUNS = 5;
 export const benchDecodeCommand: Command = {
   usage: ["bench decode [--model DIR] [--batch 1,16] [--tokens N] [--runs N] [--json]"],
   about:
-    "Decodes batches of random prompts, end tokens ignored, and prints tokens/s beside the floor: the larger of bytes touched ÷ read bandwidth\n" +
-    "(over a buffer of that size) and flops ÷ peak, both measured here and now. Experts are counted as the run's own routing used them.",
+    "Decodes batches of random prompts, end tokens ignored, and prints tokens/s beside the floor, the least time that a step can take here:\n" +
+    'the larger of bytes touched ÷ read bandwidth (over a buffer of that size) and flops ÷ peak, both measured here and now. "20 % of the\n' +
+    "possible speed\" means that a step took five times its floor. Experts are counted as the run's own routing used them.",
   flags: [
     { name: "batch", kind: "text", value: DEFAULT_BATCHES, help: "batch sizes" },
     { name: "tokens", kind: "number", value: "N", help: `tokens to generate in each row (default ${DEFAULT_TOKENS})` },
@@ -53,7 +54,9 @@ async function bench(flags: ParsedFlags, plan: DecodePlan): Promise<void> {
       if (json) return;
       const { tokens, runs } = plan;
       note(`decode on ${device} (${threads} threads, ${isa}): ${tokens} tokens after a prompt of ${PROMPT_TOKENS}, median of ${runs} runs`);
-      note("floor = max(bytes a step touches ÷ read bandwidth over a buffer of that size, flops ÷ peak), measured beside the run");
+      note(
+        "floor = least time of a step = max(bytes it touches ÷ read bandwidth over a buffer of that size, flops ÷ peak), measured beside the run",
+      );
     },
     measured: async (result) => {
       results.push(result);
@@ -74,7 +77,7 @@ function describe(r: DecodeResult): string {
     `${cell(r.stepMs, 7, 3)} ms/step`,
     `floor ${cell(r.floorMs, 7, 3)} ms (${bound}: ${cell(r.bytesPerStep / 1e6, 6, 1)} MB at ${cell(r.readBytesPerSecond / 1e9, 5, 1)} GB/s, ` +
       `${cell(r.flopsPerStep / 1e6, 6, 1)} Mflop at ${cell(r.flopsPerSecond / 1e9, 5, 1)} Gflop/s)`,
-    `${cell(100 * r.shareOfFloor, 5, 1)} % of the floor`,
+    `${cell(100 * r.shareOfFloor, 5, 1)} % of the possible speed`,
     `${cell(r.ffnExpertsPerToken, 4, 1)} experts/token, ${cell(r.distinctExperts, 4, 1)} distinct`,
   ].join("  ");
 }

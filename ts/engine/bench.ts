@@ -9,6 +9,7 @@ import { decodeStepCost, type WeightCost, weightCost } from "../model/cost.js";
 import { openModel } from "../model/open.js";
 import { trace } from "../model/trace.js";
 import { measure } from "../runtime/addon.js";
+import { LongcatError } from "../errors.js";
 import { Engine } from "./engine.js";
 import { type EngineOptions, type ResolvedOptions, resolveOptions } from "./options.js";
 import type { EngineInfo } from "./types.js";
@@ -64,7 +65,7 @@ interface RoutingUse {
  *
  * @param directory Absent: the bundled checkpoint.
  * @param options The engine's; `maxSequences` is the largest batch if absent.
- * @throws LongcatError as `Engine.load` and `generate` do
+ * @throws LongcatError as `Engine.load` and `generate` do; `OPTION_INVALID` for a plan whose rows do not fit the context, or do not run together
  */
 export async function benchDecode(
   directory: string | undefined,
@@ -76,7 +77,8 @@ export async function benchDecode(
   const resolved = resolveOptions(options);
   try {
     const { info } = engine;
-    const { config, weights } = await costOf(info.directory, resolved.allowUnknownTensors);
+    checkPlan(plan, info);
+    const { config, weights } = await costOf(info.directory, resolved);
     report.loaded(info);
     for (const batch of plan.batches) {
       const { tokensPerSecond, rows } = await timeDecode(engine, batch, plan, resolved.signal);
@@ -89,10 +91,30 @@ export async function benchDecode(
   }
 }
 
-async function costOf(directory: string, allowUnknownTensors: boolean): Promise<{ config: Checkpoint["config"]; weights: WeightCost }> {
+/** What was not measured must not be reported: a row that would end early, a batch whose rows would wait for one another. */
+function checkPlan({ batches, tokens }: DecodePlan, { contextLength, maxSequences, cache }: EngineInfo): void {
+  const length = PROMPT_TOKENS + tokens;
+  if (length > contextLength)
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `tokens: ${tokens} after a prompt of ${PROMPT_TOKENS} is more than the context of ${contextLength}; at most ${contextLength - PROMPT_TOKENS} are accepted`,
+    );
+  const most = Math.min(maxSequences, Math.floor(cache.numBlocks / Math.ceil(length / cache.blockSize)));
+  const tooLarge = batches.find((batch) => batch > most);
+  if (tooLarge !== undefined)
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `batch: ${tooLarge} rows of ${length} tokens do not run at once; maxSequences and cacheBytes allow at most ${most}`,
+    );
+}
+
+async function costOf(
+  directory: string,
+  { allowUnknownTensors, dtype }: Pick<ResolvedOptions, "allowUnknownTensors" | "dtype">,
+): Promise<{ config: Checkpoint["config"]; weights: WeightCost }> {
   const checkpoint = await openCheckpoint(directory, { allowUnknownTensors });
   try {
-    return { config: checkpoint.config, weights: weightCost(checkpoint) };
+    return { config: checkpoint.config, weights: weightCost(checkpoint, dtype) };
   } finally {
     checkpoint.close();
   }

@@ -4,10 +4,13 @@
  * @module
  */
 
+import { bytesOf, DTYPES } from "../runtime/dtype.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { cacheBytesPerToken, latentWidth, numCaches } from "./state.js";
+import { scaleName } from "./tensor-names.js";
+import { isConverted, type WeightDType } from "./weights.js";
 
-/** Weights that a decode step reads, from the files' headers; bytes as stored (block-FP8 scales count with their matrix). */
+/** Weights that a decode step reads, from the files' headers; bytes as they are in memory (block-FP8 scales count with their matrix). */
 export interface WeightCost {
   /** Read once a step, whatever the batch. */
   sharedBytes: number;
@@ -40,16 +43,36 @@ const EXPERT = /^model\.layers\.\d+\.mlp\.experts\.\d+\./;
 const NOT_READ = /^model\.(mtp\.|ngram_embeddings\.embedders\.)/;
 const EMBEDDING = "model.embed_tokens.weight";
 
-/** Sums the weights of a checkpoint by how a decode step reads them. The embedding is read as a matrix only if it is the head too. */
-export function weightCost(checkpoint: Pick<Checkpoint, "config" | "tensors">): WeightCost {
+/** The matrices that a load converts, and their scales, which nothing reads afterwards: bytes of each after it. */
+function convertedBytes({ specs, tensors }: Pick<Checkpoint, "specs" | "tensors">, dtype: WeightDType): Map<string, number> {
+  const bytes = new Map<string, number>();
+  for (const { name, shape, quantisable } of specs) {
+    const stored = tensors.get(name)?.entry;
+    if (stored === undefined || !quantisable || !isConverted(DTYPES[stored.dtype]!, dtype)) continue;
+    bytes.set(
+      name,
+      shape.reduce((product, n) => product * n, bytesOf(dtype)),
+    );
+    bytes.set(scaleName(name), 0);
+  }
+  return bytes;
+}
+
+/**
+ * Sums the weights of a checkpoint by how a decode step reads them. The embedding is read as a matrix only if it is the head too.
+ *
+ * @param dtype what the layers' matrices are converted to at load; "auto": nothing is
+ */
+export function weightCost(checkpoint: Pick<Checkpoint, "config" | "specs" | "tensors">, dtype: WeightDType = "auto"): WeightCost {
   const { config, tensors } = checkpoint;
+  const converted = convertedBytes(checkpoint, dtype);
   const tied = !tensors.has("lm_head.weight");
   const shared = { bytes: 0, elements: 0 };
   const experts = { bytes: 0, elements: 0 };
   for (const [name, { entry }] of tensors) {
     if (NOT_READ.test(name) || (name === EMBEDDING && !tied)) continue;
     const sum = EXPERT.test(name) ? experts : shared;
-    sum.bytes += entry.end - entry.begin;
+    sum.bytes += converted.get(name) ?? entry.end - entry.begin;
     if (entry.shape.length === 2 && !name.endsWith(".weight_scale_inv")) sum.elements += entry.shape[0]! * entry.shape[1]!;
   }
   const count = Math.max(1, config.numExperts * config.numLayers);

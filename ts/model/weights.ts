@@ -93,7 +93,7 @@ export interface LoadWeightsOptions {
 }
 
 /** Whether a layer's matrix of this type is converted. */
-function isConverted(stored: DType, dtype: WeightDType): dtype is Exclude<WeightDType, "auto"> {
+export function isConverted(stored: DType, dtype: WeightDType): dtype is Exclude<WeightDType, "auto"> {
   return dtype !== "auto" && dtype !== stored;
 }
 
