@@ -91,6 +91,43 @@ function joinNegativeValues(argv: readonly string[], flags: readonly Flag[]): st
   return joined;
 }
 
+/** Letters to insert, remove or exchange to make one word of the other. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const above = row;
+    row = [i];
+    for (let j = 1; j <= b.length; j++)
+      row.push(Math.min((above[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1, (above[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)));
+  }
+  return row[b.length] ?? 0;
+}
+
+/** The flag that a mistyped one most likely means: two wrong letters or a third of them, written in camel or snake case, or cut short. */
+function nearestFlag(mistyped: string, flags: readonly Flag[]): string | undefined {
+  if (!/^--[a-z]/i.test(mistyped) || mistyped.length > 40) return undefined;
+  const word = mistyped
+    .slice(2)
+    .replace(/([a-z])([A-Z])/g, "$1-$2")
+    .replaceAll("_", "-")
+    .toLowerCase();
+  const distances = [...flags.map((flag) => flag.name), "help"].map((name) => ({
+    name,
+    distance: word.length > 2 && name.startsWith(word) ? 0 : editDistance(word, name),
+  }));
+  const [nearest] = distances.sort((a, b) => a.distance - b.distance);
+  return nearest !== undefined && nearest.distance <= (word.length < 4 ? 1 : Math.max(2, word.length / 3)) ? nearest.name : undefined;
+}
+
+/** The words of parseArgs on one line, and what was probably meant. */
+function explain(message: string, flags: readonly Flag[], maxPositionals: number): string {
+  const unknown = /^Unknown option '([\s\S]*?)'(?:\. To specify|$)/.exec(message)?.[1];
+  if (unknown === undefined) return message.replaceAll(/\s*\n\s*/g, " ");
+  const nearest = nearestFlag(unknown, flags);
+  const hint = maxPositionals > 0 ? '; put -- before a text that begins with "-"' : "";
+  return `unknown flag ${JSON.stringify(unknown)}${nearest === undefined ? hint : `; did you mean --${nearest}?`}`;
+}
+
 /** Parses a command's words strictly. A flag that is not repeated may be given once. */
 export function parseFlags(argv: readonly string[], flags: readonly Flag[], maxPositionals: number): ParsedFlags {
   const options = Object.fromEntries(
@@ -100,7 +137,7 @@ export function parseFlags(argv: readonly string[], flags: readonly Flag[], maxP
   try {
     parsed = parseArgs({ args: joinNegativeValues(argv, flags), options, allowPositionals: true, strict: true });
   } catch (error) {
-    throw new UsageError((error as Error).message.split("\n")[0]?.replace(/\.? To specify.*$/, "") ?? "wrong arguments");
+    throw new UsageError(explain((error as Error).message, flags, maxPositionals));
   }
   const extra = parsed.positionals[maxPositionals];
   if (extra !== undefined) throw new UsageError(`unexpected argument ${JSON.stringify(extra)}`);
