@@ -2,9 +2,11 @@
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { longcat, MINI } from "./longcat.js";
 
+const TINY = fileURLToPath(new URL("../fixtures/tiny-a", import.meta.url));
 const STORY = ", there was a curious cat named Owen.";
 const GREEDY = ["--temperature", "0", "--max-tokens", "12"];
 
@@ -66,6 +68,16 @@ describe("generate", () => {
     const { code, stdout } = await longcat(["generate", "--tokens", "1081,23", "--n", "2", "--seed", "1", "--max-tokens", "4"]);
     expect(code).toBe(0);
     expect(stdout).toMatch(/^\[0\] [\s\S]*^\[1\] /m);
+  });
+
+  it("without a tokenizer prints the generated ids and says so", async () => {
+    const tokens = ["generate", "--tokens", "7,8", "--model", TINY, "--seed", "1", "--max-tokens", "5"];
+    const { tokens: expected } = JSON.parse((await longcat([...tokens, "--json"])).stdout) as { tokens: number[] };
+    expect(expected).toHaveLength(5);
+    const { code, stdout, stderr } = await longcat(tokens);
+    expect([code, stdout]).toEqual([0, `${expected.join(" ")}\n`]);
+    expect(stderr).toMatch(/^this checkpoint has no tokenizer[^\n]*\n$/);
+    expect((await longcat([...tokens, "--n", "2"])).stdout).toMatch(new RegExp(`^\\[0\\] ${expected.join(" ")}\n\\[1\\] [\\d ]+\n$`));
   });
 
   it("passes negative values on: the engine names what it accepts", async () => {
@@ -150,9 +162,27 @@ describe("score", () => {
     expect(logprobs.slice(1).every((logprob) => logprob !== null && logprob <= 0)).toBe(true);
   });
 
-  it("prints a table for a text", async () => {
-    const { stdout } = await longcat(["score", "Once upon a time"]);
-    expect(stdout).toMatch(/^token +logprob\n/);
-    expect(stdout).toMatch(/\nsum +-\d+\.\d{4}\n$/);
+  it("prints a table for a text: ids, log-probabilities that are not rounded to nothing, texts, the sum", async () => {
+    const { stdout } = await longcat(["score", "Once upon\na"]);
+    const { tokens, logprobs } = JSON.parse((await longcat(["score", "Once upon\na", "--json"])).stdout) as {
+      tokens: number[];
+      logprobs: (number | null)[];
+    };
+    const lines = stdout.trimEnd().split("\n");
+    expect(lines[0]).toMatch(/^token +logprob +text$/);
+    const rows = lines.slice(1, -1).map((line) => /^ *(\d+) {2}(\S+) +(".*")$/.exec(line) ?? []);
+    expect(rows.map(([, id]) => Number(id))).toEqual(tokens);
+    expect(rows.map(([, , , text]) => JSON.parse(text ?? "") as string).join("")).toBe("Once upon\na");
+    expect(rows[0]?.[2]).toBe("-");
+    // The second is a likely token: its log-probability is about -1e-6.
+    for (const [i, row] of rows.entries()) if (i > 0) expect(Number(row[2]) / (logprobs[i] ?? 0)).toBeCloseTo(1, 4);
+    const sum = logprobs.reduce<number>((total, logprob) => total + (logprob ?? 0), 0);
+    expect(Number(/^sum +(\S+)$/.exec(lines.at(-1) ?? "")?.[1])).toBeCloseTo(sum, 5);
+  });
+
+  it("prints the table without texts where there is no tokenizer", async () => {
+    const { code, stdout } = await longcat(["score", "--tokens", "1,2", "--model", TINY]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^token +logprob\n +1 +-\n +2 +-\d+\.\d{6}\nsum +-\d+\.\d{6}\n$/);
   });
 });

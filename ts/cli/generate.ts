@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Engine, GenerateParams, GenerateResult, Prompt } from "../index.js";
+import type { Chunk, Engine, GenerateParams, GenerateResult, Prompt } from "../index.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { ENGINE_FLAGS, loadEngine } from "./engine-flags.js";
 import { type ParsedFlags, UsageError } from "./flags.js";
@@ -16,8 +16,9 @@ import { ReplyWriter } from "./reply-writer.js";
 export const generateCommand: Command = {
   usage: ["generate PROMPT [flags]", "generate - < FILE", "generate --messages FILE.json", "generate --tokens 1,2,3"],
   about:
-    "Generates text and streams it to standard output; reasoning and figures go to standard error. PROMPT is raw text: special tokens in it\n" +
-    "are plain text unless --parse-special. With --json nothing is streamed and the whole result is one JSON document.",
+    "Generates text and streams it to standard output; reasoning goes to standard error, and so do figures where that is a terminal. PROMPT is\n" +
+    'raw text: special tokens in it are plain text unless --parse-special; one that begins with "-" goes behind --. A checkpoint without a\n' +
+    "tokenizer takes --tokens and gives token ids. With --json nothing is streamed and the whole result is one JSON document.",
   flags: [...PROMPT_FLAGS, ...PARAMETER_FLAGS, ...ENGINE_FLAGS, JSON_FLAG],
   maxPositionals: 1,
   run: async (flags) => {
@@ -38,8 +39,14 @@ export const generateCommand: Command = {
 
 async function generate(engine: Engine, prompt: Prompt, params: GenerateParams, flags: ParsedFlags): Promise<void> {
   if (flags.on("json")) return printJson(await engine.generate(prompt, params));
-  if ((params.n ?? 1) !== 1) return printChoices(await engine.generate(prompt, params));
-  const writer = new ReplyWriter();
+  const { hasTokenizer } = engine.info;
+  if ((params.n ?? 1) !== 1) await printChoices(await engine.generate(prompt, params), hasTokenizer);
+  else await streamReply(engine, prompt, params);
+  if (!hasTokenizer) note("this checkpoint has no tokenizer: these are the generated token ids");
+}
+
+async function streamReply(engine: Engine, prompt: Prompt, params: GenerateParams): Promise<void> {
+  const writer = engine.info.hasTokenizer ? new ReplyWriter() : new IdWriter();
   const start = performance.now();
   let completionTokens = 0;
   try {
@@ -56,13 +63,30 @@ async function generate(engine: Engine, prompt: Prompt, params: GenerateParams, 
 }
 
 /** Several choices: one after another, each under its number. */
-async function printChoices(result: GenerateResult): Promise<void> {
+async function printChoices(result: GenerateResult, hasTokenizer: boolean): Promise<void> {
   for (const [index, choice] of (result.choices ?? [result]).entries()) {
-    const writer = new ReplyWriter();
+    const writer = hasTokenizer ? new ReplyWriter() : new IdWriter();
     await print(`[${index}] `);
     await writer.write(choice);
-    for (const [i, call] of (choice.toolCalls ?? []).entries()) await writer.write({ text: "", toolCallDelta: { index: i, ...call } });
+    for (const [i, call] of (choice.toolCalls ?? []).entries())
+      await writer.write({ text: "", tokens: [], toolCallDelta: { index: i, ...call } });
     await writer.end();
-    if (choice.text === "" && choice.toolCalls === undefined) await print("\n");
+    const nothing = hasTokenizer ? choice.text === "" && choice.toolCalls === undefined : choice.tokens.length === 0;
+    if (nothing) await print("\n");
+  }
+}
+
+/** A reply without text: its token ids on one line. */
+class IdWriter {
+  #separator = "";
+
+  async write({ tokens }: Pick<Chunk, "tokens">): Promise<void> {
+    if (tokens.length === 0) return;
+    await print(this.#separator + tokens.join(" "));
+    this.#separator = " ";
+  }
+
+  async end(): Promise<void> {
+    if (this.#separator !== "") await print("\n");
   }
 }

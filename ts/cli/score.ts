@@ -10,9 +10,17 @@ import { interruptible } from "./interrupt.js";
 import { alignColumns, print, printJson } from "./output.js";
 import { readText, TOKENS_FLAG } from "./prompt-flags.js";
 
+/** Six decimals, and five significant digits however near to 0: a likely token's is not "-0.0000". */
+function formatLogprob(logprob: number | null): string {
+  if (logprob === null) return "-";
+  return Math.abs(logprob) >= 0.01 || logprob === 0 ? logprob.toFixed(6) : logprob.toPrecision(5);
+}
+
 export const scoreCommand: Command = {
   usage: ["score TEXT [flags]", "score --tokens 1,2,3 [flags]"],
-  about: "Prints the log-probability of each token given those before it; the first has none. --json: {tokens, logprobs}.",
+  about:
+    "Prints each token's id, its text (escaped) and its log-probability given the tokens before it; the first has none. Then their sum.\n" +
+    'TEXT that begins with "-" goes behind --. --json: {tokens, logprobs}.',
   flags: [TOKENS_FLAG, ...ENGINE_FLAGS, JSON_FLAG],
   maxPositionals: 1,
   run: async (flags) => {
@@ -24,9 +32,11 @@ export const scoreCommand: Command = {
       try {
         const { tokens, logprobs } = await engine.score(prompt, { signal });
         if (flags.on("json")) return await printJson({ tokens, logprobs });
-        const rows = tokens.map((token, i) => [token, logprobs[i]?.toFixed(4) ?? "-"]);
+        const textOf = (token: number) => (engine.info.hasTokenizer ? JSON.stringify(engine.detokenize([token])) : "");
+        const rows = tokens.map((token, i) => [token, formatLogprob(logprobs[i] ?? null), textOf(token)]);
         const sum = logprobs.reduce<number>((total, logprob) => total + (logprob ?? 0), 0);
-        await print(`${alignColumns([["token", "logprob"], ...rows, ["sum", sum.toFixed(4)]])}\n`);
+        const head = ["token", "logprob", engine.info.hasTokenizer ? "text" : ""];
+        await print(`${alignColumns([head, ...rows, ["sum", formatLogprob(sum), ""]])}\n`);
       } finally {
         await engine.close();
       }
