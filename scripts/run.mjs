@@ -186,12 +186,14 @@ function runTests(args) {
   return kernels || vitest;
 }
 
+const USAGE = "usage: npm run demo | npm test [-- vitest arguments] | node scripts/run.mjs build";
+
 async function main() {
   const [command, ...args] = process.argv.slice(2);
-  if (!["demo", "test", "build"].includes(command))
-    throw new SetupError("usage: node scripts/run.mjs demo | test [vitest arguments] | build");
+  if (!["demo", "test", "build"].includes(command)) throw new SetupError(USAGE);
+  if (command !== "test" && args.length > 0) throw new SetupError(`unexpected argument ${JSON.stringify(args[0])}; ${USAGE}`);
   await setUp(command === "demo" ? ["longcat"] : ["longcat", "kernels"]);
-  if (command === "demo") return run(process.execPath, ["dist/cli/demo.js", ...args]);
+  if (command === "demo") return run(process.execPath, ["dist/cli/demo.js"]);
   if (command === "test") return runTests(args);
   return 0;
 }
