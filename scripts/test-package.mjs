@@ -80,6 +80,14 @@ check("the tarball holds what is needed and no more", () => {
   expect(strange.length === 0, `it holds ${strange.join(", ")}`);
 });
 
+check("the pages that its README links to are in it, and no others of docs", () => {
+  const pages = [...readFileSync(join(ROOT, "README.md"), "utf8").matchAll(/\]\(([^)#:]+)\)/g)].map(([, link]) => `package/${link}`);
+  const missing = pages.filter((page) => !files.includes(page));
+  expect(pages.length > 0 && missing.length === 0, `${missing.join(", ") || "no links"}`);
+  const strange = files.filter((file) => file.startsWith("package/docs/") && !/^package\/docs\/[\w-]+\.md$/.test(file));
+  expect(strange.length === 0, `it holds ${strange.join(", ")}`);
+});
+
 check("it has no install scripts", () => {
   const scripts = Object.keys(manifest.scripts ?? {}).filter((name) => /^(pre|post)|install|prepare/.test(name));
   expect(scripts.length === 0, `package.json has ${scripts.join(", ")}`);
