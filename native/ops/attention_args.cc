@@ -19,9 +19,10 @@ void fillAttentionArgs(const ArgCheck& check, int blockTables, int counts, int o
   to.softmaxScale = static_cast<float>(check.scalar(kSoftmaxScale));
 
   to.capacity = check.size(kQ, 0);
-  to.q = check.dense<const float>(kQ, DType::f32, {to.capacity, to.heads, to.nope + to.rope});
+  to.activation = check.activation();
+  to.q = check.activations(kQ, {to.capacity, to.heads, to.nope + to.rope});
   const int64_t width = check.size(kCache, 2);
-  to.cache = check.dense<const float>(kCache, DType::f32, {kAnySize, kAnySize, width});
+  to.cache = check.activations(kCache, {kAnySize, kAnySize, width});
   to.blockSize = check.size(kCache, 1);
   to.kvRank = width - to.rope;
   check.requireArg(kCache, to.kvRank > 0, "has no room for a latent beside the rope key");
@@ -31,7 +32,7 @@ void fillAttentionArgs(const ArgCheck& check, int blockTables, int counts, int o
   to.blockTables = check.dense<const int32_t>(blockTables, DType::i32, {kAnySize, kAnySize});
   to.maxBlocks = check.size(blockTables, 1);
   to.counts = check.dense<const int32_t>(counts, DType::i32, {8});
-  to.out = check.dense<float>(out, DType::f32, {to.capacity, to.heads * to.vDim});
+  to.out = check.activations(out, {to.capacity, to.heads * to.vDim});
 }
 
 }  // namespace longcat

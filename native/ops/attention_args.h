@@ -10,16 +10,17 @@ namespace longcat {
 class ArgCheck;
 
 struct AttentionArgs {
-  const float* q;              // [T, heads, nope+rope]
-  const float* cache;          // [blocks, blockSize, kv_rank+rope]; rows of this step's tokens are already there
+  ConstActivations q;          // [T, heads, nope+rope]
+  ConstActivations cache;      // [blocks, blockSize, kv_rank+rope]; rows of this step's tokens are already there
   WeightView kvB;              // [heads·(nope+v), kv_rank]
   const int32_t* positions;    // [T]
   const int32_t* blockTables;  // [slots, maxBlocks]
   const int32_t* counts;       // step counts, ops/step_plan/params.h
-  float* out;                  // [T, heads·v]: the other operation's rows are left alone, so it is `inout`
+  Activations out;             // [T, heads·v]: the other operation's rows are left alone, so it is `inout`
   int64_t maxBlocks, blockSize, kvRank, capacity;
   int64_t heads, nope, rope, vDim;
   float softmaxScale;
+  DType activation;
 };
 
 enum AttentionTensor { kQ, kCache, kKvB, kKvBScale, kPositions, kNumAttentionTensors };

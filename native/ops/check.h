@@ -15,7 +15,17 @@ constexpr int64_t kAnySize = -1;  // in a shape: whatever the tensor has
 
 class ArgCheck {
  public:
-  ArgCheck(const OpSpec& spec, const OpArgs& args) : spec_(spec), args_(args) { checkArity(spec, args); }
+  ArgCheck(const OpSpec& spec, const OpArgs& args) : spec_(spec), args_(args) {
+    checkArity(spec, args);
+    for (int i = args.numTensors; i-- > 0;) {
+      if (args.tensor[i] && tensorArg(spec, i).activation) activation_ = args.tensor[i]->dtype;
+    }
+    const bool known = activation_ == DType::f32 || (args.onGpu && activation_ == DType::bf16);
+    if (!known) throw Error("INTERNAL", std::string(spec.name) + ": activations cannot be " + nameOf(activation_) + " on this device");
+  }
+
+  /// What all of the operation's activations are: float32, or bfloat16 on a GPU.
+  DType activation() const { return activation_; }
 
   bool has(int i) const { return args_.tensor[i] != nullptr; }
   int64_t size(int i, int dimension) const {
@@ -35,19 +45,30 @@ class ArgCheck {
       ++d;
     }
     if (!ok) throw Error("INTERNAL", nameOfArg(i) + " must be " + describe(dtype, shape) + ", is " + describe(t));
-    return reinterpret_cast<T*>(t.data);
+    return static_cast<T*>(static_cast<void*>(t.data));
   }
 
-  /// The rows of a float32 matrix [rows, columns] that may be a column view; `stride` gets the elements from row to row. Null where absent.
-  float* rowsOf(int i, int64_t rows, int64_t columns, int64_t* stride) const {
+  /// Dense activations of this shape; null where absent.
+  Activations activations(int i, std::initializer_list<int64_t> shape) const { return {dense<void>(i, activation_, shape)}; }
+
+  /// The rows of a matrix [rows, columns] of that dtype, which may be a column view; `stride` gets the elements from row to row. Null
+  /// where absent.
+  Activations rowsOf(int i, DType dtype, int64_t rows, int64_t columns, int64_t* stride) const {
     *stride = 0;
-    if (!has(i)) return nullptr;
+    if (!has(i)) return {};
     const Tensor& t = *args_.tensor[i];
-    const bool ok = t.dtype == DType::f32 && t.rank == 2 && !t.parts && t.data && t.rowStride >= t.shape[1] &&
+    const bool ok = t.dtype == dtype && t.rank == 2 && !t.parts && t.data && t.rowStride >= t.shape[1] &&
                     (rows == kAnySize || t.shape[0] == rows) && (columns == kAnySize || t.shape[1] == columns);
-    if (!ok) throw Error("INTERNAL", nameOfArg(i) + " must be rows of float32 " + list({rows, columns}) + ", is " + describe(t));
+    if (!ok) throw Error("INTERNAL", nameOfArg(i) + " must be rows of " + nameOf(dtype) + " " + list({rows, columns}) + ", is " + describe(t));
     *stride = t.rowStride;
-    return reinterpret_cast<float*>(t.data);
+    return {t.data};
+  }
+
+  /// `i`'s dtype where it may be float32 or the activations'; it must be one of the two.
+  DType floatOrActivation(int i) const {
+    const DType dtype = args_.tensor[i]->dtype;
+    requireArg(i, dtype == DType::f32 || dtype == activation_, "must be float32 or what the activations are");
+    return dtype;
   }
 
   /// A weight matrix [rows, columns] with its FP8 scales (scaleIndex < 0: it may not be FP8).
@@ -103,6 +124,7 @@ class ArgCheck {
 
   const OpSpec& spec_;
   const OpArgs& args_;
+  DType activation_ = DType::f32;
 };
 
 }  // namespace longcat

@@ -22,11 +22,13 @@ struct TensorArg {
   const char* name;
   Use use = Use::in;
   bool optional = false;
+  bool activation = false;  // float32, or bfloat16 on a GPU: all of an operation's activations alike (ops/activation.h)
 };
 
 /// Arguments as they arrive: tensor[i] belongs to OpSpec::tensors[i] and is null where an optional one is absent.
 /// An operation whose last TensorArg ends in "..." takes any number more (numTensors tells).
 struct OpArgs {
+  bool onGpu = false;  // the device is a GPU, where activations may be bfloat16
   int numTensors = 0;
   int numScalars = 0;
   const Tensor* tensor[kMaxTensors] = {};
@@ -45,6 +47,10 @@ struct CpuContext {
 enum class Isa : int { plain = 0, avx2 = 1, avx512 = 2 };
 using CpuBody = void (*)(const void* params, const CpuContext&);
 
+struct CudaContext;  // cuda/context.h
+/// Launches kernels on the context's stream; never waits, allocates or copies to the host, so that it may be captured.
+using CudaBody = void (*)(const void* params, const CudaContext&);
+
 struct OpSpec {
   const char* name;                                        // snake_case, the room's name
   const TensorArg* tensors; int numTensors;                // as in OpArgs
@@ -54,6 +60,7 @@ struct OpSpec {
   /// Bytes of scratch for one thread; pure.
   size_t (*threadScratch)(const void* params);
   CpuBody cpu[3];                                          // by Isa
+  CudaBody cuda;                                           // null in a build without CUDA
 };
 
 /// All operations, in the order of their ids. The addon's ops() lists them by name for ts/runtime/ops.ts.
@@ -73,6 +80,18 @@ const OpSpec* const* allOps(int* count);
   namespace avx512 { void op(const void*, const CpuContext&); }
 #define LONGCAT_CPU_BODIES(op) {plain::op, avx2::op, avx512::op}
 #endif
+
+// The body for GPUs, in native/ops/<op>/sm80.cu: namespace longcat::cuda { void rms_norm(const void* params, const CudaContext&) { … } }
+#ifdef LONGCAT_CUDA
+#define LONGCAT_DECLARE_CUDA(op) \
+  namespace cuda { void op(const void*, const CudaContext&); }
+#define LONGCAT_CUDA_BODY(op) cuda::op
+#else
+#define LONGCAT_DECLARE_CUDA(op)
+#define LONGCAT_CUDA_BODY(op) nullptr
+#endif
+/// Both kinds of body, for the room's op.cc.
+#define LONGCAT_DECLARE_BODIES(op) LONGCAT_DECLARE_CPU(op) LONGCAT_DECLARE_CUDA(op)
 
 /// For prepare(): places a Params struct in the command's storage.
 template <class P>

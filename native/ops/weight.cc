@@ -56,13 +56,13 @@ WeightStack weightStack(const Tensor& w, const Tensor* scale, const char* name) 
   stack.count = w.shape[0];
   stack.rows = w.shape[1];
   stack.columns = w.shape[2];
-  stack.data = w.parts->data();
+  stack.data = w.data ? reinterpret_cast<const std::byte* const*>(w.data) : w.parts->data();
   stack.dtype = w.dtype;
   if (scale) {
     requireScaleShape(*scale, stack.rows, stack.columns, of);
     require(scale->rank == 3 && scale->parts && static_cast<int64_t>(scale->parts->size()) == stack.count,
             "block scales of " + of + " must be a stack of as many parts, are " + shapeOf(*scale));
-    stack.scale = scale->parts->data();
+    stack.scale = scale->data ? reinterpret_cast<const std::byte* const*>(scale->data) : scale->parts->data();
   }
   return stack;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "ops/activation.h"
 #include "runtime/tensor.h"
 
 namespace longcat {
@@ -16,7 +17,8 @@ struct WeightView {
   DType dtype = DType::f32;
 };
 
-/// A stack of matrices of one shape (the experts'): part e begins at data[e], its scales at scale[e] (null unless FP8).
+/// A stack of matrices of one shape (the experts'): part e begins at data[e], its scales at scale[e] (null unless FP8). On a GPU the
+/// lists of addresses lie in its memory.
 struct WeightStack {
   const std::byte* const* data = nullptr;
   const std::byte* const* scale = nullptr;

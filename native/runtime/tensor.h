@@ -34,7 +34,8 @@ struct Tensor {
   int64_t rowStride = 0;  // elements from one index of the first dimension to the next; = product of the others unless a column view
   std::byte* data = nullptr;
   std::shared_ptr<Buffer> buffer;
-  // A stack: shape[0] parts of equal shape (the experts' matrices), each wherever its file has it. `data` is null then.
+  // A stack: shape[0] parts of equal shape (the experts' matrices), each wherever its file has it. `data` is null then, or on a GPU
+  // the list of their addresses in its memory.
   std::shared_ptr<const std::vector<const std::byte*>> parts;
 
   int64_t elements() const {

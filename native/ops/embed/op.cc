@@ -4,7 +4,7 @@
 #include "ops/check.h"
 
 namespace longcat {
-LONGCAT_DECLARE_CPU(embed)
+LONGCAT_DECLARE_BODIES(embed)
 extern const OpSpec kEmbedOp;
 
 namespace {
@@ -18,7 +18,7 @@ void prepare(const OpArgs& args, void* storage) {
   p.capacity = check.size(kTokens, 0);
   p.tokens = check.dense<const int32_t>(kTokens, DType::i32, {p.capacity});
   p.table = check.weight(kTable, -1, kAnySize, kAnySize);
-  p.out = check.rowsOf(kOut, p.capacity, p.table.columns, &p.outStride);
+  p.out = check.rowsOf(kOut, DType::f32, p.capacity, p.table.columns, &p.outStride);
   p.rows = check.dense<const int32_t>(kRows, DType::i32, {1});
 }
 
@@ -26,6 +26,6 @@ size_t threadScratch(const void*) { return 0; }
 
 }  // namespace
 
-const OpSpec kEmbedOp = {"embed", kTensors, kNumArgs, nullptr, 0, prepare, threadScratch, LONGCAT_CPU_BODIES(embed)};
+const OpSpec kEmbedOp = {"embed", kTensors, kNumArgs, nullptr, 0, prepare, threadScratch, LONGCAT_CPU_BODIES(embed), LONGCAT_CUDA_BODY(embed)};
 
 }  // namespace longcat

@@ -4,13 +4,13 @@
 #include "ops/check.h"
 
 namespace longcat {
-LONGCAT_DECLARE_CPU(linear)
+LONGCAT_DECLARE_BODIES(linear)
 extern const OpSpec kLinearOp;
 
 namespace {
 
 enum Arg { kX, kRowIndex, kWeight, kScale, kBias, kOut, kRows, kNumArgs };
-const TensorArg kTensors[kNumArgs] = {{"x"},
+const TensorArg kTensors[kNumArgs] = {{"x", Use::in, false, true},
                                       {"row_index", Use::in, true},
                                       {"weight"},
                                       {"scale", Use::in, true},
@@ -23,11 +23,13 @@ void prepare(const OpArgs& args, void* storage) {
   auto& p = paramsAt<LinearParams>(storage);
   const int64_t outputs = check.size(kOut, 1), inputs = check.size(kX, 1);
   p.capacity = check.size(kOut, 0);
+  p.activation = check.activation();
+  p.outDtype = check.floatOrActivation(kOut);
   p.rowIndex = check.dense<const int32_t>(kRowIndex, DType::i32, {p.capacity});
-  p.x = check.rowsOf(kX, p.rowIndex ? kAnySize : p.capacity, inputs, &p.xStride);
+  p.x = check.rowsOf(kX, p.activation, p.rowIndex ? kAnySize : p.capacity, inputs, &p.xStride);
   p.weight = check.weight(kWeight, kScale, outputs, inputs);
   p.bias = check.weight(kBias, -1, 1, outputs);
-  p.out = check.rowsOf(kOut, p.capacity, outputs, &p.outStride);
+  p.out = check.rowsOf(kOut, p.outDtype, p.capacity, outputs, &p.outStride);
   p.rows = check.dense<const int32_t>(kRows, DType::i32, {1});
 }
 
@@ -35,6 +37,6 @@ size_t threadScratch(const void*) { return 0; }
 
 }  // namespace
 
-const OpSpec kLinearOp = {"linear", kTensors, kNumArgs, nullptr, 0, prepare, threadScratch, LONGCAT_CPU_BODIES(linear)};
+const OpSpec kLinearOp = {"linear", kTensors, kNumArgs, nullptr, 0, prepare, threadScratch, LONGCAT_CPU_BODIES(linear), LONGCAT_CUDA_BODY(linear)};
 
 }  // namespace longcat

@@ -5,15 +5,15 @@
 #include "ops/mla_decode/plan.h"
 
 namespace longcat {
-LONGCAT_DECLARE_CPU(mla_decode)
+LONGCAT_DECLARE_BODIES(mla_decode)
 extern const OpSpec kMlaDecodeOp;
 
 namespace {
 
 enum Arg { kRowSlot = kNumAttentionTensors, kBlockTables, kCounts, kSplits, kQLatent, kPartial, kOut, kNumArgs };
-const TensorArg kTensors[kNumArgs] = {{"q"},         {"cache"},    {"kv_b"},         {"kv_b_scale", Use::in, true},
+const TensorArg kTensors[kNumArgs] = {{"q", Use::in, false, true}, {"cache", Use::in, false, true},    {"kv_b"},         {"kv_b_scale", Use::in, true},
                                       {"positions"}, {"row_slot"}, {"block_tables"}, {"counts"},
-                                      {"splits"},    {"q_latent", Use::out}, {"partial", Use::out}, {"out", Use::inout}};
+                                      {"splits"},    {"q_latent", Use::out, false, true}, {"partial", Use::out}, {"out", Use::inout, false, true}};
 
 void prepare(const OpArgs& args, void* storage) {
   const ArgCheck check(kMlaDecodeOp, args);
@@ -22,7 +22,7 @@ void prepare(const OpArgs& args, void* storage) {
   p.maxSplits = check.size(kSplits, 0);
   p.rowSlot = check.dense<const int32_t>(kRowSlot, DType::i32, {p.capacity});
   p.splits = check.dense<const int32_t>(kSplits, DType::i32, {p.maxSplits, 2});
-  p.qLatent = check.dense<float>(kQLatent, DType::f32, {p.capacity, p.heads, p.kvRank});
+  p.qLatent = check.activations(kQLatent, {p.capacity, p.heads, p.kvRank});
   p.partial = check.dense<float>(kPartial, DType::f32, {p.maxSplits, p.heads, p.kvRank + 2});
 }
 
@@ -33,6 +33,6 @@ size_t threadScratch(const void* params) {
 }  // namespace
 
 const OpSpec kMlaDecodeOp = {"mla_decode", kTensors, kNumArgs, kAttentionScalars, kNumAttentionScalars, prepare, threadScratch,
-                             LONGCAT_CPU_BODIES(mla_decode)};
+                             LONGCAT_CPU_BODIES(mla_decode), LONGCAT_CUDA_BODY(mla_decode)};
 
 }  // namespace longcat

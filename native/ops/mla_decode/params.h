@@ -15,7 +15,7 @@ struct MlaDecodeParams : AttentionArgs {
   const int32_t* rowSlot;      // [T]
   const int32_t* splits;       // [maxSplits, 2] = (row, split number), rows ascending; numSplits in counts (from step_plan)
   int64_t maxSplits;
-  float* qLatent;              // [T, heads, kv_rank] scratch
+  Activations qLatent;         // [T, heads, kv_rank] scratch
   float* partial;              // [maxSplits, heads, kv_rank+2] scratch
 };
 

@@ -7,6 +7,7 @@
 
 #include "ops/harness.h"
 #include "ops/mla_decode/params.h"
+#include "ops/mla_prefill/params.h"
 
 namespace longcat::attention {
 
@@ -96,8 +97,8 @@ class Case {
 
 /// One step's tensors: chunks in order, the first `prompts` of them prompt chunks. Capacity exceeds the rows; all beyond is NaN or −1.
 struct Step {
-  Tensor q, cache, positions, rowSlot, seqStart, seqSlot, blockTables, counts, splits, out, state, qLatent, partial;
-  int64_t rows = 0, splitCount = 0;
+  Tensor q, cache, positions, rowSlot, seqStart, seqSlot, blockTables, counts, splits, out, state, qLatent, partial, expanded, accumulator;
+  int64_t rows = 0, splitCount = 0, maxKeys = 0;
 
   /// `salt` permutes cache blocks and slots.
   Step(OpContext& t, const Case& c, const std::vector<Chunk>& chunks, int prompts, int salt) {
@@ -133,6 +134,7 @@ struct Step {
         ++rows;
       }
       start.push_back(static_cast<int32_t>(rows));
+      if (static_cast<int>(i) < prompts) maxKeys += (chunk.to + kKeyTile - 1) / kKeyTile * kKeyTile;
       sequenceSlot.push_back(slotOf(chunk.sequence));
     }
     splitCount = static_cast<int64_t>(splitList.size()) / 2;
@@ -154,12 +156,15 @@ struct Step {
     state = t.f32({capacity, s.heads, 2});
     qLatent = t.f32({capacity, s.heads, s.rank});
     partial = t.f32({maxSplits, s.heads, s.rank + 2});
+    expanded = t.f32({2 * kKeyTile, s.heads, s.nope + s.v});  // few rows, so that a step takes several rounds
+    accumulator = t.f32({capacity, s.heads, s.v});
   }
 
   OpArgs prefill(const Case& c) const {
     const Sizes& s = c.sizes;
-    return args({&q, &cache, &c.kvB.data, c.hasScale ? &c.kvB.scale : nullptr, &positions, &seqStart, &seqSlot, &blockTables, &counts, &out, &state},
-                {double(s.heads), double(s.nope), double(s.rope), double(s.v), c.softmaxScale});
+    return args({&q, &cache, &c.kvB.data, c.hasScale ? &c.kvB.scale : nullptr, &positions, &seqStart, &seqSlot, &blockTables, &counts, &out, &state,
+                 &expanded, &accumulator},
+                {double(s.heads), double(s.nope), double(s.rope), double(s.v), c.softmaxScale, double(maxKeys)});
   }
   OpArgs decode(const Case& c) const {
     const Sizes& s = c.sizes;

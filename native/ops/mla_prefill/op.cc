@@ -5,15 +5,19 @@
 #include "ops/mla_prefill/plan.h"
 
 namespace longcat {
-LONGCAT_DECLARE_CPU(mla_prefill)
+LONGCAT_DECLARE_BODIES(mla_prefill)
 extern const OpSpec kMlaPrefillOp;
 
 namespace {
 
-enum Arg { kSeqStart = kNumAttentionTensors, kSeqSlot, kBlockTables, kCounts, kOut, kState, kNumArgs };
-const TensorArg kTensors[kNumArgs] = {{"q"},         {"cache"},    {"kv_b"},         {"kv_b_scale", Use::in, true},
+enum Arg { kSeqStart = kNumAttentionTensors, kSeqSlot, kBlockTables, kCounts, kOut, kState, kExpanded, kAccumulator, kNumArgs };
+constexpr int kMaxKeys = kNumAttentionScalars;  // its scalar
+const TensorArg kTensors[kNumArgs] = {{"q", Use::in, false, true}, {"cache", Use::in, false, true},    {"kv_b"},         {"kv_b_scale", Use::in, true},
                                       {"positions"}, {"seq_start"}, {"seq_slot"},    {"block_tables"},
-                                      {"counts"},    {"out", Use::inout}, {"state", Use::out}};
+                                      {"counts"},    {"out", Use::inout, false, true}, {"state", Use::out},
+                                      {"expanded", Use::out, true, true}, {"accumulator", Use::out, true}};
+
+const char* const kScalars[] = {"heads", "nope", "rope", "v_dim", "softmax_scale", "max_keys"};
 
 void prepare(const OpArgs& args, void* storage) {
   const ArgCheck check(kMlaPrefillOp, args);
@@ -22,7 +26,14 @@ void prepare(const OpArgs& args, void* storage) {
   const int64_t sequences = check.size(kSeqSlot, 0);
   p.seqStart = check.dense<const int32_t>(kSeqStart, DType::i32, {sequences + 1});
   p.seqSlot = check.dense<const int32_t>(kSeqSlot, DType::i32, {sequences});
+  p.maxSequences = sequences;
   p.state = check.dense<float>(kState, DType::f32, {p.capacity, p.heads, 2});
+  p.expanded = check.activations(kExpanded, {kAnySize, p.heads, p.nope + p.vDim});
+  p.accumulator = check.dense<float>(kAccumulator, DType::f32, {p.capacity, p.heads, p.vDim});
+  p.expandedRows = check.has(kExpanded) ? check.size(kExpanded, 0) : 0;
+  p.maxKeys = check.integer(kMaxKeys, 0, INT32_MAX);
+  require(!args.onGpu || (p.expandedRows > 0 && p.accumulator), "mla_prefill: a GPU needs expanded and accumulator");
+  require(p.expandedRows % kKeyTile == 0, "mla_prefill: expanded must have a multiple of " + std::to_string(kKeyTile) + " rows");
 }
 
 size_t threadScratch(const void* params) {
@@ -31,7 +42,7 @@ size_t threadScratch(const void* params) {
 
 }  // namespace
 
-const OpSpec kMlaPrefillOp = {"mla_prefill", kTensors, kNumArgs, kAttentionScalars, kNumAttentionScalars, prepare, threadScratch,
-                              LONGCAT_CPU_BODIES(mla_prefill)};
+const OpSpec kMlaPrefillOp = {"mla_prefill", kTensors, kNumArgs, kScalars, kNumAttentionScalars + 1, prepare, threadScratch,
+                              LONGCAT_CPU_BODIES(mla_prefill), LONGCAT_CUDA_BODY(mla_prefill)};
 
 }  // namespace longcat

@@ -9,12 +9,21 @@ namespace longcat {
 
 constexpr int64_t kKeyTile = 64;
 
-// tensors: q, cache, kv_b, kv_b_scale?, positions, seq_start, seq_slot, block_tables, counts, out, state
-// scalars: heads, nope, rope, v_dim, softmax_scale
+// On a GPU, keys and values are expanded once a step, round by round: the prompt sequences' keys, each sequence's rounded up to whole
+// tiles, form one list, of which `expanded` holds expandedRows at a time; between rounds `accumulator` and `state` keep what each row
+// has so far. maxKeys bounds that list's length, so that no more rounds are launched than there may be.
+//
+// tensors: q, cache, kv_b, kv_b_scale?, positions, seq_start, seq_slot, block_tables, counts, out, state, expanded?, accumulator?
+// scalars: heads, nope, rope, v_dim, softmax_scale, max_keys
 struct MlaPrefillParams : AttentionArgs {
   const int32_t* seqStart;     // [S+1] first row of each sequence of the step (prompt sequences first)
   const int32_t* seqSlot;      // [S]
+  int64_t maxSequences;        // S
   float* state;                // [T, heads, 2] scratch: running maximum and sum
+  Activations expanded;        // [expandedRows, heads, nope+v] scratch, a multiple of kKeyTile rows; a GPU needs it
+  float* accumulator;          // [T, heads, v] scratch; a GPU needs it
+  int64_t expandedRows;
+  int64_t maxKeys;             // Σ over the step's prompt sequences of their keys, each rounded up to kKeyTile, is at most this
 };
 
 }  // namespace longcat

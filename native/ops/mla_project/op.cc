@@ -4,7 +4,7 @@
 #include "ops/check.h"
 
 namespace longcat {
-LONGCAT_DECLARE_CPU(mla_project)
+LONGCAT_DECLARE_BODIES(mla_project)
 extern const OpSpec kMlaProjectOp;
 
 namespace {
@@ -13,7 +13,7 @@ enum Arg {
   kX, kQA, kQAScale, kQABias, kQANorm, kQB, kQBScale, kKvA, kKvAScale, kKvABias, kKvANorm, kCosSin, kPositions, kRowSlot, kBlockTables,
   kQLatent, kKvLatent, kQ, kCache, kRows, kNumArgs
 };
-const TensorArg kTensors[kNumArgs] = {{"x"},
+const TensorArg kTensors[kNumArgs] = {{"x", Use::in, false, true},
                                       {"q_a"},
                                       {"q_a_scale", Use::in, true},
                                       {"q_a_bias", Use::in, true},
@@ -28,10 +28,10 @@ const TensorArg kTensors[kNumArgs] = {{"x"},
                                       {"positions"},
                                       {"row_slot"},
                                       {"block_tables"},
-                                      {"q_latent", Use::out},
-                                      {"kv_latent", Use::out},
-                                      {"q", Use::out},
-                                      {"cache", Use::inout},
+                                      {"q_latent", Use::out, false, true},
+                                      {"kv_latent", Use::out, false, true},
+                                      {"q", Use::out, false, true},
+                                      {"cache", Use::inout, false, true},
                                       {"rows"}};
 enum ScalarArg { kHeads, kNope, kRope, kEps, kQScaleFactor, kKvScaleFactor, kNumScalarArgs };
 const char* const kScalars[kNumScalarArgs] = {"heads", "nope", "rope", "eps", "q_scale", "kv_scale"};
@@ -48,9 +48,10 @@ void prepare(const OpArgs& args, void* storage) {
   p.kvScale = static_cast<float>(check.scalar(kKvScaleFactor));
 
   p.capacity = check.size(kX, 0);
+  p.activation = check.activation();
   const int64_t hidden = check.size(kX, 1), qRank = check.size(kQLatent, 1), width = check.size(kKvLatent, 1), head = p.nope + p.rope;
   check.requireArg(kKvLatent, width > p.rope, "has no room for a latent beside the rope key");
-  p.x = check.dense<const float>(kX, DType::f32, {p.capacity, hidden});
+  p.x = check.activations(kX, {p.capacity, hidden});
   p.qA = check.weight(kQA, kQAScale, qRank, hidden);
   p.qABias = check.weight(kQABias, -1, 1, qRank);
   p.qANorm = check.weight(kQANorm, -1, 1, qRank);
@@ -63,10 +64,10 @@ void prepare(const OpArgs& args, void* storage) {
   p.rowSlot = check.dense<const int32_t>(kRowSlot, DType::i32, {p.capacity});
   p.blockTables = check.dense<const int32_t>(kBlockTables, DType::i32, {kAnySize, kAnySize});
   p.maxBlocks = check.size(kBlockTables, 1);
-  p.qLatent = check.dense<float>(kQLatent, DType::f32, {p.capacity, qRank});
-  p.kvLatent = check.dense<float>(kKvLatent, DType::f32, {p.capacity, width});
-  p.q = check.dense<float>(kQ, DType::f32, {p.capacity, p.heads, head});
-  p.cache = check.dense<float>(kCache, DType::f32, {kAnySize, kAnySize, width});
+  p.qLatent = check.activations(kQLatent, {p.capacity, qRank});
+  p.kvLatent = check.activations(kKvLatent, {p.capacity, width});
+  p.q = check.activations(kQ, {p.capacity, p.heads, head});
+  p.cache = check.activations(kCache, {kAnySize, kAnySize, width});
   p.blockSize = check.size(kCache, 1);
   p.rows = check.dense<const int32_t>(kRows, DType::i32, {1});
 }
@@ -76,6 +77,6 @@ size_t threadScratch(const void* params) { return static_cast<size_t>(static_cas
 }  // namespace
 
 const OpSpec kMlaProjectOp = {"mla_project", kTensors, kNumArgs, kScalars, kNumScalarArgs, prepare, threadScratch,
-                              LONGCAT_CPU_BODIES(mla_project)};
+                              LONGCAT_CPU_BODIES(mla_project), LONGCAT_CUDA_BODY(mla_project)};
 
 }  // namespace longcat

@@ -10,7 +10,7 @@ namespace longcat {
 //          row_slot, block_tables, q_latent, kv_latent, q, cache, rows
 // scalars: heads, nope, rope, eps, q_scale, kv_scale
 struct MlaProjectParams {
-  const float* x;              // [T, hidden] contiguous
+  ConstActivations x;          // [T, hidden] contiguous
   WeightView qA, qABias;       // [q_rank, hidden]; bias [1, q_rank] or data null
   WeightView qANorm;           // [1, q_rank]
   WeightView qB;               // [heads·(nope+rope), q_rank]
@@ -21,15 +21,16 @@ struct MlaProjectParams {
   const int32_t* rowSlot;      // [T]
   const int32_t* blockTables;  // [slots, maxBlocks]: cache block of each blockSize positions of the slot's sequence
   int64_t maxBlocks;
-  float* qLatent;              // [T, q_rank] scratch
-  float* kvLatent;             // [T, kv_rank+rope] scratch
-  float* q;                    // [T, heads, nope+rope]
-  float* cache;                // [blocks, blockSize, kv_rank+rope]
+  Activations qLatent;         // [T, q_rank] scratch
+  Activations kvLatent;        // [T, kv_rank+rope] scratch
+  Activations q;               // [T, heads, nope+rope]
+  Activations cache;           // [blocks, blockSize, kv_rank+rope]
   int64_t blockSize;
   const int32_t* rows;         // [1]
   int64_t capacity;
   int64_t heads, nope, rope;
   float eps, qScale, kvScale;
+  DType activation;
 };
 
 }  // namespace longcat

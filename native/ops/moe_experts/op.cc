@@ -5,7 +5,7 @@
 #include "ops/moe_experts/plan.h"
 
 namespace longcat {
-LONGCAT_DECLARE_CPU(moe_experts)
+LONGCAT_DECLARE_BODIES(moe_experts)
 extern const OpSpec kMoeExpertsOp;
 
 namespace {
@@ -14,7 +14,7 @@ enum Arg {
   kH, kGate, kGateScale, kUp, kUpScale, kDown, kDownScale, kWeights, kIdentityWeight, kExpertStart, kPlanRow, kSlotPlan, kHidden, kPartial,
   kOut, kRows, kNumArgs
 };
-const TensorArg kTensors[kNumArgs] = {{"h"},
+const TensorArg kTensors[kNumArgs] = {{"h", Use::in, false, true},
                                       {"gate"},
                                       {"gate_scale", Use::in, true},
                                       {"up"},
@@ -26,18 +26,19 @@ const TensorArg kTensors[kNumArgs] = {{"h"},
                                       {"expert_start"},
                                       {"plan_row"},
                                       {"slot_plan"},
-                                      {"hidden", Use::out},
-                                      {"partial", Use::out},
-                                      {"out", Use::out},
+                                      {"hidden", Use::out, false, true},
+                                      {"partial", Use::out, false, true},
+                                      {"out", Use::out, false, true},
                                       {"rows"}};
 
 void prepare(const OpArgs& args, void* storage) {
   const ArgCheck check(kMoeExpertsOp, args);
   auto& p = paramsAt<MoeExpertsParams>(storage);
   p.capacity = check.size(kH, 0);
+  p.activation = check.activation();
   p.topK = check.size(kWeights, 1);
   const int64_t width = check.size(kH, 1), ffn = check.size(kHidden, 1), entries = p.capacity * p.topK;
-  p.h = check.dense<const float>(kH, DType::f32, {p.capacity, width});
+  p.h = check.activations(kH, {p.capacity, width});
   p.gate = check.stack(kGate, kGateScale, kAnySize, ffn, width);
   p.up = check.stack(kUp, kUpScale, p.gate.count, ffn, width);
   p.down = check.stack(kDown, kDownScale, p.gate.count, width, ffn);
@@ -46,9 +47,9 @@ void prepare(const OpArgs& args, void* storage) {
   p.expertStart = check.dense<const int32_t>(kExpertStart, DType::i32, {p.gate.count + 1});
   p.planRow = check.dense<const int32_t>(kPlanRow, DType::i32, {entries});
   p.slotPlan = check.dense<const int32_t>(kSlotPlan, DType::i32, {p.capacity, p.topK});
-  p.hidden = check.dense<float>(kHidden, DType::f32, {entries, ffn});
-  p.partial = check.dense<float>(kPartial, DType::f32, {entries, width});
-  p.out = check.dense<float>(kOut, DType::f32, {p.capacity, width});
+  p.hidden = check.activations(kHidden, {entries, ffn});
+  p.partial = check.activations(kPartial, {entries, width});
+  p.out = check.activations(kOut, {p.capacity, width});
   p.rows = check.dense<const int32_t>(kRows, DType::i32, {1});
 }
 
@@ -56,6 +57,6 @@ size_t threadScratch(const void* params) { return expertScratchBytes(static_cast
 
 }  // namespace
 
-const OpSpec kMoeExpertsOp = {"moe_experts", kTensors, kNumArgs, nullptr, 0, prepare, threadScratch, LONGCAT_CPU_BODIES(moe_experts)};
+const OpSpec kMoeExpertsOp = {"moe_experts", kTensors, kNumArgs, nullptr, 0, prepare, threadScratch, LONGCAT_CPU_BODIES(moe_experts), LONGCAT_CUDA_BODY(moe_experts)};
 
 }  // namespace longcat

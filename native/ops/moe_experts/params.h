@@ -8,7 +8,7 @@ namespace longcat {
 // tensors: h, gate, gate_scale?, up, up_scale?, down, down_scale?, weights, identity_weight, expert_start, plan_row, slot_plan,
 //          hidden, partial, out, rows
 struct MoeExpertsParams {
-  const float* h;                 // [T, width] contiguous
+  ConstActivations h;             // [T, width] contiguous
   WeightStack gate, up;           // [experts, ffn, width]
   WeightStack down;               // [experts, width, ffn]
   const float* weights;           // [T, K]
@@ -16,11 +16,12 @@ struct MoeExpertsParams {
   const int32_t* expertStart;     // [experts+1]
   const int32_t* planRow;         // [T·K]
   const int32_t* slotPlan;        // [T, K]
-  float* hidden;                  // [T·K, ffn] scratch, by plan entry
-  float* partial;                 // [T·K, width] scratch, by plan entry
-  float* out;                     // [T, width] contiguous
+  Activations hidden;             // [T·K, ffn] scratch, by plan entry
+  Activations partial;            // [T·K, width] scratch, by plan entry
+  Activations out;                // [T, width] contiguous
   const int32_t* rows;            // [1]
   int64_t capacity, topK;
+  DType activation;
 };
 
 }  // namespace longcat

@@ -4,7 +4,7 @@
 #include "ops/check.h"
 
 namespace longcat {
-LONGCAT_DECLARE_CPU(moe_route)
+LONGCAT_DECLARE_BODIES(moe_route)
 extern const OpSpec kMoeRouteOp;
 
 namespace {
@@ -12,7 +12,7 @@ namespace {
 enum Arg {
   kH, kClassifier, kBias, kScores, kIds, kWeights, kIdentityWeight, kFfnCount, kExpertStart, kPlanRow, kSlotPlan, kRows, kNumArgs
 };
-const TensorArg kTensors[kNumArgs] = {{"h"},
+const TensorArg kTensors[kNumArgs] = {{"h", Use::in, false, true},
                                       {"classifier"},
                                       {"bias"},
                                       {"scores", Use::out},
@@ -31,6 +31,7 @@ void prepare(const OpArgs& args, void* storage) {
   const ArgCheck check(kMoeRouteOp, args);
   auto& p = paramsAt<MoeRouteParams>(storage);
   p.capacity = check.size(kH, 0);
+  p.activation = check.activation();
   p.classifier = check.weight(kClassifier, -1, kAnySize, check.size(kH, 1));
   p.experts = check.integer(kExperts, 1, p.classifier.rows);
   p.factor = static_cast<float>(check.scalar(kFactor));
@@ -38,7 +39,7 @@ void prepare(const OpArgs& args, void* storage) {
   const int64_t all = p.classifier.rows, rows = p.capacity, k = p.topK;
   check.requireArg(kIds, k >= 1 && k <= all, "must choose between one and all experts");
   check.requireArg(kIds, rows * k <= INT32_MAX, "has more entries than an int32 can number");
-  p.h = check.dense<const float>(kH, DType::f32, {rows, kAnySize});
+  p.h = check.activations(kH, {rows, kAnySize});
   p.bias = check.weight(kBias, -1, 1, all);
   p.scores = check.dense<float>(kScores, DType::f32, {rows, all});
   p.ids = check.dense<int32_t>(kIds, DType::i32, {rows, k});
@@ -61,6 +62,6 @@ size_t threadScratch(const void* params) {
 }  // namespace
 
 const OpSpec kMoeRouteOp = {"moe_route", kTensors, kNumArgs, kScalars, kNumScalarArgs, prepare, threadScratch,
-                            LONGCAT_CPU_BODIES(moe_route)};
+                            LONGCAT_CPU_BODIES(moe_route), LONGCAT_CUDA_BODY(moe_route)};
 
 }  // namespace longcat

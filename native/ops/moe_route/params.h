@@ -9,7 +9,7 @@ namespace longcat {
 // tensors: h, classifier, bias, scores, ids, weights, identity_weight, ffn_count, expert_start, plan_row, slot_plan, rows
 // scalars: experts, factor
 struct MoeRouteParams {
-  const float* h;              // [T, hidden] contiguous
+  ConstActivations h;          // [T, hidden] contiguous
   WeightView classifier;       // [N, hidden] f32 or bf16, products in fp32
   WeightView bias;             // [1, N] f32 or bf16
   float* scores;               // [T, N]: p, kept for those who want to look
@@ -24,6 +24,7 @@ struct MoeRouteParams {
   int64_t capacity, topK;
   int64_t experts;             // FFN experts; N - experts zero experts
   float factor;
+  DType activation;            // of h
 };
 
 }  // namespace longcat

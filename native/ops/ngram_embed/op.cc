@@ -5,7 +5,7 @@
 #include "ops/ngram_embed/plan.h"
 
 namespace longcat {
-LONGCAT_DECLARE_CPU(ngram_embed)
+LONGCAT_DECLARE_BODIES(ngram_embed)
 extern const OpSpec kNgramEmbedOp;
 
 namespace {
@@ -59,6 +59,6 @@ size_t threadScratch(const void* params) { return ngramScratchBytes(static_cast<
 }  // namespace
 
 const OpSpec kNgramEmbedOp = {"ngram_embed", kTensors,  kNumArgs,      kScalars,
-                              kNumScalarArgs, prepare, threadScratch, LONGCAT_CPU_BODIES(ngram_embed)};
+                              kNumScalarArgs, prepare, threadScratch, LONGCAT_CPU_BODIES(ngram_embed), LONGCAT_CUDA_BODY(ngram_embed)};
 
 }  // namespace longcat

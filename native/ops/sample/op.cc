@@ -5,7 +5,7 @@
 #include "ops/step_plan/params.h"
 
 namespace longcat {
-LONGCAT_DECLARE_CPU(sample)
+LONGCAT_DECLARE_BODIES(sample)
 extern const OpSpec kSampleOp;
 
 namespace {
@@ -133,6 +133,6 @@ void sampleRows(const SampleParams& p, const CpuContext& context) {
   context.pool.parallelFor(rows, [&](int64_t r, int thread) { sampleRow(p, r, context.scratch<SampleEntry>(thread)); });
 }
 
-const OpSpec kSampleOp = {"sample", kTensors, kNumArgs, nullptr, 0, prepare, threadScratch, LONGCAT_CPU_BODIES(sample)};
+const OpSpec kSampleOp = {"sample", kTensors, kNumArgs, nullptr, 0, prepare, threadScratch, LONGCAT_CPU_BODIES(sample), LONGCAT_CUDA_BODY(sample)};
 
 }  // namespace longcat

@@ -4,7 +4,7 @@
 #include "ops/check.h"
 
 namespace longcat {
-LONGCAT_DECLARE_CPU(step_plan)
+LONGCAT_DECLARE_BODIES(step_plan)
 extern const OpSpec kStepPlanOp;
 
 namespace {
@@ -41,6 +41,6 @@ size_t threadScratch(const void*) { return 0; }
 
 }  // namespace
 
-const OpSpec kStepPlanOp = {"step_plan", kTensors, kNumArgs, kScalars, 1, prepare, threadScratch, LONGCAT_CPU_BODIES(step_plan)};
+const OpSpec kStepPlanOp = {"step_plan", kTensors, kNumArgs, kScalars, 1, prepare, threadScratch, LONGCAT_CPU_BODIES(step_plan), LONGCAT_CUDA_BODY(step_plan)};
 
 }  // namespace longcat

@@ -5,13 +5,14 @@ namespace longcat {
 
 // tensors: x, gate, gate_scale?, up, up_scale?, down, down_scale?, hidden, out, rows
 struct SwigluMlpParams {
-  const float* x;          // [T, width] contiguous
+  ConstActivations x;      // [T, width] contiguous
   WeightView gate, up;     // [ffn, width]
   WeightView down;         // [width, ffn]
-  float* hidden;           // [T, ffn] scratch
-  float* out;              // [T, width] contiguous
+  Activations hidden;      // [T, ffn] scratch
+  Activations out;         // [T, width] contiguous
   const int32_t* rows;     // [1]
   int64_t capacity;
+  DType activation;
 };
 
 }  // namespace longcat

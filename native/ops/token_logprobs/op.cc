@@ -9,7 +9,7 @@
 #include "ops/token_logprobs/log_sum_exp.h"
 
 namespace longcat {
-LONGCAT_DECLARE_CPU(token_logprobs)
+LONGCAT_DECLARE_BODIES(token_logprobs)
 extern const OpSpec kTokenLogprobsOp;
 
 double logSumExp(const float* logits, int64_t n) {
@@ -49,6 +49,6 @@ size_t threadScratch(const void*) { return 0; }
 }  // namespace
 
 const OpSpec kTokenLogprobsOp = {"token_logprobs", kTensors, kNumArgs, nullptr, 0, prepare, threadScratch,
-                                 LONGCAT_CPU_BODIES(token_logprobs)};
+                                 LONGCAT_CPU_BODIES(token_logprobs), LONGCAT_CUDA_BODY(token_logprobs)};
 
 }  // namespace longcat

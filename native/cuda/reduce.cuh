@@ -1,0 +1,49 @@
+// Sums and maxima over a warp or a block, in one fixed order: a butterfly within each warp, then the warps' results by one of their own.
+#pragma once
+
+#include <cstdint>
+
+namespace longcat::cuda {
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+template <class T>
+__device__ __forceinline__ T warpSum(T v) {
+#pragma unroll
+  for (int d = 16; d > 0; d >>= 1) v += __shfl_xor_sync(kAllLanes, v, d);
+  return v;
+}
+
+template <class T>
+__device__ __forceinline__ T warpMax(T v) {
+#pragma unroll
+  for (int d = 16; d > 0; d >>= 1) {
+    const T other = __shfl_xor_sync(kAllLanes, v, d);
+    v = other > v ? other : v;
+  }
+  return v;
+}
+
+/// The block's sum, to every thread. `shared`: 32 values of T. blockDim.x is a multiple of 32; every thread calls.
+template <class T>
+__device__ T blockSum(T v, T* shared) {
+  v = warpSum(v);
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  __syncthreads();  // of an earlier use
+  if (lane == 0) shared[warp] = v;
+  __syncthreads();
+  return warpSum(lane < warps ? shared[lane] : T(0));
+}
+
+/// The block's maximum, to every thread. `lowest`: what is less than everything.
+template <class T>
+__device__ T blockMax(T v, T lowest, T* shared) {
+  v = warpMax(v);
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  __syncthreads();
+  if (lane == 0) shared[warp] = v;
+  __syncthreads();
+  return warpMax(lane < warps ? shared[lane] : lowest);
+}
+
+}  // namespace longcat::cuda
