@@ -82,7 +82,7 @@ const OpSpec* const* allOps(int* count);
 #endif
 
 // The body for GPUs, in native/ops/<op>/sm80.cu: namespace longcat::cuda { void rms_norm(const void* params, const CudaContext&) { … } }
-#ifdef LONGCAT_CUDA
+#ifdef LONGCAT_HAS_CUDA
 #define LONGCAT_DECLARE_CUDA(op) \
   namespace cuda { void op(const void*, const CudaContext&); }
 #define LONGCAT_CUDA_BODY(op) cuda::op

@@ -27,8 +27,11 @@ export interface NativeDevice {
   allocate(dtype: number, shape: number[]): number;
   /** A tensor within another: `byteOffset` from its start. `rowStride` in elements (0: dense). Checked to lie inside. */
   view(tensor: number, dtype: number, shape: number[], byteOffset: number, rowStride: number): number;
-  /** A tensor over a memory-mapped file's bytes; no copy on the CPU. */
-  fromFile(file: NativeMappedFile, entry: NativeTensorEntry): number;
+  /**
+   * A tensor of a memory-mapped file's numbers. On the CPU they stay where they are; on a GPU they are copied in queue order, into its
+   * memory or ("host") into pinned memory that it reads over the bus.
+   */
+  fromFile(file: NativeMappedFile, entry: NativeTensorEntry, place: "device" | "host"): number;
   /** A stack of tensors of one shape and dtype; no copy. */
   stack(tensors: number[]): number;
   /** A copy of `tensor` in another weight dtype (float32 | bfloat16), made in queue order; FP8 needs its scales (else -1). Waits for room. */
@@ -37,6 +40,10 @@ export interface NativeDevice {
   release(tensor: number): void;
   /** Bytes held by this device's allocations, mapped files not counted. */
   allocatedBytes(): number;
+  /** Bytes that could be allocated on this device now. */
+  freeBytes(): number;
+  /** Takes `bytes` in one piece, from which later allocations are served; OUT_OF_MEMORY with asked and there. Nothing on the CPU. */
+  reserve(bytes: number): void;
 
   /** Enqueues one operation. Tensor id -1: absent. Throws at once if the arguments do not fit; false if the ring is full. */
   enqueue(queue: number, op: number, tensors: Int32Array, scalars: Float64Array): boolean;
@@ -48,6 +55,10 @@ export interface NativeDevice {
   copy(queue: number, fromTensor: number, fromByte: number, toTensor: number, toByte: number, bytes: number): boolean;
   /** Fills the tensor with one byte value in queue order. False if the ring is full. */
   fill(queue: number, tensor: number, byte: number): boolean;
+  /** Marks this place of the queue with event `event` (0 … 255, used again and again). Nothing on the CPU, whose queues are one. */
+  signal(queue: number, event: number): boolean;
+  /** What is enqueued on the queue afterwards runs after the event's last mark. */
+  wait(queue: number, event: number): boolean;
   /** Resolves when all that was enqueued before is done; rejects with the first fault (queue, operation and graph named). */
   done(queue: number): Promise<void>;
   /** Resolves when half of the ring is free. */
@@ -55,7 +66,7 @@ export interface NativeDevice {
   /** Commands that fit into the ring now. */
   freeSlots(): number;
 
-  /** From here on `enqueue`, `fill`, `copy` on any queue are kept in a new graph as well as run. */
+  /** From here on `enqueue`, `fill`, `copy`, `signal`, `wait` on any queue are kept in a new graph as well as run. */
   beginRecord(): void;
   /** Ends the recording; the graph's id. Writes and reads are not part of it. */
   endRecord(): number;
@@ -80,6 +91,33 @@ export interface NativeOpInfo {
   scalars: string[];
 }
 
+/** A GPU as CUDA describes it. */
+export interface NativeGpu {
+  /** Its number, N of "cuda:N". */
+  ordinal: number;
+  name: string;
+  /** Compute capability: "9.0". */
+  capability: string;
+  multiprocessors: number;
+  memoryBytes: number;
+  freeBytes: number;
+}
+
+/** How a device is opened. */
+export interface NativeDeviceOptions {
+  kind: "cpu" | "cuda";
+  /** Of the GPU; default 0. */
+  ordinal?: number;
+  /** Of the pool; 1 for a GPU. */
+  threads: number;
+  isa?: string;
+  poison?: boolean;
+  sync?: boolean;
+  faultOn?: string;
+  /** GPU: inputs of products with FP8 weights are quantised per 128 channels. */
+  fp8Activations?: boolean;
+}
+
 export interface NativeAddon {
   /** Version of the package the addon was built from. */
   readonly version: string;
@@ -91,7 +129,9 @@ export interface NativeAddon {
   /** Best instruction set of this processor and this build. */
   bestIsa(): string;
   /** `faultOn`: the operation of that name fails when it is run, for tests of error paths. */
-  openDevice(options: { kind: "cpu"; threads: number; isa?: string; poison?: boolean; sync?: boolean; faultOn?: string }): NativeDevice;
+  openDevice(options: NativeDeviceOptions): NativeDevice;
+  /** The GPUs that this build can use; none: why not, as a sentence. */
+  gpus(): { devices: NativeGpu[]; reason: string | null };
   /** Opens, maps and checks. CHECKPOINT_INVALID names file and tensor. */
   openSafetensors(path: string): NativeMappedFile;
   /** The tensor's e4m3 codes and its blocks' scales (docs/numerics.md, 7); takes float32 and bfloat16 matrices. */
