@@ -1,61 +1,108 @@
 // Tests and benchmarks of the operations, without Node:
 //   kernels test  [op] [--threads N] [--isa plain|avx2|avx512]
+//   kernels test  [op] --device cuda[:N] [--isa cuda|cuda-bf16] [--fp8-activations] [--graph] [--no-guards]
 //   kernels bench [op] [--threads N] [--isa plain|avx2|avx512]
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "ops/harness.h"
+#include "ops/harness_cuda.h"
 #include "runtime/processor.h"
 
 using namespace longcat;
 
 namespace {
 
+const char kUsage[] =
+    "usage: kernels test|bench [op] [options]\n"
+    "  --device cpu|cuda[:N]   where the operations run (default cpu)\n"
+    "  --isa NAME              plain, avx2, avx512; on a GPU cuda (float32 activations), cuda-bf16\n"
+    "  --threads N             of the processor\n"
+    "on a GPU:\n"
+    "  --fp8-activations       inputs of products with FP8 weights are quantised\n"
+    "  --graph                 every call is captured and replayed\n"
+    "  --no-guards             no poisoned bytes around buffers (compute-sanitizer then sees every byte beyond)\n";
+
 int usage(const std::string& complaint) {
-  std::fprintf(stderr, "%s\nusage: kernels test|bench [op] [--threads N] [--isa plain|avx2|avx512]\n", complaint.c_str());
+  std::fprintf(stderr, "%s\n%s", complaint.c_str(), kUsage);
   return 2;
 }
 
-std::vector<Isa> supportedIsas() {
-  std::vector<Isa> isas;
-  for (Isa isa : {Isa::plain, Isa::avx2, Isa::avx512}) {
-    if (supports(isa)) isas.push_back(isa);
+struct Options {
+  bool test = false, cuda = false;
+  std::string op, isa;
+  int threads = 0;  // 0: as many as there are
+  GpuOptions gpu;
+};
+
+/// An integer from `low`; throws std::invalid_argument.
+int integerOf(const std::string& flag, const std::string& value, int low) {
+  char* end = nullptr;
+  const long n = std::strtol(value.c_str(), &end, 10);
+  if (value.empty() || *end || n < low || n > 1 << 30) throw std::invalid_argument(flag + " " + value + ": an integer from " + std::to_string(low) + " is wanted");
+  return static_cast<int>(n);
+}
+
+void parseDevice(const std::string& value, Options& o) {
+  o.cuda = value == "cuda" || value.rfind("cuda:", 0) == 0;
+  if (!o.cuda && value != "cpu") throw std::invalid_argument("--device " + value + ": cpu, cuda or cuda:N is wanted");
+  if (o.cuda && value.size() > 4) o.gpu.device = integerOf("--device", value.substr(5), 0);
+#ifndef LONGCAT_HAS_CUDA
+  if (o.cuda) throw std::invalid_argument("--device " + value + ": this build has no CUDA (no nvcc was found when it was configured)");
+#endif
+}
+
+Options parse(const std::vector<std::string>& words) {
+  Options o;
+  if (words.empty()) throw std::invalid_argument("nothing to do");
+  o.test = words[0] == "test";
+  if (!o.test && words[0] != "bench") throw std::invalid_argument("unknown command \"" + words[0] + "\"");
+  for (size_t i = 1; i < words.size(); ++i) {
+    const std::string& word = words[i];
+    const auto value = [&] { return ++i < words.size() ? words[i] : std::string(); };
+    if (word == "--threads") o.threads = integerOf(word, value(), 1);
+    else if (word == "--isa") o.isa = value();
+    else if (word == "--device") parseDevice(value(), o);
+    else if (word == "--fp8-activations") o.gpu.fp8Activations = true;
+    else if (word == "--graph") o.gpu.graph = true;
+    else if (word == "--no-guards") o.gpu.guards = false;
+    else if (word.empty() || word[0] == '-' || !o.op.empty()) throw std::invalid_argument("unknown argument \"" + word + "\"");
+    else o.op = word;
   }
-  return isas;
+  return o;
+}
+
+std::vector<Isa> isasOf(const Options& o) {
+  std::vector<Isa> isas;
+  if (o.cuda) isas = {Isa::cuda, Isa::cudaBf16};
+  for (Isa isa : {Isa::plain, Isa::avx2, Isa::avx512}) {
+    if (!o.cuda && supports(isa)) isas.push_back(isa);
+  }
+  if (o.isa.empty()) return o.test || o.cuda ? isas : std::vector<Isa>{bestIsa()};
+  const auto found = std::find_if(isas.begin(), isas.end(), [&](Isa isa) { return o.isa == nameOf(isa); });
+  if (found == isas.end()) throw std::invalid_argument("--isa " + o.isa + ": unknown, or not supported by this device");
+  return {*found};
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::vector<std::string> words(argv + 1, argv + argc);
-  if (words.empty()) return usage("nothing to do");
-  const bool test = words[0] == "test";
-  if (!test && words[0] != "bench") return usage("unknown command \"" + words[0] + "\"");
-
-  std::vector<Isa> isas = supportedIsas();
-  if (!test) isas = {bestIsa()};
-  int threads = test ? std::max(3, availableThreads()) : availableThreads();
-  std::string op;
-  for (size_t i = 1; i < words.size(); ++i) {
-    const std::string value = i + 1 < words.size() ? words[i + 1] : "";
-    if (words[i] == "--threads") {
-      threads = std::atoi(value.c_str());
-      if (threads < 1) return usage("--threads " + value + ": an integer from 1 is wanted");
-      ++i;
-    } else if (words[i] == "--isa") {
-      const std::vector<Isa> all = supportedIsas();
-      const auto found = std::find_if(all.begin(), all.end(), [&](Isa isa) { return value == nameOf(isa); });
-      if (found == all.end()) return usage("--isa " + value + ": unknown, or not supported by this processor");
-      isas = {*found};
-      ++i;
-    } else if (words[i][0] == '-' || !op.empty()) {
-      return usage("unknown argument \"" + words[i] + "\"");
-    } else {
-      op = words[i];
-    }
+  try {
+    const Options o = parse({argv + 1, argv + argc});
+    const std::vector<Isa> isas = isasOf(o);
+    const int threads = o.threads ? o.threads : std::max(o.test ? 3 : 1, availableThreads());
+#ifdef LONGCAT_HAS_CUDA
+    if (o.cuda) useGpu(o.gpu);
+#endif
+    return o.test ? runTests(o.op, threads, isas) : runBenches(o.op, threads, isas);
+  } catch (const std::invalid_argument& error) {
+    return usage(error.what());
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
   }
-  return test ? runTests(op, threads, isas) : runBenches(op, threads, isas);
 }

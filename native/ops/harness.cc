@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "ops/harness_cuda.h"
 #include "runtime/float_formats.h"
 #include "runtime/memory.h"
 #include "runtime/processor.h"
@@ -41,20 +42,30 @@ uint8_t e4m3OfFloat(float value) {
   return static_cast<uint8_t>(best | (std::signbit(value) ? 0x80 : 0));
 }
 
-void runOn(ThreadPool& pool, Isa isa, const char* op, const OpArgs& arguments, bool poison) {
+void poisonOutputs(const OpSpec& spec, const OpArgs& arguments) {
+  for (int i = 0; i < arguments.numTensors; ++i) {
+    if (arguments.tensor[i] && tensorArg(spec, i).use == Use::out && !readsInto(spec, arguments, i)) fillBytes(*arguments.tensor[i], 0xff);
+  }
+}
+
+void runOn(ThreadPool& pool, Isa isa, const char* op, const OpArgs& arguments) {
   const OpSpec* spec = findOp(op);
   require(spec, std::string("no operation named ") + op);
   checkArity(*spec, arguments);
+  if (isGpu(isa)) {
+#ifdef LONGCAT_HAS_CUDA
+    poisonOutputs(*spec, arguments);
+    return runOnGpu(*spec, arguments, isa == Isa::cudaBf16);
+#else
+    throw Error("INTERNAL", "this build has no CUDA");
+#endif
+  }
   alignas(64) static thread_local std::byte params[kMaxParamBytes];
   spec->prepare(arguments, params);
   const size_t bytes = spec->threadScratch ? (spec->threadScratch(params) + 63) / 64 * 64 : 0;
   const auto scratch = allocateBuffer(bytes * static_cast<size_t>(pool.threads()), "scratch");
-  if (poison) {
-    std::memset(scratch->data(), 0xff, scratch->bytes());
-    for (int i = 0; i < arguments.numTensors; ++i) {
-      if (arguments.tensor[i] && tensorArg(*spec, i).use == Use::out && !readsInto(*spec, arguments, i)) fillBytes(*arguments.tensor[i], 0xff);
-    }
-  }
+  std::memset(scratch->data(), 0xff, scratch->bytes());
+  poisonOutputs(*spec, arguments);
   spec->cpu[static_cast<int>(isa)](params, CpuContext{pool, scratch->data(), bytes});
 }
 
@@ -230,12 +241,46 @@ std::vector<int32_t> OpContext::integers(const Tensor& tensor) {
   return values;
 }
 
-void OpContext::run(Isa isa, const char* op, const OpArgs& arguments) { runOn(pool_, isa, op, arguments, true); }
+void OpContext::run(Isa isa, const char* op, const OpArgs& arguments) {
+  lastIsa_ = isa;
+  runOn(pool_, isa, op, arguments);
+}
 
 void OpContext::run(Isa isa, const char* op, const OpArgs& arguments, int threads) {
+  if (isGpu(isa)) return run(isa, op, arguments);
   ThreadPool other(threads);
-  runOn(other, isa, op, arguments, true);
+  lastIsa_ = isa;
+  runOn(other, isa, op, arguments);
 }
+
+std::vector<float> OpContext::asActivations(Isa isa, std::vector<float> values) {
+  if (!exact(isa)) {
+    for (float& value : values) value = floatOfBf16(bf16OfFloat(value));
+  }
+  return values;
+}
+
+namespace {
+bool fp8ActivationsOn([[maybe_unused]] Isa isa) {
+#ifdef LONGCAT_HAS_CUDA
+  return isGpu(isa) && gpuOptions().fp8Activations;
+#else
+  return false;
+#endif
+}
+
+/// Whether the GPU is gone (said on the terminal then): nothing that follows could run.
+bool lostGpu([[maybe_unused]] const std::vector<Isa>& isas) {
+#ifdef LONGCAT_HAS_CUDA
+  std::string why;
+  if (!isas.empty() && isGpu(isas[0]) && gpuLost(&why)) {
+    std::printf("the GPU is lost (%s): the other tests do not run\n", why.c_str());
+    return true;
+  }
+#endif
+  return false;
+}
+}  // namespace
 
 void TestContext::expect(bool ok, const std::string& what) {
   ++checks_;
@@ -245,11 +290,16 @@ void TestContext::expect(bool ok, const std::string& what) {
 }
 
 void TestContext::expectClose(const std::string& what, const float* got, const float* want, int64_t count, double tolerance) {
+  if (!exact(lastIsa_)) tolerance = std::max(tolerance, kBf16Tolerance);
+  if (fp8ActivationsOn(lastIsa_)) tolerance = std::max(tolerance, kFp8Tolerance);
+  double& worstOfIsa = worst_[static_cast<int>(lastIsa_)];
   int64_t wrong = 0, first = -1;
   double worst = 0;
   for (int64_t i = 0; i < count; ++i) {
     const double distance = std::abs(static_cast<double>(got[i]) - want[i]) / std::max(1.0, std::abs(static_cast<double>(want[i])));
-    if (distance <= tolerance || got[i] == want[i]) continue;
+    if (got[i] == want[i]) continue;
+    if (!(distance <= worstOfIsa)) worstOfIsa = distance;
+    if (distance <= tolerance) continue;
     if (wrong++ == 0) first = i;
     if (!(distance <= worst)) worst = distance;
   }
@@ -339,9 +389,13 @@ int runTests(const std::string& op, int threads, const std::vector<Isa>& isas) {
     } catch (const std::exception& error) {
       context.expect(false, std::string("threw ") + error.what());
     }
+    for (Isa isa : isas) {
+      if (isGpu(isa) && context.worst(isa) != 0) std::printf("    %-9s worst error %.2g\n", nameOf(isa), context.worst(isa));
+    }
     ++bodies;
     checks += context.checks();
     failures += context.failures();
+    if (context.failures() > 0 && lostGpu(isas)) break;
   }
   std::printf("%d tests, %d checks, %d failed, %d threads\n", bodies, checks, failures, threads);
   if (bodies == 0) std::printf("no test of \"%s\"\n", op.c_str());

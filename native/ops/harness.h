@@ -28,6 +28,11 @@ namespace longcat {
 
 using Shape = std::initializer_list<int64_t>;
 
+// Inputs rounded to 8 bits, and an operation's intermediate results too: 2⁻⁸ each, some of them in a row.
+constexpr double kBf16Tolerance = 2e-2;
+// Inputs rounded to 4 bits, in sums of terms of either sign.
+constexpr double kFp8Tolerance = 8e-2;
+
 /// Arguments in the order of params.h; null: absent.
 OpArgs args(std::initializer_list<const Tensor*> tensors, std::initializer_list<double> scalars = {});
 
@@ -42,7 +47,7 @@ class OpContext {
   OpContext(int threads, std::vector<Isa> isas, uint64_t seed);
 
   ThreadPool& pool() { return pool_; }
-  /// What this processor can run (or what --isa asked for).
+  /// What this processor can run (or what --isa asked for); on a GPU Isa::cuda and Isa::cudaBf16.
   const std::vector<Isa>& isas() const { return isas_; }
 
   // Tensors over fresh memory, dense, zero unless values are given (then exactly as many as the shape has).
@@ -69,16 +74,23 @@ class OpContext {
   std::vector<float> floats(const Tensor& tensor, const Tensor* scale = nullptr);
   std::vector<int32_t> integers(const Tensor& tensor);
 
-  /// Checks, prepares, fills every output with 0xFF bytes (outputs that share memory with an input excepted) and runs.
+  /// Checks, prepares, fills every output with 0xFF bytes (outputs that share memory with an input excepted) and runs. On a GPU the
+  /// arguments' memory is mirrored; with Isa::cudaBf16 the activations are bfloat16 there and float32 here.
   void run(Isa isa, const char* op, const OpArgs& arguments);
-  /// The same on another number of threads.
+  /// The same on another number of threads (which a GPU ignores).
   void run(Isa isa, const char* op, const OpArgs& arguments, int threads);
+
+  /// Whether `isa` computes with the numbers as they are here; with bfloat16 activations it does not.
+  static bool exact(Isa isa) { return isa != Isa::cudaBf16; }
+  /// What activations of these values are on `isa`.
+  static std::vector<float> asActivations(Isa isa, std::vector<float> values);
 
  protected:
   uint64_t next();
   ThreadPool pool_;
   std::vector<Isa> isas_;
   uint64_t random_;
+  Isa lastIsa_ = Isa::plain;  // of the last run
 };
 
 class TestContext : public OpContext {
@@ -87,7 +99,8 @@ class TestContext : public OpContext {
 
   // Each failing expectation is printed (the first few differences) and makes the program's exit code 1.
   void expect(bool ok, const std::string& what);
-  /// |got - want| ≤ tolerance · max(1, |want|) everywhere; NaN never fits.
+  /// |got - want| ≤ tolerance · max(1, |want|) everywhere; NaN never fits. After a run with bfloat16 activations the tolerance is at least
+  /// kBf16Tolerance, after one with FP8 activations at least kFp8Tolerance.
   void expectClose(const std::string& what, const std::vector<float>& got, const std::vector<float>& want, double tolerance);
   void expectClose(const std::string& what, const float* got, const float* want, int64_t count, double tolerance);
   void expectSameBits(const std::string& what, const std::vector<float>& got, const std::vector<float>& want);
@@ -98,9 +111,12 @@ class TestContext : public OpContext {
 
   int checks() const { return checks_; }
   int failures() const { return failures_; }
+  /// The largest |got - want| / max(1, |want|) that expectClose has seen after runs on `isa`.
+  double worst(Isa isa) const { return worst_[static_cast<int>(isa)]; }
 
  private:
   int checks_ = 0, failures_ = 0;
+  double worst_[5] = {};
 };
 
 class BenchContext : public OpContext {

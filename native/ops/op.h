@@ -44,7 +44,10 @@ struct CpuContext {
   T* scratch(int thread) const { return reinterpret_cast<T*>(threadScratch + static_cast<size_t>(thread) * threadScratchBytes); }
 };
 
-enum class Isa : int { plain = 0, avx2 = 1, avx512 = 2 };
+/// What a body is compiled for. The last two are no instruction sets of a processor: in tests and benchmarks they stand for a GPU with
+/// float32 or with bfloat16 activations.
+enum class Isa : int { plain = 0, avx2 = 1, avx512 = 2, cuda = 3, cudaBf16 = 4 };
+constexpr bool isGpu(Isa isa) { return isa >= Isa::cuda; }
 using CpuBody = void (*)(const void* params, const CpuContext&);
 
 struct CudaContext;  // cuda/context.h

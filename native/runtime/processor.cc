@@ -101,7 +101,7 @@ Isa bestIsa() {
 }
 
 const char* nameOf(Isa isa) {
-  static const char* const names[] = {"plain", "avx2", "avx512"};
+  static const char* const names[] = {"plain", "avx2", "avx512", "cuda", "cuda-bf16"};
   return names[static_cast<int>(isa)];
 }
 

@@ -10,7 +10,7 @@ namespace longcat {
 /// Processors within the affinity mask and the container's quota (rounded down, at least 1).
 int availableThreads();
 
-/// Whether processor and operating system both support the instruction set, and this build has it.
+/// Whether processor and operating system both support the instruction set, and this build has it. Never those that stand for a GPU.
 bool supports(Isa isa);
 Isa bestIsa();
 const char* nameOf(Isa isa);

@@ -196,6 +196,7 @@ LONGCAT_TEST(linear) {
         }
       }
       for (Isa isa : t.isas()) {
+        if (isGpu(isa)) continue;  // theirs is inside the attention operations
         std::vector<float> got(R * columns), one(R * columns);
         transposedOf(isa)(a.data(), depth + 1, R, view, begin, end, got.data(), columns);
         t.expectClose("transposed " + describe(dtype, R, height, columns), got, want, 5e-6);

@@ -37,8 +37,9 @@ LONGCAT_TEST(rms_norm) {
       const std::vector<float> values = t.randomFloats(width, 0.5f, 1.5f);
       const Tensor weight = narrow ? t.bf16({1, width}, values) : t.f32({1, width}, values);
       const Tensor x = t.randomF32({T, width}, -3, 3), a = t.randomF32({T, width}), b = t.randomF32({T, width}), rows = t.i32({1}, {T});
-      const std::vector<float> xs = t.floats(x), as = t.floats(a), bs = t.floats(b), ws = t.floats(weight);
+      const std::vector<float> xs = t.floats(x), ws = t.floats(weight);
       for (Isa isa : t.isas()) {
+        const std::vector<float> as = t.asActivations(isa, t.floats(a)), bs = t.asActivations(isa, t.floats(b));
         for (int adds = 0; adds <= 2; ++adds) {
           const Wanted want = reference(xs, adds > 0 ? &as : nullptr, adds > 1 ? &bs : nullptr, ws, 1e-5);
           const Tensor* add = adds > 0 ? &a : nullptr;

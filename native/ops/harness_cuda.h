@@ -1,0 +1,28 @@
+// What the harness of the operations asks of a GPU (harness_cuda.cc; only in builds with CUDA).
+#pragma once
+
+#include <string>
+
+#include "ops/op.h"
+
+namespace longcat {
+
+struct GpuOptions {
+  int device = 0;
+  bool fp8Activations = false;  // CudaContext::fp8Activations
+  bool graph = false;           // capture each call and replay the graph once, instead of launching it
+  bool guards = true;           // poisoned bytes before and behind each buffer, looked at afterwards; without, compute-sanitizer sees every byte
+};
+
+/// Selects the GPU for all that follows. Throws Error("DEVICE_UNAVAILABLE") naming what is missing.
+void useGpu(const GpuOptions& options);
+const GpuOptions& gpuOptions();
+
+/// Runs the operation on the GPU: memory that the arguments touch is mirrored there, and what is not read only comes back. `narrow`: the
+/// operation's float32 activations are bfloat16 there. A number that the operation did not change keeps its bits here.
+void runOnGpu(const OpSpec& spec, const OpArgs& arguments, bool narrow);
+
+/// Whether an earlier fault has left the process without its GPU; `why`: CUDA's words.
+bool gpuLost(std::string* why);
+
+}  // namespace longcat
