@@ -67,7 +67,8 @@ __device__ __forceinline__ void narrow(const float (&v)[kChunk], Chunk<uint16_t>
 
 /// The matrix as one line of elements, a chunk for each thread and step. From and To: float, uint16_t (bf16's bits) or Fp8.
 template <class From, class To>
-__global__ void __launch_bounds__(kThreads) convertKernel(const From* from, const float* scale, int64_t elements, int64_t columns, int64_t blocks, To* to) {
+__global__ void __launch_bounds__(kThreads) convertKernel(const From* from, const float* scale, int64_t elements, int64_t columns, int64_t blocks,
+                                                          To* to) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * kChunk;
   for (int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kChunk; at < elements; at += step) {
     const int n = static_cast<int>(elements - at < kChunk ? elements - at : kChunk);
