@@ -1,0 +1,139 @@
+// mla_prefill on a GPU: which tiles of keys and of queries a step has. The lists are never stored: a warp finds tile number i by a
+// running sum over the step's prompt sequences, 32 at a time.
+#pragma once
+
+#include "cuda/reduce.cuh"
+#include "ops/mla_prefill/params.h"
+#include "ops/step_plan/params.h"
+
+namespace longcat::cuda::prefill {
+
+/// Tiles [firstTile, firstTile + tiles) of the flattened list of key tiles: what `expanded` holds.
+struct Round {
+  int firstTile, tiles;
+};
+
+/// The live counts of the step's prompt part.
+struct Live {
+  int rows, sequences;
+};
+
+__device__ inline Live liveOf(const MlaPrefillParams& p) {
+  return {static_cast<int>(min(static_cast<int64_t>(p.counts[numPrefillRows]), p.capacity)),
+          static_cast<int>(min(static_cast<int64_t>(p.counts[numPrefillSequences]), p.maxSequences))};
+}
+
+/// One sequence's part of the step: its rows have the positions firstPosition … keys - 1. No keys: it has no rows.
+struct Span {
+  int firstRow = 0, firstPosition = 0, keys = 0;
+};
+
+__device__ inline Span spanOf(const MlaPrefillParams& p, const Live& live, int sequence) {
+  Span span;
+  if (sequence >= live.sequences) return span;
+  const int begin = p.seqStart[sequence], end = min(p.seqStart[sequence + 1], live.rows);
+  if (begin >= end) return span;
+  span.firstRow = begin;
+  span.firstPosition = p.positions[begin];
+  span.keys = p.positions[end - 1] + 1;
+  return span;
+}
+
+/// Tiles of keys, anchored at position 0.
+struct KeyTiles {
+  __device__ int operator()(const Span& span) const { return (span.keys + static_cast<int>(kKeyTile) - 1) / static_cast<int>(kKeyTile); }
+};
+
+/// Tiles of query rows, anchored at position 0 too: a row's place in its tile follows from its position.
+template <int kRows>
+struct QueryTiles {
+  __device__ int operator()(const Span& span) const { return span.keys == 0 ? 0 : (span.keys - 1) / kRows - span.firstPosition / kRows + 1; }
+};
+
+/// How many tiles the step has. Every lane of the warp calls.
+template <class Tiles>
+__device__ int countTiles(const MlaPrefillParams& p, const Live& live, Tiles tiles) {
+  int count = 0;
+  for (int s = threadIdx.x & 31; s < live.sequences; s += 32) count += tiles(spanOf(p, live, s));
+  return warpSum(count);
+}
+
+__device__ inline int inclusiveSum(int v) {
+#pragma unroll
+  for (int d = 1; d < 32; d <<= 1) {
+    const int other = __shfl_up_sync(kAllLanes, v, d);
+    if (static_cast<int>(threadIdx.x & 31) >= d) v += other;
+  }
+  return v;
+}
+
+/// Where tile number `index` lies. sequence < 0: there is no such tile.
+struct Found {
+  int sequence = -1;
+  int tile = 0;       // among the sequence's own tiles
+  int keyTile = 0;    // place of the sequence's first key tile in the flattened list of key tiles
+  Span span;
+};
+
+/// Every lane of the warp calls, with the same index; every lane gets the answer.
+template <class Tiles>
+__device__ Found findTile(const MlaPrefillParams& p, const Live& live, int index, Tiles tiles) {
+  Found found;
+  int tilesBefore = 0, keyTilesBefore = 0;
+  for (int first = 0; first < live.sequences; first += 32) {
+    const Span span = spanOf(p, live, first + static_cast<int>(threadIdx.x & 31));
+    const int own = tiles(span), ownKeyTiles = KeyTiles{}(span);
+    const int upTo = tilesBefore + inclusiveSum(own), keyTilesUpTo = keyTilesBefore + inclusiveSum(ownKeyTiles);
+    const unsigned reached = __ballot_sync(kAllLanes, index < upTo);
+    if (reached) {
+      const int lane = __ffs(static_cast<int>(reached)) - 1;
+      found.sequence = first + lane;
+      found.tile = __shfl_sync(kAllLanes, index - (upTo - own), lane);
+      found.keyTile = __shfl_sync(kAllLanes, keyTilesUpTo - ownKeyTiles, lane);
+      found.span.firstRow = __shfl_sync(kAllLanes, span.firstRow, lane);
+      found.span.firstPosition = __shfl_sync(kAllLanes, span.firstPosition, lane);
+      found.span.keys = __shfl_sync(kAllLanes, span.keys, lane);
+      return found;
+    }
+    tilesBefore = __shfl_sync(kAllLanes, upTo, 31);
+    keyTilesBefore = __shfl_sync(kAllLanes, keyTilesUpTo, 31);
+  }
+  return found;
+}
+
+/// Row of the cache that holds this position; −1 beyond the sequence's keys.
+__device__ inline int cacheRowOf(const MlaPrefillParams& p, int slot, int position, int keys) {
+  if (position >= keys) return -1;
+  const int blockSize = static_cast<int>(p.blockSize);
+  return p.blockTables[slot * p.maxBlocks + position / blockSize] * blockSize + position % blockSize;
+}
+
+/// A tile of query rows of one sequence, and the key tiles that it meets in a round.
+struct QueryTile {
+  Span span;
+  int slot = 0;
+  int base = 0;                  // position of the tile's first row, a multiple of its size
+  int fromTile = 0, toTile = 0;  // key tiles of the sequence
+  int64_t expandedRow = 0;       // where `expanded` has, or would have, the sequence's key 0
+  __device__ bool has(int position) const { return position >= span.firstPosition && position < span.keys; }
+  __device__ int64_t row(int position) const { return span.firstRow + (position - span.firstPosition); }
+};
+
+/// Tile number `index`, of which a sequence's last ones, which meet the most keys, come first.
+template <int kRows>
+__device__ QueryTile queryTile(const MlaPrefillParams& p, const Live& live, const Round& round, int index) {
+  const Found found = findTile(p, live, index, QueryTiles<kRows>{});
+  QueryTile tile;
+  if (found.sequence < 0) return tile;
+  constexpr int kKeys = static_cast<int>(kKeyTile);
+  tile.span = found.span;
+  tile.slot = p.seqSlot[found.sequence];
+  tile.base = ((found.span.keys - 1) / kRows - found.tile) * kRows;
+  const int last = min(tile.base + kRows, found.span.keys) - 1;
+  tile.fromTile = max(0, round.firstTile - found.keyTile);
+  tile.toTile = min(last / kKeys + 1, round.firstTile + round.tiles - found.keyTile);
+  tile.expandedRow = (static_cast<int64_t>(found.keyTile) - round.firstTile) * kKeys;
+  return tile;
+}
+
+}  // namespace longcat::cuda::prefill

@@ -1,0 +1,63 @@
+// mla_prefill on a GPU: round by round, the keys and values are expanded, then attended to. Sizes and dtypes choose the kernels, never
+// the number of rows.
+#include "cuda/launch.cuh"
+#include "ops/mla_prefill/attend.cuh"
+#include "ops/mla_prefill/attend_plain.cuh"
+#include "ops/mla_prefill/expand.cuh"
+
+namespace longcat::cuda {
+namespace {
+
+using namespace prefill;
+
+bool wholeVectors(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
+bool multiple(int64_t size, int64_t of) { return size % of == 0; }
+
+/// bf16 rows of these sizes begin at whole 16-byte vectors.
+bool vectorRows(const MlaPrefillParams& p) {
+  return p.activation == DType::bf16 && multiple(p.kvRank, 8) && multiple(p.rope, 8) && multiple(p.nope, 8) && multiple(p.vDim, 8) &&
+         wholeVectors(p.q.data) && wholeVectors(p.cache.data) && wholeVectors(p.expanded.data) && wholeVectors(p.out.data);
+}
+
+void expand(const CudaContext& context, const MlaPrefillParams& p, const Round& round) {
+  const int64_t rowTiles = ceilDiv(round.tiles, 2), columnTiles = ceilDiv(p.kvB.rows, kExpandColumns);
+  const bool vectors = vectorRows(p) && wholeVectors(p.kvB.data) && kExpandShared <= static_cast<size_t>(context.sharedBytes);
+  if (vectors && p.kvB.dtype == DType::bf16)
+    return launch(context, expandTensorCores<Bf16>, persistentGrid(context, rowTiles * columnTiles, 2), kExpandThreads, kExpandShared, p, round);
+  if (vectors && p.kvB.dtype == DType::f8e4m3 && multiple(p.kvRank, 16))
+    return launch(context, expandTensorCores<Fp8>, persistentGrid(context, rowTiles * columnTiles), kExpandThreads, kExpandShared, p, round);
+  const int grid = persistentGrid(context, round.tiles * ceilDiv(p.kvB.rows, kPlainTile), 4);
+  LONGCAT_ACTIVATION(p.activation, T, launch(context, expandPlain<T>, grid, kExpandThreads, 0, p, round););
+}
+
+/// Blocks for the (head, query tile) pairs of a full step of few sequences: the hardware then hands them out one by one. Ragged steps
+/// of many sequences have some more tiles, which the blocks take in turns.
+int attendGrid(const MlaPrefillParams& p, int64_t tileRows) {
+  const int64_t tiles = std::min(p.capacity, ceilDiv(p.capacity, tileRows) + std::min<int64_t>(p.maxSequences, 8));
+  return static_cast<int>(std::min<int64_t>(tiles * p.heads, INT32_MAX));
+}
+
+void attend(const CudaContext& context, const MlaPrefillParams& p, const Round& round) {
+  const bool fits = p.nope + p.rope <= kDepth && p.vDim <= kWidth && p.softmaxScale > 0 && sizeof(AttendShared) <= static_cast<size_t>(context.sharedBytes);
+  if (fits && vectorRows(p)) {
+    const bool usual = p.nope == 128 && p.rope == 64 && p.vDim == 128;
+    return launch(context, usual ? attendTensorCores<true> : attendTensorCores<false>, attendGrid(p, kAttendRows), kAttendThreads,
+                  sizeof(AttendShared), p, round);
+  }
+  LONGCAT_ACTIVATION(p.activation, T, launch(context, attendPlain<T>, attendGrid(p, kPlainRows), kPlainThreads, 0, p, round););
+}
+
+}  // namespace
+
+void mla_prefill(const void* params, const CudaContext& context) {
+  const auto& p = *static_cast<const MlaPrefillParams*>(params);
+  if (p.capacity == 0 || p.maxSequences == 0) return;
+  const int64_t tiles = std::max<int64_t>(1, ceilDiv(p.maxKeys, kKeyTile)), most = p.expandedRows / kKeyTile;
+  for (int64_t first = 0; first < tiles; first += most) {
+    const Round round{static_cast<int>(first), static_cast<int>(std::min(most, tiles - first))};
+    expand(context, p, round);
+    attend(context, p, round);
+  }
+}
+
+}  // namespace longcat::cuda
