@@ -1,11 +1,13 @@
 // NativeDevice's methods: checks, and calls of the runtime.
 #include "bindings/device.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
 
 #include "ops/registry.h"
+#include "runtime/gpus.h"
 #include "runtime/memory.h"
 #include "runtime/processor.h"
 
@@ -35,7 +37,17 @@ size_t sizeArg(Napi::Value value, const char* what) {
   return static_cast<size_t>(size);
 }
 
-int queueArg(Napi::Value value) { return static_cast<int>(integerArg(value, "queue")); }
+int queueArg(Napi::Value value) {
+  const int64_t queue = integerArg(value, "queue");
+  require(queue >= 0 && queue < kMaxQueues, "a queue's number is 0 to " + std::to_string(kMaxQueues - 1) + ", not " + std::to_string(queue));
+  return static_cast<int>(queue);
+}
+
+int eventArg(Napi::Value value) {
+  const int64_t event = integerArg(value, "event");
+  require(event >= 0 && event < kMaxEvents, "an event's number is 0 to " + std::to_string(kMaxEvents - 1) + ", not " + std::to_string(event));
+  return static_cast<int>(event);
+}
 
 Napi::Value boolean(const Napi::CallbackInfo& info, bool value) { return Napi::Boolean::New(info.Env(), value); }
 Napi::Value number(const Napi::CallbackInfo& info, double value) { return Napi::Number::New(info.Env(), value); }
@@ -106,7 +118,7 @@ Napi::Function DeviceObject::define(Napi::Env env) {
       env, "NativeDevice",
       {D::InstanceAccessor<&D::kind>("kind"), D::InstanceAccessor<&D::threads>("threads"), D::InstanceAccessor<&D::isa>("isa"),
        LONGCAT_METHOD(allocate), LONGCAT_METHOD(view), LONGCAT_METHOD(fromFile), LONGCAT_METHOD(stack), LONGCAT_METHOD(convert),
-       LONGCAT_METHOD(release), LONGCAT_METHOD(allocatedBytes), LONGCAT_METHOD(enqueue), LONGCAT_METHOD(write), LONGCAT_METHOD(read),
+       LONGCAT_METHOD(release), LONGCAT_METHOD(allocatedBytes), LONGCAT_METHOD(freeBytes), LONGCAT_METHOD(reserve), LONGCAT_METHOD(signal), LONGCAT_METHOD(wait), LONGCAT_METHOD(enqueue), LONGCAT_METHOD(write), LONGCAT_METHOD(read),
        LONGCAT_METHOD(fill), LONGCAT_METHOD(copy), LONGCAT_METHOD(done), LONGCAT_METHOD(room), LONGCAT_METHOD(freeSlots),
        LONGCAT_METHOD(beginRecord), LONGCAT_METHOD(endRecord), LONGCAT_METHOD(replay), LONGCAT_METHOD(releaseGraph),
        LONGCAT_METHOD(close)});
@@ -120,6 +132,7 @@ DeviceObject::DeviceObject(Info info) : ObjectWrap(info) {
     const DeviceOptions& options = *info[0].As<Napi::External<DeviceOptions>>().Data();
     threads_ = options.threads;
     isa_ = options.isa;
+    gpu_ = options.gpu;
     tagObject(info.This().As<Napi::Object>(), ObjectKind::device);
     channel_ = new Channel{this};
     const napi_status status = napi_create_threadsafe_function(
@@ -253,13 +266,13 @@ Device& DeviceObject::device() {
 
 // ---- Methods ------------------------------------------------------------------------------------------------------------
 
-Napi::Value DeviceObject::kind(Info info) { return Napi::String::New(info.Env(), "cpu"); }
+Napi::Value DeviceObject::kind(Info info) { return Napi::String::New(info.Env(), gpu_ < 0 ? "cpu" : "cuda"); }
 Napi::Value DeviceObject::threads(Info info) { return number(info, threads_); }
 Napi::Value DeviceObject::isa(Info info) { return Napi::String::New(info.Env(), nameOf(isa_)); }
 
 Napi::Value DeviceObject::allocate(Info info) {
   const ShapeArg shape(info[1]);
-  return number(info, addTensor(allocateTensor(dtypeArg(info[0]), shape.size, shape.rank, device().allocationCounter())));
+  return number(info, addTensor(device().allocate(dtypeArg(info[0]), shape.size, shape.rank)));
 }
 
 Napi::Value DeviceObject::view(Info info) {
@@ -270,8 +283,9 @@ Napi::Value DeviceObject::view(Info info) {
 }
 
 Napi::Value DeviceObject::fromFile(Info info) {
-  device();
-  return number(info, registerTensor(*this, tensorFromFile(info[0], info[1])));
+  const std::string where = stringArg(info[2], "place");
+  require(where == "device" || where == "host", "a place is device or host, not " + where);
+  return number(info, registerTensor(*this, device().upload(tensorFromFile(info[0], info[1]), where == "host")));
 }
 
 Napi::Value DeviceObject::stack(Info info) {
@@ -280,7 +294,9 @@ Napi::Value DeviceObject::stack(Info info) {
   const Napi::Array ids = info[0].As<Napi::Array>();
   std::vector<Tensor> tensors;
   for (uint32_t i = 0; i < ids.Length(); ++i) tensors.push_back(tensor(ids.Get(i)));
-  return number(info, addTensor(stackOf(tensors)));
+  Tensor stack = stackOf(tensors);
+  device().listParts(stack);
+  return number(info, addTensor(std::move(stack)));
 }
 
 Napi::Value DeviceObject::convert(Info info) {
@@ -296,6 +312,16 @@ Napi::Value DeviceObject::release(Info info) {
 }
 
 Napi::Value DeviceObject::allocatedBytes(Info info) { return number(info, device_ ? static_cast<double>(device_->allocatedBytes()) : 0); }
+
+Napi::Value DeviceObject::freeBytes(Info info) { return number(info, static_cast<double>(device().freeBytes())); }
+
+Napi::Value DeviceObject::reserve(Info info) {
+  device().reserve(sizeArg(info[0], "bytes"));
+  return info.Env().Undefined();
+}
+
+Napi::Value DeviceObject::signal(Info info) { return boolean(info, device().signal(queueArg(info[0]), eventArg(info[1]))); }
+Napi::Value DeviceObject::wait(Info info) { return boolean(info, device().wait(queueArg(info[0]), eventArg(info[1]))); }
 
 Napi::Value DeviceObject::enqueue(Info info) {
   int count = 0;
@@ -419,15 +445,50 @@ Isa isaOption(const Napi::Value& value) {
   throw Error("DEVICE_UNAVAILABLE", "isa \"" + name + "\" is none of plain, avx2, avx512");
 }
 
+int gpuOption(const Napi::Value& value) {
+  const int64_t ordinal = value.IsUndefined() || value.IsNull() ? 0 : integerArg(value, "ordinal");
+  const GpuList gpus = listGpus();
+  const auto there = [&](const Gpu& gpu) { return gpu.ordinal == ordinal; };
+  if (std::none_of(gpus.devices.begin(), gpus.devices.end(), there))
+    throw Error("DEVICE_UNAVAILABLE", "device \"cuda:" + std::to_string(ordinal) + "\": " +
+                                          (gpus.reason.empty() ? "there are " + std::to_string(gpus.devices.size()) + " GPUs" : gpus.reason));
+  return static_cast<int>(ordinal);
+}
+
+Napi::Value gpus(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, [&]() -> Napi::Value {
+    const GpuList list = listGpus();
+    Napi::Array devices = Napi::Array::New(env, list.devices.size());
+    uint32_t i = 0;
+    for (const Gpu& gpu : list.devices) {
+      Napi::Object object = Napi::Object::New(env);
+      object.Set("ordinal", gpu.ordinal);
+      object.Set("name", gpu.name);
+      object.Set("capability", gpu.capability);
+      object.Set("multiprocessors", gpu.multiprocessors);
+      object.Set("memoryBytes", static_cast<double>(gpu.memoryBytes));
+      object.Set("freeBytes", static_cast<double>(gpu.freeBytes));
+      devices[i++] = object;
+    }
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("devices", devices);
+    result.Set("reason", list.reason.empty() ? env.Null() : Napi::Value(Napi::String::New(env, list.reason)));
+    return result;
+  });
+}
+
 Napi::Value openDevice(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guarded(env, [&]() -> Napi::Value {
     require(info[0].IsObject(), "openDevice wants an object of options");
     const Napi::Object given = info[0].As<Napi::Object>();
     const std::string kind = stringArg(given.Get("kind"), "kind");
-    if (kind != "cpu") throw Error("DEVICE_UNAVAILABLE", "device \"" + kind + "\": this build runs on the CPU only");
     DeviceOptions options;
-    options.threads = threadsArg(given.Get("threads"));
+    if (kind == "cuda") options.gpu = gpuOption(given.Get("ordinal"));
+    else if (kind != "cpu") throw Error("DEVICE_UNAVAILABLE", "device \"" + kind + "\" is neither cpu nor cuda");
+    options.fp8Activations = given.Get("fp8Activations").ToBoolean();
+    options.threads = kind == "cuda" ? 1 : threadsArg(given.Get("threads"));
     options.isa = isaOption(given.Get("isa"));
     options.poison = given.Get("poison").ToBoolean();
     options.sync = given.Get("sync").ToBoolean();
@@ -440,6 +501,7 @@ Napi::Value openDevice(const Napi::CallbackInfo& info) {
 
 void RegisterDevice(Napi::Env env, Napi::Object exports) {
   addonOf(env).deviceClass = Napi::Persistent(DeviceObject::define(env));
+  exports.Set("gpus", Napi::Function::New(env, gpus, "gpus"));
   exports.Set("openDevice", Napi::Function::New(env, openDevice, "openDevice"));
 }
 

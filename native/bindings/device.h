@@ -36,6 +36,10 @@ class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
   Napi::Value convert(Info info);
   Napi::Value release(Info info);
   Napi::Value allocatedBytes(Info info);
+  Napi::Value freeBytes(Info info);
+  Napi::Value reserve(Info info);
+  Napi::Value signal(Info info);
+  Napi::Value wait(Info info);
   Napi::Value enqueue(Info info);
   Napi::Value write(Info info);
   Napi::Value read(Info info);
@@ -86,6 +90,7 @@ class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
   Napi::ObjectReference closePromise_;
   int threads_ = 1;
   Isa isa_ = Isa::plain;
+  int gpu_ = -1;
 };
 
 }  // namespace longcat

@@ -11,6 +11,8 @@
 
 namespace longcat {
 
+constexpr int kMaxQueues = 8, kMaxEvents = 256;
+
 enum class CommandKind : uint8_t {
   op,        // run a body
   fill,      // every byte of `target` = byteValue
@@ -19,6 +21,10 @@ enum class CommandKind : uint8_t {
   read,      // `bytes` from `source` + sourceByte to `into`, then settle `token`
   done,      // settle `token`
   replay,    // run a graph
+  prepare,   // make `graph` fast to replay
+  upload,    // all of `source`, which the host has, to `target`
+  signal,    // mark this place of the queue as event `token`
+  wait,      // the queue goes on after event `token`
   scratch,   // from here on the threads use this scratch
   convert,   // `source` (with its scales) to `target`, runtime/convert.h
 };
@@ -51,10 +57,10 @@ struct Command {
   const std::byte* payload = nullptr;
   uint64_t payloadEnd = 0;                                // the payload ring is free up to here afterwards; 0: not in the ring
   std::shared_ptr<Buffer> ownPayload;
-  // read, done
+  // read, done; signal, wait
   int token = -1;
   ReadBuffer* into = nullptr;
-  // replay, scratch
+  // replay, prepare, scratch
   std::shared_ptr<const Graph> graph;
   std::shared_ptr<Buffer> scratch;
 
@@ -72,11 +78,13 @@ struct Command {
   }
 };
 
-/// Recorded commands (op, fill, copy) in order; their parameters lie in `params`.
+/// Recorded commands (op, fill, copy, signal, wait) in order; their parameters lie in `params`.
 struct Graph {
   int number = 0;
   std::vector<Command> commands;
   std::vector<std::shared_ptr<Buffer>> params;
+  /// What a backend has made of it; belongs to the owner thread.
+  mutable std::shared_ptr<void> prepared;
 };
 
 }  // namespace longcat

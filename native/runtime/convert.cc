@@ -48,7 +48,7 @@ int matrixDimension(const Tensor& tensor) { return tensor.parts || tensor.rank =
 
 }  // namespace
 
-Tensor convertedLike(const Tensor& from, const Tensor* scale, DType dtype, std::shared_ptr<std::atomic<int64_t>> counter) {
+void requireConvertible(const Tensor& from, const Tensor* scale, DType dtype) {
   require(dtype == DType::f32 || dtype == DType::bf16, std::string("cannot convert to ") + nameOf(dtype));
   const bool fp8 = from.dtype == DType::f8e4m3;
   require(fp8 || from.dtype == DType::f32 || from.dtype == DType::bf16, std::string("cannot convert from ") + nameOf(from.dtype));
@@ -61,15 +61,14 @@ Tensor convertedLike(const Tensor& from, const Tensor* scale, DType dtype, std::
                 (scale->parts || scale->contiguous()),
             "the scales do not have the shape of the weight's blocks");
   }
-  Tensor to = allocateTensor(dtype, from.shape, from.rank, std::move(counter));
-  if (from.parts) {
-    auto parts = std::make_shared<std::vector<const std::byte*>>();
-    const size_t bytes = to.shape[0] ? static_cast<size_t>(to.elements() / to.shape[0]) * bytesOf(dtype) : 0;
-    for (int64_t i = 0; i < to.shape[0]; ++i) parts->push_back(to.data + static_cast<size_t>(i) * bytes);
-    to.parts = std::move(parts);
-    to.data = nullptr;
-  }
-  return to;
+}
+
+void splitParts(Tensor& tensor) {
+  auto parts = std::make_shared<std::vector<const std::byte*>>();
+  const size_t bytes = tensor.shape[0] ? spanBytes(tensor) / static_cast<size_t>(tensor.shape[0]) : 0;
+  for (int64_t i = 0; i < tensor.shape[0]; ++i) parts->push_back(tensor.data + static_cast<size_t>(i) * bytes);
+  tensor.parts = std::move(parts);
+  tensor.data = nullptr;
 }
 
 void convertInto(const Tensor& from, const Tensor* scale, const Tensor& to, ThreadPool& pool) {

@@ -11,10 +11,14 @@
 
 #include "ops/registry.h"
 #include "runtime/convert.h"
+#include "runtime/cpu_backend.h"
 #include "runtime/error.h"
 #include "runtime/memory.h"
 #include "runtime/processor.h"
 #include "runtime/start_thread.h"
+#ifdef LONGCAT_HAS_CUDA
+#include "cuda/backend.h"
+#endif
 
 namespace longcat {
 namespace {
@@ -51,8 +55,19 @@ const char* verb(CommandKind kind) {
     case CommandKind::write: return "write";
     case CommandKind::read: return "read";
     case CommandKind::convert: return "conversion";
+    case CommandKind::upload: return "upload";
+    case CommandKind::prepare: return "capture";
     default: return "command";
   }
+}
+
+std::unique_ptr<Backend> makeBackend(const DeviceOptions& options, const std::shared_ptr<std::atomic<int64_t>>& counter) {
+  if (options.gpu < 0) return std::make_unique<CpuBackend>(options.threads, options.isa, options.poison, counter);
+#ifdef LONGCAT_HAS_CUDA
+  return makeCudaBackend(options.gpu, options.poison, options.fp8Activations, counter);
+#else
+  throw Error("DEVICE_UNAVAILABLE", "this build has no CUDA backend");
+#endif
 }
 
 }  // namespace
@@ -61,14 +76,8 @@ Device::Device(DeviceOptions options, std::function<void()> notify)
     : options_(std::move(options)), notify_(std::move(notify)), ring_(kSlots),
       params_(allocateBuffer(kSlots * kMaxParamBytes, "the command ring")), payload_(allocateBuffer(kPayloadBytes, "the command ring")) {
   for (int i = 0; i < kSlots; ++i) ring_[i].params = params_->data() + static_cast<size_t>(i) * kMaxParamBytes;
-  // The owner thread looks at nothing but the empty ring until the first command: the pool is there by then.
+  backend_ = makeBackend(options_, allocated_);
   owner_ = startThread([this] { own(); }, 0, options_.threads);
-  try {
-    pool_ = std::make_unique<ThreadPool>(options_.threads);
-  } catch (...) {
-    stop();
-    throw;
-  }
 }
 
 Device::~Device() { stop(); }
@@ -113,13 +122,16 @@ void Device::throwFault() {
 
 void Device::telling(const Fault& fault) { wave_ = std::max(wave_, fault.wave + 1); }
 
-bool Device::enqueue(int queue, const OpSpec& spec, const OpArgs& args) {
-  checkArity(spec, args);
+bool Device::enqueue(int queue, const OpSpec& spec, const OpArgs& given) {
+  checkArity(spec, given);
+  OpArgs args = given;
+  args.onGpu = onGpu();
+  require(!args.onGpu || spec.cuda, std::string(spec.name) + " has no body for GPUs");
   Command* command = claim(CommandKind::op, queue, false);
   if (!command) return false;
   command->spec = &spec;
   prepare(spec, args, command->params);
-  growScratch(spec.threadScratch ? spec.threadScratch(command->params) : 0);
+  growScratch(spec.threadScratch && !args.onGpu ? spec.threadScratch(command->params) : 0);
   // growScratch may have taken the slot for itself; the parameters then move on to the next.
   if (ring_[tail_.load(std::memory_order_relaxed) % kSlots].params != command->params) {
     Command* next = claim(CommandKind::op, queue, true);
@@ -254,13 +266,75 @@ bool Device::room(int token) {
   return false;
 }
 
-Tensor Device::convert(const Tensor& from, const Tensor* scale, DType dtype) {
-  Tensor to = convertedLike(from, scale, dtype, allocated_);
+/// The next free slot, waiting for one.
+Command* Device::claimWaiting(CommandKind kind) {
   Command* command = nullptr;
-  while (!(command = claim(CommandKind::convert, 0, false))) {
+  while (!(command = claim(kind, 0, false))) {
     require(!stopping_.load(), "the device is stopped");
     sched_yield();
   }
+  return command;
+}
+
+bool Device::signal(int queue, int event) { return mark(CommandKind::signal, queue, event); }
+bool Device::wait(int queue, int event) { return mark(CommandKind::wait, queue, event); }
+
+bool Device::mark(CommandKind kind, int queue, int event) {
+  Command* command = claim(kind, queue, false);
+  if (!command) return false;
+  command->token = event;
+  if (graph_) record(*command);
+  return publish();
+}
+
+Tensor Device::allocate(DType dtype, const int64_t* shape, int rank) {
+  Tensor tensor = denseTensor(dtype, shape, rank);
+  tensor.buffer = backend_->allocate(spanBytes(tensor), "a tensor");
+  tensor.data = tensor.buffer->data();
+  if (!backend_->zeroesMemory() && tensor.elements() > 0) {
+    Command* command = claimWaiting(CommandKind::fill);
+    command->target = tensor;
+    command->byteValue = 0;
+    publish();
+  }
+  return tensor;
+}
+
+Tensor Device::upload(const Tensor& from, bool toHost) {
+  if (!onGpu()) return from;
+  Tensor to = from;
+  const size_t bytes = spanBytes(from);
+  to.buffer = toHost ? backend_->allocateHost(bytes, "n-gram tables") : backend_->allocate(bytes, "weights");
+  to.data = to.buffer->data();
+  if (bytes == 0) return to;
+  Command* command = claimWaiting(CommandKind::upload);
+  command->source = from;
+  command->target = to;
+  command->byteValue = toHost;
+  publish();
+  return to;
+}
+
+void Device::listParts(Tensor& stack) {
+  if (!onGpu()) return;
+  Tensor list;
+  const int64_t bytes = static_cast<int64_t>(stack.parts->size() * sizeof(std::byte*));
+  list = allocate(DType::u8, &bytes, 1);
+  Command* command = claimWaiting(CommandKind::write);
+  place(*command, stack.parts->data(), static_cast<size_t>(bytes));
+  command->target = list;
+  command->targetByte = 0;
+  publish();
+  stack.buffer = list.buffer;
+  stack.data = list.data;
+}
+
+Tensor Device::convert(const Tensor& from, const Tensor* scale, DType dtype) {
+  requireConvertible(from, scale, dtype);
+  require(!onGpu() || !from.parts, "a GPU converts matrices, not stacks");
+  Tensor to = allocate(dtype, from.shape, from.rank);
+  if (from.parts) splitParts(to);
+  Command* command = claimWaiting(CommandKind::convert);
   command->source = from;
   command->target = to;
   if (scale) command->scale = *scale;
@@ -276,7 +350,13 @@ void Device::beginRecord() {
 
 std::shared_ptr<const Graph> Device::endRecord() {
   require(graph_ != nullptr, "no recording has begun");
-  return std::shared_ptr<const Graph>(std::move(graph_));
+  std::shared_ptr<const Graph> graph(std::move(graph_));
+  if (onGpu()) {
+    Command* command = claimWaiting(CommandKind::prepare);
+    command->graph = graph;
+    publish();
+  }
+  return graph;
 }
 
 bool Device::replay(int queue, std::shared_ptr<const Graph> graph) {
@@ -311,92 +391,114 @@ void Device::stop() {
 void Device::own() {
   const int spin = options_.threads > availableThreads() ? 2 : kOwnerSpinMicroseconds;
   const auto waiting = [this] { return idle(); };
+  try {
+    backend_->start([this](int token, ReadBuffer* read, std::shared_ptr<const Fault> fault) { settle(token, read, std::move(fault)); });
+  } catch (const std::exception& error) {
+    lost_ = true;
+    fail("the device", error);
+  }
   while (!stopping_.load()) {
+    const bool underWay = poll();
     const uint64_t head = head_.load(std::memory_order_relaxed);
     if (head != tail_.load(std::memory_order_acquire)) {
       Command& command = ring_[head % kSlots];
-      execute(command);
+      run(command);
       if (command.payloadEnd) payloadHead_.store(command.payloadEnd, std::memory_order_release);
       command.release();
       head_.store(head + 1);
       if (roomWanted_.load()) settleRoom();
+    } else if (underWay) {
+      if (!spinWhile(waiting, 1)) sched_yield();  // the device works; its results are looked for again and again
     } else if (closing_.load()) {
       break;
     } else if (!spinWhile(waiting, spin)) {
       bed_.sleepWhile(waiting);
     }
   }
-  pool_.reset();
+  backend_->end();
   if (closing_.load() && !stopping_.load()) settle(finishToken_, nullptr, nullptr);
 }
 
-void Device::execute(Command& command) {
+/// Settles what has come to pass; a device that failed meanwhile is lost.
+bool Device::poll() {
   try {
-    switch (command.kind) {
-      case CommandKind::op:
-        if (!dropped(command)) runOp(command, nullptr);
-        break;
-      case CommandKind::replay:
-        if (!dropped(command)) runGraph(command);
-        break;
-      case CommandKind::fill: fillBytes(command.target, command.byteValue); break;
-      case CommandKind::copy:
-        std::memmove(command.target.data + command.targetByte, command.source.data + command.sourceByte, command.bytes);
-        break;
-      case CommandKind::write: std::memcpy(command.target.data + command.targetByte, command.payload, command.bytes); break;
-      case CommandKind::read:
-        std::memcpy(command.into->data(), command.source.data + command.sourceByte, command.bytes);
-        settle(command.token, command.into, dropped(command) ? fault_ : nullptr);
-        break;
-      case CommandKind::done: settle(command.token, nullptr, dropped(command) ? fault_ : nullptr); break;
-      case CommandKind::scratch:
-        scratch_ = command.scratch;
-        scratchBytes_ = command.bytes;
-        break;
-      case CommandKind::convert:
-        convertInto(command.source, command.scale.buffer || command.scale.parts ? &command.scale : nullptr, command.target, *pool_);
-        break;
-    }
+    return backend_->poll();
   } catch (const std::exception& error) {
-    fail(command, verb(command.kind), nullptr, error);
+    fail("work under way", error);
+    return false;
+  }
+}
+
+void Device::run(Command& command) {
+  const bool droppable = command.kind == CommandKind::op || command.kind == CommandKind::replay || lost_;
+  const bool settles = command.kind == CommandKind::read || command.kind == CommandKind::done;
+  if (dropped(command) && settles) return settle(command.token, command.into, fault_);
+  if (dropped(command) && droppable) return;
+  try {
+    execute(command);
+    if (options_.sync) backend_->synchronise();
+  } catch (const std::exception& error) {
+    const std::string what = command.kind == CommandKind::op ? std::string("operation \"") + command.spec->name + "\"" : verb(command.kind);
+    fail(what + " on queue " + std::to_string(command.queue), error);
+    if (settles) settle(command.token, command.into, fault_);
+  }
+}
+
+void Device::execute(Command& command) {
+  switch (command.kind) {
+    case CommandKind::op: return runOp(command, nullptr);
+    case CommandKind::replay: return runGraph(command);
+    case CommandKind::fill: return backend_->fill(command);
+    case CommandKind::copy: return backend_->copy(command);
+    case CommandKind::write: return backend_->write(command);
+    case CommandKind::read: return backend_->read(command);
+    case CommandKind::done: return backend_->done(command);
+    case CommandKind::scratch: return backend_->scratch(command);
+    case CommandKind::convert: return backend_->convert(command);
+    case CommandKind::upload: return backend_->upload(command);
+    case CommandKind::signal: return backend_->signal(command);
+    case CommandKind::wait: return backend_->wait(command);
+    case CommandKind::prepare: return backend_->prepare(*command.graph);
   }
 }
 
 void Device::runOp(const Command& command, const Graph* graph) {
   try {
     if (!options_.faultOn.empty() && options_.faultOn == command.spec->name) throw Error("INTERNAL", "a fault was asked for");
-    if (options_.poison) {
-      for (const Tensor& tensor : command.poisoned) fillBytes(tensor, 0xff);
-      if (scratch_) std::memset(scratch_->data(), 0xff, scratch_->bytes());
-    }
-    const CpuContext context{*pool_, scratch_ ? scratch_->data() : nullptr, scratchBytes_};
-    command.spec->cpu[static_cast<int>(options_.isa)](command.params, context);
+    backend_->op(command);
   } catch (const std::exception& error) {
-    fail(command, std::string("operation \"") + command.spec->name + "\"", graph, error);
+    if (!graph) throw;
+    fail(std::string("operation \"") + command.spec->name + "\" of graph " + std::to_string(graph->number) + " on queue " +
+             std::to_string(command.queue), error);
   }
 }
 
 void Device::runGraph(const Command& replay) {
   const Graph& graph = *replay.graph;
+  if (options_.faultOn.empty() && backend_->replay(replay)) return;
   for (const Command& command : graph.commands) {
     if (stopping_.load(std::memory_order_relaxed) || dropped(replay)) return;
     switch (command.kind) {
       case CommandKind::op: runOp(command, &graph); break;
-      case CommandKind::fill: fillBytes(command.target, command.byteValue); break;
-      default: std::memmove(command.target.data + command.targetByte, command.source.data + command.sourceByte, command.bytes);
+      case CommandKind::fill: backend_->fill(command); break;
+      case CommandKind::copy: backend_->copy(command); break;
+      case CommandKind::signal: backend_->signal(command); break;
+      default: backend_->wait(command);
     }
   }
 }
 
-void Device::fail(const Command& command, const std::string& what, const Graph* graph, const std::exception& error) {
+void Device::fail(const std::string& what, const std::exception& error) {
   const auto* own = dynamic_cast<const Error*>(&error);
   Fault fault;
   fault.code = own ? own->code() : dynamic_cast<const std::bad_alloc*>(&error) ? "OUT_OF_MEMORY" : "INTERNAL";
-  fault.message = what + (graph ? " of graph " + std::to_string(graph->number) : "") + " on queue " + std::to_string(command.queue) +
-                  " failed: " + error.what();
+  fault.message = what + " failed: " + error.what();
+  lost_ = lost_ || backend_->lost();
+  if (lost_) fault.message += ". The GPU is lost to this process: start a new one";
   // A recorded command has the wave of its recording; whatever is in the ring by now counts as enqueued before the fault is told.
   fault.wave = ring_[head_.load(std::memory_order_relaxed) % kSlots].wave;
   fault_ = std::make_shared<const Fault>(std::move(fault));
+  if (lost_) backend_->abandon(fault_);
 }
 
 void Device::settle(int token, ReadBuffer* read, std::shared_ptr<const Fault> fault) {

@@ -1,4 +1,4 @@
-// A device: an owner thread that takes commands from a ring, in order, and runs them on its pool. All methods belong to one
+// A device: an owner thread that takes commands from a ring, in order, and has its backend run them. All methods belong to one
 // thread (JavaScript's) unless said; none of them waits for the owner thread, except with `sync` and stop().
 #pragma once
 
@@ -9,15 +9,17 @@
 #include <thread>
 #include <vector>
 
+#include "runtime/backend.h"
 #include "runtime/command.h"
 #include "runtime/futex.h"
-#include "runtime/thread_pool.h"
 
 namespace longcat {
 
 struct DeviceOptions {
-  int threads = 1;
+  int threads = 1;       // of the CPU's pool; 1 for a GPU
   Isa isa = Isa::plain;
+  int gpu = -1;          // its ordinal; -1: the CPU
+  bool fp8Activations = false;  // GPU: inputs of products with FP8 weights are quantised too
   bool poison = false;   // before each operation its outputs and the scratch are filled with 0xFF bytes
   bool sync = false;     // each command is finished before its call returns; failures are thrown there
   std::string faultOn;   // tests of error paths: the operation of this name fails when it is run
@@ -32,7 +34,8 @@ struct Completion {
 
 /// Faults. When a body throws, what was enqueued before JavaScript was told of it is not run any more (it would work on what the
 /// failed operation left), and every read() and done() among it fails with the fault. Writes, fills and copies still happen. What
-/// is enqueued after JavaScript was told runs as ever: each command carries a wave number, which telling() raises.
+/// is enqueued after JavaScript was told runs as ever: each command carries a wave number, which telling() raises. A GPU that is lost
+/// (CUDA's sticky errors) stays so: everything fails with that fault from then on.
 class Device {
  public:
   /// `notify` is called on the owner thread whenever completions are there to be taken.
@@ -51,6 +54,20 @@ class Device {
   bool read(int queue, const Tensor& tensor, size_t byteOffset, size_t bytes, int token);
   bool done(int queue, int token);
   bool replay(int queue, std::shared_ptr<const Graph> graph);
+
+  bool signal(int queue, int event);
+  bool wait(int queue, int event);
+
+  /// A dense zeroed tensor. Throws OUT_OF_MEMORY.
+  Tensor allocate(DType dtype, const int64_t* shape, int rank);
+  /// Numbers that the host has (a mapped file's) as a tensor of this device: themselves on the CPU; on a GPU a copy, made in queue order,
+  /// in its memory or in the host's where it reads them over the bus. Waits for room.
+  Tensor upload(const Tensor& from, bool toHost);
+  /// Makes a stack of host-side part addresses usable by operations. Waits for room.
+  void listParts(Tensor& stack);
+  void reserve(size_t bytes) { backend_->reserve(bytes); }
+  int64_t freeBytes() const { return backend_->freeBytes(); }
+  bool onGpu() const { return backend_->onGpu(); }
 
   /// A copy of `from` in another dtype, made in queue order. Waits for room.
   Tensor convert(const Tensor& from, const Tensor* scale, DType dtype);
@@ -76,13 +93,14 @@ class Device {
   void stop();
 
   int64_t allocatedBytes() const { return allocated_->load(); }
-  const std::shared_ptr<std::atomic<int64_t>>& allocationCounter() const { return allocated_; }
 
  private:
   static constexpr int kSlots = 4096, kReserve = 512;  // the reserve is for read, done and the runtime's own commands
   static constexpr size_t kPayloadBytes = size_t{8} << 20, kLargePayload = size_t{1} << 20;
 
   Command* claim(CommandKind kind, int queue, bool fromReserve);
+  Command* claimWaiting(CommandKind kind);
+  bool mark(CommandKind kind, int queue, int event);
   bool publish();
   void record(const Command& command);
   void growScratch(size_t threadBytes);
@@ -93,10 +111,12 @@ class Device {
   void own();
   bool idle() const { return head_.load() == tail_.load() && !stopping_.load() && !closing_.load(); }
   void execute(Command& command);
+  void run(Command& command);
   void runOp(const Command& command, const Graph* graph);
   void runGraph(const Command& command);
-  bool dropped(const Command& command) const { return fault_ && command.wave <= fault_->wave; }
-  void fail(const Command& command, const std::string& what, const Graph* graph, const std::exception& error);
+  bool poll();
+  bool dropped(const Command& command) const { return fault_ && (lost_ || command.wave <= fault_->wave); }
+  void fail(const std::string& what, const std::exception& error);
   void settle(int token, ReadBuffer* read, std::shared_ptr<const Fault> fault);
   void settleRoom();
 
@@ -134,9 +154,8 @@ class Device {
 
   // Owner thread
   std::shared_ptr<const Fault> fault_;
-  std::shared_ptr<Buffer> scratch_;
-  size_t scratchBytes_ = 0;               // of one thread
-  std::unique_ptr<ThreadPool> pool_;
+  bool lost_ = false;
+  std::unique_ptr<Backend> backend_;
   std::thread owner_;
 };
 

@@ -28,10 +28,7 @@ std::string inUnits(double bytes) {
   return text;
 }
 
-[[noreturn]] void outOfMemory(size_t bytes, const char* purpose) {
-  throw Error("OUT_OF_MEMORY", "asked for " + inUnits(static_cast<double>(bytes)) + " for " + purpose + ", " +
-                                   inUnits(static_cast<double>(availableMemory())) + " are there");
-}
+[[noreturn]] void outOfMemory(size_t bytes, const char* purpose) { throw outOfMemoryError(bytes, purpose, availableMemory()); }
 
 class HeapBuffer : public Buffer {
  public:
@@ -65,11 +62,16 @@ class HeapBuffer : public Buffer {
 
 }  // namespace
 
+Error outOfMemoryError(size_t bytes, const char* purpose, int64_t there) {
+  return Error("OUT_OF_MEMORY", "asked for " + inUnits(static_cast<double>(bytes)) + " for " + purpose + ", " + inUnits(static_cast<double>(there)) +
+                                    " are there");
+}
+
 std::shared_ptr<Buffer> allocateBuffer(size_t bytes, const char* purpose, std::shared_ptr<std::atomic<int64_t>> counter) {
   return std::make_shared<HeapBuffer>(bytes, purpose, std::move(counter));
 }
 
-Tensor allocateTensor(DType dtype, const int64_t* shape, int rank, std::shared_ptr<std::atomic<int64_t>> counter) {
+Tensor denseTensor(DType dtype, const int64_t* shape, int rank) {
   require(rank >= 1 && rank <= kMaxRank, "a tensor has 1 to 4 dimensions, not " + std::to_string(rank));
   Tensor tensor;
   tensor.dtype = dtype;
@@ -82,7 +84,12 @@ Tensor allocateTensor(DType dtype, const int64_t* shape, int rank, std::shared_p
   }
   tensor.rowStride = 1;
   for (int i = 1; i < rank; ++i) tensor.rowStride *= shape[i];
-  tensor.buffer = allocateBuffer(static_cast<size_t>(bytes), "a tensor", std::move(counter));
+  return tensor;
+}
+
+Tensor allocateTensor(DType dtype, const int64_t* shape, int rank, std::shared_ptr<std::atomic<int64_t>> counter) {
+  Tensor tensor = denseTensor(dtype, shape, rank);
+  tensor.buffer = allocateBuffer(spanBytes(tensor), "a tensor", std::move(counter));
   tensor.data = tensor.buffer->data();
   return tensor;
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 
+#include "runtime/error.h"
 #include "runtime/tensor.h"
 
 namespace longcat {
@@ -13,6 +14,11 @@ namespace longcat {
 /// Throws Error("OUT_OF_MEMORY") with what was asked and what is there; `purpose` names what it is for.
 std::shared_ptr<Buffer> allocateBuffer(size_t bytes, const char* purpose, std::shared_ptr<std::atomic<int64_t>> counter = nullptr);
 
+/// Error("OUT_OF_MEMORY") with what was asked for, what for, and what is there.
+Error outOfMemoryError(size_t bytes, const char* purpose, int64_t there);
+
+/// A dense tensor that has no memory yet. Throws INTERNAL for an impossible shape, OUT_OF_MEMORY for one of 2^63 bytes.
+Tensor denseTensor(DType dtype, const int64_t* shape, int rank);
 /// A dense tensor over fresh zeroed memory. Throws INTERNAL for an impossible shape.
 Tensor allocateTensor(DType dtype, const int64_t* shape, int rank, std::shared_ptr<std::atomic<int64_t>> counter = nullptr);
 

@@ -1,0 +1,54 @@
+// Pinned host memory on the way to and from a GPU.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <deque>
+#include <vector>
+
+namespace longcat {
+
+/// What is written to the device passes through here: a ring of pinned memory whose regions are free again when their copy is done.
+/// Belongs to one thread.
+class UploadRing {
+ public:
+  explicit UploadRing(size_t bytes);
+  ~UploadRing();
+  UploadRing(const UploadRing&) = delete;
+  UploadRing& operator=(const UploadRing&) = delete;
+
+  size_t largest() const { return bytes_ / 4; }
+  /// Copies `bytes` (at most `largest`) of host memory to the device in stream order; `from` may be reused at once. Waits while the ring is full.
+  void send(cudaStream_t stream, std::byte* to, const std::byte* from, size_t bytes);
+
+ private:
+  struct Region {
+    size_t end;
+    cudaEvent_t event;
+  };
+  void freeOldest();
+  std::byte* take(size_t bytes);
+
+  std::byte* data_ = nullptr;
+  size_t bytes_, head_ = 0, tail_ = 0;  // regions lie in [tail_, head_), cyclic
+  std::deque<Region> regions_;
+  std::vector<cudaEvent_t> spare_;
+};
+
+/// Pinned blocks for reads, used again and again. Belongs to one thread.
+class ReadPool {
+ public:
+  ~ReadPool();
+  struct Block {
+    std::byte* data = nullptr;
+    size_t bytes = 0;
+  };
+  Block take(size_t bytes);
+  void giveBack(Block block) { free_.push_back(block); }
+
+ private:
+  std::vector<Block> free_;
+};
+
+}  // namespace longcat

@@ -1,0 +1,26 @@
+// The GPUs of this machine that this build can use.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace longcat {
+
+struct Gpu {
+  int ordinal = 0;           // N of "cuda:N"
+  std::string name;
+  std::string capability;    // "9.0"
+  int multiprocessors = 0;
+  int64_t memoryBytes = 0, freeBytes = 0;
+};
+
+struct GpuList {
+  std::vector<Gpu> devices;
+  std::string reason;        // why there is none; empty if there is one
+};
+
+/// Never throws for want of a GPU, driver or CUDA backend: `reason` says what is missing.
+GpuList listGpus();
+
+}  // namespace longcat
