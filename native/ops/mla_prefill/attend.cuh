@@ -25,6 +25,8 @@ struct AttendShared {
   Bf16 keys[kKeys * kDepth];
   Bf16 values[kKeys * kWidth];
   int32_t cacheRow[2][kKeys];          // of this key tile and the next
+  QueryTile tile;                      // the block's work: here rather than in every thread's registers
+  int head;
 };
 
 template <int kChunks>
@@ -261,7 +263,9 @@ __device__ __forceinline__ void endRows(const MlaPrefillParams& p, const HeadSha
 
 /// One query tile and head through the round's key tiles. Every thread calls.
 template <bool kUsual>
-__device__ __forceinline__ void attendTile(const MlaPrefillParams& p, const HeadShape<kUsual>& shape, const QueryTile& tile, int head, AttendShared& shared) {
+__device__ __forceinline__ void attendTile(const MlaPrefillParams& p, const HeadShape<kUsual>& shape, AttendShared& shared) {
+  const QueryTile& tile = shared.tile;
+  const int head = shared.head;
   const int firstPosition = tile.base + static_cast<int>(threadIdx.x / 32) * kWarpRows, lastTile = firstPosition / kKeys;
   const bool busy = firstPosition < tile.span.keys && firstPosition + kWarpRows > tile.span.firstPosition && tile.fromTile <= lastTile;
   const int endTile = busy ? min(tile.toTile, lastTile + 1) : tile.fromTile;  // of this warp
@@ -308,13 +312,17 @@ __global__ void __launch_bounds__(kAttendThreads, 2) attendTensorCores(const Mla
   const HeadShape<kUsual> shape(p);
   const Live live = liveOf(p);
   const int tiles = countTiles(p, live, QueryTiles<kAttendRows>{});
-  const int64_t work = tiles * p.heads;
-  for (int64_t w = blockIdx.x; w < work; w += gridDim.x) {
-    const int head = static_cast<int>(w / tiles);
-    const QueryTile tile = queryTile<kAttendRows>(p, live, round, static_cast<int>(w % tiles));
+  const int work = tiles * static_cast<int>(p.heads);
+  for (int w = blockIdx.x; w < work; w += gridDim.x) {
+    const QueryTile tile = queryTile<kAttendRows>(p, live, round, w % tiles);
     if (tile.fromTile >= tile.toTile) continue;
     __syncthreads();  // the tile before has used the shared memory
-    attendTile(p, shape, tile, head, shared);
+    if (threadIdx.x == 0) {
+      shared.tile = tile;
+      shared.head = w / tiles;
+    }
+    __syncthreads();
+    attendTile(p, shape, shared);
   }
 }
 

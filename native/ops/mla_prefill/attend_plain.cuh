@@ -113,10 +113,10 @@ __global__ void __launch_bounds__(kPlainThreads) attendPlain(const MlaPrefillPar
   constexpr int kKeys = static_cast<int>(kKeyTile);
   const Live live = liveOf(p);
   const int tiles = countTiles(p, live, QueryTiles<kPlainRows>{});
-  const int64_t work = tiles * p.heads;
-  for (int64_t w = blockIdx.x; w < work; w += gridDim.x) {
-    const int head = static_cast<int>(w / tiles);
-    const QueryTile tile = queryTile<kPlainRows>(p, live, round, static_cast<int>(w % tiles));
+  const int work = tiles * static_cast<int>(p.heads);
+  for (int w = blockIdx.x; w < work; w += gridDim.x) {
+    const int head = w / tiles;
+    const QueryTile tile = queryTile<kPlainRows>(p, live, round, w % tiles);
     if (tile.fromTile >= tile.toTile) continue;
     const int position = tile.base + static_cast<int>(threadIdx.x), lastTile = tile.base / kKeys;  // all rows of the tile have one last key tile
     const bool owner = threadIdx.x < kPlainRows, known = owner && tile.fromTile > 0 && tile.has(position);

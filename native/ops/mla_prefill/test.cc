@@ -61,6 +61,7 @@ LONGCAT_TEST(mla_prefill) {
 LONGCAT_TEST(mla_prefill) {
   checkCase(t, {2, 128, 64, 128, 512, 32}, DType::bf16, {67, 10});
   checkCase(t, {4, 128, 64, 128, 512, 64}, DType::f8e4m3, {20});
+  checkCase(t, {1, 128, 64, 128, 512, 16}, DType::bf16, {140});  // more than one tile of 128 query rows
 }
 
 LONGCAT_TEST(mla_prefill) {
