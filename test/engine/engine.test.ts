@@ -125,8 +125,8 @@ describe("generate", () => {
 
   it("writes −∞ as −9999", async () => {
     const { engine, runner } = make();
-    const step = runner.step.bind(runner);
-    runner.step = async (sequences) => (await step(sequences)).map((result) => ({ ...result, logprob: Number.NEGATIVE_INFINITY }));
+    const launch = runner.launch.bind(runner);
+    runner.launch = async (sequences) => (await launch(sequences)).map((result) => ({ ...result, logprob: Number.NEGATIVE_INFINITY }));
     const { logprobs } = await engine.generate("a", { maxTokens: 1, logprobs: 0 });
     expect(logprobs?.[0]?.logprob).toBe(-9999);
   });
@@ -485,7 +485,7 @@ describe("faults of the scheduler itself", () => {
         throw new LongcatError("INTERNAL", "cache block 3 has no owner");
       });
     };
-    const all = await Promise.allSettled(["abc", "def"].map((prompt) => engine.generate(prompt, { maxTokens: 4 })));
+    const all = await Promise.allSettled(["abc", "def"].map((prompt) => engine.generate(prompt, { maxTokens: 2 })));
     for (const one of all) expect(one).toMatchObject({ status: "rejected", reason: code("INTERNAL", "has no owner") });
     idle();
     expect((await engine.generate("abc", { maxTokens: 4 })).tokens).toHaveLength(4);

@@ -18,6 +18,9 @@ export const hashNext =
 /** Commands that a fake runner takes without `room()` being awaited. */
 const RING = 100;
 
+/** Steps that the engine has under way at most. */
+const MOST_UNDER_WAY = 2;
+
 export const FAKE_LIMITS: RunnerLimits = {
   maxSequences: 4,
   maxBatchTokens: 16,
@@ -40,10 +43,13 @@ export class FakeRunner implements ModelRunner {
   readonly limits: RunnerLimits;
   /** Every step that was run. */
   readonly steps: StepSequence[][] = [];
+  /** For its own checks, whatever is done to `limits`. */
+  readonly #checked: RunnerLimits;
   readonly #next: NextToken;
   readonly #slots: Slot[];
   readonly #cache: number[][];
-  #running = false;
+  /** Steps under way, oldest first; each is over when the one before it is. */
+  #underWay: Promise<unknown>[] = [];
   /** Calls that have set up slots since there was room; as a device's ring, it holds so many. */
   #commands = 0;
   closed = false;
@@ -55,6 +61,7 @@ export class FakeRunner implements ModelRunner {
 
   constructor(limits: Partial<RunnerLimits> = {}, next?: NextToken) {
     this.limits = { ...FAKE_LIMITS, ...limits };
+    this.#checked = { ...this.limits };
     this.#next = next ?? hashNext(this.limits.vocabulary);
     this.#slots = Array.from({ length: this.limits.maxSequences }, () => ({ sampling: undefined, table: [], history: [] }));
     this.#cache = Array.from({ length: this.limits.numBlocks }, () => new Array<number>(this.limits.blockSize).fill(-1));
@@ -98,25 +105,35 @@ export class FakeRunner implements ModelRunner {
     this.#slot(to).history = source.slice(0, length);
   }
 
-  async step(sequences: readonly StepSequence[]): Promise<StepResult[]> {
-    this.#idle();
-    this.#running = true;
+  step(sequences: readonly StepSequence[]): Promise<StepResult[]> {
+    return this.launch(sequences);
+  }
+
+  /** As on a device: the work is done in the order of the launches; a step that fails takes those with it that follow it. */
+  launch(sequences: readonly StepSequence[]): Promise<StepResult[]> {
+    const results = this.#finish(sequences, this.#underWay.at(-1), this.steps.length + 1);
+    this.#underWay.push(results);
+    const over = () => void this.#underWay.shift();
+    results.then(over, over);
+    return results;
+  }
+
+  async #finish(sequences: readonly StepSequence[], before: Promise<unknown> | undefined, number: number): Promise<StepResult[]> {
+    if (this.closed) throw new Error("the runner is closed");
+    if (this.#underWay.length >= MOST_UNDER_WAY) throw new Error("too many steps under way");
     this.#commands = 0;
-    try {
-      this.steps.push(structuredClone(sequences) as StepSequence[]);
-      this.#check(sequences);
-      const results = sequences.map((sequence) => this.#run(sequence));
-      await new Promise((resolve) => setImmediate(resolve));
-      await this.during(this.steps.length);
-      if (this.failWith !== undefined) {
-        const error = this.failWith;
-        this.failWith = undefined;
-        throw error;
-      }
-      return results;
-    } finally {
-      this.#running = false;
+    this.steps.push(structuredClone(sequences) as StepSequence[]);
+    this.#check(sequences);
+    const results = sequences.map((sequence) => this.#run(sequence));
+    await new Promise((resolve) => setImmediate(resolve));
+    await before;
+    await this.during(number);
+    if (this.failWith !== undefined) {
+      const error = this.failWith;
+      this.failWith = undefined;
+      throw error;
     }
+    return results;
   }
 
   async close(): Promise<void> {
@@ -152,7 +169,7 @@ export class FakeRunner implements ModelRunner {
   }
 
   #check(sequences: readonly StepSequence[]): void {
-    const { maxSequences, maxBatchTokens, contextLength } = this.limits;
+    const { maxSequences, maxBatchTokens, contextLength } = this.#checked;
     if (sequences.length === 0) throw new Error("an empty step");
     if (sequences.length > maxSequences) throw new Error(`${sequences.length} sequences in a step`);
     const numTokens = sequences.reduce((sum, { tokens }) => sum + (tokens?.length ?? 1), 0);
@@ -182,7 +199,7 @@ export class FakeRunner implements ModelRunner {
   }
 
   #idle(): void {
-    if (this.#running) throw new Error("the runner is in a step");
+    if (this.#underWay.length > 0) throw new Error("a step is under way");
     if (this.closed) throw new Error("the runner is closed");
   }
 }

@@ -2,9 +2,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { BlockManager } from "../../ts/engine/block-manager.js";
-import { Scheduler } from "../../ts/engine/scheduler.js";
+import { type Batch, Scheduler } from "../../ts/engine/scheduler.js";
 import { Sequence } from "../../ts/engine/sequence.js";
-import type { SlotSampling } from "../../ts/model/runner-types.js";
+import type { SlotSampling, StepResult } from "../../ts/model/runner-types.js";
 import { FAKE_LIMITS, FakeRunner, hashNext } from "./fake-runner.js";
 
 const sampling = (promptTokens: readonly number[], seed = 0): SlotSampling => ({
@@ -59,7 +59,16 @@ async function step(scheduler: Scheduler, runner: FakeRunner): Promise<void> {
     if (fork?.copyBlock) runner.copyBlock(fork.copyBlock.from, fork.copyBlock.to);
     if (fork) runner.copyHistory(fork.fromSlot, sequence.slot, fork.length);
   }
-  scheduler.postprocess(batch, await runner.step(batch.entries.map((entry) => entry.step)));
+  await finish(scheduler, runner, batch);
+}
+
+/** Runs a scheduled step, and those after it that can be scheduled before its results are there. */
+async function finish(scheduler: Scheduler, runner: FakeRunner, batch: Batch): Promise<void> {
+  const results = runner.launch(batch.entries.map((entry) => entry.step));
+  const ahead = scheduler.scheduleAhead(batch);
+  const following = ahead && runner.launch(ahead.entries.map((entry) => entry.step));
+  scheduler.postprocess(batch, await results);
+  if (ahead) scheduler.postprocess(ahead, (await following) as StepResult[]);
 }
 
 /** No block belongs to two sequences, except full prompt blocks of siblings; what nobody owns is free. */
@@ -199,7 +208,7 @@ describe("scheduler", () => {
     scheduler.reset();
     expect(scheduler.hasWork).toBe(false);
     for (const sequence of lost) {
-      expect(sequence).toMatchObject({ state: "ended", slot: -1, blocks: [], inStep: false });
+      expect(sequence).toMatchObject({ state: "ended", slot: -1, blocks: [], stepsInFlight: 0 });
       scheduler.abort(sequence); // as the request does that fails with it
     }
     checkBlocks(scheduler);

@@ -5,7 +5,7 @@
 
 import { absent, abortSignal, boolean, record, rejectUnknown } from "../checks.js";
 import { LongcatError } from "../errors.js";
-import type { ModelRunner } from "../model/runner-types.js";
+import type { ModelRunner, StepResult } from "../model/runner-types.js";
 import {
   type GenerateParams,
   type Parameters,
@@ -54,6 +54,14 @@ const LONGEST_TURN_MS = 10;
 
 type AnyRequest = GenerateRequest | ScoreRequest;
 
+/** A step from its launch to its results. */
+interface StepUnderWay {
+  batch: Batch;
+  /** Resolves when all of it is enqueued. */
+  launched: Promise<void>;
+  results: Promise<StepResult[]>;
+}
+
 /**
  * A loaded checkpoint.
  *
@@ -75,6 +83,7 @@ export class Engine implements AsyncDisposable {
   readonly #active = new Set<AnyRequest>();
   readonly #counters = { steps: 0, generatedTokens: 0 };
   #loop: Promise<void> | undefined;
+  #ahead: StepUnderWay | undefined;
   #closing: Promise<void> | undefined;
 
   private constructor(parts: EngineParts) {
@@ -323,28 +332,50 @@ export class Engine implements AsyncDisposable {
     try {
       do {
         await new Promise((resolve) => setImmediate(resolve));
-        if (this.#scheduler.hasWork) await this.#step();
+        if (this.#scheduler.hasWork) await this.#turn();
       } while (this.#scheduler.hasWork);
     } catch (error) {
       this.#failAll(error);
     } finally {
+      this.#ahead = undefined;
       this.#loop = undefined;
     }
   }
 
-  async #step(): Promise<void> {
-    const batch = this.#scheduler.schedule();
+  /** Takes in the results of one step, with the step after it under way already where that is known. */
+  async #turn(): Promise<void> {
+    const now = this.#ahead ?? this.#launch(this.#scheduler.schedule());
+    this.#ahead = undefined;
     try {
-      for (const admission of batch.admitted) {
-        await this.#parts.runner.room();
-        this.#place(admission);
-      }
-      const results = await this.#parts.runner.step(batch.entries.map(({ step }) => step));
-      this.#scheduler.postprocess(batch, results);
+      await now.launched;
+      const next = this.#scheduler.scheduleAhead(now.batch);
+      if (next !== undefined) this.#ahead = this.#launch(next);
+      this.#scheduler.postprocess(now.batch, await now.results);
     } catch (error) {
-      this.#failBatch(batch, error);
+      this.#failBatch(now.batch, error);
     }
     this.#counters.steps += 1;
+  }
+
+  /** Sets up who starts, and enqueues a step. */
+  #launch(batch: Batch): StepUnderWay {
+    let launched: () => void = () => {};
+    const step: StepUnderWay = { batch, launched: new Promise((resolve) => (launched = resolve)), results: Promise.resolve([]) };
+    step.results = this.#enqueue(batch, launched).finally(launched);
+    step.results.catch(() => undefined); // told where it is awaited
+    return step;
+  }
+
+  async #enqueue(batch: Batch, launched: () => void): Promise<StepResult[]> {
+    const { runner } = this.#parts;
+    for (const admission of batch.admitted) {
+      await runner.room();
+      this.#place(admission);
+    }
+    await runner.room();
+    const results = runner.launch(batch.entries.map(({ step }) => step));
+    launched();
+    return results;
   }
 
   /** Sets up the slot of a sequence that starts. */

@@ -1,6 +1,9 @@
 /**
  * Who runs next. First come, first served: a sequence waits until a slot and all blocks that it may come to need are free, so that nothing
  * runs out on the way; then it takes part in steps until it ends. Four verbs: add, schedule, postprocess, abort.
+ *
+ * While a step runs, the one after it may be scheduled too (`scheduleAhead`), as long as it decodes the same sequences: their positions
+ * are known, their tokens lie on the device. If one of them ends meanwhile, its part in the second step was for nothing.
  * @module
  */
 
@@ -69,7 +72,7 @@ export class Scheduler {
     this.#waiting.push(sequence);
   }
 
-  /** The next step. Its sequences are marked as in a step until `postprocess` or `abandon`. */
+  /** The next step, when none is under way. Its sequences are marked as in a step until `postprocess` or `abandon`. */
   schedule(): Batch {
     const admitted = this.#admit();
     const prompts = this.#running.filter((sequence) => sequence.inPrompt);
@@ -78,35 +81,51 @@ export class Scheduler {
     const promptTurn = prompts.length > 0 && !(this.#promptsLast && decodes.length > 0);
     const entries = promptTurn ? this.#chunks(prompts) : this.#tokens(decodes);
     this.#promptsLast = promptTurn;
+    return this.#mark({ admitted, entries });
+  }
+
+  /**
+   * The step after `batch`, which is under way; undefined if it is not known yet: somebody waits, runs a prompt, or nobody in the batch
+   * goes on for certain.
+   */
+  scheduleAhead(batch: Batch): Batch | undefined {
+    if (this.#waiting.length > 0 || this.#running.length !== batch.entries.length) return undefined;
+    if (batch.entries.some(({ step }) => step.tokens !== null)) return undefined;
+    const going = batch.entries.map(({ sequence }) => sequence).filter((sequence) => sequence.goesOn);
+    if (going.length === 0) return undefined;
+    return this.#mark({ admitted: [], entries: going.map((sequence) => ({ sequence, step: sequence.nextToken() })) });
+  }
+
+  #mark(batch: Batch): Batch {
     this.#steps += 1;
-    for (const { sequence } of entries) {
-      sequence.inStep = true;
+    for (const { sequence } of batch.entries) {
+      sequence.stepsInFlight += 1;
       sequence.lastStep = this.#steps;
     }
-    return { admitted, entries };
+    return batch;
   }
 
   /** Hands a finished step's results to its sequences; those at their end give back slot and blocks. */
   postprocess(batch: Batch, results: readonly StepResult[]): void {
     batch.entries.forEach(({ sequence, step }, i) => {
-      sequence.inStep = false;
+      sequence.stepsInFlight -= 1;
       const result = results[i] as StepResult;
-      if (sequence.state === "ended" || sequence.advance(step, result)) this.#end(sequence);
+      if (sequence.state === "ended" || sequence.advance(step, result)) this.abort(sequence);
     });
   }
 
   /** Ends all sequences of a step that failed. */
   abandon(batch: Batch): void {
     for (const { sequence } of batch.entries) {
-      sequence.inStep = false;
-      this.#end(sequence);
+      sequence.stepsInFlight -= 1;
+      this.abort(sequence);
     }
   }
 
   /** Ends everything and starts anew, whatever state it was left in: an error of the scheduler's own. */
   reset(): void {
     for (const sequence of this.unfinished) {
-      sequence.inStep = false;
+      sequence.stepsInFlight = 0;
       leave(sequence);
     }
     this.#waiting = [];
@@ -115,9 +134,9 @@ export class Scheduler {
     this.#freeSlots = slots(this.#limits);
   }
 
-  /** Ends a sequence wherever it is; if a step is using it, its slot and blocks come back when that step is over. */
+  /** Ends a sequence wherever it is; if steps are using it, its slot and blocks come back when they are over. */
   abort(sequence: Sequence): void {
-    if (sequence.inStep) sequence.state = "ended";
+    if (sequence.stepsInFlight > 0) sequence.state = "ended";
     else this.#end(sequence);
   }
 

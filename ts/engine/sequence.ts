@@ -46,8 +46,8 @@ export class Sequence {
   /** Positions that are in the cache. */
   computed = 0;
   generated = 0;
-  /** Has a part in the step that runs now: its slot and blocks stay until the step is over. */
-  inStep = false;
+  /** Steps under way that it has a part in: its slot and blocks stay until they are over. */
+  stepsInFlight = 0;
   /** The step it last had a part in. */
   lastStep = 0;
   /** Routing of the prompt but its last token, and of all after that. */
@@ -101,9 +101,14 @@ export class Sequence {
     return step;
   }
 
-  /** Its next decode token: the one drawn last, at the position it has. */
+  /** Its next decode token: the one drawn last, at the position it has; beyond the steps under way, each of which is one token. */
   nextToken(): StepSequence {
-    return { slot: this.slot, position: this.computed, tokens: null, sample: true };
+    return { slot: this.slot, position: this.computed + this.stepsInFlight, tokens: null, sample: true };
+  }
+
+  /** Whether a decode step may follow those under way: they leave it tokens to generate. */
+  get goesOn(): boolean {
+    return this.state === "running" && !this.inPrompt && this.generated + this.stepsInFlight < this.maxNewTokens;
   }
 
   /** Takes a step's result; true when the sequence is at its end. */
