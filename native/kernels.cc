@@ -1,7 +1,7 @@
 // Tests and benchmarks of the operations, without Node:
 //   kernels test  [op] [--threads N] [--isa plain|avx2|avx512]
 //   kernels test  [op] --device cuda[:N] [--isa cuda|cuda-bf16] [--fp8-activations] [--graph] [--no-guards]
-//   kernels bench [op] [--threads N] [--isa plain|avx2|avx512]
+//   kernels bench [op] [--device cpu|cuda[:N]] [--shape flash|lite|mini|all] [--tokens 1,16] [--json] [--svg FILE]
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ops/harness.h"
+#include "ops/harness_bench.h"
 #include "ops/harness_cuda.h"
 #include "runtime/processor.h"
 
@@ -22,6 +23,11 @@ const char kUsage[] =
     "  --device cpu|cuda[:N]   where the operations run (default cpu)\n"
     "  --isa NAME              plain, avx2, avx512; on a GPU cuda (float32 activations), cuda-bf16\n"
     "  --threads N             of the processor\n"
+    "benchmarks:\n"
+    "  --shape NAME            sizes of flash, lite, mini or all (default)\n"
+    "  --tokens 1,16,…         rows to try\n"
+    "  --json                  one JSON document on standard output, nothing else\n"
+    "  --svg FILE              a roofline of all rows\n"
     "on a GPU:\n"
     "  --fp8-activations       inputs of products with FP8 weights are quantised\n"
     "  --graph                 every call is captured and replayed\n"
@@ -36,6 +42,7 @@ struct Options {
   bool test = false, cuda = false;
   std::string op, isa;
   int threads = 0;  // 0: as many as there are
+  BenchOptions bench;
   GpuOptions gpu;
 };
 
@@ -56,6 +63,23 @@ void parseDevice(const std::string& value, Options& o) {
 #endif
 }
 
+std::vector<int64_t> parseTokens(const std::string& value) {
+  std::vector<int64_t> tokens;
+  for (size_t at = 0; at <= value.size();) {
+    const size_t comma = std::min(value.find(',', at), value.size());
+    tokens.push_back(integerOf("--tokens", value.substr(at, comma - at), 1));
+    at = comma + 1;
+  }
+  return tokens;
+}
+
+std::string parseShape(const std::string& value) {
+  std::string names = "all";
+  for (const ModelShape& shape : modelShapes()) names += ", " + std::string(shape.name);
+  if ((", " + names + ",").find(", " + value + ",") == std::string::npos || value.empty()) throw std::invalid_argument("--shape " + value + ": one of " + names + " is wanted");
+  return value;
+}
+
 Options parse(const std::vector<std::string>& words) {
   Options o;
   if (words.empty()) throw std::invalid_argument("nothing to do");
@@ -67,6 +91,13 @@ Options parse(const std::vector<std::string>& words) {
     if (word == "--threads") o.threads = integerOf(word, value(), 1);
     else if (word == "--isa") o.isa = value();
     else if (word == "--device") parseDevice(value(), o);
+    else if (!o.test && word == "--shape") o.bench.shape = parseShape(value());
+    else if (!o.test && word == "--tokens") o.bench.tokens = parseTokens(value());
+    else if (!o.test && word == "--json") o.bench.json = true;
+    else if (!o.test && word == "--svg") {
+      o.bench.svg = value();
+      if (o.bench.svg.empty()) throw std::invalid_argument("--svg: a file is wanted");
+    }
     else if (word == "--fp8-activations") o.gpu.fp8Activations = true;
     else if (word == "--graph") o.gpu.graph = true;
     else if (word == "--no-guards") o.gpu.guards = false;
@@ -98,7 +129,12 @@ int main(int argc, char** argv) {
 #ifdef LONGCAT_HAS_CUDA
     if (o.cuda) useGpu(o.gpu);
 #endif
-    return o.test ? runTests(o.op, threads, isas) : runBenches(o.op, threads, isas);
+    if (o.test) return runTests(o.op, threads, isas);
+    BenchOptions bench = o.bench;
+    bench.op = o.op;
+    bench.threads = threads;
+    bench.isas = isas;
+    return runBenches(bench);
   } catch (const std::invalid_argument& error) {
     return usage(error.what());
   } catch (const std::exception& error) {

@@ -7,7 +7,7 @@ import { describeModel, type EstimateOptions, estimateModel, type InspectOptions
 import type { CheckpointDescription } from "./model/describe.js";
 import type { MemoryEstimate } from "./model/estimate.js";
 import { packageVersion } from "./runtime/addon.js";
-import { listDevices } from "./runtime/device.js";
+import { listDevices } from "./runtime/devices.js";
 
 export { type Diagnosis, diagnose, type Finding } from "./engine/diagnose.js";
 export type { ScoreOptions } from "./engine/engine.js";
@@ -34,7 +34,7 @@ export type {
 export { LongcatError, type LongcatErrorCode } from "./errors.js";
 export type { CheckpointDescription } from "./model/describe.js";
 export type { MemoryEstimate } from "./model/estimate.js";
-export type { DeviceInfo } from "./runtime/device.js";
+export type { DeviceInfo } from "./runtime/devices.js";
 export {
   type GenerateParams,
   MAX_CHOICES,

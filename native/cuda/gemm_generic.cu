@@ -16,7 +16,7 @@ template <int kO_, int kN_, int kOwnO_, int kOwnN_, int kDepth_>
 struct GenericShape {
   static constexpr int kO = kO_, kN = kN_, kOwnO = kOwnO_, kOwnN = kOwnN_, kDepth = kDepth_;
   static constexpr int kThreadsO = kO / kOwnO;
-  static constexpr int kWeightPitch = kO + 4, kRowPitch = kN + 4;
+  static constexpr int kWeightPitch = kOwnO % 4 == 0 ? kO + 4 : kO + 1, kRowPitch = kN + 4;
   static_assert(kThreadsO * (kN / kOwnN) == 32 && kPiece % kDepth == 0 && kOwnN % 4 == 0);
   /// Floats of one warp: the staged numbers, then in the same place its sums.
   static __host__ __device__ constexpr int warpFloats(int matrices) {
@@ -30,6 +30,13 @@ using ManyRows = GenericShape<32, 32, 4, 8, 16>;
 __device__ __forceinline__ float weightAt(const float* w, int64_t i) { return w[i]; }
 __device__ __forceinline__ float weightAt(const Bf16* w, int64_t i) { return floatOf(w[i]); }
 __device__ __forceinline__ float weightAt(const Fp8* w, int64_t i) { return floatOf(w[i]); }
+
+/// One number of each row; zero where there is none.
+template <class X, int N>
+__device__ __forceinline__ void loadRows(float (&to)[N], const X* x, int64_t stride, const int (&source)[N], bool inside) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = inside && source[i] >= 0 ? floatOf(x[source[i] * stride]) : 0.0f;
+}
 
 template <int N>
 __device__ __forceinline__ void loadFloats(float (&to)[N], const float* from) {
@@ -46,7 +53,7 @@ __device__ __forceinline__ void loadFloats(float (&to)[N], const float* from) {
 }
 
 template <class Shape, class W, bool kDual>
-__global__ void __launch_bounds__(kSlices * 32) gemmGenericKernel(const __grid_constant__ GemmProblem p) {
+__global__ void __launch_bounds__(kSlices * 32, kDual ? 1 : 2) gemmGenericKernel(const __grid_constant__ GemmProblem p) {
   constexpr int kMatrices = kDual ? 2 : 1, kO = Shape::kO, kN = Shape::kN, kDepth = Shape::kDepth;
   constexpr int kWarpFloats = Shape::warpFloats(kMatrices);
   constexpr int kWeightLoads = kO * kDepth / 32, kRowLoads = kN * kDepth / 32;
@@ -61,11 +68,11 @@ __global__ void __launch_bounds__(kSlices * 32) gemmGenericKernel(const __grid_c
   for (int item = blockIdx.x; item < work.items(); item += gridDim.x) {
     const WorkItem tile = work.at(item);
     float sum[kMatrices][Shape::kOwnO][Shape::kOwnN] = {};
-    int64_t source[kRowLoads];  // where this thread's numbers of x are; below 0: none
+    int source[kRowLoads];  // rows of x of which this thread loads numbers; below 0: none
 #pragma unroll
     for (int i = 0; i < kRowLoads; ++i) {
       const int64_t r = tile.row + (lane + 32 * i) / kDepth;
-      source[i] = r < tile.rowEnd ? sourceRow(p, r) * p.xStride : -1;
+      source[i] = r < tile.rowEnd ? static_cast<int>(sourceRow(p, r)) : -1;
     }
     for (int64_t begin = static_cast<int64_t>(slice) * kPiece; begin < k; begin += kSlices * kPiece) {
 #pragma unroll 1
@@ -85,8 +92,8 @@ __global__ void __launch_bounds__(kSlices * 32) gemmGenericKernel(const __grid_c
             if constexpr (sizeof(W) == 1) w[m][i] *= scale;
           }
         }
-#pragma unroll
-        for (int i = 0; i < kRowLoads; ++i) x[i] = inside && source[i] >= 0 ? loadNumber(p.x.data, p.activation, source[i] + column) : 0.0f;
+        if (p.activation == DType::bf16) loadRows(x, static_cast<const Bf16*>(p.x.data) + column, p.xStride, source, inside);
+        else loadRows(x, static_cast<const float*>(p.x.data) + column, p.xStride, source, inside);
         __syncwarp();  // nobody reads what was staged before
 #pragma unroll
         for (int m = 0; m < kMatrices; ++m) {

@@ -19,12 +19,13 @@ struct StreamShape {
   static constexpr int kBudget = Format::kScaled ? 24 << 10 : 12 << 10;  // of one warp
   static constexpr int kStages = kBudget / kStageBytes < 8 ? kBudget / kStageBytes : 8;
   static constexpr int kWarpBytes = kStages * kStageBytes;
+  static constexpr int kBlocks = kMaxLanes * kWarpBytes > 113 << 10 ? 1 : 2;  // of a multiprocessor
   static_assert(kStages >= 2 && kTiles * kR * 512 <= kWarpBytes);
   static int64_t sharedBytes(const GemmProblem& p) { return lanesOf(depthOf(p)) * static_cast<int64_t>(kWarpBytes) + prefixBytes(p); }
 };
 
 template <class Format, bool kDual, int kM, int kR>
-__global__ void __launch_bounds__(kMaxLanes * 32, 2) gemmStream(const __grid_constant__ GemmProblem p) {
+__global__ void __launch_bounds__(kMaxLanes * 32, StreamShape<Format, kDual, kM, kR>::kBlocks) gemmStream(const __grid_constant__ GemmProblem p) {
   using Shape = StreamShape<Format, kDual, kM, kR>;
   constexpr int kTiles = Shape::kTiles, kStages = Shape::kStages;
   extern __shared__ __align__(16) unsigned char shared[];
@@ -97,6 +98,8 @@ __global__ void __launch_bounds__(kMaxLanes * 32, 2) gemmStream(const __grid_con
     int stage = 0;
     for (int step = first; step < end; ++step) {
       waitCopies<kStages - 2>();
+      if (step + kStages - 1 < end) copy(step + kStages - 1, stage == 0 ? kStages - 1 : stage - 1);  // where the step before was
+      commitCopies();
       float scale[kTiles];
 #pragma unroll
       for (int i = 0; i < kTiles; ++i) scale[i] = next[i];
@@ -106,9 +109,6 @@ __global__ void __launch_bounds__(kMaxLanes * 32, 2) gemmStream(const __grid_con
           sum, scale,
           [&](int i, int half, int plane) { return *reinterpret_cast<const uint4*>(from + ((i * 2 + half) * Format::kWeightPlanes + plane) * 512); },
           [&](int n, int plane) { return *reinterpret_cast<const uint4*>(from + (2 * kTiles * Format::kWeightPlanes + n * Format::kRowPlanes + plane) * 512); });
-      const int free = stage == 0 ? kStages - 1 : stage - 1;  // of the step before, or not used yet
-      if (step + kStages - 1 < end) copy(step + kStages - 1, free);
-      commitCopies();
       stage = stage + 1 == kStages ? 0 : stage + 1;
     }
     waitCopies<0>();

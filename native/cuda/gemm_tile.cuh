@@ -163,6 +163,12 @@ __global__ void __launch_bounds__(Shape::kThreads) gemmTile(const __grid_constan
   }
 }
 
+/// Whether large tiles are worth it: enough rows in a group, and enough tiles for the card.
+template <class Shape>
+bool fills(const CudaContext& context, const GemmProblem& p, int64_t rows) {
+  return p.groupStart ? 2 * rows > 3 * Shape::kRows : rows > 64 && mostItems(p, Shape::kRows, Shape::kOutputs) >= context.multiprocessors;
+}
+
 /// Launches, unless the block would need more shared memory than there is.
 template <class Shape>
 bool launchTile(const CudaContext& context, const GemmProblem& p) {

@@ -7,7 +7,8 @@ namespace {
 
 template <bool kDual>
 bool tile(const CudaContext& context, const GemmProblem& p, int64_t rows) {
-  if (rows > 64 && launchTile<TileShape<Bf16Format, kDual, 2, 4, 4, 4, 4>>(context, p)) return true;
+  using Large = TileShape<Bf16Format, kDual, 2, 4, 4, 4, 4>;
+  if (fills<Large>(context, p, rows) && launchTile<Large>(context, p)) return true;
   return launchTile<TileShape<Bf16Format, kDual, 2, 2, 2, 4, 8>>(context, p);
 }
 

@@ -9,7 +9,8 @@ namespace longcat::cuda {
 template <bool kQuantised, bool kDual>
 bool tileFp8With(const CudaContext& context, const GemmProblem& p, int64_t rows) {
   using Format = Fp8Format<kQuantised>;
-  if (rows > 64 && launchTile<TileShape<Format, kDual, 4, 2, 2, 4, 3>>(context, p)) return true;
+  using Large = TileShape<Format, kDual, 4, 2, 2, 4, 3>;
+  if (fills<Large>(context, p, rows) && launchTile<Large>(context, p)) return true;
   return launchTile<TileShape<Format, kDual, 2, 2, 2, 4, 4>>(context, p);
 }
 

@@ -5,7 +5,7 @@
 
 namespace longcat::cuda {
 
-// For few rows (tiles of 8, 16 or 32: the first that takes `rows`) and for many (64, or more for long problems). False: not launched,
+// For few rows (tiles of 8, 16 or 32: the first that takes `rows`) and for many (of 64 or 128). False: not launched,
 // because this card's blocks have too little shared memory, or no tile is that small. Same bits from all that take a problem.
 bool streamBf16(const CudaContext& context, const GemmProblem& p, int64_t rows);
 bool streamFp8(const CudaContext& context, const GemmProblem& p, int64_t rows);

@@ -42,30 +42,30 @@ __device__ __forceinline__ void storeOctet(Bf16* to, const float (&v)[kOctet]) {
   *reinterpret_cast<uint4*>(to) = bits;
 }
 
-/// The first n (at most 8) of them; zeros behind. `aligned`: `from` is a multiple of 16 bytes.
-template <class T>
-__device__ __forceinline__ void loadOctet(const T* from, int64_t n, bool aligned, float (&v)[kOctet]) {
-  if (aligned && n >= kOctet) {
+/// The first n (at most 8) of them; zeros behind. kWhole: there are eight, and `from` is a multiple of 16 bytes.
+template <bool kWhole, class T>
+__device__ __forceinline__ void loadOctet(const T* from, int64_t n, float (&v)[kOctet]) {
+  if constexpr (kWhole) {
     loadOctet(from, v);
-    return;
-  }
+  } else {
 #pragma unroll
-  for (int i = 0; i < kOctet; ++i) v[i] = i < n ? floatOf(from[i]) : 0.0f;
+    for (int i = 0; i < kOctet; ++i) v[i] = i < n ? floatOf(from[i]) : 0.0f;
+  }
 }
 
-template <class T>
-__device__ __forceinline__ void storeOctet(T* to, int64_t n, bool aligned, const float (&v)[kOctet]) {
-  if (aligned && n >= kOctet) {
+template <bool kWhole, class T>
+__device__ __forceinline__ void storeOctet(T* to, int64_t n, const float (&v)[kOctet]) {
+  if constexpr (kWhole) {
     storeOctet(to, v);
-    return;
-  }
+  } else {
 #pragma unroll
-  for (int i = 0; i < kOctet; ++i) {
-    if (i < n) to[i] = numberOf<T>(v[i]);
+    for (int i = 0; i < kOctet; ++i) {
+      if (i < n) to[i] = numberOf<T>(v[i]);
+    }
   }
 }
 
-/// Every row of a matrix begins at a multiple of 16 bytes (or there is none).
+/// Every row begins at a multiple of 16 bytes (or there are none): with a width that is a multiple of eight, octets are whole.
 template <class T>
 inline bool rowsAligned(const T* data, int64_t stride) {
   return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride * static_cast<int64_t>(sizeof(T)) % 16 == 0;

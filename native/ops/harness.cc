@@ -1,8 +1,7 @@
-// The test and benchmark harness of the operations (harness.h).
+// The test harness of the operations (harness.h).
 #include "ops/harness.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -15,17 +14,12 @@
 namespace longcat {
 namespace {
 
-template <class Body>
 struct Registered {
   std::string op;
-  void (*body)(Body&);
+  void (*body)(TestContext&);
 };
-std::vector<Registered<TestContext>>& tests() {
-  static std::vector<Registered<TestContext>> list;
-  return list;
-}
-std::vector<Registered<BenchContext>>& benches() {
-  static std::vector<Registered<BenchContext>> list;
+std::vector<Registered>& tests() {
+  static std::vector<Registered> list;
   return list;
 }
 
@@ -347,35 +341,7 @@ void TestContext::expectThrows(const std::string& what, const std::string& code,
   expect(false, what + ": did not throw");
 }
 
-void BenchContext::time(const std::string& label, const char* op, const OpArgs& arguments, double bytes, double flops) {
-  using Clock = std::chrono::steady_clock;
-  const auto seconds = [](auto span) { return std::chrono::duration<double>(span).count(); };
-  const OpSpec* spec = findOp(op);
-  require(spec, std::string("no operation named ") + op);
-  checkArity(*spec, arguments);
-  alignas(64) std::byte params[kMaxParamBytes];
-  spec->prepare(arguments, params);
-  const size_t scratchBytes = spec->threadScratch ? (spec->threadScratch(params) + 63) / 64 * 64 : 0;
-  const auto scratch = allocateBuffer(scratchBytes * static_cast<size_t>(pool_.threads()), "scratch");
-  const CpuContext context{pool_, scratch->data(), scratchBytes};
-  for (Isa isa : isas_) {
-    std::vector<double> samples;
-    const auto begin = Clock::now();
-    while (samples.size() < 5 || (seconds(Clock::now() - begin) < 0.5 && samples.size() < 10000)) {
-      const auto start = Clock::now();
-      spec->cpu[static_cast<int>(isa)](params, context);
-      samples.push_back(seconds(Clock::now() - start));
-    }
-    std::sort(samples.begin(), samples.end());
-    const double median = samples[samples.size() / 2];
-    std::printf("%-14s %-40s %-7s %2d threads %12.2f us %9.2f GB/s %9.2f GFLOP/s\n", op, label.c_str(), nameOf(isa), pool_.threads(),
-                median * 1e6, bytes / median / 1e9, flops / median / 1e9);
-    std::fflush(stdout);
-  }
-}
-
 void registerTest(const char* op, void (*body)(TestContext&)) { tests().push_back({op, body}); }
-void registerBench(const char* op, void (*body)(BenchContext&)) { benches().push_back({op, body}); }
 
 int runTests(const std::string& op, int threads, const std::vector<Isa>& isas) {
   int checks = 0, failures = 0, bodies = 0;
@@ -400,18 +366,6 @@ int runTests(const std::string& op, int threads, const std::vector<Isa>& isas) {
   std::printf("%d tests, %d checks, %d failed, %d threads\n", bodies, checks, failures, threads);
   if (bodies == 0) std::printf("no test of \"%s\"\n", op.c_str());
   return failures > 0 || bodies == 0 ? 1 : 0;
-}
-
-int runBenches(const std::string& op, int threads, const std::vector<Isa>& isas) {
-  int bodies = 0;
-  for (const auto& bench : benches()) {
-    if (!op.empty() && bench.op != op) continue;
-    BenchContext context(threads, isas, 1);
-    bench.body(context);
-    ++bodies;
-  }
-  if (bodies == 0) std::printf("no benchmark of \"%s\"\n", op.c_str());
-  return bodies == 0 ? 1 : 0;
 }
 
 }  // namespace longcat

@@ -1,4 +1,5 @@
-// Tests and benchmarks of operations, for native/ops/<op>/test.cc and bench.cc. They run in the `kernels` program.
+// Tests of operations, for native/ops/<op>/test.cc. They run in the `kernels` program, on the processor or on a GPU. (Benchmarks:
+// harness_bench.h.)
 //
 //   LONGCAT_TEST(rms_norm) {
 //     Tensor x = t.randomF32({3, 64}), w = t.f32({1, 64}, ones), out = t.f32({3, 64}), rows = t.i32({1}, {3});
@@ -6,11 +7,6 @@
 //       t.run(isa, "rms_norm", args({&x, nullptr, nullptr, &w, nullptr, &out, &rows}, {1e-5}));
 //       t.expectClose("out", t.floats(out), wanted, 1e-5);
 //     }
-//   }
-//
-//   LONGCAT_BENCH(rms_norm) {
-//     …
-//     b.time("16 x 6144", "rms_norm", arguments, bytesMoved, flops);
 //   }
 #pragma once
 
@@ -41,7 +37,7 @@ struct Fp8Weight {
   Tensor data, scale;
 };
 
-/// Memory, numbers and threads that tests and benchmarks use.
+/// Memory, numbers and threads that tests use.
 class OpContext {
  public:
   OpContext(int threads, std::vector<Isa> isas, uint64_t seed);
@@ -119,15 +115,7 @@ class TestContext : public OpContext {
   double worst_[5] = {};
 };
 
-class BenchContext : public OpContext {
- public:
-  using OpContext::OpContext;
-  /// Median time of the operation on each instruction set: one line of µs, GB/s, GFLOP/s. `bytes` and `flops` of one run.
-  void time(const std::string& label, const char* op, const OpArgs& arguments, double bytes, double flops);
-};
-
 void registerTest(const char* op, void (*body)(TestContext&));
-void registerBench(const char* op, void (*body)(BenchContext&));
 
 #define LONGCAT_JOIN2(a, b) a##b
 #define LONGCAT_JOIN(a, b) LONGCAT_JOIN2(a, b)
@@ -139,11 +127,8 @@ void registerBench(const char* op, void (*body)(BenchContext&));
 
 /// LONGCAT_TEST(op) { …t is the TestContext… }; any number in a file.
 #define LONGCAT_TEST(op) LONGCAT_REGISTER(op, Test, ::longcat::TestContext, t)
-/// LONGCAT_BENCH(op) { …b is the BenchContext… }
-#define LONGCAT_BENCH(op) LONGCAT_REGISTER(op, Bench, ::longcat::BenchContext, b)
 
-/// What the `kernels` program does; native/kernels.cc calls these. Both return an exit code.
+/// What `kernels test` does; an exit code.
 int runTests(const std::string& op, int threads, const std::vector<Isa>& isas);
-int runBenches(const std::string& op, int threads, const std::vector<Isa>& isas);
 
 }  // namespace longcat

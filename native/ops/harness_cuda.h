@@ -1,7 +1,9 @@
 // What the harness of the operations asks of a GPU (harness_cuda.cc; only in builds with CUDA).
 #pragma once
 
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "ops/op.h"
 
@@ -24,5 +26,17 @@ void runOnGpu(const OpSpec& spec, const OpArgs& arguments, bool narrow);
 
 /// Whether an earlier fault has left the process without its GPU; `why`: CUDA's words.
 bool gpuLost(std::string* why);
+
+struct BenchCeilings;
+
+// For benchmarks (harness_bench_cuda.cc).
+std::shared_ptr<Buffer> allocateOnGpu(size_t bytes);
+void copyToGpu(void* to, const void* from, size_t bytes);
+/// Every element of a dense tensor (cuda/ceilings.h).
+void fillRandomOnGpu(const Tensor& tensor, float low, float high, uint64_t seed);
+/// Seconds of single runs: events in a captured graph around the operation, before each of which the card's cache was read over.
+std::vector<double> timeOnGpu(const OpSpec& spec, const OpArgs& arguments);
+/// The card's ceilings, its name and its compute capability ("9.0").
+BenchCeilings measureOnGpu(std::string* name, std::string* capability);
 
 }  // namespace longcat

@@ -20,7 +20,8 @@
   X(kMoeExpertsOp)     \
   X(kStepPlanOp)       \
   X(kSampleOp)         \
-  X(kTokenLogprobsOp)
+  X(kTokenLogprobsOp)  \
+  X(kRandomFillOp)
 
 namespace longcat {
 

@@ -462,8 +462,8 @@ describe("faults of the scheduler itself", () => {
     const fine = await engine.generate("ghi", { maxTokens: 4, temperature: 0 });
     const start = runner.steps.length;
     runner.during = (step) => void (step === start + 2 && breakNow());
-    const calls = ["abc", "def", "ghi", "abc", "def", "ghi"].map((prompt) => engine.generate(prompt, { maxTokens: 9 }));
-    for (const { status, ...rest } of await Promise.allSettled([...calls, engine.score("abc"), collect(engine.stream("abc"))])) {
+    const calls = ["abc", "def", "ghi", "abc", "def", "ghi"].map((prompt) => engine.generate(prompt, { maxTokens: 9, ignoreEos: true }));
+    for (const { status, ...rest } of await Promise.allSettled([...calls, engine.score("abc"), collect(engine.stream("abc", { ignoreEos: true }))])) {
       expect(status).toBe("rejected");
       expect((rest as PromiseRejectedResult).reason).toEqual(code("INTERNAL", "a step cannot be made"));
     }

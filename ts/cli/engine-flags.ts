@@ -12,7 +12,7 @@ const MODEL_FLAG: Flag = { name: "model", kind: "text", value: "DIR", help: "che
 
 export const ENGINE_FLAGS: readonly Flag[] = [
   MODEL_FLAG,
-  { name: "device", kind: "text", value: "D", help: "auto, cpu, cuda or cuda:N (default auto)" },
+  { name: "device", kind: "text", value: "D", help: "auto (the first GPU, else the CPU), cpu, cuda or cuda:N" },
   { name: "dtype", kind: "text", value: "T", help: "weights: auto (as stored), bfloat16 or float32" },
   { name: "threads", kind: "text", value: "N", help: "CPU threads, or auto: what affinity and container quota allow" },
   { name: "ranks", kind: "number", value: "R", help: "expert parallelism: number of ranks (this version: 1)" },
@@ -25,6 +25,7 @@ export const ENGINE_FLAGS: readonly Flag[] = [
   { name: "allow-unknown-tensors", kind: "flag", help: "load a checkpoint that holds tensors unknown to this version" },
   { name: "debug", kind: "text", value: "D", help: "off, sync (check after each operation) or poison" },
   { name: "ngram", kind: "text", value: "N", help: "n-gram tables: auto, host or device" },
+  { name: "fp8-activations", kind: "flag", help: "GPU, FP8 weights: quantise the inputs of their products too" },
 ];
 
 /** A number, or the word "auto". */
@@ -61,6 +62,7 @@ export function engineOptions(flags: ParsedFlags): FlagOptions {
     allowUnknownTensors: flags.on("allow-unknown-tensors") ? true : undefined,
     debug: flags.text("debug") as EngineOptions["debug"],
     ngram: flags.text("ngram") as EngineOptions["ngram"],
+    fp8Activations: flags.on("fp8-activations") ? true : undefined,
   };
 }
 

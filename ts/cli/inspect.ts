@@ -3,7 +3,7 @@
  * @module
  */
 
-import { type EngineOptions, inspect, listDevices, type MemoryEstimate } from "../index.js";
+import { diagnose, type EngineOptions, inspect, listDevices, type MemoryEstimate } from "../index.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import type { Flag } from "./flags.js";
 import { alignColumns, formatBytes, note, print, printJson } from "./output.js";
@@ -40,24 +40,29 @@ function format(entry: unknown): string {
 
 export const inspectDevicesCommand: Command = {
   usage: ["inspect devices [--json]"],
-  about: "Lists the devices that a model can run on.",
+  about: "Lists the devices that a model can run on. Where there is no GPU, standard error says why.",
   flags: [JSON_FLAG],
   maxPositionals: 0,
   run: async (flags) => {
     const devices = await listDevices();
     if (flags.on("json")) await printJson(devices);
-    else for (const device of devices) await print(`${alignColumns(Object.entries(flatten(device)))}\n`);
+    else await print(`${devices.map((device) => alignColumns(Object.entries(flatten(device)))).join("\n\n")}\n`);
+    if (devices.every(({ kind }) => kind === "cpu")) {
+      const { findings } = await diagnose();
+      note(`GPU: ${findings.find(({ name }) => name === "GPU")?.detail ?? "none"}`);
+    }
     return undefined;
   },
 };
 
 export const inspectEstimateCommand: Command = {
-  usage: ["inspect estimate [DIR] [--dtype T] [--context N] [--batch N] [--json]"],
+  usage: ["inspect estimate [DIR] [--device D] [--dtype T] [--context N] [--batch N] [--json]"],
   about:
     "Says how many bytes weights, latent cache and scratch will take and what fits into the memory that is free now. Nothing is loaded.",
   flags: [
-    { name: "device", kind: "text", value: "D", help: "auto or cpu (this version has no other)" },
+    { name: "device", kind: "text", value: "D", help: "auto, cpu, cuda or cuda:N; a GPU need not be there" },
     { name: "dtype", kind: "text", value: "T", help: "weights: auto (as stored), bfloat16 or float32" },
+    { name: "ngram", kind: "text", value: "N", help: "n-gram tables: auto, host or device" },
     { name: "context", kind: "number", value: "N", help: "tokens of each sequence (default: the model's context)" },
     { name: "batch", kind: "number", value: "N", help: "sequences at once (default 1)" },
     { name: "max-batch-tokens", kind: "number", value: "N", help: "tokens of one step (default 4096)" },
@@ -69,6 +74,7 @@ export const inspectEstimateCommand: Command = {
     const estimate = await inspect.estimate(flags.positionals[0], {
       device: flags.text("device") as EngineOptions["device"],
       dtype: flags.text("dtype") as EngineOptions["dtype"],
+      ngram: flags.text("ngram") as EngineOptions["ngram"],
       context: flags.number("context"),
       batch: flags.number("batch"),
       maxBatchTokens: flags.number("max-batch-tokens"),
@@ -81,20 +87,24 @@ export const inspectEstimateCommand: Command = {
 };
 
 async function printEstimate(estimate: MemoryEstimate): Promise<void> {
-  const { context, batch } = estimate;
+  const { context, batch, device, ngram, availableBytes } = estimate;
   const line = (name: string, bytes: number) => [name, bytes, formatBytes(bytes)];
+  const beside = estimate.cacheBytes + estimate.stateBytes + estimate.scratchBytes + estimate.convertedBytes;
+  const onDevice = device === "cuda" && ngram === "device" ? estimate.ngramBytes : 0;
+  const tables = device === "cpu" ? "stay mapped" : ngram === "device" ? "on the GPU" : "in host memory";
   const rows = [
-    line("weights", estimate.totalBytes - estimate.allocatedBytes),
-    ...(estimate.ngramBytes > 0 ? [line("n-gram tables (stay mapped)", estimate.ngramBytes)] : []),
+    line("weights", estimate.totalBytes - beside - onDevice),
+    ...(estimate.ngramBytes > 0 ? [line(`n-gram tables (${tables})`, estimate.ngramBytes)] : []),
     ...(estimate.convertedBytes > 0 ? [line("weights, converted", estimate.convertedBytes)] : []),
     line("cache, one token", estimate.cacheBytesPerToken),
     line(`cache, ${batch} × ${context} tokens`, estimate.cacheBytes),
     line("state", estimate.stateBytes),
     line("scratch", estimate.scratchBytes),
     line("in all", estimate.totalBytes),
-    line("free now", estimate.availableBytes),
+    ...(availableBytes === null ? [] : [line("free now", availableBytes)]),
   ];
   await print(`${alignColumns(rows)}\n`);
+  if (estimate.fits === null) return note("Whether it fits is not known: that GPU is not here.");
   await print(`${estimate.fits ? "It fits" : "It does not fit"}: room for ${estimate.maxCachedTokens} cached tokens beside the rest.\n`);
   if (!estimate.fits) note("warning: more memory is needed than is free now");
 }

@@ -7,13 +7,14 @@ import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { LongcatError } from "../errors.js";
 import { packageVersion } from "../runtime/addon.js";
-import { listDevices } from "../runtime/device.js";
+import { listDevices } from "../runtime/devices.js";
+import { findGpus } from "../runtime/gpus.js";
 import { describeModel } from "./inspect.js";
 import { checkDirectory } from "./load.js";
 
 /** One thing that was looked for. */
 export interface Finding {
-  /** `node`, `glibc`, `addon`, `bundled model`, `CUDA driver`, `cmake` or `C++ compiler`. */
+  /** `node`, `glibc`, `addon`, `bundled model`, `CUDA driver`, `GPU`, `cmake` or `C++ compiler`. */
   name: string;
   /** Whether it is there and works; `null`: not there, and not needed. */
   ok: boolean | null;
@@ -43,7 +44,7 @@ const OLDEST_NODE = 20;
  * if (!ok) console.error(findings.filter((finding) => finding.ok === false));
  */
 export async function diagnose(): Promise<Diagnosis> {
-  const findings = await Promise.all([node(), libc(), addon(), bundledModel(), cudaDriver(), tool("cmake"), compiler()]);
+  const findings = await Promise.all([node(), libc(), addon(), bundledModel(), cudaDriver(), gpu(), tool("cmake"), compiler()]);
   return {
     ok: findings.every((finding) => finding.ok !== false),
     version: packageVersion(),
@@ -67,8 +68,8 @@ function libc(): Finding {
 /** The devices that the addon offers, or why it could not be loaded: every place looked at. */
 async function addon(): Promise<Finding> {
   try {
-    const devices = await listDevices();
-    const cpu = devices.map(({ description, threads, isa }) => `${description}, ${threads} threads, ${isa}`).join("; ");
+    const cpus = (await listDevices()).filter(({ kind }) => kind === "cpu");
+    const cpu = cpus.map(({ description, threads, isa }) => `${description}, ${threads} threads, ${isa}`).join("; ");
     return { name: "addon", ok: true, detail: `${addonFile()}: ${cpu}` };
   } catch (error) {
     return { name: "addon", ok: false, detail: (error as Error).message };
@@ -95,13 +96,35 @@ async function bundledModel(): Promise<Finding> {
   }
 }
 
-/** libcuda comes with the driver; this version does not use it, so it may be missing. */
+/** The GPUs that the addon can use, or why it can use none. The CPU does without. */
+function gpu(): Finding {
+  const name = "GPU";
+  try {
+    const { devices, reason } = findGpus();
+    if (devices.length === 0) return { name, ok: null, detail: `none: ${reason ?? "no GPU was found"}` };
+    const lines = devices.map(
+      ({ ordinal, name: model, capability, memoryBytes, freeBytes }) =>
+        `cuda:${ordinal} ${model}, compute capability ${capability}, ${gib(freeBytes)} of ${gib(memoryBytes)} GiB free`,
+    );
+    return { name, ok: true, detail: lines.join("; ") };
+  } catch (error) {
+    if (error instanceof LongcatError && error.code === "NATIVE_MISSING")
+      return { name, ok: null, detail: "not checked: that takes the addon" };
+    return { name, ok: null, detail: `none: ${(error as Error).message}` };
+  }
+}
+
+function gib(bytes: number): string {
+  return (bytes / 2 ** 30).toFixed(1);
+}
+
+/** libcuda comes with the driver, which only GPUs need. */
 async function cudaDriver(): Promise<Finding> {
   const driver = "/proc/driver/nvidia/version";
   const version = existsSync(driver) ? /Kernel Module\s+(?:for \S+\s+)?([\d.]+)/.exec(readFileSync(driver, "utf8"))?.[1] : undefined;
   const library = /libcuda\.so\.1 .*=> (\S+)/.exec(await output("/sbin/ldconfig", ["-p"]))?.[1];
   const there = [version === undefined ? "no kernel module" : `kernel module ${version}`, library ?? "no libcuda.so.1"].join(", ");
-  return { name: "CUDA driver", ok: null, detail: `${there}; this version runs on the CPU only` };
+  return { name: "CUDA driver", ok: null, detail: there };
 }
 
 async function tool(program: string): Promise<Finding> {

@@ -4,7 +4,6 @@
  */
 
 import { absent, integer, record, rejectUnknown } from "../checks.js";
-import { LongcatError } from "../errors.js";
 import { openCheckpoint } from "../model/checkpoint.js";
 import { type CheckpointDescription, describeCheckpoint } from "../model/describe.js";
 import { estimateMemory, type MemoryEstimate } from "../model/estimate.js";
@@ -17,8 +16,8 @@ export interface InspectOptions {
   allowUnknownTensors?: boolean | null;
 }
 
-/** What to estimate for. Names that engine options have too mean the same and have the same defaults and bounds. */
-export interface EstimateOptions extends Pick<EngineOptions, "device" | "dtype" | "maxBatchTokens" | "allowUnknownTensors"> {
+/** What to estimate for; a GPU that is named need not be there. Names that engine options have too mean the same and have the same defaults and bounds. */
+export interface EstimateOptions extends Pick<EngineOptions, "device" | "dtype" | "ngram" | "maxBatchTokens" | "allowUnknownTensors"> {
   /** Tokens of each sequence: 1 to the model's context, which is the default. */
   context?: number | null;
   /** Sequences at once, as `maxSequences`: 1 … 4096, default 1. */
@@ -45,20 +44,19 @@ export async function describeModel(directory?: string | null, options?: Inspect
 }
 
 /**
- * Says how much memory a checkpoint will take and whether that is free now, from its config and its files' headers.
+ * Says how much memory a checkpoint will take and whether that is free now, from its config and its files' headers. For a GPU that is not
+ * here it says the former alone.
  *
  * @param directory Absent: the bundled mini checkpoint.
- * @throws LongcatError `CONFIG_INVALID`, `CHECKPOINT_INVALID`, `CHECKPOINT_UNSUPPORTED`, `OPTION_INVALID`, `DEVICE_UNAVAILABLE`.
+ * @throws LongcatError `CONFIG_INVALID`, `CHECKPOINT_INVALID`, `CHECKPOINT_UNSUPPORTED`, `OPTION_INVALID`.
  */
 export async function estimateModel(directory?: string | null, options?: EstimateOptions | null): Promise<MemoryEstimate> {
   const folder = checkDirectory(directory);
   const { context, batch, ...shared } = record(options, "options");
-  rejectUnknown(shared, ["context", "batch", "device", "dtype", "maxBatchTokens", "allowUnknownTensors"], "option");
-  const { device, dtype, maxBatchTokens, allowUnknownTensors } = resolveOptions(shared);
-  if (device.startsWith("cuda"))
-    throw new LongcatError("DEVICE_UNAVAILABLE", `device: "${device}": this version runs on the CPU only; give "cpu" or "auto"`);
+  rejectUnknown(shared, ["context", "batch", "device", "dtype", "ngram", "maxBatchTokens", "allowUnknownTensors"], "option");
+  const { device, dtype, ngram, maxBatchTokens, allowUnknownTensors } = resolveOptions(shared);
   return estimateMemory(folder, {
-    ...{ dtype, maxBatchTokens, allowUnknownTensors },
+    ...{ device, dtype, ngram, maxBatchTokens, allowUnknownTensors },
     // Bounded by the model's context, so checked where that is known.
     context: absent(context) ? undefined : (context as number),
     batch: absent(batch) ? 1 : integer(batch, "batch", 1, 4096),

@@ -70,7 +70,7 @@ function assemble(
 
 function describe(
   dir: string,
-  { runner, checkpoint }: OpenedModel,
+  { runner, checkpoint, ngram }: OpenedModel,
   text: TextTools | undefined,
   options: ResolvedOptions,
   defaults: SamplingDefaults,
@@ -98,11 +98,13 @@ function describe(
     endTokens: unionOf(config.eosTokenIds, generationConfig.eosTokenIds, text?.endTokenIds ?? []),
     defaults: { temperature, topP, topK, minP, repetitionPenalty },
     dtype: options.dtype === "auto" ? "as stored" : options.dtype,
+    activations: runner.activationDType,
+    fp8Activations: options.fp8Activations,
     batchInvariant: true,
     prefixCache: "off",
     speculative: "off",
     parallel: { expert: 1 },
-    ngram: config.ngram === null ? "none" : "host",
+    ngram: ngram ?? "none",
   };
 }
 

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { abortSignal, absent, boolean, callback, integer, invalid, oneOf, record, rejectUnknown, show } from "../checks.js";
+import { abortSignal, absent, boolean, callback, integer, invalid, oneOf, record, rejectUnknown } from "../checks.js";
 import { LongcatError } from "../errors.js";
 import { MAX_THREADS } from "../runtime/device.js";
 
@@ -21,14 +21,21 @@ export interface LoadProgress {
  * await Engine.load("path/to/checkpoint", { device: "cpu", threads: 4, maxSequences: 16 });
  */
 export interface EngineOptions {
-  /** Where to run: `"auto"` (default), `"cpu"`, `"cuda"`, `"cuda:1"`. A device that is not there is `DEVICE_UNAVAILABLE`. */
+  /**
+   * Where to run: `"auto"` (default: the first GPU, or the CPU where there is none), `"cpu"`, `"cuda"`, `"cuda:1"`. A device that is not
+   * there is `DEVICE_UNAVAILABLE`, which names what was missing.
+   */
   device?: "auto" | "cpu" | "cuda" | `cuda:${number}` | null;
   /**
    * The layers' matrices as stored (`"auto"`, the default) or converted at load, which takes memory for the copies. Head, embedding,
-   * norms, router and n-gram tables keep their stored dtype.
+   * norms, router and n-gram tables keep their stored dtype. On a GPU it decides what is computed in: float32 matrices make float32
+   * activations, all others bfloat16 (`engine.info.activations`).
    */
   dtype?: "auto" | "bfloat16" | "float32" | null;
-  /** CPU threads: 1 … 1024, or `"auto"` (default): what affinity and container quota allow. Waiting threads sleep. */
+  /**
+   * CPU threads: 1 … 1024, or `"auto"` (default): what affinity and container quota allow. Waiting threads sleep. A model on a GPU uses none:
+   * a number is then a warning.
+   */
   threads?: "auto" | number | null;
   /** Expert parallelism: the number of ranks. Default 1; more is not built yet. */
   parallel?: { expert?: number | null } | null;
@@ -38,8 +45,8 @@ export interface EngineOptions {
   maxSequences?: number | null;
   /**
    * Memory of the latent cache in bytes, or `"auto"` (default): whole contexts for `maxSequences`, or half of what is free beside the
-   * rest if that is less. It may shorten the context. More than is there, together with all else that a load allocates, is
-   * `OUT_OF_MEMORY`; mapped weights are not counted.
+   * rest if that is less (on a GPU 90 %, after 512 MiB for recorded graphs). It may shorten the context. More than is there, together with
+   * all else that a load allocates, is `OUT_OF_MEMORY`. On the CPU mapped weights are not counted; on a GPU they are.
    */
   cacheBytes?: "auto" | number | null;
   /** Reuse of cached prompts. Not built yet: absent, `true` (the default to be) and `false` mean off, as `engine.info` says; `"all"` is refused. */
@@ -52,8 +59,16 @@ export interface EngineOptions {
   allowUnknownTensors?: boolean | null;
   /** `"sync"` checks after each operation; `"poison"` fills outputs and scratch with 0xFF bytes before each operation. Default `"off"`. */
   debug?: "off" | "sync" | "poison" | null;
-  /** Where n-gram tables live: `"auto"` (default), `"host"`; `"device"` needs a GPU. */
+  /**
+   * Where LongCat-Flash-Lite's n-gram tables live: `"host"`, of which a GPU reads rows over the bus; `"device"`, which needs a GPU; `"auto"`
+   * (default): on a GPU if they take at most a third of what is free there beside the rest. The results are the same bits.
+   */
   ngram?: "auto" | "host" | "device" | null;
+  /**
+   * Quantise the inputs of products with FP8 weights as well, per 128 channels; default `false`, since it changes the numbers. Needs a GPU
+   * and block-FP8 weights that stay as stored.
+   */
+  fp8Activations?: boolean | null;
   /** Stops a load. */
   signal?: AbortSignal | null;
   /** Called while weights are made ready. */
@@ -76,6 +91,7 @@ export interface ResolvedOptions {
   allowUnknownTensors: boolean;
   debug: "off" | "sync" | "poison";
   ngram: "auto" | "host" | "device";
+  fp8Activations: boolean;
   signal?: AbortSignal;
   onProgress?: (progress: LoadProgress) => void;
   onWarning: (message: string) => void;
@@ -95,6 +111,7 @@ export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = {
   allowUnknownTensors: false,
   debug: "off",
   ngram: "auto",
+  fp8Activations: false,
   onWarning: (message) => process.emitWarning(message, "LongcatWarning"),
 };
 
@@ -133,6 +150,9 @@ const CHECKS: { [K in keyof Required<EngineOptions>]: (value: unknown, resolved:
   ngram: (value, to) => {
     to.ngram = oneOf(value, "ngram", ["auto", "host", "device"]);
   },
+  fp8Activations: (value, to) => {
+    to.fp8Activations = boolean(value, "fp8Activations");
+  },
   signal: (value, to) => {
     to.signal = abortSignal(value, "signal");
   },
@@ -158,8 +178,11 @@ export function resolveOptions(options?: EngineOptions | null): ResolvedOptions 
   rejectUnknown(input, ENGINE_OPTION_NAMES, "option");
   const resolved: ResolvedOptions = { ...DEFAULT_OPTIONS };
   for (const name of ENGINE_OPTION_NAMES) if (!absent(input[name])) CHECKS[name](input[name], resolved);
-  if (resolved.ngram === "device" && !resolved.device.startsWith("cuda"))
-    throw new LongcatError("OPTION_INVALID", `ngram: "device" needs a GPU, and device is ${show(resolved.device)}; give "auto" or "host"`);
+  // With "auto" the load knows which device it got.
+  if (resolved.device === "cpu" && resolved.ngram === "device")
+    throw new LongcatError("OPTION_INVALID", 'ngram: "device" needs a GPU, and device is "cpu"; give "auto" or "host"');
+  if (resolved.device === "cpu" && resolved.fp8Activations)
+    throw new LongcatError("OPTION_INVALID", 'fp8Activations: true needs a GPU, and device is "cpu"; give false');
   return resolved;
 }
 

@@ -131,7 +131,7 @@ export interface EngineInfo {
   contextLength: number;
   /** "cpu" | "cuda" */
   device: string;
-  /** CPU threads, and instruction set: "plain" | "avx2" | "avx512". */
+  /** CPU threads (1 on a GPU), and instruction set: "plain" | "avx2" | "avx512"; of a GPU its compute capability. */
   threads: number;
   isa: string;
   maxBatchTokens: number;
@@ -143,7 +143,12 @@ export interface EngineInfo {
   endTokens: number[];
   /** Sampling values that hold where a call gives none. */
   defaults: { temperature: number; topP: number; topK: number; minP: number; repetitionPenalty: number };
+  /** What the layers' matrices are: "as stored", or what `dtype` made of them. */
   dtype: string;
+  /** What they are multiplied with, and what the latent cache holds: "float32" on the CPU; on a GPU "float32" or "bfloat16". */
+  activations: "float32" | "bfloat16";
+  /** Whether inputs of products with FP8 weights are quantised as well. */
+  fp8Activations: boolean;
   batchInvariant: boolean;
   prefixCache: "off";
   speculative: "off";

@@ -10,6 +10,12 @@ import { bytesOf, type DType } from "../runtime/dtype.js";
 import type { ModelConfig } from "./config.js";
 import { MAX_LOGPROBS } from "./runner-types.js";
 
+/**
+ * What operations hand to each other, and what the latent caches hold: float32 on the CPU; on a GPU float32 for float32 matrices, else
+ * bfloat16 (docs/numerics.md, 1).
+ */
+export type ActivationDType = Extract<DType, "float32" | "bfloat16">;
+
 /** Capacities of a program. */
 export interface Capacity {
   /** T: rows (tokens) of a step. */
@@ -20,7 +26,12 @@ export interface Capacity {
   logitRows: number;
   /** Decode splits of all rows together (native/ops/mla_decode/params.h). */
   splits: number;
+  /** Prompt programs on a GPU: keys whose expanded form there is room for, a multiple of KEY_TILE; else 0. */
+  expandedRows: number;
 }
+
+/** Keys of a tile of prompt attention (native/ops/mla_prefill/params.h). */
+export const KEY_TILE = 64;
 
 /** How a layout gets its tensors: T is a tensor, or nothing while only counting. */
 type Allocate<T> = (dtype: DType, shape: number[]) => T;
@@ -61,7 +72,7 @@ export interface ResultTensors<T> {
   ffnCount: T;
 }
 
-/** All tensors of a program, float32 unless said. */
+/** All tensors of a program; float32 unless said, "act": what activations are (ActivationDType). */
 export interface Activations<T> {
   step: StepTensors<T>;
   result: ResultTensors<T>;
@@ -75,31 +86,35 @@ export interface Activations<T> {
   splits: T;
   /** [T, D]: the residual stream. */
   x: T;
-  /** [T, D]: a norm's output on the dense branch; after the last layer the final norm's. */
+  /** [T, D] act: a norm's output on the dense branch; after the last layer the final norm's. */
   normed: T;
-  /** [T, D]: the norm after attention 0, which both branches read. */
+  /** [T, D] act: the norm after attention 0, which both branches read. */
   shared: T;
-  /** [T, D]: an attention's output. */
+  /** [T, D] act: an attention's output. */
   attended: T;
-  /** [T, D]: a dense FFN's output. */
+  /** [T, D] act: a dense FFN's output. */
   dense: T;
   attention: {
-    /** [T, H, nope+rope] */
+    /** [T, H, nope+rope] act */
     q: T;
-    /** [T, qRank] */
+    /** [T, qRank] act */
     qLatent: T;
-    /** [T, kvRank+rope] */
+    /** [T, kvRank+rope] act */
     kvLatent: T;
     /** [T, H, 2]: running maximum and sum of prompt attention. */
     state: T;
-    /** [T, H, kvRank] */
+    /** [T, H, kvRank] act */
     qAbsorbed: T;
     /** [splits, H, kvRank+2] */
     partial: T;
-    /** [T, H·v] */
+    /** [T, H·v] act */
     heads: T;
+    /** GPU: [expandedRows, H, nope+v] act, keys and values of prompt attention. */
+    expanded?: T;
+    /** GPU: [T, H, v], what each row of prompt attention has summed so far. */
+    accumulator?: T;
   };
-  /** [T, ffn]: shares its memory with `attention`, which is never alive at the same time. */
+  /** [T, ffn] act: shares its memory with `attention`, which is never alive at the same time. */
   ffnHidden: T;
   moe: {
     /** [T, N+Z] */
@@ -116,18 +131,18 @@ export interface Activations<T> {
     planRow: T;
     /** [T, K] i32 */
     slotPlan: T;
-    /** [T·K, expert ffn] */
+    /** [T·K, expert ffn] act */
     hidden: T;
-    /** [T·K, D] */
+    /** [T·K, D] act */
     partial: T;
-    /** [T, D] */
+    /** [T, D] act */
     out: T;
   };
   /** [R, V] */
   logits: T;
   /** [R]: log-probabilities of targets. */
   scores: T;
-  /** Draft head only: [T, 2D]. */
+  /** Draft head only: [T, 2D] act. */
   draftInput: T;
 }
 
@@ -184,16 +199,18 @@ export interface ActivationLayout<T> {
 /**
  * Lays out every tensor of a program of this capacity.
  *
+ * @param act what activations are.
  * @param make called once a tensor with its place; return whatever stands for it.
  */
 export function layoutActivations<T>(
   config: ModelConfig,
   capacity: Capacity,
+  act: ActivationDType,
   make: (dtype: DType, shape: number[], byteOffset: number) => T,
 ): ActivationLayout<T> {
   const layout = new Layout(make);
   const { allocate } = layout;
-  const { tokens: T, sequences: S, logitRows: R, splits } = capacity;
+  const { tokens: T, sequences: S, logitRows: R, splits, expandedRows } = capacity;
   const D = config.hiddenSize;
   const H = config.numHeads;
   const K = config.topK;
@@ -227,10 +244,10 @@ export function layoutActivations<T>(
     cosSin: allocate("float32", [T, rope]),
     splits: allocate("int32", [splits, 2]),
     x: allocate("float32", [T, D]),
-    normed: allocate("float32", [T, D]),
-    shared: allocate("float32", [T, D]),
-    attended: allocate("float32", [T, D]),
-    dense: allocate("float32", [T, D]),
+    normed: allocate(act, [T, D]),
+    shared: allocate(act, [T, D]),
+    attended: allocate(act, [T, D]),
+    dense: allocate(act, [T, D]),
   };
   const moe = {
     scores: allocate("float32", [T, config.numExperts + config.numZeroExperts]),
@@ -240,26 +257,30 @@ export function layoutActivations<T>(
     expertStart: allocate("int32", [config.numExperts + 1]),
     planRow: allocate("int32", [T * K]),
     slotPlan: allocate("int32", [T, K]),
-    hidden: allocate("float32", [T * K, config.expertFfnHiddenSize]),
-    partial: allocate("float32", [T * K, D]),
-    out: allocate("float32", [T, D]),
+    hidden: allocate(act, [T * K, config.expertFfnHiddenSize]),
+    partial: allocate(act, [T * K, D]),
+    out: allocate(act, [T, D]),
   };
   const [attention, ffnHidden] = layout.either(
     () => ({
-      q: allocate("float32", [T, H, config.qkNopeHeadDim + rope]),
-      qLatent: allocate("float32", [T, config.qLoraRank]),
-      kvLatent: allocate("float32", [T, config.kvLoraRank + rope]),
+      q: allocate(act, [T, H, config.qkNopeHeadDim + rope]),
+      qLatent: allocate(act, [T, config.qLoraRank]),
+      kvLatent: allocate(act, [T, config.kvLoraRank + rope]),
       state: allocate("float32", [T, H, 2]),
-      qAbsorbed: allocate("float32", [T, H, config.kvLoraRank]),
+      qAbsorbed: allocate(act, [T, H, config.kvLoraRank]),
       partial: allocate("float32", [splits, H, config.kvLoraRank + 2]),
-      heads: allocate("float32", [T, H * config.vHeadDim]),
+      heads: allocate(act, [T, H * config.vHeadDim]),
+      ...(expandedRows > 0 && {
+        expanded: allocate(act, [expandedRows, H, config.qkNopeHeadDim + config.vHeadDim]),
+        accumulator: allocate("float32", [T, H, config.vHeadDim]),
+      }),
     }),
-    () => allocate("float32", [T, config.ffnHiddenSize]),
+    () => allocate(act, [T, config.ffnHiddenSize]),
   );
   const head = {
     logits: allocate("float32", [R, config.vocabSize]),
     scores: allocate("float32", [R]),
-    draftInput: allocate("float32", [T, 2 * D]),
+    draftInput: allocate(act, [T, 2 * D]),
   };
   return {
     activations: { step, result, ...common, attention, ffnHidden, moe, ...head },

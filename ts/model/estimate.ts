@@ -5,13 +5,18 @@
 
 import { integer } from "../checks.js";
 import { availableMemoryBytes } from "../runtime/addon.js";
+import { findGpus, chooseDevice, ordinalOf } from "../runtime/gpus.js";
 import { openCheckpoint } from "./checkpoint.js";
-import { BLOCK_SIZE, sizeModel } from "./sizing.js";
+import { type DeviceKind, ngramTableBytes } from "./placement.js";
+import { planModel } from "./plan.js";
+import { BLOCK_SIZE, GPU_MARGIN_BYTES } from "./sizing.js";
 import { cacheBytesPerToken, numCaches } from "./state.js";
-import { conversionBytes, type WeightDType } from "./weights.js";
+import { conversionBytes, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** What to estimate for. */
 export interface EstimateSizes {
+  /** "auto", "cpu", "cuda" or "cuda:N", which need not be there. Default "cpu". */
+  device?: string;
   /** Tokens of each sequence, not checked yet; absent: the model's context, which is also the most. */
   context?: number;
   /** Sequences at once. */
@@ -20,17 +25,24 @@ export interface EstimateSizes {
   maxBatchTokens: number;
   /** What the layers' matrices are converted to. Default "auto": nothing is. */
   dtype?: WeightDType;
+  /** Where n-gram tables live. Default "auto"; where no GPU can be asked, that is the host. */
+  ngram?: "auto" | NgramPlace;
   allowUnknownTensors: boolean;
 }
 
 /** Bytes, all of them. Mapped weights need memory only as far as they are used, but run fast only if they all fit. */
 export interface MemoryEstimate {
+  device: DeviceKind;
   context: number;
   batch: number;
   /** Weights in the files, n-gram tables not counted. */
   weightBytes: number;
-  /** LongCat-Flash-Lite's n-gram tables: mapped, some rows a token are read. */
+  /** LongCat-Flash-Lite's n-gram tables: some rows a token are read. */
   ngramBytes: number;
+  /** Where they live: the device's memory or the host's. On the CPU, and where there are none: "host". */
+  ngram: NgramPlace;
+  /** What activations and latent caches are made of. */
+  activations: "float32" | "bfloat16";
   cacheBytesPerToken: number;
   /** Latent caches for batch × context tokens. */
   cacheBytes: number;
@@ -38,59 +50,61 @@ export interface MemoryEstimate {
   stateBytes: number;
   /** The largest program's intermediate tensors. */
   scratchBytes: number;
-  /** Copies of the layers' matrices in another dtype; 0 with "auto". */
+  /** Copies of the layers' matrices in another dtype, and on a GPU room for those on their way there; 0 with "auto". */
   convertedBytes: number;
-  /** caches + state + scratch + converted: what a load allocates, and refuses if it is more than `availableBytes`. */
+  /** What a load allocates on the device, and refuses if it is more than `availableBytes`: caches, state, scratch, converted; on a GPU all weights too. */
   allocatedBytes: number;
-  /** allocatedBytes, and the weights that stay mapped beside it: those in the files without what was converted. */
+  /** What the device's memory should hold: allocatedBytes; on the CPU also the weights that stay mapped: those in the files without what was converted. */
   totalBytes: number;
-  availableBytes: number;
-  /** Whether `totalBytes` are there. A load whose mapped weights alone do not fit works, but reads them again and again. */
-  fits: boolean;
-  /** Tokens of cache that fit beside the rest, over all sequences. */
-  maxCachedTokens: number;
+  /** Free on the device now; null: that GPU is not here. */
+  availableBytes: number | null;
+  /** Whether `totalBytes` are there (on a GPU: and 512 MiB for recorded graphs). A load whose mapped weights alone do not fit works, but reads them again and again. Null: not known. */
+  fits: boolean | null;
+  /** Tokens of cache that fit beside the rest, over all sequences. Null: not known. */
+  maxCachedTokens: number | null;
 }
 
 /**
- * Estimates without loading: reads config.json and the files' headers.
+ * Estimates without loading: reads config.json and the files' headers. A GPU need not be there.
  *
  * @throws LongcatError as opening the checkpoint would; `OPTION_INVALID` for a context beyond the model's.
  */
 export async function estimateMemory(dir: string, sizes: EstimateSizes): Promise<MemoryEstimate> {
-  const { batch, maxBatchTokens, allowUnknownTensors, dtype = "auto" } = sizes;
+  const { batch, maxBatchTokens, allowUnknownTensors, dtype = "auto", device = "cpu", ngram: wantedNgram = "auto" } = sizes;
   const checkpoint = await openCheckpoint(dir, { allowUnknownTensors });
   try {
     const { config } = checkpoint;
+    const { kind, availableBytes } = freeOn(device);
     const modelContext = config.maxPositionEmbeddings;
     const context = integer(sizes.context ?? modelContext, "context", 1, modelContext, ", the model's context");
-    const caches = numCaches(config, checkpoint.hasMtp);
-    const perToken = cacheBytesPerToken(config, caches);
-    const { converted: convertedBytes, replaced } = conversionBytes(checkpoint, dtype);
-    const wanted = batch * Math.ceil(context / BLOCK_SIZE) * BLOCK_SIZE * perToken;
+    const model = { ...config, maxPositionEmbeddings: context };
     // Whatever is there: what does not fit is the answer here, not an error.
-    const sizing = { maxSequences: batch, maxBatchTokens, cacheBytes: wanted, convertedBytes, availableBytes: Number.POSITIVE_INFINITY };
-    const { cacheBytes, stateBytes, scratchBytes, allocatedBytes } = sizeModel(
-      { ...config, maxPositionEmbeddings: context },
-      sizing,
-      caches,
-    );
-    const ngramBytes = sumBytes(checkpoint.tensors, (name) => name.startsWith("model.ngram_embeddings.embedders."));
+    const unbounded = { maxSequences: batch, maxBatchTokens, cacheBytes: "auto", availableBytes: Number.POSITIVE_INFINITY } as const;
+    const plan = planModel(checkpoint, { ...unbounded, kind, dtype, ngram: wantedNgram, freeBytes: availableBytes }, model);
+    const { cacheBytes, stateBytes, scratchBytes, convertedBytes, allocatedBytes } = plan.sizes;
+    const perToken = cacheBytesPerToken(config, numCaches(config, checkpoint.hasMtp), plan.activationDType);
+    const ngramBytes = ngramTableBytes(checkpoint);
     const weightBytes = checkpoint.bytes - ngramBytes;
-    const totalBytes = allocatedBytes + weightBytes - replaced;
-    const availableBytes = availableMemoryBytes();
+    const mapped = kind === "cpu" ? weightBytes - conversionBytes(checkpoint, dtype).replaced : 0;
+    const totalBytes = allocatedBytes + mapped;
+    const room = availableBytes === null ? null : availableBytes - totalBytes - (kind === "cuda" ? GPU_MARGIN_BYTES : 0);
     return {
-      ...{ context, batch, weightBytes, ngramBytes, cacheBytesPerToken: perToken, cacheBytes, stateBytes, scratchBytes, convertedBytes },
-      ...{ allocatedBytes, totalBytes, availableBytes },
-      fits: totalBytes <= availableBytes,
-      maxCachedTokens: Math.max(0, Math.floor((availableBytes - totalBytes + cacheBytes) / perToken)),
+      ...{ device: kind, context, batch, weightBytes, ngramBytes, ngram: plan.ngram, activations: plan.activationDType },
+      ...{ cacheBytesPerToken: perToken, cacheBytes, stateBytes, scratchBytes, convertedBytes, allocatedBytes, totalBytes, availableBytes },
+      fits: room === null ? null : room >= 0,
+      maxCachedTokens: room === null ? null : Math.max(0, Math.floor((room + cacheBytes) / perToken)),
     };
   } finally {
     checkpoint.close();
   }
 }
 
-function sumBytes(tensors: ReadonlyMap<string, { entry: { begin: number; end: number } }>, include: (name: string) => boolean): number {
-  let bytes = 0;
-  for (const [name, { entry }] of tensors) if (include(name)) bytes += entry.end - entry.begin;
-  return bytes;
+/** What a device's name means here, and what is free there; null for a GPU that is not here. */
+function freeOn(device: string): { kind: DeviceKind; availableBytes: number | null } {
+  if (!device.startsWith("cuda")) {
+    const choice = chooseDevice(device);
+    return { kind: choice.kind, availableBytes: choice.kind === "cpu" ? availableMemoryBytes() : choice.gpu.freeBytes };
+  }
+  const gpu = findGpus().devices.find(({ ordinal }) => ordinal === ordinalOf(device));
+  return { kind: "cuda", availableBytes: gpu?.freeBytes ?? null };
 }

@@ -23,8 +23,11 @@ export interface Stream {
   add2?: Tensor;
 }
 
-/** Operations that `layer` enqueues: two attentions of three, two FFNs, four norms, routing and experts. */
-export const COMMANDS_PER_LAYER = 14;
+/**
+ * Commands that `layer` enqueues: two attentions of three operations, two FFNs, four norms, routing and experts; on a GPU the marks
+ * between its two queues too, and waiting for them.
+ */
+export const COMMANDS_PER_LAYER = { cpu: 14, cuda: 18 } as const;
 
 /**
  * Enqueues layer `index` of the trunk.
@@ -85,7 +88,11 @@ export function attention(queue: Queue, program: Program, weights: AttentionWeig
     ...{ q: scratch.q, cache, kvB: weights.kvB, positions: step.positions, blockTables: state.blockTables, counts: step.counts },
     ...{ ...shape, vDim: config.vHeadDim, softmaxScale: rope.softmaxScale, out: scratch.heads },
   };
-  if (program.prefill) ops.mlaPrefill(queue, { ...shared, seqStart: step.seqStart, seqSlot: step.seqSlot, state: scratch.state });
+  if (program.prefill)
+    ops.mlaPrefill(queue, {
+      ...{ ...shared, seqStart: step.seqStart, seqSlot: step.seqSlot, state: scratch.state },
+      ...{ expanded: scratch.expanded, accumulator: scratch.accumulator, maxKeys: program.promptKeys },
+    });
   if (program.decode) ops.mlaDecode(queue, { ...shared, rowSlot, splits, qLatent: scratch.qAbsorbed, partial: scratch.partial });
   ops.linear(queue, { x: scratch.heads, weight: weights.o, bias: weights.oBias, out, rows });
 }

@@ -3,20 +3,31 @@
  * @module
  */
 
+import { LongcatError } from "../errors.js";
+import { availableMemoryBytes } from "../runtime/addon.js";
 import { Device } from "../runtime/device.js";
+import { chooseDevice } from "../runtime/gpus.js";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.js";
+import { type DeviceKind, hasFp8Weights, ngramTableBytes } from "./placement.js";
+import { type ModelPlan, planModel } from "./plan.js";
 import { checkRing, Runner } from "./runner.js";
-import { type ModelSizes, type SizingOptions, sizeModel } from "./sizing.js";
-import { numCaches } from "./state.js";
-import { conversionBytes, loadWeights, type WeightDType } from "./weights.js";
+import type { ModelSizes, SizingOptions } from "./sizing.js";
+import { loadWeights, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** How to open a model; the engine's options after their checks. */
-export interface OpenModelOptions extends Omit<SizingOptions, "convertedBytes"> {
+export interface OpenModelOptions extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "availableBytes"> {
   /** "cpu", "cuda", "cuda:N" or "auto". */
   device: string;
   dtype: WeightDType;
+  /** Of the CPU; a GPU takes none, and a number is warned of. */
   threads: number | "auto";
   debug: "off" | "sync" | "poison";
+  /** Where n-gram tables live. Default "auto". */
+  ngram?: "auto" | NgramPlace;
+  /** GPU with FP8 weights: quantise the inputs of their products too. Default false. */
+  fp8Activations?: boolean;
+  /** This operation fails when it is run, for tests of error paths. */
+  faultOn?: string;
   allowUnknownTensors: boolean;
   /** Bytes of weights placed so far, of how many. */
   onProgress?: (doneBytes: number, totalBytes: number) => void;
@@ -30,6 +41,8 @@ export interface OpenedModel {
   runner: Runner;
   checkpoint: Checkpoint;
   sizes: ModelSizes;
+  /** Where its n-gram tables are; null: it has none. */
+  ngram: NgramPlace | null;
   close(): Promise<void>;
 }
 
@@ -40,31 +53,75 @@ export interface OpenedModel {
  * NATIVE_MISSING.
  */
 export async function openModel(dir: string, options: OpenModelOptions): Promise<OpenedModel> {
-  const { allowUnknownTensors, onWarning, onProgress, signal } = options;
+  const { allowUnknownTensors, onWarning } = options;
   const checkpoint = await openCheckpoint(dir, { allowUnknownTensors, onWarning });
   let device: Device | undefined;
   try {
-    const { config, hasMtp } = checkpoint;
-    const convertedBytes = conversionBytes(checkpoint, options.dtype).converted;
-    const sizes = sizeModel(config, { ...options, convertedBytes }, numCaches(config, hasMtp));
-    device = Device.open({ device: options.device, threads: options.threads, debug: options.debug });
-    checkRing(device, config);
-    const weights = await loadWeights(device, checkpoint, {
-      dtype: options.dtype,
-      onProgress: (doneBytes, totalBytes) => {
-        signal?.throwIfAborted();
-        onProgress?.(doneBytes, totalBytes);
-      },
-    });
-    const runner = new Runner(device, config, weights, sizes);
+    const choice = chooseDevice(options.device);
+    checkFor(choice.kind, checkpoint, options);
+    // A GPU is asked what it has; on the CPU a model that does not fit is refused before anything is opened.
+    if (choice.kind === "cuda") {
+      const name = `cuda:${choice.gpu.ordinal}`;
+      if (options.threads !== "auto")
+        onWarning?.(`threads: ${options.threads} has no effect on ${name}: only the CPU's operations use threads`);
+      device = openDevice(name, options);
+    }
+    const availableBytes = options.availableBytes ?? device?.freeBytes;
+    const { ngram = "auto" } = options;
+    const plan = planModel(checkpoint, { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes });
+    device ??= openDevice("cpu", options);
+    checkRing(device, checkpoint.config);
+    const runner = await load(device, checkpoint, plan, options);
     const close = async () => {
       await runner.close();
       checkpoint.close();
     };
-    return { runner, checkpoint, sizes, close };
+    return { runner, checkpoint, sizes: plan.sizes, ngram: checkpoint.config.ngram ? plan.ngram : null, close };
   } catch (error) {
     await device?.close();
     checkpoint.close();
     throw error;
   }
+}
+
+function openDevice(device: string, { threads, debug, faultOn, fp8Activations }: OpenModelOptions): Device {
+  return Device.open({ device, threads, debug, faultOn, fp8Activations });
+}
+
+/** Demands that this device or this checkpoint cannot meet. */
+function checkFor(kind: DeviceKind, checkpoint: Checkpoint, { dtype, fp8Activations = false }: OpenModelOptions): void {
+  if (!fp8Activations) return;
+  const accepted = "it needs a GPU and block-FP8 weights that stay as stored";
+  if (kind === "cpu") throw new LongcatError("OPTION_INVALID", `fp8Activations: true on the CPU is not accepted: ${accepted}`);
+  if (!hasFp8Weights(checkpoint, dtype)) {
+    const why = dtype === "auto" ? "with a checkpoint without FP8 weights" : `with dtype "${dtype}"`;
+    throw new LongcatError("OPTION_INVALID", `fp8Activations: true ${why} is not accepted: ${accepted}`);
+  }
+}
+
+/** Takes the memory, loads the weights, makes the runner. */
+async function load(device: Device, checkpoint: Checkpoint, plan: ModelPlan, options: OpenModelOptions): Promise<Runner> {
+  const { dtype, signal, onProgress } = options;
+  if (device.kind === "cuda") {
+    if (plan.ngram === "host") checkHostMemory(ngramTableBytes(checkpoint));
+    device.reserve(plan.sizes.allocatedBytes);
+  }
+  const weights = await loadWeights(device, checkpoint, {
+    ...{ dtype, ngram: plan.ngram },
+    onProgress: (doneBytes, totalBytes) => {
+      signal?.throwIfAborted();
+      onProgress?.(doneBytes, totalBytes);
+    },
+  });
+  return new Runner(device, checkpoint.config, weights, plan.sizes);
+}
+
+/** n-gram tables that a GPU reads over the bus lie in memory that the system cannot take back. */
+function checkHostMemory(bytes: number): void {
+  const available = availableMemoryBytes();
+  if (bytes > available)
+    throw new LongcatError(
+      "OUT_OF_MEMORY",
+      `asked for ${bytes} bytes of host memory for n-gram tables, ${Math.floor(available)} are there; ngram: "device" needs as many on the GPU`,
+    );
 }

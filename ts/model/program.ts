@@ -5,7 +5,7 @@
  */
 
 import type { Device, Queue, Tensor } from "../runtime/device.js";
-import { type ActivationLayout, type Activations, type Capacity, layoutActivations } from "./activations.js";
+import { type ActivationDType, type ActivationLayout, type Activations, type Capacity, layoutActivations } from "./activations.js";
 import type { ModelConfig, RopeParameters } from "./config.js";
 import type { ModelState } from "./state.js";
 
@@ -39,6 +39,8 @@ export interface Program {
   /** The block that the host writes before a step, and the one that it reads after it. */
   readonly stepBlock: Tensor;
   readonly resultBlock: Tensor;
+  /** Keys of the prompts of the step that is enqueued next, each sequence's rounded up to whole tiles: at least so many. */
+  promptKeys: number;
   tap?: Tap;
 }
 
@@ -49,11 +51,12 @@ export interface ProgramParts {
   invFreq: Tensor;
   state: ModelState;
   branch: Queue;
+  activationDType: ActivationDType;
 }
 
 /** Bytes of arena that a program of this capacity needs. Pure. */
-export function programBytes(config: ModelConfig, capacity: Capacity): number {
-  return layoutActivations(config, capacity, () => null).bytes;
+export function programBytes(config: ModelConfig, capacity: Capacity, activationDType: ActivationDType): number {
+  return layoutActivations(config, capacity, activationDType, () => null).bytes;
 }
 
 /** Makes a program's tensors in `arena` (u8, at least `programBytes`). */
@@ -64,7 +67,8 @@ export function createProgram(
   capacity: Capacity,
   kind: { prefill: boolean; decode: boolean },
 ): Program {
-  const layout: ActivationLayout<Tensor> = layoutActivations(parts.config, capacity, (dtype, shape, byteOffset) =>
+  const { config, activationDType } = parts;
+  const layout: ActivationLayout<Tensor> = layoutActivations(config, capacity, activationDType, (dtype, shape, byteOffset) =>
     device.view(arena, dtype, shape, byteOffset),
   );
   const { activations, stepBytes, resultBytes } = layout;
@@ -73,11 +77,12 @@ export function createProgram(
   return {
     ...parts,
     ...kind,
+    promptKeys: 0,
     capacity,
     activations,
     rows: device.view(counts, "int32", [1], 4 * StepCount.numRows),
     logitCount: device.view(counts, "int32", [1], 4 * StepCount.numLogitRows),
-    ffnCount: Array.from({ length: parts.config.numLayers }, (_, l) => device.view(activations.result.ffnCount, "int32", [T], 4 * T * l)),
+    ffnCount: Array.from({ length: config.numLayers }, (_, l) => device.view(activations.result.ffnCount, "int32", [T], 4 * T * l)),
     stepBlock: device.view(arena, "uint8", [stepBytes.end - stepBytes.begin], stepBytes.begin),
     resultBlock: device.view(arena, "uint8", [resultBytes.end - resultBytes.begin], resultBytes.begin),
   };

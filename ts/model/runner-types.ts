@@ -84,13 +84,18 @@ export interface ModelRunner {
   copyBlock(from: number, to: number): void;
   /** Copies slot `from`'s token history [0, length) to slot `to`. */
   copyHistory(from: number, to: number, length: number): void;
-  /** Resolves when there is room to set up one more slot with the calls above: to be awaited before each. */
+  /** Resolves when there is room to set up one more slot with the calls above, or to launch a step: to be awaited before each. */
   room(): Promise<void>;
   /**
-   * Either prompts or decodes, never both; at most maxBatchTokens tokens and maxSequences sequences.
+   * Enqueues a step and resolves with its results: either prompts or decodes, never both; at most maxBatchTokens tokens and maxSequences
+   * sequences. All is enqueued when the call returns (a step that is scored, or is cut in two, goes on by itself, and `room()` waits for it),
+   * so that the next step may be launched before the results of this one are there: a decode row's token is then the one that the device
+   * samples, and what is set after the launch is for later steps. A step that fails takes those with it that were launched before its failure was told.
    *
-   * @throws LongcatError INTERNAL for a step that breaks this.
+   * @throws LongcatError INTERNAL for a step that breaks this, or without room.
    */
+  launch(sequences: readonly StepSequence[]): Promise<StepResult[]>;
+  /** Awaits room, launches the step, awaits its results. */
   step(sequences: readonly StepSequence[]): Promise<StepResult[]>;
   close(): Promise<void>;
 }

@@ -5,7 +5,7 @@
 
 import { LongcatError } from "../errors.js";
 import type { Device, Graph, Queue, Tensor } from "../runtime/device.js";
-import type { Capacity } from "./activations.js";
+import { type ActivationDType, type Capacity, KEY_TILE } from "./activations.js";
 import { type ModelConfig, ropeParameters } from "./config.js";
 import { COMMANDS_PER_LAYER } from "./layer.js";
 import { forward, head, sample, score } from "./model.js";
@@ -21,6 +21,17 @@ interface Ready {
   program: Program;
   blocks: StepBlocks;
   graph?: Graph;
+  /** It is being recorded: steps that come meanwhile run eagerly, with the same bits. */
+  recording?: boolean;
+}
+
+/** A step, or what of it fits one program. */
+interface Part {
+  sequences: readonly StepSequence[];
+  ready: Ready;
+  isPrompt: boolean;
+  /** Some of its sequences have scoreTargets. */
+  scored: boolean;
 }
 
 /** Commands of a step beside its layers': slots' parameters, step block, plan, embedding, last norm, head, sampling, and some to spare. */
@@ -31,17 +42,19 @@ const COMMANDS_PER_STEP = 32;
  *
  * @throws LongcatError CHECKPOINT_UNSUPPORTED for a model of too many layers.
  */
-export function checkRing(device: Pick<Device, "roomCommands">, { numLayers }: Pick<ModelConfig, "numLayers">): void {
-  const most = Math.floor((device.roomCommands - COMMANDS_PER_STEP) / COMMANDS_PER_LAYER);
+export function checkRing(device: Pick<Device, "roomCommands" | "kind">, { numLayers }: Pick<ModelConfig, "numLayers">): void {
+  const most = Math.floor((device.roomCommands - COMMANDS_PER_STEP) / COMMANDS_PER_LAYER[device.kind]);
   if (numLayers > most) throw new LongcatError("CHECKPOINT_UNSUPPORTED", `num_layers is ${numLayers}: not supported; at most ${most} are`);
 }
 
-/** See ModelRunner. One step runs at a time; the engine awaits each. */
+/** See ModelRunner. */
 export class Runner implements ModelRunner {
   readonly limits: RunnerLimits;
   readonly device: Device;
   readonly config: ModelConfig;
   readonly weights: ModelWeights;
+  /** What activations and latent caches are made of. */
+  readonly activationDType: ActivationDType;
   readonly #sizes: ModelSizes;
   readonly #queue: Queue;
   readonly #state: ModelState;
@@ -50,11 +63,14 @@ export class Runner implements ModelRunner {
   readonly #programs = new Map<string, Ready>();
   /** Host copies of the slots' parameters, [S, fields]. */
   readonly #sampleParams: Float64Array;
+  /** Of a launch of which parts are still to be enqueued. */
+  #entering: Promise<void> | undefined;
 
   constructor(device: Device, config: ModelConfig, weights: ModelWeights, sizes: ModelSizes) {
     this.device = device;
     this.config = config;
     this.weights = weights;
+    this.activationDType = sizes.activationDType;
     this.#sizes = sizes;
     this.#queue = device.queue();
     this.#state = allocateState(device, config, sizes);
@@ -62,7 +78,7 @@ export class Runner implements ModelRunner {
     const rope = ropeParameters(config);
     const invFreq = device.tensor("float32", [rope.invFreq.length]);
     this.#queue.write(invFreq, rope.invFreq);
-    this.#parts = { config, rope, invFreq, state: this.#state, branch: device.queue() };
+    this.#parts = { config, rope, invFreq, state: this.#state, branch: device.queue(), activationDType: sizes.activationDType };
     this.#sampleParams = new Float64Array(sizes.maxSequences * NUM_SAMPLE_FIELDS);
     const { maxSequences, maxBatchTokens, contextLength, blockSize, numBlocks } = sizes;
     this.limits = {
@@ -123,14 +139,29 @@ export class Runner implements ModelRunner {
     this.#queue.copy(this.#state.history, from * row, this.#state.history, to * row, length * 4);
   }
 
-  room(): Promise<void> {
-    return this.#queue.room();
+  async room(): Promise<void> {
+    while (this.#entering) await this.#entering;
+    await this.#queue.room();
   }
 
   async step(sequences: readonly StepSequence[]): Promise<StepResult[]> {
-    const results: StepResult[] = [];
-    for (const part of this.#cut(sequences)) results.push(...(await this.#run(part)));
-    return results;
+    await this.room();
+    return this.launch(sequences);
+  }
+
+  async launch(sequences: readonly StepSequence[]): Promise<StepResult[]> {
+    if (this.#entering) throw new LongcatError("INTERNAL", "a step was launched while another was not all enqueued: await room() before");
+    const parts = this.#cut(sequences).map((part) => this.#prepare(part));
+    const [only, ...more] = parts;
+    if (only && more.length === 0 && !only.scored) return this.#enter(only);
+    const results: Promise<StepResult[]>[] = [];
+    const entering = this.#enterByParts(parts, results);
+    const over = () => {
+      this.#entering = undefined;
+    };
+    this.#entering = entering.then(over, over);
+    await entering;
+    return (await Promise.all(results)).flat();
   }
 
   /** The program for prompts, for those who want to look inside (ts/model/trace.ts). */
@@ -141,6 +172,11 @@ export class Runner implements ModelRunner {
   /** Fills all scratch with 0xFF bytes, so that anything read before it is written shows. */
   poisonScratch(): void {
     this.#queue.fill(this.#arena, 0xff);
+  }
+
+  /** The queue of its steps, for those who look at what they left. */
+  get queue(): Queue {
+    return this.#queue;
   }
 
   /** How many decode buckets have been recorded. */
@@ -171,22 +207,59 @@ export class Runner implements ModelRunner {
     return parts;
   }
 
-  async #run(sequences: readonly StepSequence[]): Promise<StepResult[]> {
-    const isPrompt = sequences.some((sequence) => sequence.tokens !== null);
+  /** Chooses a part's program and checks that it fits, before anything is enqueued. */
+  #prepare(sequences: readonly StepSequence[]): Part {
+    const isPrompt = sequences.some(({ tokens }) => tokens !== null);
     const ready = isPrompt ? this.promptProgram() : this.#decodeProgram(sequences.length);
+    this.#check(sequences, ready.program.capacity);
+    return { sequences, ready, isPrompt, scored: sequences.some(({ scoreTargets }) => scoreTargets) };
+  }
+
+  /** Enqueues a part at once; its results come later. There must be room. */
+  #enter({ sequences, ready, isPrompt }: Part): Promise<StepResult[]> {
     const { program, blocks } = ready;
-    this.#check(sequences, program.capacity);
-    blocks.writeStep(sequences);
-    await this.#queue.room();
     this.#setForced(sequences);
+    blocks.writeStep(sequences);
     this.#queue.write(program.stepBlock, blocks.input);
-    if (isPrompt) this.#enqueue(program);
-    else if (ready.graph) this.#queue.replay(ready.graph);
-    else ready.graph = await this.device.record(() => this.#enqueue(program));
-    await this.#queue.read(program.resultBlock, blocks.output);
-    const results = blocks.readResults(sequences, (slot) => this.#paramsOf(slot)[SampleField.numLogprobs]!);
-    await this.#scoreRows(ready, sequences, results);
-    return results;
+    let recorded: Promise<void> | undefined;
+    if (isPrompt) {
+      program.promptKeys = sequences.reduce((sum, { position, tokens }) => sum + roundUp(position + (tokens?.length ?? 1), KEY_TILE), 0);
+      this.#enqueue(program);
+    } else if (ready.graph) this.#queue.replay(ready.graph);
+    else if (ready.recording) this.#enqueue(program);
+    else recorded = this.#record(ready);
+    const result = blocks.takeResult();
+    const read = this.#queue.read(program.resultBlock, result.bytes);
+    // A slot may belong to another sequence when the results are there.
+    const alternatives = sequences.map(({ slot }) => this.#paramsOf(slot)[SampleField.numLogprobs]!);
+    return Promise.all([read, recorded]).then(() => {
+      const results = result.read(sequences, alternatives);
+      blocks.giveBack(result);
+      return results;
+    });
+  }
+
+  /** Enqueues a step and keeps it as the program's graph. */
+  async #record(ready: Ready): Promise<void> {
+    ready.recording = true;
+    try {
+      ready.graph = await this.device.record(() => this.#enqueue(ready.program));
+    } finally {
+      ready.recording = false;
+    }
+  }
+
+  /** Enqueues parts one after another, with their scoring, as there is room; the first part at once. */
+  async #enterByParts(parts: readonly Part[], results: Promise<StepResult[]>[]): Promise<void> {
+    for (const [i, part] of parts.entries()) {
+      if (i > 0) await this.#queue.room();
+      const scores = part.sequences.map(({ scoreTargets }) => scoreTargets && new Float32Array(scoreTargets.length));
+      // Whatever fails early is told when all is awaited.
+      const reads: [Promise<StepResult[]>, ...Promise<void>[]] = [quiet(this.#enter(part))];
+      for await (const read of this.#score(part, scores)) reads.push(quiet(read.done));
+      const all = Promise.all(reads).then(([rows]) => rows.map((row, s) => (scores[s] ? { ...row, scores: scores[s] } : row)));
+      results.push(quiet(all));
+    }
   }
 
   /** A whole step, from tokens to tokens. */
@@ -196,24 +269,24 @@ export class Runner implements ModelRunner {
     sample(this.#queue, program);
   }
 
-  /** Log-probabilities of scoreTargets, as many rows at a time as the head takes. */
-  async #scoreRows({ program, blocks }: Ready, sequences: readonly StepSequence[], results: StepResult[]): Promise<void> {
+  /** Enqueues the log-probabilities of scoreTargets into `scores`, as many rows at a time as the head takes. Gives the reads. */
+  async *#score(
+    { sequences, ready: { program, blocks } }: Part,
+    scores: readonly (Float32Array | undefined)[],
+  ): AsyncGenerator<{ done: Promise<void> }> {
+    const most = program.capacity.logitRows;
     let row = 0;
-    for (const [s, sequence] of sequences.entries()) {
-      const targets = sequence.scoreTargets;
-      if (targets) {
-        const scores = new Float32Array(targets.length);
-        for (let first = 0; first < targets.length; first += program.capacity.logitRows) {
-          const piece = targets.slice(first, first + program.capacity.logitRows);
-          blocks.writeTargets(row + first, piece);
-          this.#queue.write(program.stepBlock, blocks.input);
-          head(this.#queue, program, this.weights);
-          score(this.#queue, program);
-          await this.#queue.read(program.activations.scores, scores.subarray(first, first + piece.length));
-        }
-        results[s]!.scores = scores;
+    for (const [s, { scoreTargets = [], tokens }] of sequences.entries()) {
+      for (let first = 0; first < scoreTargets.length; first += most) {
+        if (!this.#queue.hasRoom(COMMANDS_PER_STEP)) await this.#queue.room();
+        const piece = scoreTargets.slice(first, first + most);
+        blocks.writeTargets(row + first, piece);
+        this.#queue.write(program.stepBlock, blocks.input);
+        head(this.#queue, program, this.weights);
+        score(this.#queue, program);
+        yield { done: this.#queue.read(program.activations.scores, scores[s]!.subarray(first, first + piece.length)) };
       }
-      row += sequence.tokens?.length ?? 1;
+      row += tokens?.length ?? 1;
     }
   }
 
@@ -267,4 +340,14 @@ export class Runner implements ModelRunner {
       sequences.every(({ position, tokens }) => position + (tokens?.length ?? 1) <= this.limits.contextLength);
     if (!fits) throw new LongcatError("INTERNAL", `a step of ${sequences.length} sequences and ${tokens} tokens does not fit its program`);
   }
+}
+
+/** The same promise, whose failure is somebody else's to handle as well. */
+function quiet<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined);
+  return promise;
+}
+
+function roundUp(count: number, multiple: number): number {
+  return Math.ceil(count / multiple) * multiple;
 }

@@ -3,14 +3,15 @@
  *
  * Pages are only taken when they are touched, so every allocation alone would succeed, and the system would end the process later, in
  * the middle of its work. The sum of all is therefore held against the memory that is there before the first is made. Mapped weights are
- * not in it: the system takes their pages back when it needs them.
+ * not in it: the system takes their pages back when it needs them. A GPU has no such pages: there, weights count too.
  * @module
  */
 
 import { LongcatError } from "../errors.js";
 import { availableMemoryBytes } from "../runtime/addon.js";
-import type { Capacity } from "./activations.js";
+import { type ActivationDType, type Capacity, KEY_TILE } from "./activations.js";
 import type { ModelConfig } from "./config.js";
+import type { DeviceKind } from "./placement.js";
 import { programBytes, SPLIT_KEYS } from "./program.js";
 import { cacheBytesPerToken, type StateSizes, stateBytes } from "./state.js";
 
@@ -20,19 +21,34 @@ export interface SizingOptions {
   maxSequences: number;
   /** Tokens of one step. Default 4096. */
   maxBatchTokens: number;
-  /** Bytes for the latent caches; "auto": see `sizeModel`. */
-  cacheBytes: number | "auto";
-  /** Memory that may be used; default: what is free now. */
+  /** Bytes for the latent caches; "auto": see `sizeModel`; "least": one block. */
+  cacheBytes: number | "auto" | "least";
+  /** Memory that may be used; default: what this process could allocate now. */
   availableBytes?: number;
-  /** Bytes of weights that are converted at load; default 0. */
+  /** Bytes of weights that are converted at load, and on a GPU of those on their way; default 0. */
   convertedBytes?: number;
+  /** Bytes of weights that the device holds as they are stored; default 0, as on the CPU, where they stay mapped. */
+  weightBytes?: number;
+  /** What runs the model; default "cpu". */
+  kind?: DeviceKind;
+  /** What activations are; default "float32". */
+  activationDType?: ActivationDType;
 }
 
 /** Rows of a cache block. */
 export const BLOCK_SIZE = 16;
 
-/** Share of the memory that is left beside the rest, which "auto" gives to the caches at most. */
-const AUTO_CACHE_SHARE = 0.5;
+/** Share of the memory that is left beside the rest, which "auto" gives to the caches at most. A GPU has nothing else to do. */
+const AUTO_CACHE_SHARE = { cpu: 0.5, cuda: 0.9 } as const;
+
+/** Bytes of a GPU's memory that are left to recorded graphs and to the driver. */
+export const GPU_MARGIN_BYTES = 512 * 1024 * 1024;
+
+/** Bytes that a GPU's allocations take beyond their sizes, being aligned; counted with the state. */
+const GPU_SLACK_BYTES = 1024 * 1024;
+
+/** Most keys whose expanded form a GPU holds at a time. */
+const MOST_EXPANDED_ROWS = 8192;
 
 /** Decode programs exist for these batch sizes, and for maxSequences. */
 const BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, 256];
@@ -51,7 +67,9 @@ export interface ModelSizes extends StateSizes {
   /** The arena: the largest program's. */
   scratchBytes: number;
   convertedBytes: number;
-  /** All that is allocated: caches, state, scratch, converted weights. */
+  /** Weights as stored, where they are copied to the device. */
+  weightBytes: number;
+  /** All that is allocated: caches, state, scratch, converted weights, and on a GPU all weights. */
   allocatedBytes: number;
 }
 
@@ -59,28 +77,29 @@ export interface ModelSizes extends StateSizes {
 const MOST_ROWS = 2 ** 31 - 1;
 
 /**
- * Decides every size. "auto" caches hold `maxSequences` whole contexts, or half of the memory that is left beside the rest if that is less.
+ * Decides every size. "auto" caches hold `maxSequences` whole contexts, or half (GPU: 90 %) of the memory that is left beside the rest if
+ * that is less.
  *
  * @throws LongcatError OUT_OF_MEMORY if the caches would not hold one block, or if all together is more than what is there;
  * OPTION_INVALID if a step has more picks of experts than can be numbered.
  */
 export function sizeModel(config: ModelConfig, options: SizingOptions, numCaches: number): ModelSizes {
   checkPicks(config, options.maxBatchTokens);
-  const blockBytes = cacheBytesPerToken(config, numCaches) * BLOCK_SIZE;
-  const { cacheBytes, maxSequences } = options;
-  const available = options.availableBytes ?? availableMemoryBytes();
+  const { cacheBytes, maxSequences, kind = "cpu", activationDType = "float32" } = options;
+  const blockBytes = cacheBytesPerToken(config, numCaches, activationDType) * BLOCK_SIZE;
+  const available = (options.availableBytes ?? availableMemoryBytes()) - (kind === "cuda" ? GPU_MARGIN_BYTES : 0);
   const wanted = Math.min(maxSequences * Math.ceil(config.maxPositionEmbeddings / BLOCK_SIZE), Math.floor(MOST_ROWS / BLOCK_SIZE));
   const sizesOf = (numBlocks: number): ModelSizes => sizesWith(config, options, numCaches, numBlocks);
   if (cacheBytes === "auto") {
     const numBlocks = mostBlocks(wanted, (blocks) => {
       const sizes = sizesOf(blocks);
-      return sizes.allocatedBytes - sizes.cacheBytes + sizes.cacheBytes / AUTO_CACHE_SHARE <= available;
+      return sizes.allocatedBytes - sizes.cacheBytes + sizes.cacheBytes / AUTO_CACHE_SHARE[kind] <= available;
     });
     const sizes = sizesOf(Math.max(numBlocks, 1));
     if (sizes.allocatedBytes > available) throw outOfMemory(sizes, available, 0);
     return sizes;
   }
-  const numBlocks = Math.min(wanted, Math.floor(cacheBytes / blockBytes));
+  const numBlocks = cacheBytes === "least" ? 1 : Math.min(wanted, Math.floor(cacheBytes / blockBytes));
   if (numBlocks < 1) {
     throw new LongcatError(
       "OUT_OF_MEMORY",
@@ -97,23 +116,25 @@ export function sizeModel(config: ModelConfig, options: SizingOptions, numCaches
 
 /** Every size that follows from the number of cache blocks. None falls when that grows. */
 function sizesWith(config: ModelConfig, options: SizingOptions, numCaches: number, numBlocks: number): ModelSizes {
-  const { maxSequences, maxBatchTokens, convertedBytes = 0 } = options;
+  const { maxSequences, maxBatchTokens, convertedBytes = 0, weightBytes = 0, kind = "cpu", activationDType = "float32" } = options;
   const contextLength = Math.min(config.maxPositionEmbeddings, numBlocks * BLOCK_SIZE);
-  const state: StateSizes = { maxSequences, contextLength, blockSize: BLOCK_SIZE, numBlocks, numCaches };
+  const state: StateSizes = { maxSequences, contextLength, blockSize: BLOCK_SIZE, numBlocks, numCaches, activationDType };
   const prompt: Capacity = {
     tokens: maxBatchTokens,
     sequences: maxSequences,
     logitRows: Math.max(maxSequences, PROMPT_LOGIT_ROWS),
     splits: 1,
+    expandedRows: kind === "cuda" ? roundUp(Math.min(MOST_EXPANDED_ROWS, 2 * maxBatchTokens), KEY_TILE) : 0,
   };
   const decode = buckets(Math.min(maxSequences, maxBatchTokens)).map((batch) => decodeCapacity(batch, state));
   const bytes = {
-    cacheBytes: numBlocks * BLOCK_SIZE * cacheBytesPerToken(config, numCaches),
-    stateBytes: stateBytes(config, state),
-    scratchBytes: Math.max(...[prompt, ...decode].map((capacity) => programBytes(config, capacity))),
+    cacheBytes: numBlocks * BLOCK_SIZE * cacheBytesPerToken(config, numCaches, activationDType),
+    stateBytes: stateBytes(config, state) + (kind === "cuda" ? GPU_SLACK_BYTES : 0),
+    scratchBytes: Math.max(...[prompt, ...decode].map((capacity) => programBytes(config, capacity, activationDType))),
     convertedBytes,
+    weightBytes,
   };
-  const allocatedBytes = bytes.cacheBytes + bytes.stateBytes + bytes.scratchBytes + convertedBytes;
+  const allocatedBytes = bytes.cacheBytes + bytes.stateBytes + bytes.scratchBytes + convertedBytes + weightBytes;
   return { ...state, maxBatchTokens, prompt, decode, ...bytes, allocatedBytes };
 }
 
@@ -129,13 +150,19 @@ function mostBlocks(wanted: number, fits: (numBlocks: number) => boolean): numbe
 }
 
 function outOfMemory(sizes: ModelSizes, available: number, fittingCacheBytes: number): LongcatError {
-  const { allocatedBytes, cacheBytes, stateBytes, scratchBytes, convertedBytes } = sizes;
-  const parts = `latent caches ${cacheBytes}, state ${stateBytes}, scratch ${scratchBytes}, converted weights ${convertedBytes}`;
+  const { allocatedBytes, cacheBytes, stateBytes, scratchBytes, convertedBytes, weightBytes } = sizes;
+  const weights = weightBytes > 0 ? `weights ${weightBytes}, ` : "";
+  const parts = `${weights}latent caches ${cacheBytes}, state ${stateBytes}, scratch ${scratchBytes}, converted weights ${convertedBytes}`;
   const remedy =
     fittingCacheBytes > 0
       ? `cacheBytes: ${fittingCacheBytes} would fit`
-      : `no cacheBytes would fit; lower maxSequences or maxBatchTokens${convertedBytes > 0 ? ', or leave dtype at "auto"' : ""}`;
-  return new LongcatError("OUT_OF_MEMORY", `asked for ${allocatedBytes} bytes (${parts}), ${Math.floor(available)} are there; ${remedy}`);
+      : weightBytes + convertedBytes > available
+        ? `the weights alone do not fit${convertedBytes > 0 ? '; leave dtype at "auto"' : ""}`
+        : `no cacheBytes would fit; lower maxSequences or maxBatchTokens${convertedBytes > 0 ? ', or leave dtype at "auto"' : ""}`;
+  return new LongcatError(
+    "OUT_OF_MEMORY",
+    `asked for ${allocatedBytes} bytes (${parts}), ${Math.max(0, Math.floor(available))} are there; ${remedy}`,
+  );
 }
 
 /** moe_route numbers the picks of a step. */
@@ -160,5 +187,9 @@ function buckets(largest: number): number[] {
 function decodeCapacity(batch: number, sizes: StateSizes): Capacity {
   const longest = batch * Math.ceil(sizes.contextLength / SPLIT_KEYS);
   const held = batch + Math.ceil((2 * sizes.numBlocks * sizes.blockSize) / SPLIT_KEYS);
-  return { tokens: batch, sequences: batch, logitRows: batch, splits: Math.min(longest, held) };
+  return { tokens: batch, sequences: batch, logitRows: batch, splits: Math.min(longest, held), expandedRows: 0 };
+}
+
+function roundUp(count: number, multiple: number): number {
+  return Math.ceil(count / multiple) * multiple;
 }

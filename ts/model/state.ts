@@ -5,6 +5,7 @@
 
 import type { Device, Tensor } from "../runtime/device.js";
 import { bytesOf, type DType } from "../runtime/dtype.js";
+import type { ActivationDType } from "./activations.js";
 import type { ModelConfig } from "./config.js";
 
 /** Sizes of the state. */
@@ -17,6 +18,8 @@ export interface StateSizes {
   numBlocks: number;
   /** Latent caches: two a layer, and the draft head's. */
   numCaches: number;
+  /** What the caches hold. */
+  activationDType: ActivationDType;
 }
 
 /** Columns of the sampling parameters (native/ops/sample/params.h). */
@@ -42,7 +45,7 @@ export const IN_PROMPT = 1 << 30;
 
 /** S slots, V vocabulary. */
 export interface ModelState<T = Tensor> {
-  /** Each [numBlocks, blockSize, kvRank+rope] f32. */
+  /** Each [numBlocks, blockSize, kvRank+rope], in the activations' dtype. */
   caches: T[];
   /** [S, maxBlocks] i32 */
   blockTables: T;
@@ -62,11 +65,11 @@ export interface ModelState<T = Tensor> {
 
 /** Makes the state; `make` allocates, or counts. */
 function createState<T>(config: ModelConfig, sizes: StateSizes, make: (dtype: DType, shape: number[]) => T): ModelState<T> {
-  const { maxSequences: S, contextLength, blockSize, numBlocks, numCaches } = sizes;
+  const { maxSequences: S, contextLength, blockSize, numBlocks, numCaches, activationDType } = sizes;
   const V = config.vocabSize;
   const words = Math.ceil(V / 32);
   return {
-    caches: Array.from({ length: numCaches }, () => make("float32", [numBlocks, blockSize, latentWidth(config)])),
+    caches: Array.from({ length: numCaches }, () => make(activationDType, [numBlocks, blockSize, latentWidth(config)])),
     blockTables: make("int32", [S, blocksPerSequence(sizes)]),
     history: make("int32", [S, contextLength]),
     sampleParams: make("float64", [S, NUM_SAMPLE_FIELDS]),
@@ -102,8 +105,8 @@ export function numCaches(config: ModelConfig, draftHead: boolean): number {
 }
 
 /** Bytes of cache for one position, all caches together. */
-export function cacheBytesPerToken(config: ModelConfig, numCaches: number): number {
-  return numCaches * latentWidth(config) * bytesOf("float32");
+export function cacheBytesPerToken(config: ModelConfig, numCaches: number, activationDType: ActivationDType): number {
+  return numCaches * latentWidth(config) * bytesOf(activationDType);
 }
 
 /** Entries of a block table row. */

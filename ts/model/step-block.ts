@@ -1,59 +1,62 @@
 /**
- * The block that the host writes before a step and the one that it reads after it, as typed arrays over plain memory.
+ * The block that the host writes before a step and those that it reads after one, as typed arrays over plain memory.
  * @module
  */
 
-import { type Capacity, layoutActivations } from "./activations.js";
+import { type Capacity, layoutActivations, type StepTensors } from "./activations.js";
 import type { ModelConfig } from "./config.js";
 import { StepCount } from "./program.js";
 import { MAX_LOGPROBS, type StepResult, type StepSequence } from "./runner-types.js";
 
-/** Writes steps into one block and reads results from another, for programs of one capacity. */
+/** Where a tensor lies in its block. */
+interface Place {
+  byteOffset: number;
+  length: number;
+}
+
+/** The places of a program's blocks. What activations are does not move them: both blocks come first. */
+function places(config: ModelConfig, capacity: Capacity) {
+  return layoutActivations(config, capacity, "float32", (_dtype, shape, byteOffset) => ({
+    byteOffset,
+    length: shape.reduce((product, n) => product * n, 1),
+  }));
+}
+
+/** Writes steps into one block, for programs of one capacity. Results are read into blocks of their own, used again and again. */
 export class StepBlocks {
   readonly input: Uint8Array;
-  readonly output: Uint8Array;
+  readonly #config: ModelConfig;
   readonly #capacity: Capacity;
-  readonly #numLayers: number;
-  readonly #step: Record<
-    "counts" | "tokenIds" | "positions" | "seqStart" | "seqSlot" | "logitRows" | "logitSlot" | "logitPosition" | "targets",
-    Int32Array
-  >;
-  readonly #tokens: Int32Array;
-  readonly #logprob: Float32Array;
-  readonly #topIds: Int32Array;
-  readonly #topLogprobs: Float32Array;
-  readonly #ffnCount: Int32Array;
+  readonly #step: Record<keyof StepTensors<unknown>, Int32Array>;
+  readonly #results: ResultBlock[] = [];
 
   constructor(config: ModelConfig, capacity: Capacity) {
-    const { activations, stepBytes, resultBytes } = layoutActivations(config, capacity, (_dtype, shape, byteOffset) => ({
-      byteOffset,
-      length: shape.reduce((product, n) => product * n, 1),
-    }));
-    type Place = typeof activations.tokens;
+    const { activations, stepBytes } = places(config, capacity);
+    this.#config = config;
     this.#capacity = capacity;
-    this.#numLayers = config.numLayers;
     this.input = new Uint8Array(stepBytes.end - stepBytes.begin);
-    this.output = new Uint8Array(resultBytes.end - resultBytes.begin);
-    const ints = (bytes: Uint8Array, begin: number, { byteOffset, length }: Place) =>
-      new Int32Array(bytes.buffer, byteOffset - begin, length);
-    const floats = (place: Place) => new Float32Array(this.output.buffer, place.byteOffset - resultBytes.begin, place.length);
-    const { step, result } = activations;
+    const ints = ({ byteOffset, length }: Place) => new Int32Array(this.input.buffer, byteOffset - stepBytes.begin, length);
+    const { step } = activations;
     this.#step = {
-      counts: ints(this.input, stepBytes.begin, step.counts),
-      tokenIds: ints(this.input, stepBytes.begin, step.tokenIds),
-      positions: ints(this.input, stepBytes.begin, step.positions),
-      seqStart: ints(this.input, stepBytes.begin, step.seqStart),
-      seqSlot: ints(this.input, stepBytes.begin, step.seqSlot),
-      logitRows: ints(this.input, stepBytes.begin, step.logitRows),
-      logitSlot: ints(this.input, stepBytes.begin, step.logitSlot),
-      logitPosition: ints(this.input, stepBytes.begin, step.logitPosition),
-      targets: ints(this.input, stepBytes.begin, step.targets),
+      counts: ints(step.counts),
+      tokenIds: ints(step.tokenIds),
+      positions: ints(step.positions),
+      seqStart: ints(step.seqStart),
+      seqSlot: ints(step.seqSlot),
+      logitRows: ints(step.logitRows),
+      logitSlot: ints(step.logitSlot),
+      logitPosition: ints(step.logitPosition),
+      targets: ints(step.targets),
     };
-    this.#tokens = ints(this.output, resultBytes.begin, result.tokens);
-    this.#logprob = floats(result.logprob);
-    this.#topIds = ints(this.output, resultBytes.begin, result.topIds);
-    this.#topLogprobs = floats(result.topLogprobs);
-    this.#ffnCount = ints(this.output, resultBytes.begin, result.ffnCount);
+  }
+
+  /** A block for one step's results; `giveBack` it when they are read. */
+  takeResult(): ResultBlock {
+    return this.#results.pop() ?? new ResultBlock(this.#config, this.#capacity);
+  }
+
+  giveBack(result: ResultBlock): void {
+    this.#results.push(result);
   }
 
   /** Fills the input block. */
@@ -100,12 +103,39 @@ export class StepBlocks {
     });
     this.#step.counts[StepCount.numLogitRows] = targets.length;
   }
+}
 
-  /** Reads the output block for the sequences that `writeStep` was given. `alternatives(slot)`: how many each slot asked for. */
-  readResults(sequences: readonly StepSequence[], alternatives: (slot: number) => number): StepResult[] {
+/** Reads the results of one step. */
+export class ResultBlock {
+  readonly bytes: Uint8Array;
+  readonly #capacity: Capacity;
+  readonly #numLayers: number;
+  readonly #tokens: Int32Array;
+  readonly #logprob: Float32Array;
+  readonly #topIds: Int32Array;
+  readonly #topLogprobs: Float32Array;
+  readonly #ffnCount: Int32Array;
+
+  constructor(config: ModelConfig, capacity: Capacity) {
+    const { activations, resultBytes } = places(config, capacity);
+    this.#capacity = capacity;
+    this.#numLayers = config.numLayers;
+    this.bytes = new Uint8Array(resultBytes.end - resultBytes.begin);
+    const ints = ({ byteOffset, length }: Place) => new Int32Array(this.bytes.buffer, byteOffset - resultBytes.begin, length);
+    const floats = ({ byteOffset, length }: Place) => new Float32Array(this.bytes.buffer, byteOffset - resultBytes.begin, length);
+    const { result } = activations;
+    this.#tokens = ints(result.tokens);
+    this.#logprob = floats(result.logprob);
+    this.#topIds = ints(result.topIds);
+    this.#topLogprobs = floats(result.topLogprobs);
+    this.#ffnCount = ints(result.ffnCount);
+  }
+
+  /** What the block holds for the step's sequences. `alternatives`: how many each asked for. */
+  read(sequences: readonly StepSequence[], alternatives: readonly number[]): StepResult[] {
     let row = 0;
     let logitRow = 0;
-    return sequences.map((sequence) => {
+    return sequences.map((sequence, s) => {
       const length = sequence.tokens?.length ?? 1;
       const ffnExperts = Array.from({ length }, (_, i) => this.#experts(row + i));
       row += length;
@@ -114,7 +144,7 @@ export class StepBlocks {
       return {
         token: this.#tokens[at]!,
         logprob: this.#logprob[at]!,
-        top: this.#alternatives(at, Math.max(alternatives(sequence.slot), 0)),
+        top: this.#alternatives(at, Math.max(alternatives[s] ?? 0, 0)),
         ffnExperts,
       };
     });

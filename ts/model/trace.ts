@@ -29,12 +29,11 @@ export interface Trace {
  * @throws LongcatError CONTEXT_OVERFLOW if the prompt is longer than a step or the context.
  */
 export async function trace(runner: Runner, tokens: readonly number[]): Promise<Trace> {
-  const { limits, weights, device } = runner;
+  const { limits, weights, queue } = runner;
   const most = Math.min(limits.maxBatchTokens, limits.contextLength);
   if (tokens.length > most)
     throw new LongcatError("CONTEXT_OVERFLOW", `a traced prompt may have ${most} tokens, this one has ${tokens.length}`);
   const { program, blocks } = runner.promptProgram();
-  const queue = device.queue();
   const recorder = new Recorder(runner, tokens.length);
   runner.setBlocks(
     0,
@@ -98,12 +97,16 @@ class Recorder implements Tap {
 
   async read(queue: Queue): Promise<Pick<Trace, "hidden" | "routing">> {
     const floats = async (tensor: Tensor) => {
-      const values = new Float32Array(tensor.bytes / 4);
+      const values = await queue.readFloats(tensor);
+      tensor.release();
+      return values;
+    };
+    const ints = async (tensor: Tensor) => {
+      const values = new Int32Array(tensor.bytes / 4);
       await queue.read(tensor, values);
       tensor.release();
       return values;
     };
-    const ints = async (tensor: Tensor) => new Int32Array((await floats(tensor)).buffer);
     const hidden: Float32Array[] = [];
     for (const tensor of this.#hidden) hidden.push(await floats(tensor));
     const routing: Trace["routing"] = [];
@@ -114,7 +117,7 @@ class Recorder implements Tap {
   }
 }
 
-/** The first rows of `from`, as many bytes as `to` has. */
+/** The first rows of `from`, which is of `to`'s type: as many bytes as `to` has. */
 function copyAll(queue: Queue, from: Tensor, to: Tensor): void {
   queue.copy(from, 0, to, 0, to.bytes);
 }

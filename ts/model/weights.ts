@@ -1,6 +1,6 @@
 /**
  * The model's weights as tensors on a device, by their place in the model. Files stay mapped; on the CPU nothing is copied unless
- * another dtype is asked for.
+ * another dtype is asked for, a GPU gets copies.
  * @module
  */
 
@@ -85,12 +85,24 @@ export interface ModelWeights {
 /** "auto": as stored; else the layers' matrices are converted: all that block FP8 may store (ts/model/tensor-names.ts). */
 export type WeightDType = "auto" | "float32" | "bfloat16";
 
+/** Where n-gram tables live: in the device's memory, or in host memory, of which a GPU reads rows over the bus. */
+export type NgramPlace = "host" | "device";
+
 /** What `loadWeights` may be told. */
 export interface LoadWeightsOptions {
   dtype: WeightDType;
+  ngram: NgramPlace;
   /** Bytes of weights placed so far, of how many. */
   onProgress?: (doneBytes: number, totalBytes: number) => void;
 }
+
+/** Whether a tensor is one of LongCat-Flash-Lite's n-gram tables. */
+export function isNgramTable(name: string): boolean {
+  return name.startsWith("model.ngram_embeddings.embedders.");
+}
+
+/** A GPU holds at most so many bytes of matrices that wait to be converted, and the one that comes next. */
+export const MOST_STAGED_BYTES = 256 * 1024 * 1024;
 
 /** Whether a layer's matrix of this type is converted. */
 export function isConverted(stored: DType, dtype: WeightDType): dtype is Exclude<WeightDType, "auto"> {
@@ -119,20 +131,19 @@ export async function loadWeights(device: Device, checkpoint: Checkpoint, option
   const { config } = checkpoint;
   const layers: LayerWeights[] = [];
   for (let l = 0; l < config.numLayers; l++) {
-    layers.push(loader.layer(`model.layers.${l}`));
+    layers.push(await loader.layer(`model.layers.${l}`));
     await loader.breathe();
   }
   const embedding = loader.plain("model.embed_tokens.weight");
+  const ngram: ModelWeights["ngram"] = [];
+  for (let i = 0; i < numNgramTables(config.ngram); i++) {
+    ngram.push(loader.ngram("model.ngram_embeddings", i));
+    await loader.breathe();
+  }
   const weights: ModelWeights = {
-    embedding,
-    ngram: Array.from({ length: numNgramTables(config.ngram) }, (_, i) => ({
-      table: loader.plain(`model.ngram_embeddings.embedders.${i}.weight`),
-      projection: loader.plain(`model.ngram_embeddings.post_projs.${i}.weight`),
-    })),
-    layers,
-    norm: loader.plain("model.norm.weight"),
+    ...{ embedding, ngram, layers, norm: loader.plain("model.norm.weight") },
     head: checkpoint.tensors.has("lm_head.weight") ? { data: loader.plain("lm_head.weight") } : { data: embedding },
-    mtp: checkpoint.hasMtp ? loader.mtp("model.mtp") : null,
+    mtp: checkpoint.hasMtp ? await loader.mtp("model.mtp") : null,
   };
   await loader.breathe();
   return weights;
@@ -144,6 +155,7 @@ class Loader {
   readonly #checkpoint: Checkpoint;
   readonly #options: LoadWeightsOptions;
   #doneBytes = 0;
+  #stagedBytes = 0;
 
   constructor(device: Device, checkpoint: Checkpoint, options: LoadWeightsOptions) {
     this.#device = device;
@@ -151,16 +163,23 @@ class Loader {
     this.#options = options;
   }
 
-  /** Lets the event loop turn, and says how far it got. */
+  /** Lets the event loop turn, and says how far it got: on a GPU, what has arrived. */
   async breathe(): Promise<void> {
+    await this.#arrived();
     this.#options.onProgress?.(this.#doneBytes, this.#checkpoint.bytes);
     await new Promise((resolve) => setImmediate(resolve));
   }
 
-  plain(name: string): Tensor {
+  /** Waits for a GPU's copies and conversions. */
+  async #arrived(): Promise<void> {
+    if (this.#device.kind === "cuda") await this.#device.done();
+    this.#stagedBytes = 0;
+  }
+
+  plain(name: string, place: NgramPlace = "device"): Tensor {
     const { file, entry } = this.#checkpoint.tensors.get(name)!;
     this.#doneBytes += entry.end - entry.begin;
-    return this.#device.fromFile(file, entry);
+    return this.#device.fromFile(file, entry, place);
   }
 
   optional(name: string): Tensor | undefined {
@@ -168,7 +187,7 @@ class Loader {
   }
 
   /** A matrix of a layer, converted if asked for. */
-  matrix(name: string): Weight {
+  async matrix(name: string): Promise<Weight> {
     const data = this.plain(`${name}.weight`);
     const scale = this.optional(`${name}.weight_scale_inv`);
     const { dtype } = this.#options;
@@ -176,34 +195,37 @@ class Loader {
     const converted = this.#device.convert(data, scale, dtype);
     data.release();
     scale?.release();
+    this.#stagedBytes += data.bytes;
+    if (this.#stagedBytes > MOST_STAGED_BYTES) await this.#arrived();
     return { data: converted };
   }
 
-  attention(prefix: string): AttentionWeights {
+  async attention(prefix: string): Promise<AttentionWeights> {
     return {
-      qA: this.matrix(`${prefix}.q_a_proj`),
+      qA: await this.matrix(`${prefix}.q_a_proj`),
       qABias: this.optional(`${prefix}.q_a_proj.bias`),
       qANorm: this.plain(`${prefix}.q_a_layernorm.weight`),
-      qB: this.matrix(`${prefix}.q_b_proj`),
-      kvA: this.matrix(`${prefix}.kv_a_proj_with_mqa`),
+      qB: await this.matrix(`${prefix}.q_b_proj`),
+      kvA: await this.matrix(`${prefix}.kv_a_proj_with_mqa`),
       kvABias: this.optional(`${prefix}.kv_a_proj_with_mqa.bias`),
       kvANorm: this.plain(`${prefix}.kv_a_layernorm.weight`),
-      kvB: this.matrix(`${prefix}.kv_b_proj`),
-      o: this.matrix(`${prefix}.o_proj`),
+      kvB: await this.matrix(`${prefix}.kv_b_proj`),
+      o: await this.matrix(`${prefix}.o_proj`),
       oBias: this.optional(`${prefix}.o_proj.bias`),
     };
   }
 
-  dense(prefix: string): DenseWeights {
+  async dense(prefix: string): Promise<DenseWeights> {
     return {
-      gate: this.matrix(`${prefix}.gate_proj`),
-      up: this.matrix(`${prefix}.up_proj`),
-      down: this.matrix(`${prefix}.down_proj`),
+      gate: await this.matrix(`${prefix}.gate_proj`),
+      up: await this.matrix(`${prefix}.up_proj`),
+      down: await this.matrix(`${prefix}.down_proj`),
     };
   }
 
-  moe(prefix: string): MoeWeights {
-    const experts = Array.from({ length: this.#checkpoint.config.numExperts }, (_, e) => this.dense(`${prefix}.experts.${e}`));
+  async moe(prefix: string): Promise<MoeWeights> {
+    const experts: DenseWeights[] = [];
+    for (let e = 0; e < this.#checkpoint.config.numExperts; e++) experts.push(await this.dense(`${prefix}.experts.${e}`));
     const stack = (which: keyof DenseWeights): Weight => {
       const data = this.#device.stack(experts.map((expert) => expert[which].data));
       const scales = experts.map((expert) => expert[which].scale);
@@ -218,27 +240,34 @@ class Loader {
     };
   }
 
-  layer(prefix: string): LayerWeights {
-    const pair = <T>(make: (i: number) => T): [T, T] => [make(0), make(1)];
+  async layer(prefix: string): Promise<LayerWeights> {
+    const plain = (name: string): [Tensor, Tensor] => [this.plain(`${prefix}.${name}.0.weight`), this.plain(`${prefix}.${name}.1.weight`)];
     return {
-      inputNorm: pair((i) => this.plain(`${prefix}.input_layernorm.${i}.weight`)),
-      attention: pair((i) => this.attention(`${prefix}.self_attn.${i}`)),
-      postAttentionNorm: pair((i) => this.plain(`${prefix}.post_attention_layernorm.${i}.weight`)),
-      dense: pair((i) => this.dense(`${prefix}.mlps.${i}`)),
-      moe: this.moe(`${prefix}.mlp`),
+      inputNorm: plain("input_layernorm"),
+      attention: [await this.attention(`${prefix}.self_attn.0`), await this.attention(`${prefix}.self_attn.1`)],
+      postAttentionNorm: plain("post_attention_layernorm"),
+      dense: [await this.dense(`${prefix}.mlps.0`), await this.dense(`${prefix}.mlps.1`)],
+      moe: await this.moe(`${prefix}.mlp`),
     };
   }
 
-  mtp(prefix: string): MtpWeights {
+  ngram(prefix: string, index: number): ModelWeights["ngram"][number] {
+    return {
+      table: this.plain(`${prefix}.embedders.${index}.weight`, this.#options.ngram),
+      projection: this.plain(`${prefix}.post_projs.${index}.weight`),
+    };
+  }
+
+  async mtp(prefix: string): Promise<MtpWeights> {
     const layer = `${prefix}.layers.0`;
     return {
       embeddingNorm: this.plain(`${layer}.enorm.m.weight`),
       hiddenNorm: this.plain(`${layer}.hnorm.m.weight`),
-      projection: this.matrix(`${layer}.eh_proj`),
+      projection: await this.matrix(`${layer}.eh_proj`),
       inputNorm: this.plain(`${layer}.input_layernorm.weight`),
-      attention: this.attention(`${layer}.self_attn`),
+      attention: await this.attention(`${layer}.self_attn`),
       postAttentionNorm: this.plain(`${layer}.post_attention_layernorm.weight`),
-      dense: this.dense(`${layer}.transformer_layer.mlp`),
+      dense: await this.dense(`${layer}.transformer_layer.mlp`),
       norm: this.plain(`${prefix}.norm.weight`),
     };
   }

@@ -4,58 +4,28 @@
  * @module
  */
 
-import { existsSync, readdirSync } from "node:fs";
-import { cpus, totalmem } from "node:os";
 import { LongcatError } from "../errors.js";
 import { loadAddon } from "./addon.js";
 import type { NativeDevice, NativeMappedFile, NativeTensorEntry } from "./binding.js";
-import { bytesOf, DTYPES, type DType } from "./dtype.js";
+import { bytesOf, DTYPES, type DType, toFloats } from "./dtype.js";
 import { environment } from "./environment.js";
+import { chooseDevice } from "./gpus.js";
 import { toLongcatError, translateErrors, translateRejections } from "./native-error.js";
-
-/** A device that a model can run on. */
-export interface DeviceInfo {
-  /** What `device` of the engine's options takes: "cpu". */
-  name: string;
-  kind: "cpu";
-  /** The processor's own name. */
-  description: string;
-  /** Threads within affinity and container quota. */
-  threads: number;
-  /** The instruction set in use: "plain", "avx2" or "avx512". */
-  isa: string;
-  /** Bytes of memory of the machine. */
-  memoryBytes: number;
-}
-
-/**
- * The devices of this machine that this build can use. It has no CUDA backend, so that is the processor alone.
- *
- * @throws LongcatError NATIVE_MISSING, DEVICE_UNAVAILABLE
- * @example
- * for (const { name, description, threads } of await listDevices()) console.log(name, description, threads);
- */
-export async function listDevices(): Promise<DeviceInfo[]> {
-  // Opened rather than asked for its numbers: what is listed here works. One thread does to show that.
-  const device = Device.open({ threads: 1 });
-  const { isa } = device;
-  await device.close();
-  const threads = loadAddon().availableThreads();
-  return [{ name: "cpu", kind: "cpu", description: cpus()[0]?.model.trim() ?? process.arch, threads, isa, memoryBytes: totalmem() }];
-}
 
 /** How to open a device. */
 export interface DeviceOptions {
-  /** "auto" | "cpu" | "cuda" | "cuda:N" */
+  /** "auto" | "cpu" | "cuda" | "cuda:N"; default "cpu". */
   device?: string;
-  /** "auto": as many as this process may use. */
+  /** Of the CPU's pool; "auto": as many as this process may use. */
   threads?: number | "auto";
   /** "sync": each operation is finished before its call returns. "poison": outputs and scratch are filled with 0xFF bytes first. */
   debug?: "off" | "sync" | "poison";
-  /** An instruction set other than the processor's best, for tests. */
+  /** CPU: an instruction set other than the processor's best, for tests. */
   isa?: "plain" | "avx2" | "avx512";
   /** This operation fails when it is run, for tests of error paths. */
   faultOn?: string;
+  /** GPU: inputs of products with FP8 weights are quantised per 128 channels. */
+  fp8Activations?: boolean;
 }
 
 /** Numbers of one type and shape on a device. Everything that is enqueued keeps the memory that it names. */
@@ -102,14 +72,20 @@ export class Tensor {
   }
 }
 
-/** A place in a queue that another queue can wait for. */
+/** A place in a queue that another queue can wait for, until NUM_EVENTS more have been marked on the device. */
 export class Event {
   readonly queue: Queue;
+  /** The addon's number for it. */
+  readonly number: number;
 
-  constructor(queue: Queue) {
+  constructor(queue: Queue, number: number) {
     this.queue = queue;
+    this.number = number;
   }
 }
+
+/** Events of a device, used in turn. */
+const NUM_EVENTS = 256;
 
 /** Recorded operations; see Device.record. */
 export class Graph {
@@ -138,13 +114,11 @@ export class Queue {
   readonly device: Device;
   /** Its number, as messages name it. */
   readonly number: number;
-  readonly #event: Event;
 
   /** Use Device.queue. */
   constructor(device: Device, number: number) {
     this.device = device;
     this.number = number;
-    this.#event = new Event(this);
   }
 
   /** Enqueues operation `op`; ts/runtime/ops.ts has a function for each. */
@@ -166,6 +140,13 @@ export class Queue {
   /** Fills `into` with the tensor's bytes from `byteOffset` on, as they are when its turn comes. */
   read(tensor: Tensor, into: ArrayBufferView, byteOffset = 0): Promise<void> {
     return translateRejections(async () => this.device.native.read(this.number, tensor.id, byteOffset, into));
+  }
+
+  /** All numbers of a dense tensor, whatever its type, as they are when its turn comes. FP8 codes are read without their scales. */
+  async readFloats(tensor: Tensor): Promise<Float32Array> {
+    const bytes = new Uint8Array(tensor.bytes);
+    await this.read(tensor, bytes);
+    return toFloats(bytes.buffer, tensor.dtype);
   }
 
   /** Sets every byte of the tensor. */
@@ -198,14 +179,17 @@ export class Queue {
     return translateErrors(() => this.device.native.freeSlots()) >= count;
   }
 
-  /** A mark for another queue to wait for. */
+  /** A mark for another queue to wait for. Nothing on the CPU, whose queues are one. */
   signal(): Event {
-    return this.#event;
+    const event = new Event(this, this.device.nextEvent());
+    if (this.device.kind === "cuda" && !translateErrors(() => this.device.native.signal(this.number, event.number))) throw full();
+    return event;
   }
 
   /** What is enqueued here afterwards runs after the event. */
   wait(event: Event): void {
     if (event.queue.device !== this.device) throw new LongcatError("INTERNAL", "an event of another device");
+    if (this.device.kind === "cuda" && !translateErrors(() => this.device.native.wait(this.number, event.number))) throw full();
   }
 }
 
@@ -215,44 +199,40 @@ export class Device {
   readonly native: NativeDevice;
   /** Commands that can be enqueued once `queue.room()` has resolved: half of the ring. */
   readonly roomCommands: number;
+  readonly kind: "cpu" | "cuda";
   #queues = 0;
+  #events = 0;
 
   private constructor(native: NativeDevice) {
     this.native = native;
+    this.kind = native.kind;
     this.roomCommands = Math.floor(native.freeSlots() / 2);
   }
 
   /**
    * Opens a device.
    *
-   * @throws LongcatError NATIVE_MISSING, DEVICE_UNAVAILABLE, OPTION_INVALID (threads)
+   * @throws LongcatError NATIVE_MISSING, DEVICE_UNAVAILABLE naming what was missing, OPTION_INVALID (threads)
    */
   static open(options: DeviceOptions = {}): Device {
-    const { device = "auto", threads = "auto", debug = "off", isa = environment.isa, faultOn } = options;
-    if (device.startsWith("cuda")) throw noCuda(device);
-    if (device !== "auto" && device !== "cpu")
-      throw new LongcatError("DEVICE_UNAVAILABLE", `device "${device}" is none of auto, cpu, cuda, cuda:N`);
+    const { device = "cpu", threads = "auto", debug = "off", isa = environment.isa, faultOn, fp8Activations = false } = options;
     if (threads !== "auto" && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS)) {
       throw new LongcatError("OPTION_INVALID", `threads: ${threads} is not accepted; give "auto" or an integer from 1 to ${MAX_THREADS}`);
     }
     const addon = loadAddon();
+    const choice = chooseDevice(device);
+    const shared = { poison: debug === "poison", sync: debug === "sync", faultOn };
     return translateErrors(
       () =>
         new Device(
-          addon.openDevice({
-            kind: "cpu",
-            threads: threads === "auto" ? addon.availableThreads() : threads,
-            ...{ isa, poison: debug === "poison", sync: debug === "sync", faultOn },
-          }),
+          choice.kind === "cuda"
+            ? addon.openDevice({ kind: "cuda", ordinal: choice.gpu.ordinal, threads: 1, ...shared, fp8Activations })
+            : addon.openDevice({ kind: "cpu", threads: threads === "auto" ? addon.availableThreads() : threads, isa, ...shared }),
         ),
     );
   }
 
-  get kind(): "cpu" | "cuda" {
-    return this.native.kind;
-  }
-
-  /** Threads of its pool. */
+  /** Threads of the CPU's pool; 1 for a GPU. */
   get threads(): number {
     return this.native.threads;
   }
@@ -265,6 +245,31 @@ export class Device {
   /** Bytes of memory that its tensors and scratch hold; mapped files are not counted. */
   get allocatedBytes(): number {
     return this.native.allocatedBytes();
+  }
+
+  /** Bytes that could be allocated now. */
+  get freeBytes(): number {
+    return translateErrors(() => this.native.freeBytes());
+  }
+
+  /**
+   * Takes `bytes` in one piece, from which later allocations are served. Nothing on the CPU.
+   *
+   * @throws LongcatError OUT_OF_MEMORY with what was asked and what is there
+   */
+  reserve(bytes: number): void {
+    translateErrors(() => this.native.reserve(bytes));
+  }
+
+  /** The number of the next event: 0 … 255, in turn. */
+  nextEvent(): number {
+    this.#events = (this.#events + 1) % NUM_EVENTS;
+    return this.#events;
+  }
+
+  /** Resolves when all that was enqueued or loaded before is done; rejects with the first failure among it. */
+  done(): Promise<void> {
+    return translateRejections(async () => this.native.done(0));
   }
 
   /** A new queue. */
@@ -292,11 +297,14 @@ export class Device {
     return new Tensor(this, id, dtype, shape, rowStride || undefined);
   }
 
-  /** A tensor over the bytes of a mapped file; nothing is copied. */
-  fromFile(file: NativeMappedFile, entry: NativeTensorEntry): Tensor {
+  /**
+   * A tensor of a mapped file's numbers. On the CPU nothing is copied; a GPU gets a copy, made in queue order, in its own memory or
+   * ("host") in pinned memory that it reads over the bus.
+   */
+  fromFile(file: NativeMappedFile, entry: NativeTensorEntry, place: "device" | "host" = "device"): Tensor {
     return new Tensor(
       this,
-      translateErrors(() => this.native.fromFile(file, entry)),
+      translateErrors(() => this.native.fromFile(file, entry, place)),
       DTYPES[entry.dtype]!,
       entry.shape,
     );
@@ -333,7 +341,7 @@ export class Device {
     }
     graph = new Graph(this, this.native.endRecord());
     try {
-      await translateRejections(async () => this.native.done(0));
+      await this.done();
     } catch (error) {
       graph.release();
       throw error;
@@ -352,31 +360,6 @@ export const MAX_THREADS = 1024;
 
 function full(): LongcatError {
   return new LongcatError("INTERNAL", "the device's command ring is full: await queue.room() between layers or steps");
-}
-
-function noCuda(device: string): LongcatError {
-  const library = [
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu",
-    "/usr/lib64",
-    "/usr/lib",
-    "/usr/lib/wsl/lib",
-    "/usr/local/cuda/compat",
-  ]
-    .map((folder) => `${folder}/libcuda.so.1`)
-    .find((path) => existsSync(path));
-  const nodes = deviceFiles().filter((name) => /^nvidia\d+$/.test(name));
-  const there = `${library ?? "no libcuda.so.1"} and ${nodes.length === 0 ? "no /dev/nvidia0" : nodes.map((name) => `/dev/${name}`).join(", ")} were found`;
-  return new LongcatError("DEVICE_UNAVAILABLE", `device "${device}": this build has no CUDA backend (${there}); give "cpu" or "auto"`);
-}
-
-/** Names in /dev; none where that cannot be read. */
-function deviceFiles(): string[] {
-  try {
-    return readdirSync("/dev");
-  } catch {
-    return [];
-  }
 }
 
 function product(shape: readonly number[]): number {

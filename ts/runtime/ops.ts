@@ -70,7 +70,14 @@ export interface OpArguments {
     qScale: number;
     kvScale: number;
   };
-  mlaPrefill: AttentionArguments & { seqStart: Tensor; seqSlot: Tensor; state: Tensor };
+  mlaPrefill: AttentionArguments & {
+    seqStart: Tensor;
+    seqSlot: Tensor;
+    state: Tensor;
+    expanded?: Tensor | undefined;
+    accumulator?: Tensor | undefined;
+    maxKeys: number;
+  };
   mlaDecode: AttentionArguments & { rowSlot: Tensor; splits: Tensor; qLatent: Tensor; partial: Tensor };
   moeRoute: {
     h: Tensor;
@@ -137,6 +144,7 @@ export interface OpArguments {
     candidateStats?: Tensor | undefined;
   };
   tokenLogprobs: { logits: Tensor; targets: Tensor; out: Tensor; rows: Tensor };
+  randomFill: { out: Tensor; seed: number; low: number; high: number };
 }
 
 /** What both forms of attention take. */
@@ -258,4 +266,5 @@ export const ops: Ops = {
   stepPlan: operation("stepPlan"),
   sample: operation("sample"),
   tokenLogprobs: operation("tokenLogprobs"),
+  randomFill: operation("randomFill"),
 };

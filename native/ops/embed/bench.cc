@@ -1,17 +1,19 @@
 // embed at the family's widths. Floor: the rows' bytes, read once and written once.
-#include "ops/harness.h"
+#include "ops/harness_bench.h"
 
 using namespace longcat;
 
 LONGCAT_BENCH(embed) {
-  const int64_t vocabulary = 8192;
-  for (int64_t hidden : {256, 3072, 6144}) {
-    const Tensor table = b.empty(DType::bf16, {vocabulary, hidden});
-    for (int32_t R : {1, 16, 256}) {
-      std::vector<int32_t> ids(static_cast<size_t>(R));
+  for (const ModelShape* m : b.models()) {
+    const int64_t vocabulary = b.onGpu() ? m->vocabulary : 2048;
+    const DType dtype = b.weightDtypes(*m)[0];
+    const Tensor table = b.random(dtype, {vocabulary, m->hidden});
+    for (int64_t T : b.tokens()) {
+      std::vector<int32_t> ids(static_cast<size_t>(T));
       for (int32_t& id : ids) id = static_cast<int32_t>(b.randomInteger(vocabulary));
-      const Tensor tokens = b.i32({R}, ids), out = b.f32({R, hidden}), rows = b.i32({1}, {R});
-      b.time(std::to_string(R) + " x " + std::to_string(hidden), "embed", args({&tokens, &table, &out, &rows}), 6.0 * R * hidden, 0);
+      const Tensor tokens = b.i32({T}, ids), out = b.empty(DType::f32, {T, m->hidden}), rows = b.i32({1}, {static_cast<int32_t>(T)});
+      const double bytes = static_cast<double>(T * m->hidden) * (4.0 + static_cast<double>(bytesOf(dtype)));
+      b.time({m, std::to_string(m->hidden), T, "", bytes, 0}, "embed", args({&tokens, &table, &out, &rows}));
     }
   }
 }

@@ -1,20 +1,50 @@
-// mla_prefill with the attention of each model.
-#include "ops/mla_prefill/attention_case.h"
+// mla_prefill with the attention of each model: a whole prompt, and a prompt's rows behind a cached prefix. Floor: cache rows and W_kvb once;
+// operations of expanding every key once and of the causal triangle.
+#include <algorithm>
+#include <cmath>
+
+#include "ops/harness_bench.h"
+#include "ops/mla_prefill/params.h"
+#include "ops/step_plan/params.h"
 
 using namespace longcat;
-using namespace longcat::attention;
+
+namespace {
+
+constexpr int64_t kBlockSize = 64;
+
+void prefill(BenchContext& b, const ModelShape* m, DType dtype, const bench::Weight& kvB, int64_t T, int64_t before) {
+  const int64_t keys = before + T, tiles = (keys + kKeyTile - 1) / kKeyTile, blocks = (keys + kBlockSize - 1) / kBlockSize;
+  const double pairs = (static_cast<double>(keys) * static_cast<double>(keys + 1) - static_cast<double>(before) * static_cast<double>(before + 1)) / 2;
+  const double flops = 2.0 * static_cast<double>(m->heads) *
+                       (static_cast<double>(keys) * static_cast<double>(m->kvRank * (m->nope + m->vDim)) + pairs * static_cast<double>(m->head() + m->vDim));
+  if (b.tooMuch(flops)) return;
+  std::vector<int32_t> positions, table, count(8);
+  for (int64_t i = 0; i < T; ++i) positions.push_back(static_cast<int32_t>(before + i));
+  for (int64_t i = 0; i < blocks; ++i) table.push_back(static_cast<int32_t>(blocks - 1 - i));
+  count[numRows] = count[numPrefillRows] = static_cast<int32_t>(T), count[numSequences] = count[numPrefillSequences] = 1;
+  const Tensor q = b.randomActivations({T, m->heads, m->head()}), cache = b.randomActivations({blocks, kBlockSize, m->latent()});
+  const Tensor position = b.i32({T}, positions), start = b.i32({2}, {0, static_cast<int32_t>(T)}), slot = b.i32({1}), tables = b.i32({1, blocks}, table);
+  const Tensor counts = b.i32({8}, count), out = b.activations({T, m->heads * m->vDim}), state = b.empty(DType::f32, {T, m->heads, 2});
+  const int64_t expandedRows = std::min<int64_t>(tiles * kKeyTile, 8192);
+  const Tensor expanded = b.activations({expandedRows, m->heads, m->nope + m->vDim}), accumulator = b.empty(DType::f32, {T, m->heads, m->vDim});
+  const double bytes = static_cast<double>(keys * m->latent() + T * m->heads * (m->head() + m->vDim)) * static_cast<double>(bytesOf(b.activation())) + kvB.bytes();
+  b.time({m, before ? "after " + std::to_string(before) : "whole prompt", T, shortName(dtype), bytes, flops}, "mla_prefill",
+         args({&q, &cache, &kvB.data, kvB.scales(), &position, &start, &slot, &tables, &counts, &out, &state, &expanded, &accumulator},
+              {static_cast<double>(m->heads), static_cast<double>(m->nope), static_cast<double>(m->rope), static_cast<double>(m->vDim),
+               1 / std::sqrt(static_cast<double>(m->head())), static_cast<double>(tiles * kKeyTile)}));
+}
+
+}  // namespace
 
 LONGCAT_BENCH(mla_prefill) {
-  struct Run { const char* model; int64_t heads, from, to; };
-  for (const Run r : {Run{"mini", 4, 0, 64}, {"mini", 4, 0, 512}, {"mini", 4, 448, 512}, {"Lite", 32, 0, 128}, {"Flash", 64, 0, 128}}) {
-    Sizes sizes{r.heads, 128, 64, 128, 512, 64};
-    Case c(b, sizes, DType::bf16, {});
-    c.query.push_back(b.randomFloats(r.to * r.heads * sizes.queryWidth()));
-    c.latent.push_back(b.randomFloats(r.to * sizes.latentWidth()));
-    Step step(b, c, {{0, r.from, r.to}}, 1, 1);
-    const double pairs = double(r.to * (r.to + 1) - r.from * (r.from + 1)) / 2;
-    const double flops = 2.0 * r.heads * (double(r.to) * 512 * 256 + pairs * 320);
-    b.time(std::string(r.model) + " positions " + std::to_string(r.from) + " to " + std::to_string(r.to), "mla_prefill", step.prefill(c),
-           4.0 * r.to * 576 + 2.0 * r.heads * 256 * 512, flops);
+  for (const ModelShape* m : b.models()) {
+    for (DType dtype : b.weightDtypes(*m)) {
+      const bench::Weight kvB = b.weight(dtype, m->heads * (m->nope + m->vDim), m->kvRank);
+      for (int64_t T : b.tokens()) {
+        if (T > 4) prefill(b, m, dtype, kvB, T, 0);
+        if (T >= 64) prefill(b, m, dtype, kvB, T, b.onGpu() ? 16384 : 512);
+      }
+    }
   }
 }

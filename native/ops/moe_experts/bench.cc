@@ -1,70 +1,63 @@
-// moe_experts at mini's, Lite's and LongCat-Flash's expert sizes: K experts a token, a third of the choices zero experts.
-// Floor: the bytes of the experts that have rows (several share one stored matrix here, so that Flash fits a small machine).
-#include "ops/bench_weights.h"
+// moe_experts at each model's expert sizes: K choices a token, a third of them zero experts. Floor: the bytes of the experts that have rows,
+// and their rows' products. Where not all experts' matrices fit, several share one.
+#include <algorithm>
+#include "ops/harness_bench.h"
 
 using namespace longcat;
 
 namespace {
 
-struct Size { int64_t width, ffn, experts, topK, stored; };
-
 /// Slot s of token t takes expert (t · 7 + s · 5) mod experts; the last third of its slots are zero experts.
 struct Plan {
-  std::vector<int32_t> start, planRow, slotPlan;
-  int64_t active = 0;
+  std::vector<int32_t> start{0}, planRow, slotPlan;
+  int64_t active = 0, entries = 0;
 };
-Plan planOf(const Size& size, int64_t rows) {
-  const int64_t chosen = size.topK - size.topK / 3;
-  Plan plan{{0}, {}, std::vector<int32_t>(static_cast<size_t>(rows * size.topK), -1)};
-  for (int64_t e = 0; e < size.experts; ++e) {
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t s = 0; s < chosen; ++s) {
-        if ((r * 7 + s * 5) % size.experts != e) continue;
-        plan.slotPlan[static_cast<size_t>(r * size.topK + s)] = static_cast<int32_t>(plan.planRow.size());
-        plan.planRow.push_back(static_cast<int32_t>(r));
-      }
+
+Plan planOf(const ModelShape& m, int64_t rows) {
+  const int64_t chosen = m.topK - m.topK / 3;
+  struct Entry { int32_t row, slot; };
+  std::vector<std::vector<Entry>> of(static_cast<size_t>(m.experts));
+  for (int32_t r = 0; r < rows; ++r) {
+    for (int32_t s = 0; s < chosen; ++s) of[static_cast<size_t>((r * 7 + s * 5) % m.experts)].push_back({r, s});
+  }
+  Plan plan;
+  plan.slotPlan.assign(static_cast<size_t>(rows * m.topK), -1);
+  for (const auto& entries : of) {
+    for (const Entry& e : entries) {
+      plan.slotPlan[static_cast<size_t>(e.row * m.topK + e.slot)] = static_cast<int32_t>(plan.planRow.size());
+      plan.planRow.push_back(e.row);
     }
-    plan.active += static_cast<int32_t>(plan.planRow.size()) > plan.start.back();
+    plan.active += !entries.empty();
     plan.start.push_back(static_cast<int32_t>(plan.planRow.size()));
   }
+  plan.entries = static_cast<int64_t>(plan.planRow.size());
+  plan.planRow.resize(static_cast<size_t>(rows * m.topK));
   return plan;
-}
-
-Tensor repeated(OpContext& b, const std::vector<bench::Weight>& stored, int64_t count, Tensor bench::Weight::*which) {
-  std::vector<Tensor> all;
-  for (int64_t e = 0; e < count; ++e) all.push_back(stored[static_cast<size_t>(e) % stored.size()].*which);
-  return b.stack(all);
 }
 
 }  // namespace
 
 LONGCAT_BENCH(moe_experts) {
-  for (DType dtype : {DType::bf16, DType::f8e4m3}) {
-    for (const Size& size : {Size{256, 128, 24, 6, 24}, Size{3072, 1024, 256, 12, 32}, Size{6144, 2048, 512, 12, 8}}) {
-      std::vector<bench::Weight> gates, ups, downs;
-      for (int64_t e = 0; e < size.stored; ++e) {
-        gates.push_back(bench::weight(b, dtype, size.ffn, size.width));
-        ups.push_back(bench::weight(b, dtype, size.ffn, size.width));
-        downs.push_back(bench::weight(b, dtype, size.width, size.ffn));
-      }
-      const bool fp8 = dtype == DType::f8e4m3;
-      const auto stack = [&](const std::vector<bench::Weight>& of, Tensor bench::Weight::*which) { return repeated(b, of, size.experts, which); };
-      const Tensor gate = stack(gates, &bench::Weight::data), up = stack(ups, &bench::Weight::data), down = stack(downs, &bench::Weight::data);
-      Tensor scales[3];
-      if (fp8) scales[0] = stack(gates, &bench::Weight::scale), scales[1] = stack(ups, &bench::Weight::scale), scales[2] = stack(downs, &bench::Weight::scale);
-      for (int64_t R : {1, 16, 256}) {
-        if (R > 16 && size.width > 3072) continue;
-        Plan plan = planOf(size, R);
-        const int64_t K = size.topK;
-        const double entries = static_cast<double>(plan.planRow.size());
-        plan.planRow.resize(static_cast<size_t>(R * K));
-        const Tensor h = b.randomF32({R, size.width}), weights = b.randomF32({R, K}), identity = b.randomF32({R});
-        const Tensor start = b.i32({size.experts + 1}, plan.start), planRow = b.i32({R * K}, plan.planRow), slotPlan = b.i32({R, K}, plan.slotPlan);
-        const Tensor hidden = b.f32({R * K, size.ffn}), partial = b.f32({R * K, size.width}), out = b.f32({R, size.width}), rows = b.i32({1}, {static_cast<int32_t>(R)});
-        b.time(bench::label(dtype, R, std::to_string(size.width) + " to " + std::to_string(size.ffn) + ", " + std::to_string(plan.active) + " experts"), "moe_experts",
-               args({&h, &gate, fp8 ? &scales[0] : nullptr, &up, fp8 ? &scales[1] : nullptr, &down, fp8 ? &scales[2] : nullptr, &weights, &identity, &start,
-                     &planRow, &slotPlan, &hidden, &partial, &out, &rows}),
-               3 * static_cast<double>(plan.active) * gates[0].bytes(), 6.0 * entries * static_cast<double>(size.width * size.ffn));
+  for (const ModelShape* m : b.models()) {
+    for (DType dtype : b.weightDtypes(*m)) {
+      const int64_t width = m->hidden, ffn = m->expertFfn, K = m->topK;
+      const double expertBytes = 3.0 * static_cast<double>(width * ffn) * static_cast<double>(bytesOf(dtype));
+      const int64_t stored = std::clamp<int64_t>(static_cast<int64_t>(b.weightBudget() / expertBytes), 1, m->experts);
+      const bench::Weight gate = b.stack(dtype, m->experts, stored, ffn, width), up = b.stack(dtype, m->experts, stored, ffn, width);
+      const bench::Weight down = b.stack(dtype, m->experts, stored, width, ffn);
+      for (int64_t T : b.tokens()) {
+        const Plan plan = planOf(*m, T);
+        const double flops = 6.0 * static_cast<double>(plan.entries) * static_cast<double>(width * ffn);
+        if (b.tooMuch(flops)) continue;
+        const Tensor h = b.randomActivations({T, width}), weights = b.random(DType::f32, {T, K}, 0, 1), identity = b.random(DType::f32, {T}, 0, 1);
+        const Tensor start = b.i32({m->experts + 1}, plan.start), planRow = b.i32({T * K}, plan.planRow), slotPlan = b.i32({T, K}, plan.slotPlan);
+        const Tensor hidden = b.activations({T * K, ffn}), partial = b.activations({T * K, width}), out = b.activations({T, width});
+        const Tensor rows = b.i32({1}, {static_cast<int32_t>(T)});
+        const double bytes = static_cast<double>(plan.active) * expertBytes + 2.0 * static_cast<double>(T * width) * static_cast<double>(bytesOf(b.activation()));
+        b.time({m, std::to_string(width) + " to " + std::to_string(ffn) + ", " + std::to_string(plan.active) + " experts", T, shortName(dtype), bytes, flops},
+               "moe_experts",
+               args({&h, &gate.data, gate.scales(), &up.data, up.scales(), &down.data, down.scales(), &weights, &identity, &start, &planRow, &slotPlan, &hidden,
+                     &partial, &out, &rows}));
       }
     }
   }

@@ -25,8 +25,8 @@ struct Total {
 };
 
 /// Block (x, y): octets of the row from x · kThreads on, tokens y, y + gridDim.y, …
-template <class A>
-__global__ void __launch_bounds__(kThreads) combineTokens(const __grid_constant__ MoeExpertsParams p, const bool aligned) {
+template <class A, bool kWhole>
+__global__ void __launch_bounds__(kThreads) combineTokens(const __grid_constant__ MoeExpertsParams p) {
   const int64_t rows = liveRows(p.rows, p.capacity), width = p.gate.columns;
   const int64_t k = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kOctet;
   if (k >= width) return;
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kThreads) combineTokens(const __grid_constant_
       }
 #pragma unroll
       for (int s = 0; s < kSlotsAtOnce; ++s) {
-        if (entry[s] >= 0) loadOctet(static_cast<const A*>(p.partial.data) + entry[s] * width + k, width - k, aligned, part[s]);
+        if (entry[s] >= 0) loadOctet<kWhole>(static_cast<const A*>(p.partial.data) + entry[s] * width + k, width - k, part[s]);
       }
 #pragma unroll
       for (int s = 0; s < kSlotsAtOnce; ++s) {
@@ -52,19 +52,19 @@ __global__ void __launch_bounds__(kThreads) combineTokens(const __grid_constant_
     const float identity = p.identityWeight[t];
     if (identity != 0.0f) {
       float h[kOctet];
-      loadOctet(static_cast<const A*>(p.h.data) + t * width + k, width - k, aligned, h);
+      loadOctet<kWhole>(static_cast<const A*>(p.h.data) + t * width + k, width - k, h);
       total.add(identity, h);
     }
-    storeOctet(static_cast<A*>(p.out.data) + t * width + k, width - k, aligned, total.v);
+    storeOctet<kWhole>(static_cast<A*>(p.out.data) + t * width + k, width - k, total.v);
   }
 }
 
 template <class A>
 void launchCombine(const CudaContext& context, const MoeExpertsParams& p) {
   const int64_t width = p.gate.columns;
-  const bool aligned = rowsAligned(p.h.as<A>(), width) && rowsAligned(p.partial.as<A>(), width) && rowsAligned(p.out.as<A>(), width);
+  const bool whole = width % kOctet == 0 && rowsAligned(p.h.as<A>(), width) && rowsAligned(p.partial.as<A>(), width) && rowsAligned(p.out.as<A>(), width);
   const dim3 grid(static_cast<unsigned>(ceilDiv(width, kThreads * kOctet)), static_cast<unsigned>(persistentGrid(context, p.capacity, 16)));
-  launch(context, combineTokens<A>, grid, kThreads, 0, p, aligned);
+  launch(context, whole ? combineTokens<A, true> : combineTokens<A, false>, grid, kThreads, 0, p);
 }
 
 /// What both products share: rows by plan entry, grouped by expert.

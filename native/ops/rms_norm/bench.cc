@@ -1,15 +1,17 @@
-// rms_norm with its add at the family's widths. Floor: two rows read, two written.
-#include "ops/harness.h"
+// rms_norm with one add, the sum in place. Floor: stream, add in; stream, norm out.
+#include "ops/harness_bench.h"
 
 using namespace longcat;
 
 LONGCAT_BENCH(rms_norm) {
-  for (int64_t width : {256, 3072, 6144}) {
-    const Tensor weight = b.randomBf16({1, width});
-    for (int32_t R : {1, 16, 256}) {
-      const Tensor x = b.randomF32({R, width}), add = b.randomF32({R, width}, -1e-3f, 1e-3f), out = b.f32({R, width}), rows = b.i32({1}, {R});
-      b.time(std::to_string(R) + " x " + std::to_string(width), "rms_norm", args({&x, &add, nullptr, &weight, &x, &out, &rows}, {1e-5}),
-             16.0 * R * width, 5.0 * R * width);
+  for (const ModelShape* m : b.models()) {
+    const Tensor weight = b.random(b.weightDtypes(*m)[0], {1, m->hidden}, 0.5f, 1.5f);
+    for (int64_t T : b.tokens()) {
+      const Tensor x = b.random(DType::f32, {T, m->hidden}), add = b.random(b.activation(), {T, m->hidden}, -1e-3f, 1e-3f);
+      const Tensor out = b.activations({T, m->hidden}), rows = b.i32({1}, {static_cast<int32_t>(T)});
+      const auto numbers = static_cast<double>(T * m->hidden);
+      b.time({m, std::to_string(m->hidden), T, "", numbers * (8.0 + 2.0 * static_cast<double>(bytesOf(b.activation()))), 5 * numbers}, "rms_norm",
+             args({&x, &add, nullptr, &weight, &x, &out, &rows}, {1e-5}));
     }
   }
 }

@@ -12,11 +12,6 @@ namespace {
 constexpr int kMaxThreads = 512;
 constexpr int kRowsOfWarps = 4;  // rows a block has where a warp is enough for each
 
-/// Which operands have rows of whole, aligned 16 bytes.
-struct Aligned {
-  bool x, add, add2, weight, sum, out;
-};
-
 template <class X, class A>
 struct Row {
   const X* x;
@@ -33,21 +28,26 @@ __device__ __forceinline__ Row<X, A> rowAt(const RmsNormParams& p, int64_t r) {
           static_cast<A*>(p.out.data) + r * p.outStride};
 }
 
-__device__ __forceinline__ void addTo(float (&v)[kOctet], const float (&other)[kOctet]) {
-#pragma unroll
-  for (int i = 0; i < kOctet; ++i) v[i] += other[i];
-}
+/// Numbers of one octet, loaded and not looked at yet, so that several loads are under way at once.
+template <class X, class A, bool kWhole>
+struct Octet {
+  float x[kOctet], add[kOctet], add2[kOctet];
 
-/// v = (x + add) + add2 of numbers [k, k + n), rounded as the sum is stored, whether or not anybody wants it.
-template <class X, class A>
-__device__ __forceinline__ void sumOctet(const Row<X, A>& row, const Aligned& aligned, int64_t k, int64_t n, float (&v)[kOctet]) {
-  float other[kOctet];
-  loadOctet(row.x + k, n, aligned.x, v);
-  if (row.add) loadOctet(row.add + k, n, aligned.add, other), addTo(v, other);
-  if (row.add2) loadOctet(row.add2 + k, n, aligned.add2, other), addTo(v, other);
+  __device__ __forceinline__ void load(const Row<X, A>& row, int64_t k, int64_t n) {
+    loadOctet<kWhole>(row.x + k, n, x);
+    if (row.add) loadOctet<kWhole>(row.add + k, n, add);
+    if (row.add2) loadOctet<kWhole>(row.add2 + k, n, add2);
+  }
+  /// x = (x + add) + add2, rounded as the sum is stored, whether or not anybody wants it.
+  __device__ __forceinline__ void addUp(const Row<X, A>& row) {
 #pragma unroll
-  for (int i = 0; i < kOctet; ++i) v[i] = floatOf(numberOf<X>(v[i]));
-}
+    for (int i = 0; i < kOctet; ++i) {
+      if (row.add) x[i] += add[i];
+      if (row.add2) x[i] += add2[i];
+      x[i] = floatOf(numberOf<X>(x[i]));
+    }
+  }
+};
 
 /// Adds the squares of v to `squares`, in order.
 __device__ __forceinline__ void addSquares(const float (&v)[kOctet], float& squares) {
@@ -55,68 +55,88 @@ __device__ __forceinline__ void addSquares(const float (&v)[kOctet], float& squa
   for (int i = 0; i < kOctet; ++i) squares = fmaf(v[i], v[i], squares);
 }
 
-template <class X, class A, class W>
-__device__ __forceinline__ void normOctet(const RmsNormParams& p, const Row<X, A>& row, const Aligned& aligned, int64_t k, int64_t n, float scale,
-                                          float (&v)[kOctet]) {
-  float weight[kOctet];
-  loadOctet(static_cast<const W*>(p.weight.data) + k, n, aligned.weight, weight);
+__device__ __forceinline__ void scaleOctet(float (&v)[kOctet], float scale, const float (&weight)[kOctet]) {
 #pragma unroll
   for (int i = 0; i < kOctet; ++i) v[i] = v[i] * scale * weight[i];
-  storeOctet(row.out + k, n, aligned.out, v);
 }
 
 /// A row has `threads` threads: the whole block, or one of its warps. The first kKept octets of a thread stay in registers; of rows wider
 /// than that, the rest is read again.
-template <class X, class A, class W, int kKept>
-__global__ void __launch_bounds__(kMaxThreads) normRows(const __grid_constant__ RmsNormParams p, const Aligned aligned, const int threads) {
+template <class X, class A, class W, int kKept, bool kWhole>
+__global__ void __launch_bounds__(kMaxThreads) normRows(const __grid_constant__ RmsNormParams p, const int threads) {
   __shared__ float shared[32];
   const int rowsOfBlock = static_cast<int>(blockDim.x) / threads, thread = static_cast<int>(threadIdx.x) % threads;
-  const int64_t rows = liveRows(p.rows, p.capacity), octets = (p.width + kOctet - 1) / kOctet;
+  const int64_t rows = liveRows(p.rows, p.capacity), width = p.width, octets = (width + kOctet - 1) / kOctet;
+  const auto* weights = static_cast<const W*>(p.weight.data);
   for (int64_t r = static_cast<int64_t>(blockIdx.x) * rowsOfBlock + threadIdx.x / threads; r < rows; r += static_cast<int64_t>(gridDim.x) * rowsOfBlock) {
     const Row<X, A> row = rowAt<X, A>(p, r);
-    float kept[kKept][kOctet], squares = 0;
+    Octet<X, A, kWhole> kept[kKept];
+    float weight[kKept][kOctet], squares = 0;
+    const auto octetOf = [&](int i) { return thread + static_cast<int64_t>(i) * threads; };
+    // A thread without an octet loads the last one, for nothing: no branch stands between the loads.
 #pragma unroll
     for (int i = 0; i < kKept; ++i) {
-      const int64_t octet = thread + i * threads, k = octet * kOctet;
-      if (octet >= octets) continue;
-      sumOctet(row, aligned, k, p.width - k, kept[i]);
-      if (row.sum) storeOctet(row.sum + k, p.width - k, aligned.sum, kept[i]);
-      addSquares(kept[i], squares);
+      const int64_t octet = octetOf(i) < octets ? octetOf(i) : octets - 1, k = octet * kOctet;
+      kept[i].load(row, k, width - k);
+      loadOctet<kWhole>(weights + k, width - k, weight[i]);
     }
-    for (int64_t octet = thread + kKept * threads; octet < octets; octet += threads) {
+#pragma unroll
+    for (int i = 0; i < kKept; ++i) {
+      if (octetOf(i) >= octets) continue;
+      const int64_t k = octetOf(i) * kOctet;
+      kept[i].addUp(row);
+      if (row.sum) storeOctet<kWhole>(row.sum + k, width - k, kept[i].x);
+      addSquares(kept[i].x, squares);
+    }
+    for (int64_t octet = octetOf(kKept); octet < octets; octet += threads) {
       const int64_t k = octet * kOctet;
-      float v[kOctet];
-      sumOctet(row, aligned, k, p.width - k, v);
-      if (row.sum) storeOctet(row.sum + k, p.width - k, aligned.sum, v);
-      addSquares(v, squares);
+      Octet<X, A, kWhole> far;
+      far.load(row, k, width - k);
+      far.addUp(row);
+      if (row.sum) storeOctet<kWhole>(row.sum + k, width - k, far.x);
+      addSquares(far.x, squares);
     }
     squares = rowsOfBlock > 1 ? warpSum(squares) : blockSum(squares, shared);
-    const float scale = 1.0f / sqrtf(squares / static_cast<float>(p.width) + p.eps);
+    const float scale = 1.0f / sqrtf(squares / static_cast<float>(width) + p.eps);
 #pragma unroll
     for (int i = 0; i < kKept; ++i) {
-      const int64_t octet = thread + i * threads, k = octet * kOctet;
-      if (octet < octets) normOctet<X, A, W>(p, row, aligned, k, p.width - k, scale, kept[i]);
+      if (octetOf(i) >= octets) continue;
+      const int64_t k = octetOf(i) * kOctet;
+      scaleOctet(kept[i].x, scale, weight[i]);
+      storeOctet<kWhole>(row.out + k, width - k, kept[i].x);
     }
-    for (int64_t octet = thread + kKept * threads; octet < octets; octet += threads) {
+    for (int64_t octet = octetOf(kKept); octet < octets; octet += threads) {
       const int64_t k = octet * kOctet;
-      float v[kOctet];
-      if (row.sum) loadOctet(row.sum + k, p.width - k, aligned.sum, v);  // x itself may be gone
-      else sumOctet(row, aligned, k, p.width - k, v);
-      normOctet<X, A, W>(p, row, aligned, k, p.width - k, scale, v);
+      Octet<X, A, kWhole> far;
+      if (row.sum) {
+        loadOctet<kWhole>(row.sum + k, width - k, far.x);  // x itself may be gone
+      } else {
+        far.load(row, k, width - k);
+        far.addUp(row);
+      }
+      loadOctet<kWhole>(weights + k, width - k, weight[0]);
+      scaleOctet(far.x, scale, weight[0]);
+      storeOctet<kWhole>(row.out + k, width - k, far.x);
     }
   }
 }
 
-template <class X, class A, class W>
+template <class X, class A, class W, bool kWhole>
 void launchNorm(const CudaContext& context, const RmsNormParams& p) {
-  const Aligned aligned = {rowsAligned(p.x.as<X>(), p.xStride),       rowsAligned(p.add.as<A>(), p.addStride), rowsAligned(p.add2.as<A>(), p.add2Stride),
-                           rowsAligned(static_cast<const W*>(p.weight.data), 0), rowsAligned(p.sum.as<X>(), p.sumStride), rowsAligned(p.out.as<A>(), p.outStride)};
   const int64_t octets = ceilDiv(p.width, kOctet), kept = octets <= 256 ? 1 : 2;
   const int threads = static_cast<int>(std::min<int64_t>(kMaxThreads, ceilDiv(ceilDiv(octets, kept), 32) * 32));
   const int rowsOfBlock = threads == 32 ? kRowsOfWarps : 1;
   const int grid = persistentGrid(context, ceilDiv(p.capacity, rowsOfBlock), 4);
-  if (kept == 1) launch(context, normRows<X, A, W, 1>, grid, threads * rowsOfBlock, 0, p, aligned, threads);
-  else launch(context, normRows<X, A, W, 2>, grid, threads, 0, p, aligned, threads);
+  launch(context, kept == 1 ? normRows<X, A, W, 1, kWhole> : normRows<X, A, W, 2, kWhole>, grid, threads * rowsOfBlock, 0, p, threads);
+}
+
+template <class X, class A, class W>
+void launchNorm(const CudaContext& context, const RmsNormParams& p) {
+  const bool whole = p.width % kOctet == 0 && rowsAligned(p.x.as<X>(), p.xStride) && rowsAligned(p.add.as<A>(), p.addStride) &&
+                     rowsAligned(p.add2.as<A>(), p.add2Stride) && rowsAligned(static_cast<const W*>(p.weight.data), 0) &&
+                     rowsAligned(p.sum.as<X>(), p.sumStride) && rowsAligned(p.out.as<A>(), p.outStride);
+  if (whole) launchNorm<X, A, W, true>(context, p);
+  else launchNorm<X, A, W, false>(context, p);
 }
 
 template <class X, class A>

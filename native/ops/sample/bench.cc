@@ -1,32 +1,43 @@
-// sample at mini's and the family's vocabulary.
-#include <string>
-
-#include "ops/harness.h"
+// sample at each model's vocabulary. Floor: the logits' and the token counts' bytes.
+#include "ops/harness_bench.h"
 #include "ops/sample/params.h"
 #include "ops/step_plan/params.h"
 
 using namespace longcat;
 
+namespace {
+
+struct Way { const char* label; double temperature, topP, topK, logprobs; };
+
+/// What a row's slot holds (SampleField).
+std::vector<double> fieldsOf(const Way& way, int64_t rows) {
+  std::vector<double> fields;
+  for (int64_t i = 0; i < rows; ++i)
+    fields.insert(fields.end(), {way.temperature, way.topP, way.topK, 0, 1, 0, 0, static_cast<double>(i), -1, 0, 0, way.logprobs, 0});
+  return fields;
+}
+
+}  // namespace
+
 LONGCAT_BENCH(sample) {
-  struct Run { const char* label; double temperature, topP, topK, logprobs; };
-  for (auto [rows, vocabulary] : {std::pair<int64_t, int64_t>{1, 2048}, {16, 2048}, {1, 131072}, {16, 131072}}) {
-    for (const Run r : {Run{"greedy", 0, 1, 0, -1}, {"greedy, 5 logprobs", 0, 1, 0, 5}, {"temperature", 1, 1, 0, -1}, {"top-p 0.9", 1, .9, 0, -1},
-                        {"top-k 40", 1, 1, 40, -1}}) {
-      Tensor logits = b.randomF32({rows, vocabulary}, -10, 10), slots = b.i32({rows}), position = b.i32({rows});
-      std::vector<double> fields;
-      for (int64_t i = 0; i < rows; ++i) {
-        reinterpret_cast<int32_t*>(slots.data)[i] = static_cast<int32_t>(i);
-        fields.insert(fields.end(), {r.temperature, r.topP, r.topK, 0, 1, 0, 0, double(i), -1, 0, 0, r.logprobs, 0});
+  for (const ModelShape* m : b.models()) {
+    const int64_t vocabulary = m->vocabulary, words = (vocabulary + 31) / 32;
+    for (int64_t T : b.tokens(b.onGpu() ? 256 : 16)) {
+      const Tensor logits = b.random(DType::f32, {T, vocabulary}, -10, 10), position = b.i32({T}), bias = b.empty(DType::f32, {T, vocabulary});
+      std::vector<int32_t> slot, count(8);
+      for (int64_t i = 0; i < T; ++i) slot.push_back(static_cast<int32_t>(i));
+      count[numLogitRows] = static_cast<int32_t>(T);
+      const Tensor slots = b.i32({T}, slot), live = b.i32({8}, count), counts = b.i32({T, vocabulary}), mask = b.i32({T, words}), history = b.i32({T, 64});
+      const Tensor allowed = b.i32({words}, std::vector<int32_t>(static_cast<size_t>(words), -1));
+      const Tensor tokens = b.empty(DType::i32, {T}), logprob = b.empty(DType::f32, {T});
+      const Tensor topIds = b.empty(DType::i32, {T, kMaxLogprobs}), top = b.empty(DType::f32, {T, kMaxLogprobs});
+      for (const Way& way : {Way{"greedy", 0, 1, 0, -1}, Way{"greedy, 5 logprobs", 0, 1, 0, 5}, Way{"temperature", 1, 1, 0, -1}, Way{"top-p 0.9", 1, .9, 0, -1},
+                             Way{"top-k 40", 1, 1, 40, -1}}) {
+        const Tensor params = b.f64({T, kNumSampleFields}, fieldsOf(way, T));
+        b.time({m, std::to_string(vocabulary) + " " + way.label, T, "", 8.0 * static_cast<double>(T * vocabulary), 0}, "sample",
+               args({&logits, &slots, &position, &params, &allowed, &counts, &bias, &mask, &history, &tokens, &logprob, &topIds, &top, &live, nullptr,
+                     nullptr, nullptr}));
       }
-      const int64_t words = (vocabulary + 31) / 32;
-      Tensor params = b.f64({rows, kNumSampleFields}, fields), allowed = b.i32({words}, std::vector<int32_t>(words, -1));
-      Tensor counts = b.i32({rows, vocabulary}), bias = b.f32({rows, vocabulary}), mask = b.i32({rows, words}), history = b.i32({rows, 64});
-      Tensor tokens = b.i32({rows}), logprob = b.f32({rows}), topIds = b.i32({rows, 20}), top = b.f32({rows, 20}), live = b.i32({8});
-      reinterpret_cast<int32_t*>(live.data)[numLogitRows] = static_cast<int32_t>(rows);
-      b.time(std::to_string(rows) + " x " + std::to_string(vocabulary) + " " + r.label, "sample",
-             args({&logits, &slots, &position, &params, &allowed, &counts, &bias, &mask, &history, &tokens, &logprob, &topIds, &top, &live, nullptr,
-                   nullptr, nullptr}),
-             4.0 * rows * vocabulary, 0);
     }
   }
 }

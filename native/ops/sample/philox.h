@@ -4,13 +4,19 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define LONGCAT_ANYWHERE __host__ __device__  // for kernels too
+#else
+#define LONGCAT_ANYWHERE
+#endif
+
 namespace longcat {
 
 struct Philox4x32 {
   uint32_t word[4];
 };
 
-inline Philox4x32 philox4x32(Philox4x32 counter, uint32_t key0, uint32_t key1) {
+LONGCAT_ANYWHERE inline Philox4x32 philox4x32(Philox4x32 counter, uint32_t key0, uint32_t key1) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t a = uint64_t{0xD2511F53u} * counter.word[0];
     const uint64_t b = uint64_t{0xCD9E8D57u} * counter.word[2];
@@ -23,7 +29,7 @@ inline Philox4x32 philox4x32(Philox4x32 counter, uint32_t key0, uint32_t key1) {
 }
 
 /// A number in [0, 1) with 53 random bits: the draw of `seed` (a whole number below 2^53) at `position`.
-inline double uniform(double seed, uint32_t position) {
+LONGCAT_ANYWHERE inline double uniform(double seed, uint32_t position) {
   const uint64_t bits = static_cast<uint64_t>(seed);
   const Philox4x32 r = philox4x32({{position, 0, 0, 0}}, static_cast<uint32_t>(bits), static_cast<uint32_t>(bits >> 32));
   const uint64_t mantissa = (uint64_t{r.word[0] >> 5} << 26) + (r.word[1] >> 6);

@@ -84,3 +84,34 @@ LONGCAT_TEST(swiglu_mlp) {
     }
   }
 }
+
+// Widths that tensor cores take, ragged at a GPU's tiles of outputs; every capacity a tile of its own: right, and the same bits.
+LONGCAT_TEST(swiglu_mlp) {
+  const int64_t most = 150;
+  struct Size { int64_t width, ffn; };
+  for (const auto [width, ffn] : {Size{128, 384}, Size{256, 1152}, Size{1056, 160}}) {
+    for (DType dtype : kWeightDtypes) {
+      const Mlp mlp = randomMlp(t, dtype, width, ffn);
+      const std::vector<float> xs = t.randomFloats(most * width, -4, 4);
+      std::vector<float> want;
+      for (int64_t r = 0; r < most; ++r) {
+        for (double y : swiglu(mlp.gate.values, mlp.up.values, mlp.down.values, xs.data() + r * width, width)) want.push_back(static_cast<float>(y));
+      }
+      for (Isa isa : t.isas()) {
+        std::vector<float> widest;
+        for (int64_t T : {150, 1, 8, 9, 16, 17, 33, 65}) {
+          const Tensor x = t.f32({T, width}, {xs.begin(), xs.begin() + T * width}), rows = t.i32({1}, {static_cast<int32_t>(T)});
+          const Tensor hidden = t.f32({T, ffn}), out = t.f32({T, width});
+          t.run(isa, "swiglu_mlp", argsOf(mlp, x, hidden, out, rows));
+          const std::vector<float> got = t.floats(out);
+          if (T == most) {
+            t.expectClose(describe(dtype, T, ffn, width), got, want, 5e-6);
+            widest = got;
+          } else {
+            t.expectSameBits(describe(dtype, T, ffn, width) + ": as with room for more", got, {widest.begin(), widest.begin() + T * width});
+          }
+        }
+      }
+    }
+  }
+}

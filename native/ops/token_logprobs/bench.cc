@@ -1,14 +1,15 @@
-// token_logprobs at mini's and the family's vocabulary.
-#include <string>
-
-#include "ops/harness.h"
+// token_logprobs at each model's vocabulary. Floor: the logits' bytes.
+#include "ops/harness_bench.h"
 
 using namespace longcat;
 
 LONGCAT_BENCH(token_logprobs) {
-  for (auto [rows, vocabulary] : {std::pair{64, 2048}, {4, 131072}}) {
-    Tensor logits = b.randomF32({rows, vocabulary}, -10, 10), target = b.i32({rows}), out = b.f32({rows}), live = b.i32({1}, {rows});
-    b.time(std::to_string(rows) + " x " + std::to_string(vocabulary), "token_logprobs", args({&logits, &target, &out, &live}),
-           4.0 * rows * vocabulary, 0);
+  for (const ModelShape* m : b.models()) {
+    for (int64_t T : b.tokens(b.onGpu() ? 1024 : 16)) {
+      const Tensor logits = b.random(DType::f32, {T, m->vocabulary}, -10, 10), target = b.i32({T}), out = b.empty(DType::f32, {T});
+      const Tensor rows = b.i32({1}, {static_cast<int32_t>(T)});
+      b.time({m, "vocabulary " + std::to_string(m->vocabulary), T, "", 4.0 * static_cast<double>(T * m->vocabulary), 0}, "token_logprobs",
+             args({&logits, &target, &out, &rows}));
+    }
   }
 }
