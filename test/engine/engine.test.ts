@@ -26,7 +26,7 @@ function make({ limits = {}, next, modelContext, withText = true }: Setup = {}) 
   const runner = new FakeRunner(limits, next ?? ((history, sampling) => hashNext(47)(history, sampling)));
   const info = { endTokens: [END_TOKEN] } as unknown as EngineInfo;
   const engine = Engine.fromParts({
-    ...{ runner, info, defaults: {}, modelContext: modelContext ?? runner.limits.contextLength, close: () => runner.close() },
+    ...{ runner, info, defaults: { temperature: 0 }, modelContext: modelContext ?? runner.limits.contextLength, close: () => runner.close() },
     ...(withText && { text: fakeText }),
   });
   const idle = () => expect(engine.stats).toMatchObject({ runningSequences: 0, waitingSequences: 0, blocksInUse: 0 });
@@ -245,7 +245,7 @@ describe("choices (B44)", () => {
 
   it("differ without a seed, and repeat with one", async () => {
     const { engine } = make();
-    const draw = async (params: GenerateParams) => (await engine.generate("abc", { maxTokens: 12, ...params })).tokens;
+    const draw = async (params: GenerateParams) => (await engine.generate("abc", { maxTokens: 12, temperature: 1, ...params })).tokens;
     expect(await draw({ seed: 0 })).toEqual(await draw({ seed: 0 }));
     expect(await draw({})).not.toEqual(await draw({}));
   });
@@ -451,7 +451,7 @@ describe("faults of the scheduler itself", () => {
     });
     const info = { endTokens: [END_TOKEN] } as unknown as EngineInfo;
     const engine = Engine.fromParts({
-      ...{ runner, info, defaults: {}, modelContext: 64, close: () => runner.close(), text: fakeText },
+      ...{ runner, info, defaults: { temperature: 0 }, modelContext: 64, close: () => runner.close(), text: fakeText },
     });
     const idle = () => expect(engine.stats).toMatchObject({ runningSequences: 0, waitingSequences: 0, blocksInUse: 0 });
     return { engine, runner, idle, break: () => (broken = true) };
