@@ -41,9 +41,12 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   {
     name: "bench",
-    summary: "decode: speed beside what the machine allows",
-    subcommands: { decode: async () => (await import("./bench-decode.js")).benchDecodeCommand },
-    notThere: ["kernels", "layer", "prefill", "sampling", "serve", "speculate", "all-to-all"],
+    summary: "decode | kernels: speed beside what the machine allows",
+    subcommands: {
+      decode: async () => (await import("./bench-decode.js")).benchDecodeCommand,
+      kernels: async () => (await import("./bench-kernels.js")).benchKernelsCommand,
+    },
+    notThere: ["layer", "prefill", "sampling", "serve", "speculate", "all-to-all"],
   },
   {
     name: "doctor",

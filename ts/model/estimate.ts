@@ -9,7 +9,7 @@ import { findGpus, chooseDevice, ordinalOf } from "../runtime/gpus.js";
 import { openCheckpoint } from "./checkpoint.js";
 import { type DeviceKind, ngramTableBytes } from "./placement.js";
 import { planModel } from "./plan.js";
-import { BLOCK_SIZE, GPU_MARGIN_BYTES } from "./sizing.js";
+import { GPU_MARGIN_BYTES } from "./sizing.js";
 import { cacheBytesPerToken, numCaches } from "./state.js";
 import { conversionBytes, type NgramPlace, type WeightDType } from "./weights.js";
 

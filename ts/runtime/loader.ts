@@ -44,10 +44,20 @@ export function findAddon(root: string, version: string): NativeAddon {
       continue;
     }
     const result = tryLoad(candidate.path, version);
-    if (typeof result !== "string") return result;
+    if (typeof result !== "string") {
+      loadedFile = candidate.path;
+      return result;
+    }
     looked.push({ path: candidate.path, found: result });
   }
   throw missing(root, explicit, looked);
+}
+
+let loadedFile: string | undefined;
+
+/** The file that findAddon() loaded last; undefined if it has loaded none. */
+export function addonFile(): string | undefined {
+  return loadedFile;
 }
 
 /** Files to try, in order, and folders that hold none. */
@@ -176,7 +186,7 @@ function missing(root: string, explicit: string | undefined, looked: readonly Pl
 }
 
 /** The command that builds the addon of the package in `root`, with what that takes. */
-function buildCommand(root: string): string {
+export function buildCommand(root: string): string {
   const script = join(root, "scripts", "build-native.mjs");
   const build = `node ${/^[\w./-]+$/.test(script) ? script : JSON.stringify(script)}`;
   try {

@@ -1,0 +1,61 @@
+/**
+ * `longcat bench kernels`: the operations one by one, by the `kernels` program that lies beside the addon.
+ * @module
+ */
+
+import { spawn } from "node:child_process";
+import { LongcatError } from "../index.js";
+import { kernelsProgram } from "../runtime/kernels-program.js";
+import { type Command, JSON_FLAG } from "./command.js";
+import type { Flag, ParsedFlags } from "./flags.js";
+import { INTERRUPTED, interruptible } from "./interrupt.js";
+
+/** What the program takes under the same names; it checks the values. */
+const PASSED_ON: readonly Flag[] = [
+  { name: "device", kind: "text", value: "D", help: "cpu, cuda or cuda:N (default: a GPU where there is one)" },
+  { name: "shape", kind: "text", value: "NAME", help: "sizes of flash, lite, mini or all (default)" },
+  { name: "tokens", kind: "text", value: "1,16,…", help: "rows to try" },
+  { name: "svg", kind: "text", value: "FILE", help: "write a roofline of all rows" },
+  { name: "threads", kind: "text", value: "N", help: "threads of the processor" },
+  { name: "isa", kind: "text", value: "NAME", help: "plain, avx2, avx512; on a GPU cuda (float32 activations), cuda-bf16" },
+];
+
+export const benchKernelsCommand: Command = {
+  usage: ["bench kernels [OPERATION] [--device D] [--shape NAME] [--tokens 1,16] [--json] [--svg FILE]"],
+  about:
+    "Times each operation, or one, at the sizes of each model: median µs, TFLOP/s, GB/s, and the share of the ceiling, the least time that\n" +
+    "memory and arithmetic allow, both measured first by the same program. On a GPU each run comes from a captured graph, after all of the\n" +
+    "card's cache was read over.",
+  flags: [
+    ...PASSED_ON,
+    { name: "fp8-activations", kind: "flag", help: "on a GPU: inputs of products with FP8 weights are quantised" },
+    JSON_FLAG,
+  ],
+  maxPositionals: 1,
+  run: (flags) => interruptible((signal) => runProgram(kernelsProgram(), ["bench", ...argumentsOf(flags)], signal)),
+};
+
+function argumentsOf(flags: ParsedFlags): string[] {
+  const values = PASSED_ON.flatMap(({ name }) => {
+    const value = flags.text(name);
+    return value === undefined ? [] : [`--${name}`, value];
+  });
+  const switches = ["fp8-activations", "json"].filter((name) => flags.on(name)).map((name) => `--${name}`);
+  return [...flags.positionals, ...values, ...switches];
+}
+
+/** Runs the program on this process's own terminal, to its exit code. */
+function runProgram(program: string, args: readonly string[], signal: AbortSignal): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio: "inherit" });
+    const stop = () => child.kill("SIGINT");
+    signal.addEventListener("abort", stop, { once: true });
+    child.on("error", (error) => reject(new LongcatError("NATIVE_MISSING", `${program} cannot be run: ${error.message}`)));
+    child.on("close", (code, how) => {
+      signal.removeEventListener("abort", stop);
+      if (signal.aborted) resolve(INTERRUPTED);
+      else if (code !== null) resolve(code);
+      else reject(new LongcatError("INTERNAL", `${program} was ended by ${how}`));
+    });
+  });
+}
