@@ -1,0 +1,118 @@
+// step_plan on a GPU: one launch. Rows' tokens and rotations are spread over all blocks; the first block lists the decode splits.
+#include "cuda/launch.cuh"
+#include "ops/mla_decode/params.h"
+#include "ops/op.h"
+#include "ops/step_plan/params.h"
+
+namespace longcat::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+__device__ __forceinline__ int64_t clampCount(int32_t value, int64_t limit) { return value < 0 ? 0 : value < limit ? value : limit; }
+
+/// The sequence whose rows include r, or −1. Starts ascend; an empty sequence has no rows.
+__device__ int sequenceOf(const StepPlanParams& p, int sequences, int64_t r) {
+  int low = 0, high = sequences;  // the first sequence that starts beyond r lies in [low, high]
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (p.seqStart[middle] <= r) low = middle + 1;
+    else high = middle;
+  }
+  return low > 0 && r < p.seqStart[low] ? low - 1 : -1;
+}
+
+/// Slot and token of a row. Rows of one step have different (slot, position), so that no row reads what another writes.
+__device__ void planToken(const StepPlanParams& p, int sequences, int64_t r) {
+  const int sequence = sequenceOf(p, sequences, r);
+  const int32_t id = p.tokenIds[r], position = p.positions[r];
+  if (sequence >= 0) p.rowSlot[r] = p.seqSlot[sequence];
+  if (sequence < 0 || position < 0 || position >= p.historyStride) {
+    p.tokens[r] = id < 0 ? 0 : id;
+    return;
+  }
+  int32_t* entry = p.history + p.seqSlot[sequence] * p.historyStride + position;
+  if (id >= 0) *entry = id;
+  p.tokens[r] = id >= 0 ? id : *entry;
+}
+
+/// The angle is a float32 product, as on the CPU; its cosine and sine come from float64 and are thus exact to the last bit but for
+/// rare ties.
+__device__ void planAngle(const StepPlanParams& p, int64_t r, int64_t j) {
+  const int64_t half = p.rope / 2;
+  const float angle = __fmul_rn(static_cast<float>(p.positions[r]), p.invFreq[j]);
+  double sine, cosine;
+  sincos(static_cast<double>(angle), &sine, &cosine);
+  float* out = p.cosSin + r * p.rope;
+  out[j] = static_cast<float>(cosine) * p.rotaryScale;
+  out[half + j] = static_cast<float>(sine) * p.rotaryScale;
+}
+
+/// Sum of v over this and all earlier threads of the block. `shared`: one number a warp.
+__device__ int blockInclusiveSum(int v, int* shared) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+#pragma unroll
+  for (int d = 1; d < 32; d <<= 1) {
+    const int lower = __shfl_up_sync(0xffffffffu, v, d);
+    if (lane >= d) v += lower;
+  }
+  __syncthreads();  // of an earlier use
+  if (lane == 31) shared[warp] = v;
+  __syncthreads();
+  for (int w = 0; w < warp; ++w) v += shared[w];
+  return v;
+}
+
+/// (row, split) pairs in order, kThreads rows at a time: a prefix sum tells where each row's begin, then every thread writes pairs.
+__device__ void planSplits(const StepPlanParams& p, int64_t rows) {
+  __shared__ int warpSums[kThreads / 32];
+  __shared__ int ends[kThreads];  // of each row of the tile: pairs up to its last
+  int64_t listed = 0;
+  for (int64_t first = clampCount(p.counts[numPrefillRows], rows); first < rows && listed < p.maxSplits; first += kThreads) {
+    const int64_t r = first + threadIdx.x;
+    const int splits = r < rows ? max(0, static_cast<int>(p.positions[r] / kSplitKeys + 1)) : 0;
+    const int end = blockInclusiveSum(splits, warpSums);
+    ends[threadIdx.x] = end;
+    __syncthreads();
+    const int total = ends[kThreads - 1];
+    for (int n = threadIdx.x; n < total && listed + n < p.maxSplits; n += kThreads) {
+      int low = 0, high = kThreads - 1;  // the first row whose end is beyond n
+      while (low < high) {
+        const int middle = (low + high) / 2;
+        if (ends[middle] > n) high = middle;
+        else low = middle + 1;
+      }
+      p.splits[2 * (listed + n)] = static_cast<int32_t>(first + low);
+      p.splits[2 * (listed + n) + 1] = n - (low ? ends[low - 1] : 0);
+    }
+    listed += total;
+    __syncthreads();  // before `ends` is written again
+  }
+  if (threadIdx.x == 0) p.counts[numSplits] = static_cast<int32_t>(listed < p.maxSplits ? listed : p.maxSplits);
+}
+
+__global__ void __launch_bounds__(kThreads) stepPlanKernel(const StepPlanParams p) {
+  const int64_t rows = clampCount(p.counts[numRows], p.capacity), half = p.rope / 2;
+  const int sequences = static_cast<int>(clampCount(p.counts[numSequences], p.maxSequences));
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, threads = static_cast<int64_t>(gridDim.x) * kThreads;
+  if (blockIdx.x == 0) planSplits(p, rows);
+  for (int64_t r = thread; r < rows; r += threads) planToken(p, sequences, r);
+  if (half == 0) return;
+  const int64_t rowsAtOnce = threads / half;  // each thread keeps its frequency where that is possible
+  if (rowsAtOnce == 0) {
+    for (int64_t i = thread; i < rows * half; i += threads) planAngle(p, i / half, i % half);
+    return;
+  }
+  const int64_t row = static_cast<uint32_t>(thread) / static_cast<uint32_t>(half), j = thread - row * half;
+  if (row < rowsAtOnce)
+    for (int64_t r = row; r < rows; r += rowsAtOnce) planAngle(p, r, j);
+}
+
+}  // namespace
+
+void step_plan(const void* params, const CudaContext& context) {
+  const auto& p = *static_cast<const StepPlanParams*>(params);
+  launch(context, stepPlanKernel, persistentGrid(context, ceilDiv(p.capacity * std::max<int64_t>(p.rope / 2, 1), kThreads), 2), kThreads, 0, p);
+}
+
+}  // namespace longcat::cuda
