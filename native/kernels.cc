@@ -1,7 +1,7 @@
 // Tests and benchmarks of the operations, without Node:
 //   kernels test  [op] [--threads N] [--isa plain|avx2|avx512]
 //   kernels test  [op] --device cuda[:N] [--isa cuda|cuda-bf16] [--fp8-activations] [--graph] [--no-guards]
-//   kernels bench [op] [--device cpu|cuda[:N]] [--shape flash|lite|mini|all] [--tokens 1,16] [--json] [--svg FILE]
+//   kernels bench [op] [--device cpu|cuda[:N]] [--threads N] [--isa NAME] [--shape flash|lite|mini|all] [--tokens 1,16] [--json] [--svg FILE]
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -20,7 +20,7 @@ namespace {
 
 const char kUsage[] =
     "usage: kernels test|bench [op] [options]\n"
-    "  --device cpu|cuda[:N]   where the operations run (default cpu)\n"
+    "  --device cpu|cuda[:N]   where the operations run (default: tests cpu, benchmarks a GPU where there is one)\n"
     "  --isa NAME              plain, avx2, avx512; on a GPU cuda (float32 activations), cuda-bf16\n"
     "  --threads N             of the processor\n"
     "benchmarks:\n"
@@ -39,7 +39,7 @@ int usage(const std::string& complaint) {
 }
 
 struct Options {
-  bool test = false, cuda = false;
+  bool test = false, cuda = false, deviceGiven = false;
   std::string op, isa;
   int threads = 0;  // 0: as many as there are
   BenchOptions bench;
@@ -55,6 +55,7 @@ int integerOf(const std::string& flag, const std::string& value, int low) {
 }
 
 void parseDevice(const std::string& value, Options& o) {
+  o.deviceGiven = true;
   o.cuda = value == "cuda" || value.rfind("cuda:", 0) == 0;
   if (!o.cuda && value != "cpu") throw std::invalid_argument("--device " + value + ": cpu, cuda or cuda:N is wanted");
   if (o.cuda && value.size() > 4) o.gpu.device = integerOf("--device", value.substr(5), 0);
@@ -104,6 +105,10 @@ Options parse(const std::vector<std::string>& words) {
     else if (word.empty() || word[0] == '-' || !o.op.empty()) throw std::invalid_argument("unknown argument \"" + word + "\"");
     else o.op = word;
   }
+#ifdef LONGCAT_HAS_CUDA
+  const bool forProcessor = o.threads > 0 || (!o.isa.empty() && o.isa.rfind("cuda", 0) != 0);
+  if (!o.test && !o.deviceGiven && !forProcessor) o.cuda = gpuAvailable();
+#endif
   return o;
 }
 

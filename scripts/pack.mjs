@@ -1,5 +1,6 @@
 /**
- * Makes the package's tarball: compiles TypeScript afresh, puts the built addon where node-gyp-build looks for prebuilt ones, packs.
+ * Makes the package's tarball: compiles TypeScript afresh, puts the built addon where node-gyp-build looks for prebuilt ones and the
+ * `kernels` program (longcat bench kernels) beside it, packs.
  *
  *   node scripts/pack.mjs [FOLDER]        default: the repository's root
  */
@@ -31,6 +32,13 @@ export function prebuildPath(packageFolder) {
   return join(packageFolder, "prebuilds", `linux-${process.arch}`, "longcat-node.glibc.node");
 }
 
+/** The operations' tests and benchmarks that the last build left. */
+function builtKernels() {
+  const path = join(ROOT, "build", "kernels");
+  if (!existsSync(path)) throw new Error("there is no build/kernels: run `node scripts/run.mjs build` first");
+  return path;
+}
+
 /** Writes the tarball into `folder`; its path. */
 export function pack(folder) {
   rmSync(join(ROOT, "dist"), { recursive: true, force: true });
@@ -38,6 +46,7 @@ export function pack(folder) {
   const prebuild = prebuildPath(ROOT);
   mkdirSync(dirname(prebuild), { recursive: true });
   copyFileSync(builtAddon(), prebuild);
+  copyFileSync(builtKernels(), join(dirname(prebuild), "kernels"));
   const [packed] = JSON.parse(runProgram("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", folder]));
   return join(folder, packed.filename);
 }

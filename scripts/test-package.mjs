@@ -6,7 +6,7 @@
 import { spawnSync } from "node:child_process";
 import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { pack, prebuildPath, ROOT, runProgram } from "./pack.mjs";
 
 let [passed, failed] = [0, 0];
@@ -75,7 +75,7 @@ check("the tarball holds what is needed and no more", () => {
   ];
   for (const file of needed) expect(files.includes(`package/${file}`), `${file} is not in it`);
   const prebuild = prebuildPath("package");
-  expect(files.includes(prebuild), `${prebuild} is not in it`);
+  for (const file of [prebuild, join(dirname(prebuild), "kernels")]) expect(files.includes(file), `${file} is not in it`);
   const strange = files.filter((file) => /binding\.gyp|\/test\/|tsbuildinfo|\/ts\/|node_modules/.test(file));
   expect(strange.length === 0, `it holds ${strange.join(", ")}`);
 });

@@ -246,6 +246,11 @@ GpuState& state() {
 const GpuState& gpuState() { return state(); }
 const GpuOptions& gpuOptions() { return state().options; }
 
+bool gpuAvailable() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+}
+
 void useGpu(const GpuOptions& options) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);

@@ -22,6 +22,7 @@ describe("help and version", () => {
       ["inspect", "estimate"],
       ["quantize"],
       ["bench", "decode"],
+      ["bench", "kernels"],
     ]) {
       const { code, stdout } = await longcat([...words, "--help"]);
       expect(code, words.join(" ")).toBe(0);
