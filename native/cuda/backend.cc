@@ -277,7 +277,7 @@ void CudaBackend::convert(const Command& command) {
   const Tensor& from = command.source;
   const int64_t columns = from.shape[from.rank - 1], rows = columns ? from.elements() / columns : 0;
   const auto* scale = command.scale.buffer ? reinterpret_cast<const float*>(command.scale.data) : nullptr;
-  convertOnDevice(context_, from.data, from.dtype, scale, rows, columns, command.target.data, command.target.dtype);
+  cuda::convertOnDevice(context_, from.data, from.dtype, scale, rows, columns, command.target.data, command.target.dtype);
 }
 
 void CudaBackend::enqueueAll(const Graph& graph) {
