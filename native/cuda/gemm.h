@@ -30,7 +30,7 @@ struct GemmProblem {
   int64_t capacity = 0;                // most rows there may be in all; sizes tiles and grids
   // Weights: one matrix [outputs, k], or a stack with one for each group.
   WeightView weight, weight2;
-  WeightStack stack, stack2;           // used where groupStart is set
+  WeightStack stack, stack2;           // used where groupStart is set; parts begin at multiples of 16 bytes
   WeightView bias;                     // [1, outputs] f32 or bf16, data null if absent; Epilogue::store only
   // Output
   Epilogue epilogue = Epilogue::store;
