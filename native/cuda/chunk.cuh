@@ -1,10 +1,8 @@
-// Eight numbers of a row at a time: in 16-byte pieces where the address allows it, one by one where it does not or the row ends first.
-// Which of the two it was changes no result.
+// Eight numbers of any format at a time, as they are stored (vectors.cuh has them as float): in pieces of up to 16 bytes where the
+// address allows it, one by one where it does not or the numbers end first.
 #pragma once
 
 #include <cstdint>
-
-#include "cuda/numbers.cuh"
 
 namespace longcat::cuda {
 
@@ -43,23 +41,6 @@ __device__ __forceinline__ void storeStored(T* p, int n, const Chunk<T>& chunk) 
   for (int i = 0; i < kChunk; ++i) {
     if (i < n) p[i] = chunk.value[i];
   }
-}
-
-/// The n ≤ kChunk numbers from p on, as float; zeros beyond them.
-template <class T>
-__device__ __forceinline__ void loadChunk(const T* p, int n, float (&v)[kChunk]) {
-  const Chunk<T> chunk = loadStored(p, n);
-#pragma unroll
-  for (int i = 0; i < kChunk; ++i) v[i] = floatOf(chunk.value[i]);
-}
-
-/// Writes the first n ≤ kChunk numbers, rounded to T.
-template <class T>
-__device__ __forceinline__ void storeChunk(T* p, int n, const float (&v)[kChunk]) {
-  Chunk<T> chunk;
-#pragma unroll
-  for (int i = 0; i < kChunk; ++i) chunk.value[i] = numberOf<T>(v[i]);
-  storeStored(p, n, chunk);
 }
 
 }  // namespace longcat::cuda

@@ -5,6 +5,7 @@
 
 #include "cuda/chunk.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/numbers.cuh"
 #include "runtime/error.h"
 
 namespace longcat::cuda {

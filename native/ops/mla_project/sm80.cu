@@ -6,10 +6,10 @@
 
 #include <algorithm>
 
-#include "cuda/chunk.cuh"
 #include "cuda/gemm.h"
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
+#include "cuda/vectors.cuh"
 
 namespace longcat::cuda {
 namespace {
@@ -20,11 +20,6 @@ constexpr int kRotateWarps = 8;                     // of a block, a head each
 constexpr int kLanePairs = 4;                       // pairs that a lane holds in registers
 constexpr int64_t kWarpRope = 2 * 32 * kLanePairs;  // the widest rope part that a warp rotates in registers
 
-__device__ __forceinline__ int64_t liveRows(const int32_t* rows, int64_t capacity) {
-  const int64_t live = *rows;
-  return live < 0 ? 0 : live < capacity ? live : capacity;
-}
-
 struct Rotation {
   float a, b;
 };
@@ -34,35 +29,48 @@ __device__ __forceinline__ Rotation rotate(float a, float b, const float* cosSin
   return {a * c - b * s, b * c + a * s};
 }
 
-/// The chunk of a norm's weights from k on.
-__device__ __forceinline__ void loadWeights(const WeightView& weight, int64_t k, int n, float (&v)[kChunk]) {
-  if (weight.dtype == DType::bf16) loadChunk(static_cast<const Bf16*>(weight.data) + k, n, v);
-  else loadChunk(static_cast<const float*>(weight.data) + k, n, v);
+template <class T>
+__device__ __forceinline__ bool wholeOctet(const T* p, int64_t n) { return n >= kOctet && reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+/// The first n of eight numbers; zeros behind them.
+template <class T>
+__device__ __forceinline__ void load(const T* from, int64_t n, float (&v)[kOctet]) {
+  if (wholeOctet(from, n)) loadOctet<true>(from, n, v);
+  else loadOctet<false>(from, n, v);
+}
+template <class T>
+__device__ __forceinline__ void store(T* to, int64_t n, const float (&v)[kOctet]) {
+  if (wholeOctet(to, n)) storeOctet<true>(to, n, v);
+  else storeOctet<false>(to, n, v);
 }
 
-__device__ __forceinline__ int chunkSize(int64_t k, int64_t width) { return static_cast<int>(width - k < kChunk ? width - k : kChunk); }
+/// A norm's weights from k on.
+__device__ __forceinline__ void loadWeights(const WeightView& weight, int64_t k, float (&v)[kOctet]) {
+  const int64_t n = weight.columns - k;
+  if (weight.dtype == DType::bf16) load(static_cast<const Bf16*>(weight.data) + k, n, v);
+  else load(static_cast<const float*>(weight.data) + k, n, v);
+}
 
-/// out = RMS-normed x times weight times factor, by the whole block; out may be x. Each thread sums the squares of its chunks in
+/// out = RMS-normed x times weight times factor, by the whole block; out may be x. Each thread sums the squares of its octets in
 /// ascending order, the block adds the threads' sums.
 template <class A>
 __device__ void normRow(const A* x, const WeightView& weight, float eps, float factor, A* out, float* shared) {
-  const int64_t width = weight.columns, first = static_cast<int64_t>(threadIdx.x) * kChunk, step = kNormThreads * kChunk;
-  float squares = 0, v[kChunk];
+  const int64_t width = weight.columns, first = static_cast<int64_t>(threadIdx.x) * kOctet, step = kNormThreads * kOctet;
+  float squares = 0, v[kOctet];
   for (int64_t k = first; k < width; k += step) {
-    loadChunk(x + k, chunkSize(k, width), v);
+    load(x + k, width - k, v);
 #pragma unroll
-    for (int i = 0; i < kChunk; ++i) squares = __fmaf_rn(v[i], v[i], squares);
+    for (int i = 0; i < kOctet; ++i) squares = __fmaf_rn(v[i], v[i], squares);
   }
   const float mean = blockSum(squares, shared) / static_cast<float>(width);
   const float scale = 1.0f / __fsqrt_rn(mean + eps);
   for (int64_t k = first; k < width; k += step) {
-    const int n = chunkSize(k, width);
-    float w[kChunk];
-    loadChunk(x + k, n, v);
-    loadWeights(weight, k, n, w);
+    float w[kOctet];
+    load(x + k, width - k, v);
+    loadWeights(weight, k, w);
 #pragma unroll
-    for (int i = 0; i < kChunk; ++i) v[i] = v[i] * scale * w[i] * factor;
-    storeChunk(out + k, n, v);
+    for (int i = 0; i < kOctet; ++i) v[i] = v[i] * scale * w[i] * factor;
+    store(out + k, width - k, v);
   }
 }
 
