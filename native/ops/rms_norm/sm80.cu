@@ -9,7 +9,7 @@
 namespace longcat::cuda {
 namespace {
 
-constexpr int kMaxThreads = 512;
+constexpr int kMaxThreads = 1024;
 constexpr int kRowsOfWarps = 4;  // rows a block has where a warp is enough for each
 
 template <class X, class A>
@@ -60,36 +60,26 @@ __device__ __forceinline__ void scaleOctet(float (&v)[kOctet], float scale, cons
   for (int i = 0; i < kOctet; ++i) v[i] = v[i] * scale * weight[i];
 }
 
-/// A row has `threads` threads: the whole block, or one of its warps. The first kKept octets of a thread stay in registers; of rows wider
-/// than that, the rest is read again.
-template <class X, class A, class W, int kKept, bool kWhole>
+/// A row has `threads` threads: the whole block, or one of its warps. A thread's first octet stays in registers; of rows wider than that,
+/// the rest is read again.
+template <class X, class A, class W, bool kWhole>
 __global__ void __launch_bounds__(kMaxThreads) normRows(const __grid_constant__ RmsNormParams p, const int threads) {
   __shared__ float shared[32];
   const int rowsOfBlock = static_cast<int>(blockDim.x) / threads, thread = static_cast<int>(threadIdx.x) % threads;
-  const int64_t rows = liveRows(p.rows, p.capacity), width = p.width, octets = (width + kOctet - 1) / kOctet;
+  const int64_t rows = liveRows(p.rows, p.capacity), width = p.width, first = static_cast<int64_t>(thread) * kOctet, step = static_cast<int64_t>(threads) * kOctet;
   const auto* weights = static_cast<const W*>(p.weight.data);
   for (int64_t r = static_cast<int64_t>(blockIdx.x) * rowsOfBlock + threadIdx.x / threads; r < rows; r += static_cast<int64_t>(gridDim.x) * rowsOfBlock) {
     const Row<X, A> row = rowAt<X, A>(p, r);
-    Octet<X, A, kWhole> kept[kKept];
-    float weight[kKept][kOctet], squares = 0;
-    const auto octetOf = [&](int i) { return thread + static_cast<int64_t>(i) * threads; };
-    // A thread without an octet loads the last one, for nothing: no branch stands between the loads.
-#pragma unroll
-    for (int i = 0; i < kKept; ++i) {
-      const int64_t octet = octetOf(i) < octets ? octetOf(i) : octets - 1, k = octet * kOctet;
-      kept[i].load(row, k, width - k);
-      loadOctet<kWhole>(weights + k, width - k, weight[i]);
+    Octet<X, A, kWhole> kept;
+    float weight[kOctet], squares = 0;
+    if (first < width) {
+      kept.load(row, first, width - first);
+      loadOctet<kWhole>(weights + first, width - first, weight);
+      kept.addUp(row);
+      if (row.sum) storeOctet<kWhole>(row.sum + first, width - first, kept.x);
+      addSquares(kept.x, squares);
     }
-#pragma unroll
-    for (int i = 0; i < kKept; ++i) {
-      if (octetOf(i) >= octets) continue;
-      const int64_t k = octetOf(i) * kOctet;
-      kept[i].addUp(row);
-      if (row.sum) storeOctet<kWhole>(row.sum + k, width - k, kept[i].x);
-      addSquares(kept[i].x, squares);
-    }
-    for (int64_t octet = octetOf(kKept); octet < octets; octet += threads) {
-      const int64_t k = octet * kOctet;
+    for (int64_t k = first + step; k < width; k += step) {
       Octet<X, A, kWhole> far;
       far.load(row, k, width - k);
       far.addUp(row);
@@ -98,15 +88,11 @@ __global__ void __launch_bounds__(kMaxThreads) normRows(const __grid_constant__ 
     }
     squares = rowsOfBlock > 1 ? warpSum(squares) : blockSum(squares, shared);
     const float scale = 1.0f / sqrtf(squares / static_cast<float>(width) + p.eps);
-#pragma unroll
-    for (int i = 0; i < kKept; ++i) {
-      if (octetOf(i) >= octets) continue;
-      const int64_t k = octetOf(i) * kOctet;
-      scaleOctet(kept[i].x, scale, weight[i]);
-      storeOctet<kWhole>(row.out + k, width - k, kept[i].x);
+    if (first < width) {
+      scaleOctet(kept.x, scale, weight);
+      storeOctet<kWhole>(row.out + first, width - first, kept.x);
     }
-    for (int64_t octet = octetOf(kKept); octet < octets; octet += threads) {
-      const int64_t k = octet * kOctet;
+    for (int64_t k = first + step; k < width; k += step) {
       Octet<X, A, kWhole> far;
       if (row.sum) {
         loadOctet<kWhole>(row.sum + k, width - k, far.x);  // x itself may be gone
@@ -114,8 +100,8 @@ __global__ void __launch_bounds__(kMaxThreads) normRows(const __grid_constant__ 
         far.load(row, k, width - k);
         far.addUp(row);
       }
-      loadOctet<kWhole>(weights + k, width - k, weight[0]);
-      scaleOctet(far.x, scale, weight[0]);
+      loadOctet<kWhole>(weights + k, width - k, weight);
+      scaleOctet(far.x, scale, weight);
       storeOctet<kWhole>(row.out + k, width - k, far.x);
     }
   }
@@ -123,11 +109,10 @@ __global__ void __launch_bounds__(kMaxThreads) normRows(const __grid_constant__ 
 
 template <class X, class A, class W, bool kWhole>
 void launchNorm(const CudaContext& context, const RmsNormParams& p) {
-  const int64_t octets = ceilDiv(p.width, kOctet), kept = octets <= 256 ? 1 : 2;
-  const int threads = static_cast<int>(std::min<int64_t>(kMaxThreads, ceilDiv(ceilDiv(octets, kept), 32) * 32));
+  const int threads = static_cast<int>(std::min<int64_t>(kMaxThreads, ceilDiv(p.width, 32 * kOctet) * 32));
   const int rowsOfBlock = threads == 32 ? kRowsOfWarps : 1;
-  const int grid = persistentGrid(context, ceilDiv(p.capacity, rowsOfBlock), 4);
-  launch(context, kept == 1 ? normRows<X, A, W, 1, kWhole> : normRows<X, A, W, 2, kWhole>, grid, threads * rowsOfBlock, 0, p, threads);
+  const int grid = persistentGrid(context, ceilDiv(p.capacity, rowsOfBlock), threads <= 256 ? 8 : 2);
+  launch(context, normRows<X, A, W, kWhole>, grid, threads * rowsOfBlock, 0, p, threads);
 }
 
 template <class X, class A, class W>

@@ -1,0 +1,108 @@
+// moe_route on a GPU: logits of all rows, then softmax and choice, a warp a row, then the plan. Few rows take one launch for all that
+// follows the logits, or for everything where the router is tiny; many rows take three.
+//
+// The order of a logit's sum: hidden is cut in chunks of eight; lane l of 32 adds the products of chunks l, l + 32, … in ascending order,
+// and the lanes' sums are added in ascending order. Softmax: lane l adds ids l, l + 32, … in ascending order, then a butterfly.
+#include "ops/moe_route/params.h"
+
+#include "cuda/launch.cuh"
+#include "ops/moe_route/logits.cuh"
+#include "ops/moe_route/plan.cuh"
+#include "ops/moe_route/choose.cuh"
+
+namespace longcat::cuda {
+namespace {
+
+constexpr int kFewThreads = 1024;              // of the one block that few rows share
+constexpr int64_t kFewRows = 64;
+constexpr int64_t kTinyProducts = 1 << 16;     // rows · N · hidden that this block can do on the side
+constexpr int kTinyPerLane = 2;                // 32 times as many outputs has a tiny router, at most
+constexpr int kChooseThreads = 256;
+constexpr int kPlanThreads = 1024;
+constexpr int64_t kExpertsOfBlock = 4;         // experts that a block plans where rows are many
+
+/// Choice and plan of few rows, by one block.
+template <int kPerLane>
+__device__ __forceinline__ void chooseAndPlan(const MoeRouteParams& p, int64_t rows) {
+  __shared__ PlanShared shared;
+  for (int64_t r = threadIdx.x >> 5; r < rows; r += kFewThreads / 32) chooseOfRow<kPerLane>(p, r);
+  __syncthreads();
+  planExperts<kFewThreads>(p, rows, 0, p.experts, shared);
+}
+
+template <int kPerLane>
+__global__ void __launch_bounds__(kFewThreads) chooseFew(const __grid_constant__ MoeRouteParams p) {
+  chooseAndPlan<kPerLane>(p, liveRows(p.rows, p.capacity));
+}
+
+/// With the products as well.
+template <class X, class W, bool kWhole>
+__global__ void __launch_bounds__(kFewThreads) routeFew(const __grid_constant__ MoeRouteParams p) {
+  const int64_t rows = liveRows(p.rows, p.capacity), all = p.classifier.rows;
+  for (int64_t i = threadIdx.x >> 5; i < rows * all; i += kFewThreads / 32) logitsOf<X, W, kWhole, 1, 1>(p, i / all, rows, i % all);
+  __syncthreads();
+  chooseAndPlan<kTinyPerLane>(p, rows);
+}
+
+template <int kPerLane>
+__global__ void __launch_bounds__(kChooseThreads) chooseMany(const __grid_constant__ MoeRouteParams p) {
+  const int64_t rows = liveRows(p.rows, p.capacity), warps = kChooseThreads / 32;
+  for (int64_t r = blockIdx.x * warps + (threadIdx.x >> 5); r < rows; r += gridDim.x * warps) chooseOfRow<kPerLane>(p, r);
+}
+
+/// Block b plans experts from b · kExpertsOfBlock on.
+__global__ void __launch_bounds__(kPlanThreads) planMany(const __grid_constant__ MoeRouteParams p) {
+  __shared__ PlanShared shared;
+  const int64_t first = blockIdx.x * kExpertsOfBlock, left = p.experts - first;
+  planExperts<kPlanThreads>(p, liveRows(p.rows, p.capacity), first, left < kExpertsOfBlock ? left : kExpertsOfBlock, shared);
+}
+
+/// Whether one block can plan all experts at this capacity, and should.
+bool fewRows(const MoeRouteParams& p) {
+  return p.capacity <= kFewRows && p.experts <= kPlanExperts && p.experts * ceilDiv(p.capacity, 32) <= kPlanWords;
+}
+
+/// Choice and plan, from the logits.
+template <int kPerLane>
+void launchChoice(const CudaContext& context, const MoeRouteParams& p) {
+  if (fewRows(p)) {
+    launch(context, chooseFew<kPerLane>, 1, kFewThreads, 0, p);
+    return;
+  }
+  launch(context, chooseMany<kPerLane>, persistentGrid(context, ceilDiv(p.capacity, kChooseThreads / 32), 8), kChooseThreads, 0, p);
+  launch(context, planMany, static_cast<unsigned>(ceilDiv(p.experts, kExpertsOfBlock)), kPlanThreads, 0, p);
+}
+
+template <class X, class W, bool kWhole>
+void launchRoute(const CudaContext& context, const MoeRouteParams& p) {
+  const int64_t all = p.classifier.rows;
+  if (fewRows(p) && all <= 32 * kTinyPerLane && p.capacity * all * p.classifier.columns <= kTinyProducts) {
+    launch(context, routeFew<X, W, kWhole>, 1, kFewThreads, 0, p);
+    return;
+  }
+  launchLogits<X, W, kWhole>(context, p);
+  if (all <= 32 * kTinyPerLane) launchChoice<kTinyPerLane>(context, p);
+  else if (all <= 384) launchChoice<12>(context, p);
+  else if (all <= 768) launchChoice<24>(context, p);
+  else launchChoice<0>(context, p);
+}
+
+template <class X, class W>
+void launchRoute(const CudaContext& context, const MoeRouteParams& p) {
+  const int64_t hidden = p.classifier.columns;
+  const bool whole = hidden % kOctet == 0 && rowsAligned(static_cast<const X*>(p.h.data), hidden) && rowsAligned(static_cast<const W*>(p.classifier.data), hidden);
+  if (whole) launchRoute<X, W, true>(context, p);
+  else launchRoute<X, W, false>(context, p);
+}
+
+}  // namespace
+
+void moe_route(const void* params, const CudaContext& context) {
+  const auto& p = *static_cast<const MoeRouteParams*>(params);
+  LONGCAT_ACTIVATION(p.activation, X, {
+    if (p.classifier.dtype == DType::bf16) launchRoute<X, Bf16>(context, p);
+    else launchRoute<X, float>(context, p);
+  });
+}
+
+}  // namespace longcat::cuda
