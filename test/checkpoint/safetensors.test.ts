@@ -280,12 +280,12 @@ describe("tensors over a file", () => {
     const file = openSafetensors(put(safetensorsBytes(text, new Uint8Array(values.buffer))));
     const device = loadAddon().openDevice({ kind: "cpu", threads: 1 });
     try {
-      const tensor = device.fromFile(file, file.entries[0]!);
+      const tensor = device.fromFile(file, file.entries[0]!, "device");
       file.close(); // the tensor keeps the mapping
       const into = new Float32Array(12);
       await device.read(0, tensor, 0, into);
       expect(into).toEqual(values);
-      expect(() => device.fromFile(file, file.entries[0]!)).toThrow(expect.objectContaining({ code: "DISPOSED" }));
+      expect(() => device.fromFile(file, file.entries[0]!, "device")).toThrow(expect.objectContaining({ code: "DISPOSED" }));
     } finally {
       await device.close();
     }
@@ -294,7 +294,7 @@ describe("tensors over a file", () => {
   it("are refused where no operation takes their type", async () => {
     const file = openSafetensors(oneEntry('{"dtype":"F16","shape":[2],"data_offsets":[0,4]}'));
     const device = loadAddon().openDevice({ kind: "cpu", threads: 1 });
-    expect(() => device.fromFile(file, file.entries[0]!)).toThrow(
+    expect(() => device.fromFile(file, file.entries[0]!, "device")).toThrow(
       expect.objectContaining({ code: "CHECKPOINT_UNSUPPORTED", message: expect.stringMatching(/"x" is F16/) }),
     );
     await device.close();

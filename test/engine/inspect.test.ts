@@ -11,7 +11,7 @@ describe("inspect.estimate", () => {
   it("takes the bundled checkpoint, its context and one sequence if nothing is said; null means absent", async () => {
     const { availableBytes, maxCachedTokens, ...estimate } = await inspect.estimate();
     expect(estimate).toMatchObject({ context: 4096, batch: 1, fits: true });
-    expect(Math.min(availableBytes, maxCachedTokens)).toBeGreaterThan(0);
+    expect(Math.min(availableBytes ?? 0, maxCachedTokens ?? 0)).toBeGreaterThan(0);
     expect(await inspect.estimate(null, null)).toMatchObject(estimate);
     expect(await inspect.estimate(null, { context: null, batch: null, device: null, maxBatchTokens: null })).toMatchObject(estimate);
   });
@@ -51,7 +51,22 @@ describe("inspect.estimate", () => {
     await expect(inspect.estimate("")).rejects.toEqual(refused('directory: ""'));
     await expect(inspect.estimate(5 as never)).rejects.toEqual(refused("directory: 5"));
     await expect(inspect.estimate("/nowhere")).rejects.toEqual(refused("/nowhere", "CHECKPOINT_INVALID"));
-    await expect(inspect.estimate(null, { device: "cuda" })).rejects.toEqual(refused("cuda", "DEVICE_UNAVAILABLE"));
+    await expect(inspect.estimate(null, { device: "cpu", ngram: "device" })).rejects.toEqual(refused('ngram: "device" needs a GPU'));
+  });
+
+  it("a GPU that is not here: what it would take, and nothing of what is free", async () => {
+    const cpu = await inspect.estimate(null, { device: "cpu" });
+    const gpu = await inspect.estimate(null, { device: "cuda:99" });
+    expect(cpu).toMatchObject({ device: "cpu", activations: "float32", ngram: "none" });
+    expect(gpu).toMatchObject({ device: "cuda", activations: "bfloat16", availableBytes: null, fits: null, maxCachedTokens: null });
+    expect(2 * gpu.cacheBytes).toBe(cpu.cacheBytes);
+    expect(gpu.totalBytes).toBe(gpu.allocatedBytes);
+    const { cacheBytes, stateBytes, scratchBytes, weightBytes } = gpu;
+    expect(gpu.totalBytes - cacheBytes - stateBytes - scratchBytes).toBeGreaterThanOrEqual(weightBytes);
+    expect(gpu.totalBytes - cacheBytes - stateBytes - scratchBytes).toBeLessThan(weightBytes + 1e6);
+    const float32 = await inspect.estimate(null, { device: "cuda:99", dtype: "float32" });
+    expect(float32).toMatchObject({ activations: "float32", cacheBytes: cpu.cacheBytes });
+    expect(float32.convertedBytes).toBeGreaterThan(2 * cpu.convertedBytes);
   });
 });
 
@@ -100,6 +115,15 @@ describe("diagnose and version", () => {
     expect(version).toBe(manifest.version);
     const { findings, ...facts } = await diagnose();
     expect(facts).toEqual({ ok: true, version, platform: `${process.platform}-${process.arch}` });
-    expect(findings.map(({ name }) => name)).toEqual(["node", "glibc", "addon", "bundled model", "CUDA driver", "cmake", "C++ compiler"]);
+    expect(findings.map(({ name }) => name)).toEqual([
+      "node",
+      "glibc",
+      "addon",
+      "bundled model",
+      "CUDA driver",
+      "GPU",
+      "cmake",
+      "C++ compiler",
+    ]);
   });
 });

@@ -13,7 +13,16 @@ describe("engine options", () => {
   });
 
   it("take every value of the contract", () => {
-    const given = { device: "cuda:1", dtype: "float32", threads: 3, maxBatchTokens: 8, maxSequences: 2, cacheBytes: 1e6, ngram: "device" };
+    const given = {
+      device: "cuda:1",
+      dtype: "float32",
+      threads: 3,
+      maxBatchTokens: 8,
+      maxSequences: 2,
+      cacheBytes: 1e6,
+      ngram: "device",
+      fp8Activations: true,
+    };
     expect(resolve(given)).toMatchObject(given);
     expect(
       resolve({ parallel: { expert: 1 }, prefixCache: true, speculative: "auto", debug: "poison", batchInvariant: false }),
@@ -42,6 +51,7 @@ describe("engine options", () => {
     [{ batchInvariant: "true" }, 'batchInvariant: "true"'],
     [{ debug: true }, "debug: true"],
     [{ ngram: "disk" }, 'ngram: "disk"'],
+    [{ fp8Activations: 1 }, "fp8Activations: 1"],
     [{ signal: {} }, "signal: {} is not accepted; give an AbortSignal"],
     [{ onProgress: "print" }, 'onProgress: "print" is not accepted; give a function'],
   ])("refuse %j", (options, message) => {
@@ -57,7 +67,10 @@ describe("engine options", () => {
   });
 
   it("refuse what excludes each other, with the reason", () => {
-    expect(() => resolve({ ngram: "device" })).toThrow('ngram: "device" needs a GPU, and device is "auto"');
+    expect(() => resolve({ device: "cpu", ngram: "device" })).toThrow('ngram: "device" needs a GPU, and device is "cpu"');
+    expect(() => resolve({ device: "cpu", fp8Activations: true })).toThrow('fp8Activations: true needs a GPU, and device is "cpu"');
+    // The load knows what "auto" means.
+    expect(resolve({ ngram: "device", fp8Activations: true })).toMatchObject({ ngram: "device", fp8Activations: true });
   });
 
   it("refuse anything that is not a record", () => {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { Runner } from "../../ts/model/runner.js";
 import type { StepResult } from "../../ts/model/runner-types.js";
 import { type Trace, trace } from "../../ts/model/trace.js";
-import { readSafetensors, valuesOf } from "./fixtures.js";
+import { readSafetensors, valuesOf } from "./safetensors.js";
 
 /** A recorded case: greedy continuation and the gap between its two best logits at each step. */
 export interface GoldenCase {
@@ -124,6 +124,23 @@ export async function worstDistance(runner: Runner, dir: string): Promise<Distan
     ...{ maxLogit: max("maxLogit"), meanLogit: max("meanLogit"), maxHiddenRelative: max("maxHiddenRelative") },
     ...{ maxWeight: max("maxWeight"), maxDraftLogit: max("maxDraftLogit") },
   };
+}
+
+/** How far logits are from the recorded ones, over every position, whatever the routing. */
+export async function logitNoise(runner: Runner, dir: string): Promise<{ positions: number; max: number; mean: number }> {
+  const { numLayers, vocabulary } = runner.limits;
+  let [positions, max, sum] = [0, 0, 0];
+  for (const { tokens, logits } of goldenTraces(dir, { numLayers, vocabulary })) {
+    const got = (await trace(runner, tokens)).logits;
+    positions += tokens.length;
+    logits.forEach((want, i) => {
+      const off = Math.abs(got[i]! - want);
+      sum += off;
+      // Not Math.max: NaN must be the answer if one is met.
+      if (!(off <= max)) max = off;
+    });
+  }
+  return { positions, max, mean: sum / (positions * vocabulary) };
 }
 
 /** Greedy tokens of one prompt, step by step, in a slot and blocks of its own; `cut`: the prompt's chunk lengths. */

@@ -6,7 +6,8 @@ import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/mod
 import type { Runner } from "../../ts/model/runner.js";
 import type { StepResult } from "../../ts/model/runner-types.js";
 import { type ModelName, modelPath } from "../helpers/fixtures.js";
-import { greedy, takeSlot } from "../helpers/goldens.js";
+import { greedy } from "../helpers/goldens.js";
+import { batch, bits, prompt } from "../helpers/runs.js";
 import { TEST_MODEL_OPTIONS } from "../helpers/models.js";
 
 const opened: OpenedModel[] = [];
@@ -18,16 +19,6 @@ async function open(name: ModelName, options: Partial<OpenModelOptions> = {}): P
   const model = await openModel(modelPath(name), { ...TEST_MODEL_OPTIONS, ...options });
   opened.push(model);
   return model.runner;
-}
-
-/** A prompt of `length` ids that exist, different for each seed. */
-function prompt(length: number, seed: number): number[] {
-  return Array.from({ length }, (_, i) => 12 + ((i * 7919 + seed * 104729) % 300));
-}
-
-/** What must be the same bits: tokens, their log-probabilities and those of the alternatives. */
-function bits(results: StepResult[]) {
-  return results.map(({ token, logprob, top }) => ({ token, logprob, top }));
 }
 
 const STEPS = 12;
@@ -88,26 +79,3 @@ describe.each(["mini", "tiny-a", "tiny-lite-a"] as const)("%s", (name) => {
     expect(runner.recordedGraphs).toBe(1);
   });
 });
-
-/** Prompts of all in one step (or as many as fit), then decode steps together. */
-async function batch(runner: Runner, prompts: number[][], count: number): Promise<StepResult[][]> {
-  const results: StepResult[][] = prompts.map(() => []);
-  let block = 0;
-  prompts.forEach((tokens, slot) => {
-    takeSlot(runner, slot, block, tokens.length + count, 5);
-    block += Math.ceil((tokens.length + count) / runner.limits.blockSize);
-  });
-  const first = await runner.step(prompts.map((tokens, slot) => ({ slot, position: 0, tokens, sample: true })));
-  first.forEach((result, i) => {
-    results[i]!.push(result);
-  });
-  for (let step = 1; step < count; step++) {
-    const next = await runner.step(
-      prompts.map((tokens, slot) => ({ slot, position: tokens.length + step - 1, tokens: null, sample: true })),
-    );
-    next.forEach((result, i) => {
-      results[i]!.push(result);
-    });
-  }
-  return results;
-}

@@ -49,6 +49,43 @@ describe("a step", () => {
   });
 });
 
+describe("launches", () => {
+  const decode = (position: number) => ({ slot: 0, position, tokens: null, sample: true });
+
+  it("made before the results of those before are there give the tokens of steps that are awaited", async () => {
+    const { runner } = await open("tiny-a");
+    const prompt = { slot: 0, position: 0, tokens: [5, 6, 7], sample: true };
+    takeSlot(runner, 0, 0, 16, 2);
+    const awaited = [await runner.step([prompt])];
+    for (let position = 3; position < 8; position++) awaited.push(await runner.step([decode(position)]));
+    // A fresh runner records its graph while further steps are enqueued.
+    for (const one of [runner, (await open("tiny-a")).runner]) {
+      takeSlot(one, 0, 0, 16, 2);
+      await one.room();
+      const launched = [one.launch([prompt])];
+      for (let position = 3; position < 8; position++) launched.push(one.launch([decode(position)]));
+      // What is set now is for later steps, also where it says how results are read.
+      takeSlot(one, 0, 0, 16, 0);
+      expect(await Promise.all(launched)).toEqual(awaited);
+      expect(one.recordedGraphs).toBe(1);
+    }
+  });
+
+  it("of a step that is scored go on by themselves, and room() waits for them", async () => {
+    const { runner } = await open("tiny-a", { maxBatchTokens: 256 });
+    const tokens = Array.from({ length: 200 }, (_, i) => 5 + (i % 50));
+    const scored = { slot: 0, position: 0, tokens, sample: false, scoreTargets: [...tokens.slice(1), -1] };
+    takeSlot(runner, 0, 0, 256);
+    const [alone] = await runner.step([scored]);
+    await runner.room();
+    const launched = runner.launch([scored]);
+    await expect(runner.launch([scored])).rejects.toThrow(refused("INTERNAL", "await room() before"));
+    await runner.room();
+    const next = runner.launch([scored]);
+    expect([await launched, await next]).toEqual([[alone], [alone]]);
+  });
+});
+
 describe("the ring", () => {
   it.each(["mini", "tiny-lite-a"] as const)("takes as many commands of a step of %s as are counted", async (name) => {
     const { runner } = await open(name);
@@ -60,7 +97,7 @@ describe("the ring", () => {
     };
     takeSlot(runner, 0, 0, 32, 0);
     for (const commandsOfStep of [await count([5, 6], 0), await count(null, 2)]) {
-      const besideLayers = commandsOfStep - COMMANDS_PER_LAYER * runner.config.numLayers;
+      const besideLayers = commandsOfStep - COMMANDS_PER_LAYER.cpu * runner.config.numLayers;
       expect(besideLayers).toBeGreaterThan(0);
       expect(besideLayers).toBeLessThanOrEqual(32);
     }
@@ -68,10 +105,16 @@ describe("the ring", () => {
   });
 
   it("is too small for a model of very many layers, which is said before anything is loaded", () => {
-    expect(() => checkRing({ roomCommands: 1792 }, { numLayers: 125 })).not.toThrow();
-    expect(() => checkRing({ roomCommands: 1792 }, { numLayers: 126 })).toThrow(
-      refused("CHECKPOINT_UNSUPPORTED", "num_layers is 126: not supported; at most 125 are"),
-    );
+    for (const [kind, most] of [
+      ["cpu", 125],
+      ["cuda", 97],
+    ] as const) {
+      const device = { kind, roomCommands: 1792 };
+      expect(() => checkRing(device, { numLayers: most })).not.toThrow();
+      expect(() => checkRing(device, { numLayers: most + 1 })).toThrow(
+        refused("CHECKPOINT_UNSUPPORTED", `num_layers is ${most + 1}: not supported; at most ${most} are`),
+      );
+    }
   });
 });
 

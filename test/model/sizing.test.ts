@@ -1,11 +1,13 @@
 /** What a load will allocate is known, and refused where it does not fit, before anything is allocated. */
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { openCheckpoint } from "../../ts/model/checkpoint.js";
 import type { ModelConfig } from "../../ts/model/config.js";
 import { estimateMemory } from "../../ts/model/estimate.js";
 import { type OpenedModel, openModel } from "../../ts/model/open.js";
 import { BLOCK_SIZE, type ModelSizes, type SizingOptions, sizeModel } from "../../ts/model/sizing.js";
+import { activationDTypeOf, placeNgramTables } from "../../ts/model/placement.js";
 import { cacheBytesPerToken, numCaches } from "../../ts/model/state.js";
+import { Device } from "../../ts/runtime/device.js";
 import { modelPath } from "../helpers/fixtures.js";
 import { refused } from "../helpers/mini.js";
 import { TEST_MODEL_OPTIONS } from "../helpers/models.js";
@@ -54,6 +56,67 @@ describe('cacheBytes "auto"', () => {
   });
 });
 
+describe("a GPU", () => {
+  const MARGIN = 512 * 1024 * 1024;
+  const gpu = { kind: "cuda", activationDType: "bfloat16", weightBytes: 2 * GB } as const;
+
+  it("holds weights too, and latents of half the size", () => {
+    const sizes = sized({ ...gpu, availableBytes: 80 * GB });
+    const { weightBytes, cacheBytes, stateBytes, scratchBytes } = sizes;
+    expect(sizes.allocatedBytes).toBe(weightBytes + cacheBytes + stateBytes + scratchBytes);
+    expect(2 * cacheBytes).toBe(sized({ availableBytes: 80 * GB }).cacheBytes);
+    expect(sizes.prompt.expandedRows).toBe(8192);
+    expect(sized({ ...gpu, maxBatchTokens: 1, availableBytes: 80 * GB }).prompt.expandedRows).toBe(64);
+  });
+
+  it.each([4, 5])('gives "auto" caches 90 %% of what %d GB leave beside the rest and the graphs', (gigabytes) => {
+    const { cacheBytes, allocatedBytes } = sized({ ...gpu, maxSequences: 1024, availableBytes: gigabytes * GB });
+    const left = gigabytes * GB - MARGIN - (allocatedBytes - cacheBytes);
+    expect(cacheBytes).toBeLessThanOrEqual(0.9 * left);
+    expect(cacheBytes).toBeGreaterThan(0.9 * left - 1e6);
+  });
+
+  it("refuses weights that do not fit, saying so", () => {
+    expect(() => sized({ ...gpu, availableBytes: 2 * GB })).toThrow(refused("OUT_OF_MEMORY", "weights 2000000000, "));
+    expect(() => sized({ ...gpu, availableBytes: 2 * GB })).toThrow(
+      refused("OUT_OF_MEMORY", `${2 * GB - MARGIN} are there; the weights alone do not fit`),
+    );
+  });
+});
+
+describe("n-gram tables", () => {
+  it("go to a GPU if they take a third of what it has left, or are told to", () => {
+    expect(placeNgramTables("cuda", "auto", 100, 300)).toBe("device");
+    expect(placeNgramTables("cuda", "auto", 101, 300)).toBe("host");
+    expect(placeNgramTables("cuda", "auto", 100, null)).toBe("host");
+    expect(placeNgramTables("cuda", "device", 1000, 300)).toBe("device");
+    expect(placeNgramTables("cuda", "host", 1, 300)).toBe("host");
+  });
+
+  it("stay in host memory on the CPU", async () => {
+    expect(placeNgramTables("cpu", "auto", 100, null)).toBe("host");
+    const load = openModel(modelPath("tiny-lite-a"), { ...TEST_MODEL_OPTIONS, ngram: "device" });
+    await expect(load).rejects.toThrow(refused("OPTION_INVALID", 'ngram: "device" needs a GPU, and this model runs on the CPU'));
+    const model = await openModel(modelPath("tiny-lite-a"), { ...TEST_MODEL_OPTIONS, ngram: "host" });
+    opened.push(model);
+    expect(model.ngram).toBe("host");
+  });
+});
+
+describe("activations", () => {
+  it.each([
+    ["mini", "auto", "bfloat16"],
+    ["mini", "float32", "float32"],
+    ["tiny-a", "auto", "float32"],
+    ["tiny-a", "bfloat16", "bfloat16"],
+  ] as const)("of %s with dtype %s are %s on a GPU, and float32 on the CPU", async (name, dtype, want) => {
+    const headers = await openCheckpoint(modelPath(name));
+    headers.close();
+    expect(activationDTypeOf("cuda", headers, dtype)).toBe(want);
+    expect(activationDTypeOf("cpu", headers, dtype)).toBe("float32");
+  });
+});
+
 describe("cacheBytes that do not fit", () => {
   const asked = { maxSequences: 4096, cacheBytes: 120 * GB, availableBytes: 24 * GB };
 
@@ -69,18 +132,21 @@ describe("cacheBytes that do not fit", () => {
     expect(Number(bytes)).toBeGreaterThan(120 * GB);
     expect(Number(there)).toBe(24 * GB);
     expect(sized({ ...asked, cacheBytes: Number(fitting) }).cacheBytes).toBe(Number(fitting));
-    const block = BLOCK_SIZE * cacheBytesPerToken(config, CACHES);
+    const block = BLOCK_SIZE * cacheBytesPerToken(config, CACHES, "float32");
     expect(() => sized({ ...asked, cacheBytes: Number(fitting) + block })).toThrow(refused("OUT_OF_MEMORY"));
   });
 
   it("are refused by a load before it opens a device", async () => {
-    const load = openModel(modelPath("mini"), { ...TEST_MODEL_OPTIONS, ...asked, device: "cuda" });
+    const openDevice = vi.spyOn(Device, "open");
+    const load = openModel(modelPath("mini"), { ...TEST_MODEL_OPTIONS, ...asked });
     await expect(load).rejects.toThrow(refused("OUT_OF_MEMORY", "cacheBytes"));
+    expect(openDevice).not.toHaveBeenCalled();
+    openDevice.mockRestore();
   });
 
   it("do no harm beyond what the sequences can use", () => {
     expect(sized({ cacheBytes: 120 * GB, availableBytes: 24 * GB }).cacheBytes).toBe(
-      64 * config.maxPositionEmbeddings * cacheBytesPerToken(config, CACHES),
+      64 * config.maxPositionEmbeddings * cacheBytesPerToken(config, CACHES, "float32"),
     );
   });
 });

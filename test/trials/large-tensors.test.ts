@@ -78,7 +78,7 @@ describe("a latent cache of more than 2^31 numbers", () => {
     const [prefilled, decoded] = [floats([length, heads * v]), floats([length, heads * v])];
     ops.mlaPrefill(queue, {
       ...{ ...shared, counts: ints([8], [length, length, 1, 1, 0, 0, 0, 0]), seqStart: ints([2], [0, length]), seqSlot: ints([1]) },
-      ...{ out: prefilled, state: floats([length, heads, 2]) },
+      ...{ out: prefilled, state: floats([length, heads, 2]), maxKeys: length + 63 },
     });
     ops.mlaDecode(queue, {
       ...{ ...shared, counts: ints([8], [length, 0, length, 0, 0, length, 0, 0]), rowSlot, out: decoded },

@@ -39,8 +39,8 @@ export interface MemoryEstimate {
   weightBytes: number;
   /** LongCat-Flash-Lite's n-gram tables: some rows a token are read. */
   ngramBytes: number;
-  /** Where they live: the device's memory or the host's. On the CPU, and where there are none: "host". */
-  ngram: NgramPlace;
+  /** Where they live: the device's memory or the host's, as always on the CPU. */
+  ngram: NgramPlace | "none";
   /** What activations and latent caches are made of. */
   activations: "float32" | "bfloat16";
   cacheBytesPerToken: number;
@@ -89,7 +89,15 @@ export async function estimateMemory(dir: string, sizes: EstimateSizes): Promise
     const totalBytes = allocatedBytes + mapped;
     const room = availableBytes === null ? null : availableBytes - totalBytes - (kind === "cuda" ? GPU_MARGIN_BYTES : 0);
     return {
-      ...{ device: kind, context, batch, weightBytes, ngramBytes, ngram: plan.ngram, activations: plan.activationDType },
+      ...{
+        device: kind,
+        context,
+        batch,
+        weightBytes,
+        ngramBytes,
+        ngram: ngramBytes > 0 ? plan.ngram : "none",
+        activations: plan.activationDType,
+      },
       ...{ cacheBytesPerToken: perToken, cacheBytes, stateBytes, scratchBytes, convertedBytes, allocatedBytes, totalBytes, availableBytes },
       fits: room === null ? null : room >= 0,
       maxCachedTokens: room === null ? null : Math.max(0, Math.floor((room + cacheBytes) / perToken)),

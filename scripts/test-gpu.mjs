@@ -1,0 +1,60 @@
+// The tests that need a GPU, with Node's own test runner: node scripts/test-gpu.mjs [--compile] [file …]
+// They run from compiled JavaScript in dist-test/, so that a machine with a GPU needs Node, the addon and the run-time dependencies alone.
+// Where TypeScript is installed they are compiled first; --compile does only that.
+
+import { spawnSync } from "node:child_process";
+import { cpSync, existsSync, lstatSync, mkdirSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const OUT = join(ROOT, "dist-test");
+const TESTS = join(OUT, "test", "gpu");
+
+/** What compiled code looks for beside itself, as in the repository. */
+const LINKS = ["build", "prebuilds", "models", join("test", "fixtures")];
+
+function run(args) {
+  return spawnSync(process.execPath, args, { cwd: ROOT, stdio: "inherit" }).status ?? 1;
+}
+
+/** Compiles if it can; whether the tests are there. */
+function compile() {
+  const tsc = join(ROOT, "node_modules", "typescript", "bin", "tsc");
+  if (existsSync(tsc)) {
+    rmSync(OUT, { recursive: true, force: true });
+    if (run([tsc, "-p", "tsconfig.gpu.json"]) !== 0) return false;
+  }
+  return existsSync(TESTS);
+}
+
+/** Makes dist-test/ look like the repository to the code in it. */
+function link() {
+  cpSync(join(ROOT, "package.json"), join(OUT, "package.json"));
+  for (const name of LINKS) {
+    const at = join(OUT, name);
+    if (lstatSync(at, { throwIfNoEntry: false })) rmSync(at, { recursive: true });
+    if (!existsSync(join(ROOT, name))) continue;
+    mkdirSync(dirname(at), { recursive: true });
+    symlinkSync(relative(dirname(at), join(ROOT, name)), at);
+  }
+}
+
+function main() {
+  const args = process.argv.slice(2);
+  const files = args.filter((arg) => arg !== "--compile");
+  if (!compile()) {
+    process.stderr.write("test-gpu: no compiled tests in dist-test/: run this where TypeScript is installed, and copy that folder\n");
+    return 1;
+  }
+  if (args.includes("--compile")) return 0;
+  link();
+  const there = readdirSync(TESTS).filter((name) => name.endsWith(".test.js"));
+  const wanted = there.filter((name) => files.length === 0 || files.some((file) => name.startsWith(file)));
+  // One after another: they measure the GPU's memory.
+  const failed = wanted.filter((name) => run(["--test", "--test-reporter=spec", join(TESTS, name)]) !== 0);
+  if (failed.length > 0) process.stderr.write(`failed: ${failed.join(", ")}\n`);
+  return failed.length > 0 || wanted.length === 0 ? 1 : 0;
+}
+
+process.exitCode = main();

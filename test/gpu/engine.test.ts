@@ -1,0 +1,98 @@
+/** The engine over the bundled checkpoint on a GPU: the answers that the CPU gives, streams, calls at once, and what is refused. */
+import assert from "node:assert/strict";
+import { after, it } from "node:test";
+import { Engine } from "../../ts/engine/engine.js";
+import type { EngineOptions } from "../../ts/engine/options.js";
+import { inspect, listDevices } from "../../ts/index.js";
+import { comparable } from "../helpers/goldens.js";
+import { collect, GOLDENS, GREEDY, golden, promptOf, SORT, SUM, THINK } from "../helpers/questions.js";
+import { describeOnGpu, quantizedMini } from "./gpu.js";
+
+const OPTIONS: EngineOptions = { device: "cuda", cacheBytes: 256 * 1024 * 1024 };
+
+describeOnGpu("the engine", () => {
+  const engines: Engine[] = [];
+  const fp8 = quantizedMini();
+  const open = async (dir?: string, options: EngineOptions = {}): Promise<Engine> => {
+    const engine = await Engine.load(dir, { ...OPTIONS, ...options });
+    engines.push(engine);
+    return engine;
+  };
+  let shared: Promise<Engine> | undefined;
+  const engine = () => (shared ??= open());
+  after(async () => {
+    for (const one of engines) await one.close();
+  });
+  const alive = async (one: Engine) => assert.equal((await one.generate(SUM, GREEDY)).text, "136");
+
+  it("says where it runs", async () => {
+    const { info } = await engine();
+    assert.equal(info.device, "cuda");
+    assert.equal(info.activations, "bfloat16");
+    assert.equal((await open(undefined, { device: "auto" })).info.device, "cuda");
+    const gpu = (await listDevices()).find(({ kind }) => kind === "cuda");
+    assert.ok(gpu && gpu.name === "cuda:0" && gpu.memoryBytes >= gpu.freeBytes && gpu.freeBytes > 0);
+    const { device, fits } = await inspect.estimate(null, { device: "cuda" });
+    assert.deepEqual([device, fits], ["cuda", true]);
+  });
+
+  it("answers sums, sorts, and reasons", async () => {
+    for (const one of [await engine(), await open(await fp8()), await open(undefined, { dtype: "float32" })]) {
+      await alive(one);
+      assert.equal((await one.generate(SORT, GREEDY)).text, "coin, pear, shell.");
+      const { text, reasoning } = await one.generate(THINK, GREEDY);
+      assert.equal(text, "1783");
+      assert.match(reasoning ?? "", /^9 \+ 4 = 13;[\s\S]*So 1 7 8 3\.$/);
+    }
+  });
+
+  it("calls tools, and goes on with what they say", async () => {
+    const one = await engine();
+    const call = await one.generate(promptOf(golden(20)), GREEDY);
+    assert.equal(call.finishReason, "tool_calls");
+    assert.equal(call.toolCalls?.[0]?.name, "calculator");
+    assert.match(call.toolCalls?.[0]?.arguments ?? "", /441/);
+    assert.equal((await one.generate(promptOf(golden(21)), GREEDY)).text, "441 * 861 is 379701.");
+  });
+
+  it("gives the recorded text of all cases, all at once, up to the first near tie; streamed the same", async () => {
+    const one = await engine();
+    const results = await Promise.all(GOLDENS.map((c) => one.generate(promptOf(c), { ...GREEDY, maxTokens: c.greedy_ids.length })));
+    for (const [i, { tokens }] of results.entries()) {
+      const until = comparable(golden(i), 0.05);
+      assert.deepEqual(tokens.slice(0, until), golden(i).greedy_ids.slice(0, until), `case ${i}`);
+      const chunks = await collect(one.stream(promptOf(golden(i)), { ...GREEDY, maxTokens: golden(i).greedy_ids.length }));
+      assert.deepEqual(
+        chunks.flatMap((chunk) => chunk.tokens),
+        tokens,
+        `case ${i}, streamed`,
+      );
+    }
+  });
+
+  it("quantises activations where that is asked for, and only then", async () => {
+    const one = await open(await fp8(), { fp8Activations: true });
+    assert.equal(one.info.fp8Activations, true);
+    await alive(one);
+    const refused = { code: "OPTION_INVALID", message: /fp8Activations/ };
+    await assert.rejects(open(undefined, { fp8Activations: true }), refused);
+    await assert.rejects(open(await fp8(), { fp8Activations: true, dtype: "bfloat16" }), refused);
+  });
+
+  it("warns of threads, which nothing on a GPU uses", async () => {
+    const warnings: string[] = [];
+    await open(undefined, { threads: 3, onWarning: (message) => warnings.push(message) });
+    assert.ok(warnings.some((message) => /threads: 3 has no effect on cuda:0/.test(message)));
+  });
+
+  it("refuses a GPU that is not there, and more memory than there is; others go on", async () => {
+    await assert.rejects(open(undefined, { device: "cuda:999" }), { code: "DEVICE_UNAVAILABLE", message: /cuda:999.*"cuda:0"/ });
+    const one = await engine();
+    const cacheBytes = 1e15;
+    // In float32, mini's latents of 4096 whole contexts are 193 GB.
+    const load = open(undefined, { cacheBytes, maxSequences: 4096, maxBatchTokens: 65536, dtype: "float32" });
+    await assert.rejects(load, { code: "OUT_OF_MEMORY", message: /asked for \d+ bytes .* \d+ are there; / });
+    await alive(one);
+    assert.deepEqual([one.stats.runningSequences, one.stats.blocksInUse], [0, 0]);
+  });
+});

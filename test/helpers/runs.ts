@@ -1,0 +1,39 @@
+/**
+ * Runs of a runner whose bits are compared: prompts, batches, and what must be alike.
+ */
+import type { Runner } from "../../ts/model/runner.js";
+import type { StepResult } from "../../ts/model/runner-types.js";
+import { takeSlot } from "./goldens.js";
+
+/** A prompt of `length` ids that exist, different for each seed. */
+export function prompt(length: number, seed: number): number[] {
+  return Array.from({ length }, (_, i) => 12 + ((i * 7919 + seed * 104729) % 300));
+}
+
+/** What must be the same bits: tokens, their log-probabilities and those of the alternatives. */
+export function bits(results: readonly StepResult[]): Pick<StepResult, "token" | "logprob" | "top">[] {
+  return results.map(({ token, logprob, top }) => ({ token, logprob, top }));
+}
+
+/** Prompts of all in one step (or as many as fit), then decode steps together. */
+export async function batch(runner: Runner, prompts: number[][], count: number): Promise<StepResult[][]> {
+  const results: StepResult[][] = prompts.map(() => []);
+  let block = 0;
+  prompts.forEach((tokens, slot) => {
+    takeSlot(runner, slot, block, tokens.length + count, 5);
+    block += Math.ceil((tokens.length + count) / runner.limits.blockSize);
+  });
+  const first = await runner.step(prompts.map((tokens, slot) => ({ slot, position: 0, tokens, sample: true })));
+  first.forEach((result, i) => {
+    results[i]!.push(result);
+  });
+  for (let step = 1; step < count; step++) {
+    const next = await runner.step(
+      prompts.map((tokens, slot) => ({ slot, position: tokens.length + step - 1, tokens: null, sample: true })),
+    );
+    next.forEach((result, i) => {
+      results[i]!.push(result);
+    });
+  }
+  return results;
+}
