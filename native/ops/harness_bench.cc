@@ -333,6 +333,7 @@ void printMachine(const Machine& m) {
   std::printf("%s (%s); ceilings measured here: memory %.1f GB/s", m.name.c_str(), m.capability.c_str(), c.bytesPerSecond / 1e9);
   if (c.mmaFlops > 0) std::printf(", bf16 mma.sync %.1f TFLOP/s", c.mmaFlops / 1e12);
   std::printf(", f32 multiply-add %.3f TFLOP/s\n", c.fmaFlops / 1e12);
+  if (c.mmaFlops == 0) std::printf("what fits the processor's caches stays there from run to run: more than 100 %% of memory\n");
   std::fflush(stdout);
 }
 

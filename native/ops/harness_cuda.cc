@@ -129,7 +129,9 @@ class Mirror {
     std::vector<Bounds> all;
     if (t.parts) {
       const size_t bytes = static_cast<size_t>(t.shape[0] ? t.elements() / t.shape[0] : 0) * bytesOf(t.dtype);
-      for (const std::byte* part : *t.parts) all.push_back({const_cast<std::byte*>(part), const_cast<std::byte*>(part) + bytes});
+      for (const std::byte* part : *t.parts) {  // a null part is nowhere, on the device too
+        if (part) all.push_back({const_cast<std::byte*>(part), const_cast<std::byte*>(part) + bytes});
+      }
       return all;
     }
     std::byte *begin = t.data, *end = t.data + spanBytes(t);
@@ -177,7 +179,7 @@ class Mirror {
     result.buffer = nullptr;
     if (t.parts) {
       auto parts = std::make_shared<std::vector<const std::byte*>>();
-      for (const std::byte* part : *t.parts) parts->push_back(rangeOf(part).deviceAddress(part));
+      for (const std::byte* part : *t.parts) parts->push_back(part ? rangeOf(part).deviceAddress(part) : nullptr);
       void* list = nullptr;
       LONGCAT_CUDA(cudaMalloc(&list, std::max<size_t>(parts->size(), 1) * sizeof(void*)));
       lists_.push_back(list);
