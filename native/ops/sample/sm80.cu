@@ -61,7 +61,8 @@ __device__ int32_t chooseToken(const SampleParams& p, int64_t r, const Row& row,
 __device__ __noinline__ int32_t lowestAllowed(const Row& row) {
   for (int id = 0; id < row.vocabulary; id += 32) {
     const uint32_t bits = row.allowed[id >> 5];
-    if (bits) return id + __ffs(static_cast<int>(bits)) - 1 < row.vocabulary ? id + __ffs(static_cast<int>(bits)) - 1 : 0;
+    const int lowest = id + __ffs(static_cast<int>(bits)) - 1;
+    if (bits) return lowest < row.vocabulary ? lowest : 0;
   }
   return 0;
 }
@@ -91,8 +92,9 @@ __device__ void listNothing(const SampleParams& p, int64_t r) {
 __global__ void __launch_bounds__(kThreads, 1) sampleKernel(const SampleParams p) {
   extern __shared__ __align__(16) unsigned char memory[];
   auto& s = *reinterpret_cast<SampleShared*>(memory);
-  const int64_t r = blockIdx.x, slot = r < p.counts[numLogitRows] ? p.logitSlot[r] : 0;
+  const int64_t r = blockIdx.x;
   if (r >= p.counts[numLogitRows]) return;
+  const int64_t slot = p.logitSlot[r];
   if (slot < 0) {
     listNothing(p, r);
     if (threadIdx.x == 0) p.tokens[r] = -1, p.logprob[r] = 0;
