@@ -108,10 +108,6 @@ class TimedGraph {
 
 std::shared_ptr<Buffer> allocateOnGpu(size_t bytes) { return std::make_shared<GpuBuffer>(bytes); }
 
-void copyToGpu(void* to, const void* from, size_t bytes) {
-  if (bytes > 0) LONGCAT_CUDA(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice));
-}
-
 void fillRandomOnGpu(const Tensor& tensor, float low, float high, uint64_t seed) {
   require(tensor.contiguous(), "only dense memory is filled");
   cuda::fillRandom(gpuState().context, tensor.data, tensor.dtype, tensor.elements(), low, high, seed);

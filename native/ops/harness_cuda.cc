@@ -53,7 +53,7 @@ class Range {
       std::memcpy(image_.data() + front_, begin, bytesThere());
     }
     LONGCAT_CUDA(cudaMalloc(&device_, std::max<size_t>(image_.size(), 1)));
-    LONGCAT_CUDA(cudaMemcpy(device_, image_.data(), image_.size(), cudaMemcpyHostToDevice));
+    copyToGpu(device_, image_.data(), image_.size());
   }
 
   std::byte* deviceAddress(const std::byte* host) const {
@@ -183,7 +183,7 @@ class Mirror {
       void* list = nullptr;
       LONGCAT_CUDA(cudaMalloc(&list, std::max<size_t>(parts->size(), 1) * sizeof(void*)));
       lists_.push_back(list);
-      LONGCAT_CUDA(cudaMemcpy(list, parts->data(), parts->size() * sizeof(void*), cudaMemcpyHostToDevice));
+      copyToGpu(list, parts->data(), parts->size() * sizeof(void*));
       result.data = static_cast<std::byte*>(list);
       result.parts = parts;
       return result;
@@ -268,6 +268,13 @@ void useGpu(const GpuOptions& options) {
   s.context.sharedBytes = static_cast<int>(s.properties.sharedMemPerBlockOptin);
   s.context.capability = 10 * s.properties.major + s.properties.minor;
   s.context.fp8Activations = options.fp8Activations;
+}
+
+void copyToGpu(void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;
+  cudaStream_t stream = state().context.stream;
+  LONGCAT_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream));
+  LONGCAT_CUDA(cudaStreamSynchronize(stream));
 }
 
 bool gpuLost(std::string* why) {

@@ -25,6 +25,9 @@ bool gpuAvailable();
 /// operation's float32 activations are bfloat16 there. A number that the operation did not change keeps its bits here.
 void runOnGpu(const OpSpec& spec, const OpArgs& arguments, bool narrow);
 
+/// Before anything launched later on the stream of tests and benchmarks, which the legacy stream's copies do not wait for.
+void copyToGpu(void* to, const void* from, size_t bytes);
+
 /// Whether an earlier fault has left the process without its GPU; `why`: CUDA's words.
 bool gpuLost(std::string* why);
 
@@ -32,7 +35,6 @@ struct BenchCeilings;
 
 // For benchmarks (harness_bench_cuda.cc).
 std::shared_ptr<Buffer> allocateOnGpu(size_t bytes);
-void copyToGpu(void* to, const void* from, size_t bytes);
 /// Every element of a dense tensor (cuda/ceilings.h).
 void fillRandomOnGpu(const Tensor& tensor, float low, float high, uint64_t seed);
 /// Seconds of single runs: events in a captured graph around the operation, before each of which the card's cache was read over.
