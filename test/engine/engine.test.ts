@@ -26,7 +26,13 @@ function make({ limits = {}, next, modelContext, withText = true }: Setup = {}) 
   const runner = new FakeRunner(limits, next ?? ((history, sampling) => hashNext(47)(history, sampling)));
   const info = { endTokens: [END_TOKEN] } as unknown as EngineInfo;
   const engine = Engine.fromParts({
-    ...{ runner, info, defaults: { temperature: 0 }, modelContext: modelContext ?? runner.limits.contextLength, close: () => runner.close() },
+    ...{
+      runner,
+      info,
+      defaults: { temperature: 0 },
+      modelContext: modelContext ?? runner.limits.contextLength,
+      close: () => runner.close(),
+    },
     ...(withText && { text: fakeText }),
   });
   const idle = () => expect(engine.stats).toMatchObject({ runningSequences: 0, waitingSequences: 0, blocksInUse: 0 });
@@ -463,7 +469,11 @@ describe("faults of the scheduler itself", () => {
     const start = runner.steps.length;
     runner.during = (step) => void (step === start + 2 && breakNow());
     const calls = ["abc", "def", "ghi", "abc", "def", "ghi"].map((prompt) => engine.generate(prompt, { maxTokens: 9, ignoreEos: true }));
-    for (const { status, ...rest } of await Promise.allSettled([...calls, engine.score("abc"), collect(engine.stream("abc", { ignoreEos: true }))])) {
+    for (const { status, ...rest } of await Promise.allSettled([
+      ...calls,
+      engine.score("abc"),
+      collect(engine.stream("abc", { ignoreEos: true })),
+    ])) {
       expect(status).toBe("rejected");
       expect((rest as PromiseRejectedResult).reason).toEqual(code("INTERNAL", "a step cannot be made"));
     }

@@ -64,6 +64,8 @@ async function step(scheduler: Scheduler, runner: FakeRunner): Promise<void> {
 
 /** Runs a scheduled step, and those after it that can be scheduled before its results are there. */
 async function finish(scheduler: Scheduler, runner: FakeRunner, batch: Batch): Promise<void> {
+  scheduler.dropEnded(batch);
+  if (batch.entries.length === 0) return;
   const results = runner.launch(batch.entries.map((entry) => entry.step));
   const ahead = scheduler.scheduleAhead(batch);
   const following = ahead && runner.launch(ahead.entries.map((entry) => entry.step));

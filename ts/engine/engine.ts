@@ -332,8 +332,8 @@ export class Engine implements AsyncDisposable {
     try {
       do {
         await new Promise((resolve) => setImmediate(resolve));
-        if (this.#scheduler.hasWork) await this.#turn();
-      } while (this.#scheduler.hasWork);
+        if (this.#scheduler.hasWork || this.#ahead !== undefined) await this.#turn();
+      } while (this.#scheduler.hasWork || this.#ahead !== undefined);
     } catch (error) {
       this.#failAll(error);
     } finally {
@@ -373,7 +373,8 @@ export class Engine implements AsyncDisposable {
       this.#place(admission);
     }
     await runner.room();
-    const results = runner.launch(batch.entries.map(({ step }) => step));
+    this.#scheduler.dropEnded(batch);
+    const results = batch.entries.length > 0 ? runner.launch(batch.entries.map(({ step }) => step)) : Promise.resolve([]);
     launched();
     return results;
   }

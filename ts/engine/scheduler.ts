@@ -3,7 +3,8 @@
  * runs out on the way; then it takes part in steps until it ends. Four verbs: add, schedule, postprocess, abort.
  *
  * While a step runs, the one after it may be scheduled too (`scheduleAhead`), as long as it decodes the same sequences: their positions
- * are known, their tokens lie on the device. If one of them ends meanwhile, its part in the second step was for nothing.
+ * are known, their tokens lie on the device. If one of them ends meanwhile, its part in the second step was for nothing; its slot and
+ * blocks can be given out at once all the same, since whatever the next owner does is enqueued behind that step.
  * @module
  */
 
@@ -89,7 +90,7 @@ export class Scheduler {
    * goes on for certain.
    */
   scheduleAhead(batch: Batch): Batch | undefined {
-    if (this.#waiting.length > 0 || this.#running.length !== batch.entries.length) return undefined;
+    if (this.#waiting.length > 0 || this.#running.some((sequence) => sequence.stepsInFlight === 0)) return undefined;
     if (batch.entries.some(({ step }) => step.tokens !== null)) return undefined;
     const going = batch.entries.map(({ sequence }) => sequence).filter((sequence) => sequence.goesOn);
     if (going.length === 0) return undefined;
@@ -105,12 +106,18 @@ export class Scheduler {
     return batch;
   }
 
+  /** Takes those out of a step that have ended since it was scheduled. To be called right before it is launched. */
+  dropEnded(batch: Batch): void {
+    for (const { sequence } of batch.entries) if (sequence.state === "ended") sequence.stepsInFlight -= 1;
+    batch.entries = batch.entries.filter(({ sequence }) => sequence.state !== "ended");
+  }
+
   /** Hands a finished step's results to its sequences; those at their end give back slot and blocks. */
   postprocess(batch: Batch, results: readonly StepResult[]): void {
     batch.entries.forEach(({ sequence, step }, i) => {
       sequence.stepsInFlight -= 1;
       const result = results[i] as StepResult;
-      if (sequence.state === "ended" || sequence.advance(step, result)) this.abort(sequence);
+      if (sequence.state !== "ended" && sequence.advance(step, result)) this.#end(sequence);
     });
   }
 
@@ -118,7 +125,7 @@ export class Scheduler {
   abandon(batch: Batch): void {
     for (const { sequence } of batch.entries) {
       sequence.stepsInFlight -= 1;
-      this.abort(sequence);
+      this.#end(sequence);
     }
   }
 
@@ -134,10 +141,9 @@ export class Scheduler {
     this.#freeSlots = slots(this.#limits);
   }
 
-  /** Ends a sequence wherever it is; if steps are using it, its slot and blocks come back when they are over. */
+  /** Ends a sequence wherever it is. What a step under way still makes of it is left alone. */
   abort(sequence: Sequence): void {
-    if (sequence.stepsInFlight > 0) sequence.state = "ended";
-    else this.#end(sequence);
+    this.#end(sequence);
   }
 
   #end(sequence: Sequence): void {

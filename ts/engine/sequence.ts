@@ -46,7 +46,7 @@ export class Sequence {
   /** Positions that are in the cache. */
   computed = 0;
   generated = 0;
-  /** Steps under way that it has a part in: its slot and blocks stay until they are over. */
+  /** Steps under way that it has a part in. */
   stepsInFlight = 0;
   /** The step it last had a part in. */
   lastStep = 0;
