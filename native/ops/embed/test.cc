@@ -21,6 +21,9 @@ LONGCAT_TEST(embed) {
         uint32_t beyond;
         __builtin_memcpy(&beyond, &got[static_cast<size_t>(3 * hidden)], 4);
         t.expect(beyond == 0xffffffffu, "a row beyond the live ones stays as it was");
+        const Tensor dense = t.f32({4, hidden});
+        t.run(isa, "embed", args({&tokens, &table, &dense, &rows}));
+        t.expectSameBits("rows side by side", t.floats(dense), got);
         t.expect(t.floats(wide)[0] == 0 && t.floats(wide)[static_cast<size_t>(hidden + 2)] == 0, "columns beside the view stay as they were");
       }
     }

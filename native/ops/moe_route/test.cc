@@ -74,7 +74,8 @@ void checkChoice(TestContext& t, Outputs& o, const std::vector<float>& bias, int
 LONGCAT_TEST(moe_route) {
   struct Case { int64_t rows, hidden, experts, zero, k; bool half; };
   for (const Case c : {Case{1, 256, 24, 12, 6, false}, {9, 144, 4, 2, 2, false}, {33, 40, 14, 7, 5, true}, {5, 33, 8, 0, 8, false},
-                       {3, 64, 5, 4, 9, true}, {7, 512, 512, 256, 12, true}, {4, 19, 1, 3, 4, false}}) {
+                       {3, 64, 5, 4, 9, true}, {7, 512, 512, 256, 12, true}, {4, 19, 1, 3, 4, false},
+                       {150, 72, 22, 10, 5, true}, {90, 24, 300, 80, 12, false}, {6, 16, 1100, 60, 9, false}}) {
     const int64_t all = c.experts + c.zero, capacity = c.rows + 3;
     Tensor h = t.randomF32({capacity, c.hidden}, -2, 2), rows = t.i32({1}, {static_cast<int32_t>(c.rows)});
     for (int64_t i = c.rows * c.hidden; i < capacity * c.hidden; ++i) reinterpret_cast<float*>(h.data)[i] = NAN;

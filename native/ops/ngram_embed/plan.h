@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "runtime/anywhere.h"
+
 namespace longcat {
 
 /// The tables of an n-gram embedding. Table i belongs to order i / splits + 2.
@@ -14,7 +16,7 @@ struct NgramTables {
 
 /// `id` of one table of `rows` rows, for the token at history[position]. An end-of-text id in [position - d, position - 1] hides
 /// the token d back, as does the sequence's start. Products stay below 2^63: each factor is reduced first.
-static inline int64_t ngramId(const int32_t* history, int64_t position, const NgramTables& tables, int order, int64_t rows) {
+LONGCAT_ANYWHERE static inline int64_t ngramId(const int32_t* history, int64_t position, const NgramTables& tables, int order, int64_t rows) {
   int64_t id = history[position] % rows, power = 1;
   for (int d = 1; d < order; ++d) {
     if (position - d < 0 || history[position - d] == tables.endId) break;  // whatever is further back is hidden as well

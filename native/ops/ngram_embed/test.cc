@@ -95,7 +95,7 @@ std::vector<float> wantedRow(const Model& m, int64_t position, int64_t slot) {
 
 LONGCAT_TEST(ngram_embed) {
   struct Size { int64_t vocabulary, width; int32_t neighbors, splits; };
-  for (const auto [vocabulary, width, neighbors, splits] : {Size{40, 4, 2, 2}, Size{99, 12, 4, 2}, Size{300, 24, 4, 4}, Size{64, 3, 3, 1}}) {
+  for (const auto [vocabulary, width, neighbors, splits] : {Size{40, 4, 2, 2}, Size{99, 12, 4, 2}, Size{300, 24, 4, 4}, Size{64, 3, 3, 1}, Size{99, 32, 3, 2}, Size{150, 96, 2, 3}}) {
     for (DType dtype : {DType::f32, DType::bf16}) {
       const Model m = randomModel(t, dtype, vocabulary, width, neighbors, splits);
       std::vector<int32_t> positions, slots;

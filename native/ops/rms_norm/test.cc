@@ -32,7 +32,7 @@ Wanted reference(const std::vector<float>& x, const std::vector<float>* add, con
 
 LONGCAT_TEST(rms_norm) {
   const int64_t T = 3;
-  for (int64_t width : {1, 5, 24, 40, 96, 144, 256, 1536, 6144}) {
+  for (int64_t width : {1, 5, 24, 40, 96, 144, 256, 1536, 6144, 9000}) {
     for (bool narrow : {false, true}) {
       const std::vector<float> values = t.randomFloats(width, 0.5f, 1.5f);
       const Tensor weight = narrow ? t.bf16({1, width}, values) : t.f32({1, width}, values);
