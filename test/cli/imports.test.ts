@@ -4,7 +4,10 @@ import { expect, it } from "vitest";
 
 const FOLDER = new URL("../../ts/cli/", import.meta.url);
 const ALLOWED: Record<string, string[]> = {
-  "bench-decode.ts": ["../engine/bench.js"],
+  "bench-decode.ts": ["../engine/bench.js", "../engine/bench-model.js"],
+  "bench-layer.ts": ["../engine/bench-layer.js"],
+  "bench-prefill.ts": ["../engine/bench-model.js", "../engine/bench-prefill.js"],
+  "layer-chart.ts": ["../engine/bench-layer.js"],
   "bench-kernels.ts": ["../runtime/kernels-program.js"],
 };
 

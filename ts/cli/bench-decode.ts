@@ -3,81 +3,94 @@
  * @module
  */
 
-import { benchDecode, type DecodePlan, type DecodeReport, type DecodeResult, PROMPT_TOKENS } from "../engine/bench.js";
+import { benchDecode, type DecodePlan, type DecodeReport, type DecodeResult } from "../engine/bench.js";
+import type { BenchFacts } from "../engine/bench-model.js";
+import { cell, meansGpu, numberOr, numbers, RANDOM_FLAGS, randomSource } from "./bench-flags.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { ENGINE_FLAGS, engineOptions } from "./engine-flags.js";
-import { type ParsedFlags, parseNumber, UsageError } from "./flags.js";
+import type { ParsedFlags } from "./flags.js";
 import { interruptible } from "./interrupt.js";
-import { note, print, printJson } from "./output.js";
+import { formatBytes, note, print, printJson } from "./output.js";
 
 const DEFAULT_BATCHES = "1,16";
 const DEFAULT_TOKENS = 128;
 const DEFAULT_RUNS = 5;
+const DEFAULT_CONTEXT = 32;
 
 export const benchDecodeCommand: Command = {
-  usage: ["bench decode [--model DIR] [--batch 1,16] [--tokens N] [--runs N] [--json]"],
+  usage: [
+    "bench decode [--model DIR] [--batch 1,16] [--context N] [--tokens N] [--runs N] [--json]",
+    "bench decode --random-weights [--shape flash|lite|mini] [--layers N] [--experts-held N] [--dtype bfloat16|fp8|float32] …",
+  ],
   about:
-    "Decodes batches of random prompts, end tokens ignored, and prints tokens/s beside the floor, the least time that a step can take here:\n" +
-    'the larger of bytes touched ÷ read bandwidth (over a buffer of that size) and flops ÷ peak, both measured here and now. "20 % of the\n' +
-    "possible speed\" means that a step took five times its floor. Experts are counted as the run's own routing used them.",
+    "Decodes batches of random prompts, end tokens ignored, and prints tokens/s (through Engine.generate, and of the runner alone) beside the\n" +
+    "floor, the least time that a step can take here: the larger of bytes touched ÷ read bandwidth (over a buffer of that size) and flops ÷\n" +
+    'peak, both measured here and now; on a GPU bytes touched ÷ what a copy within its memory moves. "20 % of the possible speed" means that\n' +
+    "a step took five times its floor. Experts are counted as the run's own routing used them (random weights: in its last layer).",
   flags: [
     { name: "batch", kind: "text", value: DEFAULT_BATCHES, help: "batch sizes" },
+    { name: "context", kind: "number", value: "N", help: `tokens of each prompt (default ${DEFAULT_CONTEXT})` },
     { name: "tokens", kind: "number", value: "N", help: `tokens to generate in each row (default ${DEFAULT_TOKENS})` },
     { name: "runs", kind: "number", value: "N", help: `runs, of which the median counts (default ${DEFAULT_RUNS})` },
+    ...RANDOM_FLAGS,
     ...ENGINE_FLAGS,
     JSON_FLAG,
   ],
   maxPositionals: 0,
   run: async (flags) => {
-    const batches = (flags.text("batch") ?? DEFAULT_BATCHES).split(",").map((part) => wholeNumber("batch", part.trim(), 1, 1024));
-    const tokens = wholeNumber("tokens", flags.text("tokens") ?? String(DEFAULT_TOKENS), 2, 65536);
-    const runs = wholeNumber("runs", flags.text("runs") ?? String(DEFAULT_RUNS), 1, 100);
-    await bench(flags, { batches, tokens, runs });
+    const batches = numbers(flags, "batch", DEFAULT_BATCHES, 1, 1024);
+    const tokens = numberOr(flags, "tokens", 2, 65536, DEFAULT_TOKENS);
+    const runs = numberOr(flags, "runs", 1, 100, DEFAULT_RUNS);
+    const context = numberOr(flags, "context", 1, 1_000_000, DEFAULT_CONTEXT);
+    await bench(flags, { batches, tokens, runs, context });
     return undefined;
   },
 };
 
-function wholeNumber(name: string, text: string, min: number, max: number): number {
-  const value = parseNumber(`--${name}`, text);
-  if (!Number.isInteger(value) || value < min || value > max)
-    throw new UsageError(`--${name}: ${value} is not a whole number from ${min} to ${max}`);
-  return value;
-}
-
 async function bench(flags: ParsedFlags, plan: DecodePlan): Promise<void> {
   const json = flags.on("json");
   const results: DecodeResult[] = [];
-  let facts = {};
+  let facts: BenchFacts | undefined;
   const report: DecodeReport = {
-    loaded: ({ directory, device, threads, isa }) => {
-      facts = { model: directory, device, threads, isa };
+    loaded: (loaded) => {
+      facts = loaded;
       if (json) return;
-      const { tokens, runs } = plan;
-      note(`decode on ${device} (${threads} threads, ${isa}): ${tokens} tokens after a prompt of ${PROMPT_TOKENS}, median of ${runs} runs`);
-      note(
-        "floor = least time of a step = max(bytes it touches ÷ read bandwidth over a buffer of that size, flops ÷ peak), measured beside the run",
-      );
+      const { tokens, runs, context } = plan;
+      note(`decode on ${describeModel(loaded)}: ${tokens} tokens after a prompt of ${context}, median of ${runs} runs`);
+      note("floor = least time of a step, measured beside the run; longcat bench decode --help says how");
     },
     measured: async (result) => {
       results.push(result);
       if (!json) await print(`${describe(result)}\n`);
     },
   };
-  await interruptible((signal) => benchDecode(flags.text("model"), { ...engineOptions(flags), signal }, plan, report));
-  if (json) await printJson({ ...facts, promptTokens: PROMPT_TOKENS, tokens: plan.tokens, runs: plan.runs, results });
+  const options = engineOptions(flags);
+  const device = options.device ?? "auto";
+  const random = randomSource(flags, flags.on("random-weights") && (await meansGpu(device)));
+  await interruptible((signal) => benchDecode({ device, directory: flags.text("model"), random, options, signal }, plan, report));
+  if (json) await printJson({ ...facts, promptTokens: plan.context, tokens: plan.tokens, runs: plan.runs, results });
+}
+
+/** One line: where, what, how much memory. */
+export function describeModel(facts: BenchFacts): string {
+  const { device, threads, isa, model, shape, layers, dtype, memoryBytes, notes } = facts;
+  const where = device === "cuda" ? `${device} (${isa})` : `${device} (${threads} threads, ${isa})`;
+  const what = shape === null ? model : `${model} of ${shape}, ${layers} layers, ${dtype}`;
+  return [`${where}, ${what}, ${formatBytes(memoryBytes)} allocated`, ...notes].join("; ");
 }
 
 /** One aligned line. */
 function describe(r: DecodeResult): string {
-  const cell = (value: number, width: number, digits: number) => value.toFixed(digits).padStart(width);
-  const bound = r.bytesPerStep / r.readBytesPerSecond >= r.flopsPerStep / r.flopsPerSecond ? "bytes" : "flops";
+  const flopsBound = r.flopsPerSecond !== null && r.bytesPerStep / r.readBytesPerSecond < r.flopsPerStep / r.flopsPerSecond;
+  const flops = r.flopsPerSecond === null ? "" : ` at ${cell(r.flopsPerSecond / 1e9, 5, 1)} Gflop/s`;
   return [
     `batch ${cell(r.batch, 3, 0)}`,
     `${cell(r.tokensPerSecond, 7, 0)} tokens/s`,
     `${cell(r.stepMs, 7, 3)} ms/step`,
-    `floor ${cell(r.floorMs, 7, 3)} ms (${bound}: ${cell(r.bytesPerStep / 1e6, 6, 1)} MB at ${cell(r.readBytesPerSecond / 1e9, 5, 1)} GB/s, ` +
-      `${cell(r.flopsPerStep / 1e6, 6, 1)} Mflop at ${cell(r.flopsPerSecond / 1e9, 5, 1)} Gflop/s)`,
-    `${cell(100 * r.shareOfFloor, 5, 1)} % of the possible speed`,
+    `runner ${cell(r.runnerTokensPerSecond, 7, 0)} tokens/s ${cell(r.runnerStepUs, 8, 1)} µs/step`,
+    `floor ${cell(r.floorMs, 7, 3)} ms (${flopsBound ? "flops" : "bytes"}: ${cell(r.bytesPerStep / 1e6, 6, 1)} MB at ` +
+      `${cell(r.readBytesPerSecond / 1e9, 5, 1)} GB/s, ${cell(r.flopsPerStep / 1e6, 6, 1)} Mflop${flops})`,
+    `${cell(100 * r.shareOfFloor, 5, 1)} % of the possible speed (runner ${cell(100 * r.runnerShareOfFloor, 5, 1)} %)`,
     `${cell(r.ffnExpertsPerToken, 4, 1)} experts/token, ${cell(r.distinctExperts, 4, 1)} distinct`,
   ].join("  ");
 }

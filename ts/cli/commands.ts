@@ -41,12 +41,14 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   {
     name: "bench",
-    summary: "decode | kernels: speed beside what the machine allows",
+    summary: "decode | prefill | layer | kernels: speed beside what the machine allows",
     subcommands: {
       decode: async () => (await import("./bench-decode.js")).benchDecodeCommand,
+      prefill: async () => (await import("./bench-prefill.js")).benchPrefillCommand,
+      layer: async () => (await import("./bench-layer.js")).benchLayerCommand,
       kernels: async () => (await import("./bench-kernels.js")).benchKernelsCommand,
     },
-    notThere: ["layer", "prefill", "sampling", "serve", "speculate", "all-to-all"],
+    notThere: ["sampling", "serve", "speculate", "all-to-all"],
   },
   {
     name: "doctor",

@@ -1,23 +1,20 @@
 /**
  * Decoding measured beside the least time that this machine's memory and arithmetic allow (bench/README.md says how). Looks below the
- * engine, at weights and routing: what `longcat bench decode` prints.
+ * engine, at runner, weights and routing: what `longcat bench decode` prints.
  * @module
  */
 
-import { type Checkpoint, openCheckpoint } from "../model/checkpoint.js";
-import { decodeStepCost, type WeightCost, weightCost } from "../model/cost.js";
-import { openModel } from "../model/open.js";
+import type { ModelConfig } from "../model/config.js";
+import { decodeStepCost, type WeightCost } from "../model/cost.js";
+import type { Runner } from "../model/runner.js";
+import type { StepResult } from "../model/runner-types.js";
 import { trace } from "../model/trace.js";
-import { measure } from "../runtime/addon.js";
 import { LongcatError } from "../errors.js";
+import { abortIfAsked, CeilingMeter, floorSeconds, median, TokenSource } from "./bench-device.js";
+import { routingOf } from "./bench-layer.js";
+import { type BenchFacts, type BenchModel, type BenchSource, openBenchModel, takeSlot } from "./bench-model.js";
 import { Engine } from "./engine.js";
-import { type EngineOptions, type ResolvedOptions, resolveOptions } from "./options.js";
 import type { EngineInfo } from "./types.js";
-
-/** Tokens of each prompt. */
-export const PROMPT_TOKENS = 32;
-/** Prompts are drawn from these ids: ordinary tokens of any tokenizer, padding of none that is known. */
-const [FIRST_ID, LAST_ID] = [20, 1000];
 
 /** What to measure. */
 export interface DecodePlan {
@@ -26,12 +23,14 @@ export interface DecodePlan {
   tokens: number;
   /** Runs, of which the median counts. */
   runs: number;
+  /** Tokens of each prompt. */
+  context: number;
 }
 
 /** Called as the measurement goes on. */
 export interface DecodeReport {
-  /** The checkpoint is loaded. */
-  loaded(info: EngineInfo): void;
+  /** The model is there. */
+  loaded(facts: BenchFacts): void;
   /** One batch size is done. */
   measured(result: DecodeResult): Promise<void>;
 }
@@ -39,17 +38,23 @@ export interface DecodeReport {
 /** One batch size, measured. */
 export interface DecodeResult {
   batch: number;
-  /** All rows together; the median of the runs. */
+  /** All rows together, through `Engine.generate`; the median of the runs. */
   tokensPerSecond: number;
   stepMs: number;
+  /** The same through the runner alone, with two steps under way as the engine has them. */
+  runnerTokensPerSecond: number;
+  runnerStepUs: number;
   bytesPerStep: number;
   flopsPerStep: number;
-  /** Read over a buffer as large as a step's bytes. */
+  /** CPU: read over a buffer as large as a step's bytes. GPU: moved by a copy of 1 GiB. */
   readBytesPerSecond: number;
-  flopsPerSecond: number;
+  /** Null on a GPU, whose floor is its memory's alone. */
+  flopsPerSecond: number | null;
   floorMs: number;
   /** floorMs ÷ stepMs: 1 is the floor itself. */
   shareOfFloor: number;
+  /** The same for the runner's steps. */
+  runnerShareOfFloor: number;
   ffnExpertsPerToken: number;
   distinctExperts: number;
 }
@@ -60,31 +65,33 @@ interface RoutingUse {
   distinctExperts: number;
 }
 
+/** A model, with what is asked of it. */
+interface Bench extends BenchModel {
+  plan: DecodePlan;
+  meter: CeilingMeter;
+  signal: AbortSignal | undefined;
+}
+
 /**
  * Decodes batches of random prompts, end tokens ignored.
  *
- * @param directory Absent: the bundled checkpoint.
- * @param options The engine's; `maxSequences` is the largest batch if absent.
- * @throws LongcatError as `Engine.load` and `generate` do; `OPTION_INVALID` for a plan whose rows do not fit the context, or do not run together
+ * @throws LongcatError as `Engine.load`, `openRandomModel` and `generate` do; `OPTION_INVALID` for a plan whose rows do not fit the context, or do
+ * not run together
  */
-export async function benchDecode(
-  directory: string | undefined,
-  options: EngineOptions,
-  plan: DecodePlan,
-  report: DecodeReport,
-): Promise<void> {
-  const engine = await Engine.load(directory, { ...options, maxSequences: options.maxSequences ?? Math.max(...plan.batches) });
-  const resolved = resolveOptions(options);
+export async function benchDecode(source: BenchSource, plan: DecodePlan, report: DecodeReport): Promise<void> {
+  const length = plan.context + plan.tokens;
+  const meter = await CeilingMeter.of(source.device);
+  const model = await openBenchModel(source, { maxSequences: Math.max(...plan.batches), contextLength: length });
+  const engine = Engine.fromParts(model.parts);
   try {
-    const { info } = engine;
-    checkPlan(plan, info);
-    const { config, weights } = await costOf(info.directory, resolved);
-    report.loaded(info);
+    checkPlan(plan, engine.info);
+    report.loaded(model.facts());
+    const bench = { ...model, plan, meter, signal: source.signal };
     for (const batch of plan.batches) {
-      const { tokensPerSecond, rows } = await timeDecode(engine, batch, plan, resolved.signal);
-      const use = await routingUse(info, rows, resolved);
-      const context = PROMPT_TOKENS + plan.tokens / 2;
-      await report.measured(besideFloor(config, weights, { batch, tokensPerSecond, context, threads: info.threads, use }));
+      const { tokensPerSecond, rows } = await timeDecode(engine, bench, batch);
+      const runnerTokensPerSecond = batch / (await timeRunner(bench, batch));
+      const use = model.random ? await sampleRouting(bench, batch) : await routingUse(bench, rows);
+      await report.measured(besideFloor(bench, { batch, tokensPerSecond, runnerTokensPerSecond, use }));
     }
   } finally {
     await engine.close();
@@ -92,12 +99,12 @@ export async function benchDecode(
 }
 
 /** What was not measured must not be reported: a row that would end early, a batch whose rows would wait for one another. */
-function checkPlan({ batches, tokens }: DecodePlan, { contextLength, maxSequences, cache }: EngineInfo): void {
-  const length = PROMPT_TOKENS + tokens;
+function checkPlan({ batches, tokens, context }: DecodePlan, { contextLength, maxSequences, cache }: EngineInfo): void {
+  const length = context + tokens;
   if (length > contextLength)
     throw new LongcatError(
       "OPTION_INVALID",
-      `tokens: ${tokens} after a prompt of ${PROMPT_TOKENS} is more than the context of ${contextLength}; at most ${contextLength - PROMPT_TOKENS} are accepted`,
+      `tokens: ${tokens} after a prompt of ${context} is more than the context of ${contextLength}; at most ${contextLength - context} are accepted`,
     );
   const most = Math.min(maxSequences, Math.floor(cache.numBlocks / Math.ceil(length / cache.blockSize)));
   const tooLarge = batches.find((batch) => batch > most);
@@ -108,31 +115,16 @@ function checkPlan({ batches, tokens }: DecodePlan, { contextLength, maxSequence
     );
 }
 
-async function costOf(
-  directory: string,
-  { allowUnknownTensors, dtype }: Pick<ResolvedOptions, "allowUnknownTensors" | "dtype">,
-): Promise<{ config: Checkpoint["config"]; weights: WeightCost }> {
-  const checkpoint = await openCheckpoint(directory, { allowUnknownTensors });
-  try {
-    return { config: checkpoint.config, weights: weightCost(checkpoint, dtype) };
-  } finally {
-    checkpoint.close();
-  }
-}
-
 /** Different prompts, the same in each run of the program. */
-function prompts(batch: number): { tokens: number[] }[] {
-  let state = 12345;
-  const next = () => {
-    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
-    return FIRST_ID + ((state >>> 8) % (LAST_ID - FIRST_ID));
-  };
-  return Array.from({ length: batch }, () => ({ tokens: Array.from({ length: PROMPT_TOKENS }, next) }));
+function prompts(batch: number, length: number): { tokens: number[] }[] {
+  const source = new TokenSource();
+  return Array.from({ length: batch }, () => ({ tokens: source.take(length) }));
 }
 
 /** Tokens a second of the whole batch, and the token ids of its rows. The first run warms up and does not count. */
-async function timeDecode(engine: Engine, batch: number, { tokens, runs }: DecodePlan, signal: AbortSignal | undefined) {
-  const batchPrompts = prompts(batch);
+async function timeDecode(engine: Engine, { plan, signal }: Bench, batch: number) {
+  const { tokens, runs, context } = plan;
+  const batchPrompts = prompts(batch, context);
   const speeds: number[] = [];
   let rows: number[][] = [];
   for (let run = 0; run <= runs; run++) {
@@ -141,56 +133,104 @@ async function timeDecode(engine: Engine, batch: number, { tokens, runs }: Decod
     if (run > 0) speeds.push(speed);
     rows = results.map((result, i) => [...(batchPrompts[i]?.tokens ?? []), ...result.tokens]);
   }
-  speeds.sort((a, b) => a - b);
-  return { tokensPerSecond: speeds[speeds.length >> 1] ?? 0, rows };
+  return { tokensPerSecond: median(speeds), rows };
 }
 
-/** Runs the rows once more as prompts and counts the experts that their decode steps used. */
-async function routingUse({ directory, threads }: EngineInfo, rows: number[][], options: ResolvedOptions): Promise<RoutingUse> {
-  const length = Math.max(...rows.map((row) => row.length));
-  const model = await openModel(directory, {
-    ...{ device: options.device, dtype: options.dtype, allowUnknownTensors: options.allowUnknownTensors },
-    ...{ threads, debug: "off", onWarning: () => undefined, maxSequences: 1, maxBatchTokens: length, cacheBytes: "auto" },
-  });
-  try {
-    const { config } = model.checkpoint;
-    // step and layer → experts used by any row
-    const used = new Map<string, Set<number>>();
-    let picks = 0;
-    for (const row of rows) {
-      const { routing } = await trace(model.runner, row);
-      for (const [layer, { ids }] of routing.entries())
-        for (let position = PROMPT_TOKENS; position < row.length - 1; position++) {
-          const key = `${layer} ${position}`;
-          const experts = used.get(key) ?? new Set();
-          used.set(key, experts);
-          for (const id of ids.subarray(position * config.topK, (position + 1) * config.topK)) {
-            if (id >= config.numExperts) continue;
-            experts.add(id);
-            picks++;
-          }
-        }
+/** Seconds of a decode step of the runner, the engine standing still. The first run warms up and does not count. */
+async function timeRunner({ runner, plan, signal }: Bench, batch: number): Promise<number> {
+  await fillSlots(runner, prompts(batch, plan.context), plan.tokens);
+  const steps = plan.tokens - 1;
+  const seconds: number[] = [];
+  for (let run = 0; run <= plan.runs; run++) {
+    abortIfAsked(signal);
+    const start = performance.now();
+    let before: Promise<StepResult[]> | undefined;
+    for (let i = 0; i < steps; i++) {
+      await runner.room();
+      const step = runner.launch(decodeStep(batch, plan.context + i));
+      await before;
+      before = step;
     }
-    const steps = Math.max(1, used.size);
-    const distinct = [...used.values()].reduce((sum, experts) => sum + experts.size, 0);
-    return { ffnExpertsPerToken: picks / steps / rows.length, distinctExperts: distinct / steps };
-  } finally {
-    await model.close();
+    await before;
+    if (run > 0) seconds.push((performance.now() - start) / 1000 / steps);
+  }
+  return median(seconds);
+}
+
+/** A step of the slots 0 … batch − 1, all at one position. */
+function decodeStep(batch: number, position: number) {
+  return Array.from({ length: batch }, (_, slot) => ({ slot, position, tokens: null, sample: true }));
+}
+
+/** Gives each prompt a slot and its blocks, and runs it. */
+async function fillSlots(runner: Runner, rows: readonly { tokens: number[] }[], tokens: number): Promise<void> {
+  const { maxBatchTokens } = runner.limits;
+  for (const [slot, row] of rows.entries()) {
+    await takeSlot(runner, slot, row.tokens.length + tokens);
+    for (let position = 0; position < row.tokens.length; position += maxBatchTokens) {
+      const chunk = row.tokens.slice(position, position + maxBatchTokens);
+      await runner.step([{ slot, position, tokens: chunk, sample: position + chunk.length === row.tokens.length }]);
+    }
   }
 }
 
+/** Steps that `sampleRouting` looks at. */
+const ROUTING_STEPS = 4;
+
+/** What the last layer chose in a few more steps of the slots that `timeRunner` left. */
+async function sampleRouting({ runner, plan }: Bench, batch: number): Promise<RoutingUse> {
+  const { program } = runner.decodeProgram(batch);
+  const sum = { ffnExpertsPerToken: 0, distinctExperts: 0 };
+  const steps = Math.min(ROUTING_STEPS, plan.tokens - 1);
+  for (let i = 0; i < steps; i++) {
+    await runner.step(decodeStep(batch, plan.context + i));
+    const { ffnExpertsPerToken, distinctExperts } = await routingOf(runner.queue, program, batch);
+    sum.ffnExpertsPerToken += ffnExpertsPerToken / steps;
+    sum.distinctExperts += distinctExperts / steps;
+  }
+  return sum;
+}
+
+/** Runs the rows once more as prompts and counts the experts that their decode steps used, in every layer. */
+async function routingUse({ runner, config, plan, signal }: Bench, rows: number[][]): Promise<RoutingUse> {
+  // step and layer → experts used by any row
+  const used = new Map<string, Set<number>>();
+  let picks = 0;
+  for (const row of rows) {
+    abortIfAsked(signal);
+    const { routing } = await trace(runner, row);
+    for (const [layer, { ids }] of routing.entries())
+      for (let position = plan.context; position < row.length - 1; position++) {
+        const key = `${layer} ${position}`;
+        const experts = used.get(key) ?? new Set();
+        used.set(key, experts);
+        for (const id of ids.subarray(position * config.topK, (position + 1) * config.topK)) {
+          if (id >= config.numExperts) continue;
+          experts.add(id);
+          picks++;
+        }
+      }
+  }
+  const steps = Math.max(1, used.size);
+  const distinct = [...used.values()].reduce((sum, experts) => sum + experts.size, 0);
+  return { ffnExpertsPerToken: picks / steps / rows.length, distinctExperts: distinct / steps };
+}
+
 function besideFloor(
-  config: Checkpoint["config"],
-  weights: WeightCost,
-  run: { batch: number; tokensPerSecond: number; context: number; threads: number; use: RoutingUse },
+  { runner, config, cost, plan, meter }: Bench & { config: ModelConfig; cost: WeightCost },
+  run: { batch: number; tokensPerSecond: number; runnerTokensPerSecond: number; use: RoutingUse },
 ): DecodeResult {
-  const { batch, tokensPerSecond, context, threads, use } = run;
-  const { bytes, flops } = decodeStepCost(config, weights, { batch, context, ...use });
-  const { readBytesPerSecond, flopsPerSecond } = measure(threads, Math.ceil(bytes));
-  const floorMs = 1000 * Math.max(bytes / readBytesPerSecond, flops / flopsPerSecond);
+  const { batch, tokensPerSecond, runnerTokensPerSecond, use } = run;
+  const { activationDType, device } = runner;
+  const step = decodeStepCost(config, cost, { batch, context: plan.context + plan.tokens / 2, activationDType, ...use });
+  const ceilings = meter.ceilings(device.threads, step.bytes);
+  const floorMs = 1000 * floorSeconds(step, ceilings);
   const stepMs = (1000 * batch) / tokensPerSecond;
+  const runnerStepUs = (1e6 * batch) / runnerTokensPerSecond;
   return {
-    ...{ batch, tokensPerSecond, stepMs, bytesPerStep: Math.round(bytes), flopsPerStep: Math.round(flops) },
-    ...{ readBytesPerSecond, flopsPerSecond, floorMs, shareOfFloor: floorMs / stepMs, ...use },
+    ...{ batch, tokensPerSecond, stepMs, runnerTokensPerSecond, runnerStepUs },
+    ...{ bytesPerStep: Math.round(step.bytes), flopsPerStep: Math.round(step.flops) },
+    ...{ readBytesPerSecond: ceilings.bytesPerSecond, flopsPerSecond: ceilings.flopsPerSecond },
+    ...{ floorMs, shareOfFloor: floorMs / stepMs, runnerShareOfFloor: (1000 * floorMs) / runnerStepUs, ...use },
   };
 }

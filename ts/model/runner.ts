@@ -169,6 +169,12 @@ export class Runner implements ModelRunner {
     return this.#ready("prompt", this.#sizes.prompt, { prefill: true, decode: false });
   }
 
+  /** The program that decodes `batch` sequences, for those who measure it (ts/engine/bench-layer.ts). */
+  decodeProgram(batch: number): Ready {
+    const capacity = this.#decodeCapacity(batch);
+    return this.#ready(`decode ${capacity.sequences}`, capacity, { prefill: false, decode: true });
+  }
+
   /** Fills all scratch with 0xFF bytes, so that anything read before it is written shows. */
   poisonScratch(): void {
     this.#queue.fill(this.#arena, 0xff);
@@ -210,7 +216,7 @@ export class Runner implements ModelRunner {
   /** Chooses a part's program and checks that it fits, before anything is enqueued. */
   #prepare(sequences: readonly StepSequence[]): Part {
     const isPrompt = sequences.some(({ tokens }) => tokens !== null);
-    const ready = isPrompt ? this.promptProgram() : this.#decodeProgram(sequences.length);
+    const ready = isPrompt ? this.promptProgram() : this.decodeProgram(sequences.length);
     this.#check(sequences, ready.program.capacity);
     return { sequences, ready, isPrompt, scored: sequences.some(({ scoreTargets }) => scoreTargets) };
   }
@@ -312,11 +318,6 @@ export class Runner implements ModelRunner {
   #decodeCapacity(batch: number): Capacity {
     const { decode } = this.#sizes;
     return decode.find((capacity) => capacity.sequences >= batch) ?? decode[decode.length - 1]!;
-  }
-
-  #decodeProgram(batch: number): Ready {
-    const capacity = this.#decodeCapacity(batch);
-    return this.#ready(`decode ${capacity.sequences}`, capacity, { prefill: false, decode: true });
   }
 
   #ready(name: string, capacity: Capacity, kind: { prefill: boolean; decode: boolean }): Ready {

@@ -94,6 +94,8 @@ export interface LoadWeightsOptions {
   ngram: NgramPlace;
   /** Bytes of weights placed so far, of how many. */
   onProgress?: (doneBytes: number, totalBytes: number) => void;
+  /** Makes a tensor otherwise than from its file (ts/model/random-weights.ts). */
+  make?: (name: string) => Tensor;
 }
 
 /** Whether a tensor is one of LongCat-Flash-Lite's n-gram tables. */
@@ -179,7 +181,7 @@ class Loader {
   plain(name: string, place: NgramPlace = "device"): Tensor {
     const { file, entry } = this.#checkpoint.tensors.get(name)!;
     this.#doneBytes += entry.end - entry.begin;
-    return this.#device.fromFile(file, entry, place);
+    return this.#options.make?.(name) ?? this.#device.fromFile(file, entry, place);
   }
 
   optional(name: string): Tensor | undefined {

@@ -1,0 +1,93 @@
+/**
+ * What the benches' flags have in common: lists of numbers, shapes, random weights.
+ * @module
+ */
+
+import type { Flag, ParsedFlags } from "./flags.js";
+import { parseNumber, UsageError } from "./flags.js";
+
+/** Built-in sizes (ts/model/shapes.ts). */
+const SHAPE_NAMES = ["flash", "lite", "mini"] as const;
+export type ShapeName = (typeof SHAPE_NAMES)[number];
+
+const DTYPE_NAMES = ["bfloat16", "fp8", "float32"] as const;
+export type DTypeName = (typeof DTYPE_NAMES)[number];
+
+export const SHAPE_FLAG: Flag = {
+  name: "shape",
+  kind: "text",
+  value: "NAME",
+  help: "sizes of flash, lite or mini (default: GPU flash, CPU mini)",
+};
+export const LAYERS_FLAG: Flag = { name: "layers", kind: "number", value: "N", help: "layers (default: as many as the model has)" };
+export const HELD_FLAG: Flag = {
+  ...{ name: "experts-held", kind: "number", value: "N" },
+  help: "FFN experts that are stored in a layer; expert e is e mod N (default: all)",
+};
+export const RANDOM_FLAG: Flag = {
+  name: "random-weights",
+  kind: "flag",
+  help: "a model of --shape's sizes, its weights made on the device",
+};
+
+/** Flags of a model with random weights, beside `--dtype`. */
+export const RANDOM_FLAGS: readonly Flag[] = [RANDOM_FLAG, SHAPE_FLAG, LAYERS_FLAG, HELD_FLAG];
+
+export function wholeNumber(name: string, text: string, min: number, max: number): number {
+  const value = parseNumber(`--${name}`, text);
+  if (!Number.isInteger(value) || value < min || value > max)
+    throw new UsageError(`--${name}: ${value} is not a whole number from ${min} to ${max}`);
+  return value;
+}
+
+/** The flag's whole number, or `absent`. */
+export function numberOr<T>(flags: ParsedFlags, name: string, min: number, max: number, absent: T): number | T {
+  const text = flags.text(name);
+  return text === undefined ? absent : wholeNumber(name, text, min, max);
+}
+
+/** "1,16" as whole numbers. */
+export function numbers(flags: ParsedFlags, name: string, absent: string, min: number, max: number): number[] {
+  const text = flags.text(name) ?? absent;
+  return text === "" ? [] : text.split(",").map((part) => wholeNumber(name, part.trim(), min, max));
+}
+
+function oneOf<T extends string>(flags: ParsedFlags, name: string, names: readonly T[], absent: T): T {
+  const text = flags.text(name);
+  if (text === undefined) return absent;
+  const found = names.find((candidate) => candidate === text);
+  if (found === undefined) throw new UsageError(`--${name}: ${JSON.stringify(text)} is none of ${names.join(", ")}`);
+  return found;
+}
+
+/** Shape, layers, dtype and experts of random weights. `device`: what "auto" has become. */
+export function randomModel(flags: ParsedFlags, onGpu: boolean) {
+  return {
+    shape: oneOf<ShapeName>(flags, "shape", SHAPE_NAMES, onGpu ? "flash" : "mini"),
+    dtype: oneOf<DTypeName>(flags, "dtype", DTYPE_NAMES, "bfloat16"),
+    expertsHeld: numberOr(flags, "experts-held", 1, 65536, undefined),
+  };
+}
+
+/** The same where a checkpoint is measured unless `--random-weights` is given. */
+export function randomSource(flags: ParsedFlags, onGpu: boolean) {
+  if (!flags.on("random-weights")) {
+    const given = ["shape", "layers", "experts-held"].find((name) => flags.text(name) !== undefined);
+    if (given !== undefined) throw new UsageError(`--${given} needs --random-weights`);
+    return undefined;
+  }
+  if (flags.text("model") !== undefined) throw new UsageError("--model and --random-weights exclude each other");
+  return { ...randomModel(flags, onGpu), layers: numberOr(flags, "layers", 1, 1024, undefined) };
+}
+
+/** Whether a device's name means a GPU here: "auto" is one where there is one. */
+export async function meansGpu(device: string): Promise<boolean> {
+  if (device !== "auto") return device.startsWith("cuda");
+  const { listDevices } = await import("../index.js");
+  return (await listDevices()).some(({ kind }) => kind === "cuda");
+}
+
+/** A number in a column. */
+export function cell(value: number, width: number, digits: number): string {
+  return value.toFixed(digits).padStart(width);
+}

@@ -1,0 +1,139 @@
+/**
+ * `longcat bench layer`: one layer with random weights, each of its operations and the whole.
+ * @module
+ */
+
+import { writeFile } from "node:fs/promises";
+import { benchLayer, type LayerFacts, type LayerPlan, type LayerReport, type LayerResult } from "../engine/bench-layer.js";
+import { LongcatError } from "../index.js";
+import { cell, HELD_FLAG, meansGpu, numberOr, numbers, randomModel, SHAPE_FLAG } from "./bench-flags.js";
+import { type Command, JSON_FLAG } from "./command.js";
+import { type ParsedFlags, UsageError } from "./flags.js";
+import { interruptible } from "./interrupt.js";
+import { layerChart } from "./layer-chart.js";
+import { formatBytes, note, print, printJson } from "./output.js";
+
+const DEFAULT_BATCHES = { gpu: "1,16,64", cpu: "1,16" };
+const DEFAULT_CONTEXT = { gpu: 1024, cpu: 128 };
+const DEFAULT_LAYERS = { gpu: 6, cpu: 2 };
+const DEFAULT_SAMPLES = 7;
+
+export const benchLayerCommand: Command = {
+  usage: [
+    "bench layer [--shape flash|lite|mini] [--experts-held N] [--dtype bfloat16|fp8|float32] [--batch 1,16] [--context N] [--prompt 128,1024] [--json] [--svg FILE]",
+  ],
+  about:
+    "A whole layer with random weights: the time of each of its operations, alone and again and again in a recorded graph, and of the whole,\n" +
+    "its two branches one after the other and at once. An operation alone goes through several layers' weights in turn, so that they come from\n" +
+    "memory; where all together fit the device's cache (mini's do), they come from there. The share is that of the floor: bytes ÷ what a copy\n" +
+    "within the GPU's memory moves, on the CPU the larger of bytes ÷ read bandwidth and flops ÷ peak, measured in the same run.",
+  flags: [
+    SHAPE_FLAG,
+    HELD_FLAG,
+    { name: "dtype", kind: "text", value: "T", help: "the layers' matrices: bfloat16 (default), fp8 or float32" },
+    {
+      name: "batch",
+      kind: "text",
+      value: "1,16,…",
+      help: `sequences of a decode step (default: GPU ${DEFAULT_BATCHES.gpu}, CPU ${DEFAULT_BATCHES.cpu})`,
+    },
+    {
+      name: "context",
+      kind: "number",
+      value: "N",
+      help: `cached tokens of each (default: GPU ${DEFAULT_CONTEXT.gpu}, CPU ${DEFAULT_CONTEXT.cpu})`,
+    },
+    { name: "prompt", kind: "text", value: "128,…", help: "prompts of so many tokens instead, or with --batch beside" },
+    {
+      name: "layers",
+      kind: "number",
+      value: "N",
+      help: `layers of weights to go through in turn (default: GPU ${DEFAULT_LAYERS.gpu}, CPU ${DEFAULT_LAYERS.cpu})`,
+    },
+    { name: "samples", kind: "number", value: "N", help: `measurements, of which the median counts (default ${DEFAULT_SAMPLES})` },
+    { name: "device", kind: "text", value: "D", help: "auto (the first GPU, else the CPU), cpu, cuda or cuda:N" },
+    { name: "threads", kind: "text", value: "N", help: "CPU threads, or auto" },
+    { name: "fp8-activations", kind: "flag", help: "GPU, fp8: quantise the inputs of products too" },
+    { name: "svg", kind: "text", value: "FILE", help: "write a chart of the operations' times beside their floors" },
+    JSON_FLAG,
+  ],
+  maxPositionals: 0,
+  run: async (flags) => {
+    await bench(flags);
+    return undefined;
+  },
+};
+
+async function planOf(flags: ParsedFlags): Promise<LayerPlan> {
+  const device = flags.text("device") ?? "auto";
+  if (!/^(auto|cpu|cuda(:\d{1,4})?)$/.test(device))
+    throw new UsageError(`--device: ${JSON.stringify(device)} is none of auto, cpu, cuda, cuda:N`);
+  const kind = (await meansGpu(device)) ? "gpu" : "cpu";
+  const prompts = numbers(flags, "prompt", "", 1, 65536);
+  return {
+    ...randomModel(flags, kind === "gpu"),
+    ...{ batches: numbers(flags, "batch", prompts.length > 0 ? "" : DEFAULT_BATCHES[kind], 1, 1024), prompts },
+    context: numberOr(flags, "context", 0, 1_000_000, DEFAULT_CONTEXT[kind]),
+    layers: numberOr(flags, "layers", 1, 64, DEFAULT_LAYERS[kind]),
+    samples: numberOr(flags, "samples", 1, 100, DEFAULT_SAMPLES),
+    ...{ device, threads: threadsOf(flags), fp8Activations: flags.on("fp8-activations") },
+  };
+}
+
+function threadsOf(flags: ParsedFlags): number | "auto" {
+  return flags.text("threads") === "auto" ? "auto" : numberOr(flags, "threads", 1, 1024, "auto" as const);
+}
+
+async function bench(flags: ParsedFlags): Promise<void> {
+  const plan = await planOf(flags);
+  const json = flags.on("json");
+  const results: LayerResult[] = [];
+  let facts: LayerFacts | undefined;
+  const report: LayerReport = {
+    loaded: (loaded) => {
+      facts = loaded;
+      if (!json) describeFacts(loaded);
+    },
+    measured: async (result) => {
+      results.push(result);
+      if (!json) await print(describe(result));
+    },
+  };
+  await interruptible((signal) => benchLayer({ ...plan, signal }, report));
+  const svg = flags.text("svg");
+  if (svg !== undefined) await writeChart(svg, layerChart(`a layer of ${plan.shape}, ${plan.dtype}`, results));
+  if (json) await printJson({ ...facts, samples: plan.samples, results });
+}
+
+async function writeChart(file: string, svg: string): Promise<void> {
+  try {
+    await writeFile(file, svg);
+  } catch (cause) {
+    throw new LongcatError("OPTION_INVALID", `--svg ${file}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function describeFacts(f: LayerFacts): void {
+  const where = f.device === "cuda" ? `${f.device} (${f.isa})` : `${f.device} (${f.threads} threads, ${f.isa})`;
+  note(
+    `a layer of ${f.shape} on ${where}: ${f.dtype} matrices, ${f.activations} activations, ${f.layers} layers in turn, ${formatBytes(f.memoryBytes)} allocated`,
+  );
+  for (const line of f.notes) note(line);
+}
+
+/** Aligned lines: one an operation, then the whole. */
+function describe(r: LayerResult): string {
+  const title = r.kind === "decode" ? `decode, batch ${r.batch}, context ${r.context}` : `prompt of ${r.rows} tokens`;
+  const use = `${r.ffnExpertsPerToken.toFixed(1)} experts/token, ${r.distinctExperts} distinct; ceiling ${cell(r.bytesPerSecondCeiling / 1e9, 0, 1)} GB/s`;
+  const line = (name: string, us: number, bytes: number, flops: number, share: number) =>
+    `${name.padEnd(38)} ${cell(us, 10, 2)} µs  ${cell(bytes / us / 1e3, 8, 1)} GB/s  ${cell(flops / us / 1e6, 8, 3)} TFLOP/s  ${cell(100 * share, 6, 1)} %`;
+  const rows = r.operations.map(({ op, part, us, bytes, flops, shareOfFloor }) => line(`${op}, ${part}`, us, bytes, flops, shareOfFloor));
+  const whole = (name: string, us: number) => line(name, us, r.bytes, r.flops, r.floorUs / us);
+  return `${[
+    `${title}: ${use}`,
+    ...rows,
+    whole("sum", r.sumUs),
+    whole("whole, one branch after the other", r.serialUs),
+    whole("whole, both branches at once", r.overlapUs),
+  ].join("\n")}\n`;
+}

@@ -1,0 +1,357 @@
+/**
+ * One layer with random weights, measured: each of its operations alone, then the whole, its two branches at once or one after the
+ * other. What `longcat bench layer` prints; bench/README.md says how.
+ *
+ * The model has several layers of weights with one set of experts between them; an operation timed alone goes through them in turn, so
+ * that its weights come from memory where all together are larger than the device's cache.
+ * @module
+ */
+
+import { LongcatError } from "../errors.js";
+import { KEY_TILE } from "../model/activations.js";
+import { layer } from "../model/layer.js";
+import { LAYER_OPERATIONS, layerCosts } from "../model/layer-cost.js";
+import { forward } from "../model/model.js";
+import type { Program } from "../model/program.js";
+import { openRandomModel, type RandomDType, type RandomModel } from "../model/random-weights.js";
+import { type Shape, shapeConfig } from "../model/shapes.js";
+import { loadAddon } from "../runtime/addon.js";
+import { type Device, Event, type Graph, Queue } from "../runtime/device.js";
+import { ops } from "../runtime/ops.js";
+import { abortIfAsked, CeilingMeter, floorSeconds, median, timeReplays, TokenSource } from "./bench-device.js";
+
+/** What to measure. */
+export interface LayerPlan {
+  shape: Shape;
+  dtype: RandomDType;
+  /** Default: all. */
+  expertsHeld?: number | undefined;
+  /** Layers of weights to go through in turn. */
+  layers: number;
+  /** Decode steps of so many rows, each with `context` tokens. */
+  batches: readonly number[];
+  context: number;
+  /** Prompts of so many tokens. */
+  prompts: readonly number[];
+  /** Measurements, of which the median counts. */
+  samples: number;
+  device: string;
+  threads: number | "auto";
+  fp8Activations?: boolean | undefined;
+  signal?: AbortSignal;
+}
+
+/** One operation. */
+export interface OperationResult {
+  op: string;
+  /** Which of the layer's it is. */
+  part: string;
+  us: number;
+  bytes: number;
+  flops: number;
+  gigabytesPerSecond: number;
+  teraflops: number;
+  /** The least time, by bytes and (CPU) flops. */
+  floorUs: number;
+  /** floorUs ÷ us. */
+  shareOfFloor: number;
+}
+
+/** One step. */
+export interface LayerResult {
+  kind: "decode" | "prompt";
+  /** Decode: sequences; prompt: 1. */
+  batch: number;
+  /** Rows that go through the layer. */
+  rows: number;
+  context: number;
+  operations: OperationResult[];
+  /** All operations' times together. */
+  sumUs: number;
+  /** The whole layer: both branches on one queue, and on two. The same on the CPU, whose queues are one. */
+  serialUs: number;
+  overlapUs: number;
+  /** All operations' bytes and flops. */
+  bytes: number;
+  flops: number;
+  floorUs: number;
+  /** Of the faster of the two. */
+  shareOfFloor: number;
+  ffnExpertsPerToken: number;
+  distinctExperts: number;
+  bytesPerSecondCeiling: number;
+}
+
+/** What was measured on. */
+export interface LayerFacts {
+  shape: Shape;
+  dtype: RandomDType;
+  expertsHeld: number;
+  experts: number;
+  layers: number;
+  device: string;
+  threads: number;
+  isa: string;
+  activations: string;
+  weightBytes: number;
+  memoryBytes: number;
+  notes: string[];
+}
+
+export interface LayerReport {
+  loaded(facts: LayerFacts): void;
+  measured(result: LayerResult): Promise<void>;
+}
+
+/**
+ * Measures.
+ *
+ * @throws LongcatError as `openRandomModel` does; ABORTED
+ */
+export async function benchLayer(plan: LayerPlan, report: LayerReport): Promise<void> {
+  const { shape, dtype, expertsHeld, layers, device, threads, fp8Activations, signal } = plan;
+  const meter = await CeilingMeter.of(device);
+  const longest = Math.max(plan.batches.length > 0 ? plan.context + 1 : 0, ...plan.prompts, 1);
+  const model = await openRandomModel(
+    { config: shapeConfig(shape, layers), dtype, expertsHeld, expertLayers: 1 },
+    {
+      ...{ device, threads, fp8Activations, signal, contextLength: longest },
+      ...{ maxSequences: Math.max(1, ...plan.batches), maxBatchTokens: Math.max(1, ...plan.batches, ...plan.prompts) },
+    },
+  );
+  try {
+    report.loaded(factsOf(plan, model));
+    const steps = [
+      ...plan.batches.map((batch) => ({ kind: "decode" as const, batch, rows: batch })),
+      ...plan.prompts.map((rows) => ({ kind: "prompt" as const, batch: 1, rows })),
+    ];
+    for (const step of steps) {
+      abortIfAsked(signal);
+      await report.measured(await new LayerBench(model, plan, step, meter).measure());
+    }
+  } finally {
+    await model.close();
+  }
+}
+
+function factsOf(plan: LayerPlan, { runner, config, weightBytes, notes }: RandomModel): LayerFacts {
+  const { device } = runner;
+  return {
+    ...{ shape: plan.shape, dtype: plan.dtype, layers: plan.layers },
+    ...{ expertsHeld: plan.expertsHeld ?? config.numExperts, experts: config.numExperts },
+    ...{ device: device.kind, threads: device.threads, isa: device.isa, activations: runner.activationDType },
+    ...{ weightBytes, memoryBytes: device.allocatedBytes, notes },
+  };
+}
+
+/** An operation with its arguments, as it would be enqueued. */
+interface Captured {
+  op: number;
+  tensors: Int32Array;
+  scalars: Float64Array;
+}
+
+/** Keeps what is enqueued instead of running it. */
+class CapturingQueue extends Queue {
+  readonly commands: Captured[] = [];
+
+  constructor(device: Device) {
+    super(device, 0);
+  }
+
+  override enqueue(op: number, tensors: Int32Array, scalars: Float64Array): void {
+    this.commands.push({ op, tensors: tensors.slice(), scalars: scalars.slice() });
+  }
+
+  override signal(): Event {
+    return new Event(this, 0);
+  }
+
+  override wait(): void {}
+}
+
+/** Times that an operation is repeated in a recording, at least: a replay's own cost is shared by them. */
+const GPU_REPEATS = 24;
+
+/** Seeds of the caches' numbers; weights have those from 0 on. */
+const FIRST_CACHE_SEED = 2 ** 40;
+
+class LayerBench {
+  readonly #model: RandomModel;
+  readonly #plan: LayerPlan;
+  readonly #step: Pick<LayerResult, "kind" | "batch" | "rows">;
+  readonly #meter: CeilingMeter;
+  readonly #program: Program;
+  readonly #queue: Queue;
+
+  constructor(model: RandomModel, plan: LayerPlan, step: Pick<LayerResult, "kind" | "batch" | "rows">, meter: CeilingMeter) {
+    this.#model = model;
+    this.#plan = plan;
+    this.#step = step;
+    this.#meter = meter;
+    this.#program = step.kind === "decode" ? model.runner.decodeProgram(step.batch).program : model.runner.promptProgram().program;
+    this.#queue = model.runner.queue;
+  }
+
+  async measure(): Promise<LayerResult> {
+    await this.#prepare();
+    const { config, runner } = this.#model;
+    const { kind, batch, rows } = this.#step;
+    const use = await this.#routing();
+    const context = kind === "decode" ? this.#plan.context + 1 : 0;
+    const costs = layerCosts(config, runner.weights.layers[0]!, { rows, context, ...use, activationDType: runner.activationDType });
+    const bytes = costs.reduce((sum, cost) => sum + cost.bytes, 0);
+    const flops = costs.reduce((sum, cost) => sum + cost.flops, 0);
+    const ceilings = this.#meter.ceilings(runner.device.threads, bytes);
+    const seconds = await this.#operations();
+    const operations = costs.map((cost, i): OperationResult => {
+      const [op, part] = LAYER_OPERATIONS[i]!;
+      const floor = floorSeconds(cost, ceilings);
+      const time = seconds[i]!;
+      return {
+        ...{ op: op === "mla_decode" && kind === "prompt" ? "mla_prefill" : op, part, us: 1e6 * time },
+        ...{ bytes: Math.round(cost.bytes), flops: Math.round(cost.flops) },
+        ...{ gigabytesPerSecond: cost.bytes / time / 1e9, teraflops: cost.flops / time / 1e12 },
+        ...{ floorUs: 1e6 * floor, shareOfFloor: floor / time },
+      };
+    });
+    const serialUs = 1e6 * (await this.#whole({ ...this.#program, branch: this.#queue }));
+    const overlapUs = 1e6 * (await this.#whole(this.#program));
+    const floorUs = 1e6 * floorSeconds({ bytes, flops }, ceilings);
+    return {
+      ...{ kind, batch, rows, context, operations, sumUs: operations.reduce((sum, { us }) => sum + us, 0), serialUs, overlapUs },
+      ...{ bytes: Math.round(bytes), flops: Math.round(flops), floorUs, shareOfFloor: floorUs / Math.min(serialUs, overlapUs), ...use },
+      bytesPerSecondCeiling: ceilings.bytesPerSecond,
+    };
+  }
+
+  /** Writes the step's block, token histories and caches: random ids and numbers. */
+  async #prepare(): Promise<void> {
+    const { runner, sizes } = this.#model;
+    const { state } = this.#program;
+    const { kind, batch, rows } = this.#step;
+    const queue = this.#queue;
+    const tokens = new TokenSource();
+    const blocksEach = Math.ceil(sizes.contextLength / sizes.blockSize);
+    for (let slot = 0; slot < batch; slot++) {
+      await runner.room();
+      runner.setBlocks(
+        slot,
+        0,
+        Array.from({ length: blocksEach }, (_, i) => slot * blocksEach + i),
+      );
+      queue.write(state.history, Int32Array.from(tokens.take(sizes.contextLength)), slot * sizes.contextLength * 4);
+    }
+    for (const [i, cache] of state.caches.entries()) {
+      if (!queue.hasRoom(2)) await queue.room();
+      ops.randomFill(queue, { out: cache, seed: FIRST_CACHE_SEED + i, low: -1, high: 1 });
+    }
+    const { blocks } = kind === "decode" ? runner.decodeProgram(batch) : runner.promptProgram();
+    blocks.writeStep(
+      Array.from({ length: batch }, (_, slot) =>
+        kind === "decode"
+          ? { slot, position: this.#plan.context, tokens: null, sample: true }
+          : { slot, position: 0, tokens: tokens.take(rows), sample: true },
+      ),
+    );
+    this.#program.promptKeys = kind === "prompt" ? Math.ceil(rows / KEY_TILE) * KEY_TILE : 0;
+    await queue.room();
+    queue.write(this.#program.stepBlock, blocks.input);
+    await queue.done();
+  }
+
+  /** The commands of layer `index`, with or without adds due before it. */
+  #commands(index: number, adds: boolean): Captured[] {
+    const { runner } = this.#model;
+    const queue = new CapturingQueue(runner.device);
+    const { dense, moe } = this.#program.activations;
+    layer(queue, { ...this.#program, branch: queue }, runner.weights.layers[index]!, index, adds ? { add: dense, add2: moe.out } : {});
+    checkOrder(queue.commands);
+    return queue.commands;
+  }
+
+  /** Runs a step up to the first layer's command `end`: its inputs are then what they are in a step. */
+  async #runUpTo(end: number): Promise<void> {
+    await this.#queue.room();
+    this.#embedding();
+    for (const { op, tensors, scalars } of this.#commands(0, false).slice(0, end)) this.#queue.enqueue(op, tensors, scalars);
+    await this.#queue.done();
+  }
+
+  /** Plan, embedding and last norm: a step of a model without layers. */
+  #embedding(): void {
+    forward(this.#queue, this.#program, { ...this.#model.runner.weights, layers: [] });
+  }
+
+  /** How many picks of FFN experts the step's rows have in the first layer, and of how many experts. */
+  async #routing(): Promise<{ ffnExpertsPerToken: number; distinctExperts: number }> {
+    await this.#runUpTo(LAYER_OPERATIONS.findIndex(([op]) => op === "moe_experts"));
+    return routingOf(this.#queue, this.#program, this.#step.rows);
+  }
+
+  /** Seconds of each operation. */
+  async #operations(): Promise<number[]> {
+    const { layers, samples, signal } = this.#plan;
+    const commands = Array.from({ length: layers }, (_, l) => this.#commands(l, true));
+    const { device } = this.#model.runner;
+    const rounds = device.kind === "cuda" ? Math.ceil(GPU_REPEATS / layers) : 1;
+    const seconds: number[] = [];
+    for (const i of LAYER_OPERATIONS.keys()) {
+      await this.#runUpTo(i);
+      const graph = await this.#record(() => {
+        for (let round = 0; round < rounds; round++)
+          for (const { op, tensors, scalars } of commands.map((list) => list[i]!)) this.#queue.enqueue(op, tensors, scalars);
+      });
+      seconds.push((await this.#time(graph, samples, signal)) / (rounds * layers));
+    }
+    return seconds;
+  }
+
+  /** Seconds of a whole layer: a step of all layers, less one of none. */
+  async #whole(program: Program): Promise<number> {
+    const { runner } = this.#model;
+    const { layers, samples, signal } = this.#plan;
+    const all = await this.#record(() => forward(this.#queue, program, runner.weights));
+    const none = await this.#record(() => this.#embedding());
+    const differences: number[] = [];
+    for (let i = 0; i < samples; i++) {
+      const rest = await timeReplays(this.#queue, none, 1, signal);
+      differences.push(((await timeReplays(this.#queue, all, 1, signal)) - rest) / layers);
+    }
+    all.release();
+    none.release();
+    return median(differences);
+  }
+
+  async #record(enqueue: () => void): Promise<Graph> {
+    await this.#queue.room();
+    return this.#model.runner.device.record(enqueue);
+  }
+
+  async #time(graph: Graph, samples: number, signal: AbortSignal | undefined): Promise<number> {
+    const seconds = await timeReplays(this.#queue, graph, samples, signal);
+    graph.release();
+    return seconds;
+  }
+}
+
+/** What the last routing of a step chose, read from its plan. */
+export async function routingOf(
+  queue: Queue,
+  { activations, config }: Program,
+  rows: number,
+): Promise<{ ffnExpertsPerToken: number; distinctExperts: number }> {
+  const starts = new Int32Array(config.numExperts + 1);
+  await queue.read(activations.moe.expertStart, starts);
+  let distinctExperts = 0;
+  for (let e = 0; e < config.numExperts; e++) if (starts[e + 1]! > starts[e]!) distinctExperts++;
+  return { ffnExpertsPerToken: starts[config.numExperts]! / rows, distinctExperts };
+}
+
+/** What is printed under an operation's name must be that operation. */
+function checkOrder(commands: readonly Captured[]): void {
+  const names = loadAddon().ops();
+  const wanted = LAYER_OPERATIONS.map(([op]) => op);
+  const found = commands.map(({ op }) => names[op]?.name.replace("mla_prefill", "mla_decode"));
+  if (found.join() !== wanted.join()) throw new LongcatError("INTERNAL", `a layer enqueues ${found.join(", ")}, not ${wanted.join(", ")}`);
+}

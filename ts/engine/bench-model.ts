@@ -1,0 +1,175 @@
+/**
+ * The models of the benches of decoding and of prompts: a checkpoint, as the engine loads it, or random weights of a model's sizes.
+ * @module
+ */
+
+import { type Checkpoint, openCheckpoint } from "../model/checkpoint.js";
+import type { ModelConfig } from "../model/config.js";
+import { type WeightCost, weightCost } from "../model/cost.js";
+import { openRandomModel, type RandomDType } from "../model/random-weights.js";
+import type { Runner } from "../model/runner.js";
+import { type Shape, shapeConfig } from "../model/shapes.js";
+import { DEFAULT_PARAMETERS } from "../sampling/parameters.js";
+import type { EngineParts } from "./engine.js";
+import { checkDirectory, loadParts } from "./load.js";
+import { DEFAULT_OPTIONS, type EngineOptions, resolveOptions } from "./options.js";
+import type { EngineInfo } from "./types.js";
+
+/** Random weights instead of a checkpoint. */
+export interface RandomSource {
+  shape: Shape;
+  layers?: number | undefined;
+  dtype: RandomDType;
+  expertsHeld?: number | undefined;
+}
+
+/** Which model, and where. */
+export interface BenchSource {
+  device: string;
+  /** Absent: the bundled checkpoint, or `random`. */
+  directory?: string | undefined;
+  random?: RandomSource | undefined;
+  /** The engine's; with random weights `threads`, `maxSequences`, `maxBatchTokens` and `fp8Activations` count. */
+  options: EngineOptions;
+  signal?: AbortSignal | undefined;
+}
+
+/** What the benches say of a model. */
+export interface BenchFacts {
+  /** The checkpoint's folder, or "random weights". */
+  model: string;
+  shape: Shape | null;
+  layers: number;
+  /** "as stored", what it was converted to, or what the random weights are. */
+  dtype: string;
+  expertsHeld: number;
+  device: string;
+  threads: number;
+  isa: string;
+  activations: string;
+  /** Bytes that the device's tensors hold; mapped files are not counted. */
+  memoryBytes: number;
+  notes: string[];
+}
+
+/** A model to measure. Closing its parts closes it. */
+export interface BenchModel {
+  parts: EngineParts;
+  runner: Runner;
+  config: ModelConfig;
+  cost: WeightCost;
+  random: boolean;
+  facts(): BenchFacts;
+}
+
+/** What a bench needs room for. */
+export interface BenchSizes {
+  maxSequences: number;
+  /** Tokens of a sequence. */
+  contextLength: number;
+}
+
+/** Opens a model; throws as `Engine.load` and `openRandomModel` do. */
+export function openBenchModel(source: BenchSource, sizes: BenchSizes): Promise<BenchModel> {
+  return source.random ? openRandom(source, source.random, sizes) : openStored(source, sizes);
+}
+
+async function openStored({ device, directory, options, signal }: BenchSource, sizes: BenchSizes): Promise<BenchModel> {
+  const dir = checkDirectory(directory);
+  const resolved = resolveOptions({ ...options, device: device as EngineOptions["device"], signal });
+  if (options.maxSequences === undefined || options.maxSequences === null) resolved.maxSequences = sizes.maxSequences;
+  // A row is looked at as one prompt (ts/model/trace.ts). More than the context is refused later.
+  resolved.maxBatchTokens = Math.max(resolved.maxBatchTokens, Math.min(sizes.contextLength, MOST_TRACED));
+  const parts = await loadParts(dir, resolved);
+  try {
+    const { config, cost } = await costOf(dir, resolved);
+    const { info } = parts;
+    const { threads, isa, activations, dtype, numLayers, numExperts } = info;
+    const runner = parts.runner as Runner;
+    const facts = () => ({
+      ...{
+        model: info.directory,
+        shape: null,
+        layers: numLayers,
+        dtype,
+        expertsHeld: numExperts,
+        device: info.device,
+        threads,
+        isa,
+        activations,
+      },
+      ...{ memoryBytes: runner.device.allocatedBytes, notes: [] },
+    });
+    return { parts, runner, config, cost, random: false, facts };
+  } catch (error) {
+    await parts.close();
+    throw error;
+  }
+}
+
+const MOST_TRACED = 65536;
+
+async function costOf(
+  directory: string,
+  { allowUnknownTensors, dtype }: { allowUnknownTensors: boolean; dtype: "auto" | "float32" | "bfloat16" },
+): Promise<{ config: Checkpoint["config"]; cost: WeightCost }> {
+  const checkpoint = await openCheckpoint(directory, { allowUnknownTensors });
+  try {
+    return { config: checkpoint.config, cost: weightCost(checkpoint, dtype) };
+  } finally {
+    checkpoint.close();
+  }
+}
+
+async function openRandom(source: BenchSource, random: RandomSource, sizes: BenchSizes): Promise<BenchModel> {
+  const { device, options, signal } = source;
+  const { shape, layers, dtype, expertsHeld } = random;
+  const { threads, maxSequences, maxBatchTokens, fp8Activations } = resolveOptions({ ...options, device: null, dtype: null, signal });
+  const model = await openRandomModel(
+    { config: shapeConfig(shape, layers), dtype, expertsHeld },
+    {
+      ...{ device, threads, fp8Activations, signal, maxBatchTokens, contextLength: sizes.contextLength },
+      maxSequences: options.maxSequences === undefined || options.maxSequences === null ? sizes.maxSequences : maxSequences,
+    },
+  );
+  const { runner, config } = model;
+  const info = infoOf(runner, dtype, fp8Activations);
+  const parts = { runner, info, modelContext: config.maxPositionEmbeddings, defaults: {}, close: () => model.close() };
+  const facts = () => ({
+    ...{ model: info.directory, shape, layers: config.numLayers, dtype, expertsHeld: expertsHeld ?? config.numExperts },
+    ...{ device: info.device, threads: info.threads, isa: info.isa, activations: info.activations },
+    ...{ memoryBytes: runner.device.allocatedBytes, notes: model.notes },
+  });
+  return { parts, runner, config, cost: weightCost(model.headers), random: true, facts };
+}
+
+/** Gives slot `slot` the blocks from `slot` times as many on, for `length` tokens, and plain sampling. */
+export async function takeSlot(runner: Runner, slot: number, length: number): Promise<void> {
+  const blocks = Math.ceil(length / runner.limits.blockSize);
+  await runner.room();
+  runner.setSampling(slot, {
+    ...{ temperature: 1, topP: 1, topK: 0, minP: 0, repetitionPenalty: 1, presencePenalty: 0, frequencyPenalty: 0 },
+    ...{ seed: slot, logprobs: -1, logitBias: new Map<number, number>(), promptTokens: [] },
+  });
+  runner.setBlocks(
+    slot,
+    0,
+    Array.from({ length: blocks }, (_, i) => slot * blocks + i),
+  );
+}
+
+/** What an engine over random weights says of itself. */
+function infoOf({ config, device, limits, activationDType }: Runner, dtype: RandomDType, fp8Activations: boolean): EngineInfo {
+  const { temperature, topP, topK, minP, repetitionPenalty } = DEFAULT_PARAMETERS;
+  const { contextLength, maxBatchTokens, maxSequences, blockSize, numBlocks } = limits;
+  return {
+    ...{ directory: "random weights", modelType: config.modelType, numLayers: config.numLayers, vocabularySize: config.vocabSize },
+    ...{ numExperts: config.numExperts, numZeroExperts: config.numZeroExperts, topK: config.topK, contextLength },
+    ...{ device: device.kind, threads: device.threads, isa: device.isa, maxBatchTokens, maxSequences, cache: { blockSize, numBlocks } },
+    ...{ hasTokenizer: false, hasChatTemplate: false, endTokens: config.eosTokenIds },
+    defaults: { temperature, topP, topK, minP, repetitionPenalty },
+    ...{ dtype, activations: activationDType, fp8Activations, batchInvariant: DEFAULT_OPTIONS.batchInvariant },
+    ...{ prefixCache: "off", speculative: "off", parallel: { expert: 1 } },
+    ngram: config.ngram ? (device.kind === "cuda" ? "device" : "host") : "none",
+  };
+}
