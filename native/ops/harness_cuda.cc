@@ -288,6 +288,7 @@ void runOnGpu(const OpSpec& spec, const OpArgs& arguments, bool narrow) {
   require(spec.cuda != nullptr, std::string(spec.name) + " has no body for GPUs");
   const GpuState& s = state();
   Mirror mirror(spec, arguments, narrow, s.options.guards);
+  LONGCAT_CUDA(cudaDeviceSynchronize());  // a copy from pageable memory may still be under way, and the stream below does not wait for it
   alignas(64) std::byte params[kMaxParamBytes];
   spec.prepare(mirror.arguments(), params);
   if (s.options.graph) launchInGraph(spec, params, s.context);
