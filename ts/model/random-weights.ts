@@ -152,7 +152,7 @@ export function randomHeaders(spec: RandomModelSpec): { full: Checkpoint; held: 
     specs.push(cut ? { ...wanted, shape: [most, ...rest] } : wanted);
     if (cut && notes.length === 0)
       notes.push(
-        `n-gram tables have ${most} rows on the device instead of ${rows} in host memory: ${MOST_NGRAM_BYTES / 1024 ** 3} GiB together`,
+        `n-gram tables have ${most} rows instead of ${rows}, in the device's own memory: ${MOST_NGRAM_BYTES / 1024 ** 3} GiB together`,
       );
   }
   const checkpointOf = (chosen: TensorSpec[]): Checkpoint => {

@@ -12,7 +12,6 @@ export type Shape = (typeof SHAPES)[number];
 
 /** What flash and lite share. */
 const COMMON = {
-  architectures: ["LongcatFlashForCausalLM"],
   attention_bias: false,
   attention_method: "MLA",
   eos_token_id: 2,

@@ -1,0 +1,132 @@
+/** `longcat bench layer` and `bench prefill`, and `bench decode` with random weights: what they print, and what they refuse. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { LAYER_OPERATIONS } from "../../ts/model/layer-cost.js";
+import { temporaryFolder } from "../helpers/fixtures.js";
+import { longcat } from "./longcat.js";
+
+/** Runs a bench on the CPU for its document. */
+async function document(...words: string[]) {
+  const { code, stdout, stderr } = await longcat(["bench", ...words, "--device", "cpu", "--threads", "2", "--json"]);
+  expect([code, stderr]).toEqual([0, ""]);
+  return JSON.parse(stdout);
+}
+
+it("measures every operation of a layer and the whole, for decode steps and prompts", async () => {
+  const svg = join(temporaryFolder(), "layer.svg");
+  const steps = ["--batch", "1,3", "--context", "20", "--prompt", "40"];
+  const report = await document("layer", "--dtype", "fp8", "--experts-held", "4", "--samples", "1", ...steps, "--svg", svg);
+  expect(report).toMatchObject({
+    shape: "mini",
+    dtype: "fp8",
+    expertsHeld: 4,
+    experts: 24,
+    layers: 2,
+    device: "cpu",
+    activations: "float32",
+    samples: 1,
+  });
+  expect(report.notes).toEqual(["4 of 24 experts are held: expert e is expert e mod 4"]);
+  expect(report.results.map(({ kind, batch, rows, context }: Record<string, unknown>) => [kind, batch, rows, context])).toEqual([
+    ["decode", 1, 1, 21],
+    ["decode", 3, 3, 21],
+    ["prompt", 1, 40, 0],
+  ]);
+  for (const result of report.results) {
+    const names = LAYER_OPERATIONS.map(([op]) => (op === "mla_decode" && result.kind === "prompt" ? "mla_prefill" : op));
+    expect(result.operations.map(({ op }: { op: string }) => op)).toEqual(names);
+    const sum = (field: string) => result.operations.reduce((total: number, row: Record<string, number>) => total + row[field]!, 0);
+    expect(sum("us")).toBeCloseTo(result.sumUs, 3);
+    expect(Math.abs(sum("bytes") - result.bytes)).toBeLessThan(20);
+    expect(Math.abs(sum("flops") - result.flops)).toBeLessThan(20);
+    for (const { op, us, bytes, flops, gigabytesPerSecond, floorUs, shareOfFloor } of result.operations) {
+      expect(us).toBeGreaterThan(0);
+      expect(bytes).toBeGreaterThan(0);
+      if (op !== "rms_norm" && op !== "moe_experts") expect(flops, op).toBeGreaterThan(0);
+      expect(gigabytesPerSecond).toBeCloseTo(bytes / us / 1e3, 3);
+      expect(shareOfFloor).toBeCloseTo(floorUs / us, 6);
+    }
+    expect(result.serialUs).toBeGreaterThan(0);
+    expect(result.overlapUs).toBeGreaterThan(0);
+    expect(result.ffnExpertsPerToken).toBeLessThanOrEqual(6);
+    expect(result.distinctExperts).toBeLessThanOrEqual(24);
+  }
+  const picture = readFileSync(svg, "utf8");
+  expect(picture.match(/<rect [^>]*fill="#1f4e86"/g)).toHaveLength(3 * (LAYER_OPERATIONS.length + 2));
+});
+
+it("prints an aligned line an operation", async () => {
+  const { code, stdout, stderr } = await longcat(["bench", "layer", "--device", "cpu", "--batch", "2", "--samples", "1"]);
+  expect(code).toBe(0);
+  expect(stderr).toMatch(/^a layer of mini on cpu \(/);
+  const lines = stdout.trimEnd().split("\n").slice(1);
+  expect(lines).toHaveLength(LAYER_OPERATIONS.length + 3);
+  for (const line of lines) expect(line).toMatch(/^\S.* +[\d.]+ µs +-?[\d.]+ GB\/s +-?[\d.]+ TFLOP\/s +-?[\d.]+ %$/);
+  expect(new Set(lines.map((line) => line.indexOf(" µs"))).size).toBe(1);
+});
+
+it("measures prompts of a checkpoint and of random weights", async () => {
+  const mini = await document("prefill", "--tokens", "8,100", "--runs", "1", "--max-batch-tokens", "100");
+  expect(mini).toMatchObject({ shape: null, layers: 2, dtype: "as stored", maxBatchTokens: 100, runs: 1, notes: [] });
+  const random = await document(
+    "prefill",
+    "--random-weights",
+    "--layers",
+    "3",
+    "--tokens",
+    "8,100",
+    "--runs",
+    "1",
+    "--max-batch-tokens",
+    "64",
+  );
+  expect(random).toMatchObject({ model: "random weights", shape: "mini", layers: 3, dtype: "bfloat16", maxBatchTokens: 64 });
+  for (const [{ results }, chunks] of [
+    [mini, 1],
+    [random, 2],
+  ]) {
+    expect(results.map((result: Record<string, number>) => [result["tokens"], result["chunks"]])).toEqual([
+      [8, 1],
+      [100, chunks],
+    ]);
+    for (const { tokens, ms, tokensPerSecond, flops, teraflops } of results) {
+      expect(tokensPerSecond).toBeCloseTo((1000 * tokens) / ms, 3);
+      expect(teraflops).toBeCloseTo(flops / ms / 1e9, 6);
+    }
+  }
+});
+
+it("decodes with random weights: the engine's speed beside the runner's", async () => {
+  const words = ["--random-weights", "--shape", "mini", "--layers", "3", "--dtype", "fp8", "--experts-held", "2", "--context", "40"];
+  const report = await document("decode", ...words, "--batch", "1,5", "--tokens", "6", "--runs", "1");
+  expect(report).toMatchObject({ shape: "mini", layers: 3, dtype: "fp8", expertsHeld: 2, promptTokens: 40, tokens: 6 });
+  expect(report.memoryBytes).toBeGreaterThan(1e6);
+  expect(report.results.map(({ batch }: { batch: number }) => batch)).toEqual([1, 5]);
+  for (const result of report.results) {
+    for (const [name, value] of Object.entries(result)) expect(value, name).toBeGreaterThan(0);
+    expect(result.runnerStepUs).toBeCloseTo((1e6 * result.batch) / result.runnerTokensPerSecond, 3);
+    expect(result.runnerShareOfFloor).toBeCloseTo((1000 * result.floorMs) / result.runnerStepUs, 6);
+  }
+});
+
+it.each([
+  [["layer", "--shape", "giant"], 2, 'usage error: --shape: "giant" is none of flash, lite, mini'],
+  [["layer", "--dtype", "int4"], 2, 'usage error: --dtype: "int4" is none of bfloat16, fp8, float32'],
+  [["layer", "--device", "tpu"], 2, 'usage error: --device: "tpu" is none of auto, cpu, cuda, cuda:N'],
+  [["layer", "--batch", "0"], 2, "usage error: --batch: 0 is not a whole number from 1 to 1024"],
+  [
+    ["layer", "--device", "cpu", "--experts-held", "25"],
+    1,
+    "error: OPTION_INVALID: experts held: 25 is not accepted: the model has 1 to 24",
+  ],
+  [["prefill", "--layers", "2"], 2, "usage error: --layers needs --random-weights"],
+  [["prefill", "--random-weights", "--model", "x"], 2, "usage error: --model and --random-weights exclude each other"],
+  [["prefill", "--device", "cpu", "--tokens", "5000"], 1, "error: OPTION_INVALID: tokens: 5000 is more than the context of 4096"],
+  [["decode", "--shape", "mini"], 2, "usage error: --shape needs --random-weights"],
+  [["decode", "--device", "cpu", "--dtype", "fp8"], 1, 'error: OPTION_INVALID: dtype: "fp8"'],
+])("refuses %j", async (words, wantedCode, wantedWords) => {
+  const { code, stdout, stderr } = await longcat(["bench", ...words]);
+  expect([code, stdout]).toEqual([wantedCode, ""]);
+  expect(stderr.slice(0, wantedWords.length)).toBe(wantedWords);
+});
