@@ -19,6 +19,8 @@ class Backend {
   virtual ~Backend() = default;
 
   // ---- Any thread
+  /// Starts the threads of its own; the owner thread runs by then, so that it is counted where threads are few.
+  virtual void startThreads() {}
   virtual bool onGpu() const = 0;
   /// Memory of the device; whether it is zeroed, `zeroesMemory` says.
   virtual std::shared_ptr<Buffer> allocate(size_t bytes, const char* purpose) = 0;

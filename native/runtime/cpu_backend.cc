@@ -10,7 +10,7 @@
 namespace longcat {
 
 CpuBackend::CpuBackend(int threads, Isa isa, bool poison, std::shared_ptr<std::atomic<int64_t>> counter)
-    : isa_(isa), poison_(poison), counter_(std::move(counter)), pool_(std::make_unique<ThreadPool>(threads)) {}
+    : threads_(threads), isa_(isa), poison_(poison), counter_(std::move(counter)) {}
 
 std::shared_ptr<Buffer> CpuBackend::allocate(size_t bytes, const char* purpose) { return allocateBuffer(bytes, purpose, counter_); }
 

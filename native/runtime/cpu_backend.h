@@ -12,6 +12,7 @@ class CpuBackend final : public Backend {
  public:
   CpuBackend(int threads, Isa isa, bool poison, std::shared_ptr<std::atomic<int64_t>> counter);
 
+  void startThreads() override { pool_ = std::make_unique<ThreadPool>(threads_); }
   bool onGpu() const override { return false; }
   std::shared_ptr<Buffer> allocate(size_t bytes, const char* purpose) override;
   std::shared_ptr<Buffer> allocateHost(size_t bytes, const char* purpose) override { return allocate(bytes, purpose); }
@@ -41,12 +42,13 @@ class CpuBackend final : public Backend {
 
  private:
   Settle settle_;
+  int threads_;
   Isa isa_;
   bool poison_;
   std::shared_ptr<std::atomic<int64_t>> counter_;
   std::shared_ptr<Buffer> scratch_;
   size_t scratchBytes_ = 0;  // of one thread
-  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<ThreadPool> pool_;  // there before the first command
 };
 
 }  // namespace longcat

@@ -78,6 +78,12 @@ Device::Device(DeviceOptions options, std::function<void()> notify)
   for (int i = 0; i < kSlots; ++i) ring_[i].params = params_->data() + static_cast<size_t>(i) * kMaxParamBytes;
   backend_ = makeBackend(options_, allocated_);
   owner_ = startThread([this] { own(); }, 0, options_.threads);
+  try {
+    backend_->startThreads();
+  } catch (...) {
+    stop();
+    throw;
+  }
 }
 
 Device::~Device() { stop(); }
