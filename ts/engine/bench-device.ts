@@ -75,10 +75,19 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : ((sorted[middle - 1] ?? 0) + (sorted[middle] ?? 0)) / 2;
 }
 
-/** A GPU's replays are timed so many at a time at least, so that the clock's own time does not count. */
-const LEAST_GPU_REPLAYS = 20;
-const MOST_REPLAYS = 500;
+/**
+ * Replays that are timed together: for so long at least, on a GPU so many at least, so that the clock's own time does not count; but none
+ * beyond the first is needed once it takes long.
+ */
 const SAMPLE_SECONDS = 0.02;
+const LEAST_GPU_REPLAYS = 20;
+const LONG_SECONDS = 0.2;
+const MOST_REPLAYS = 500;
+
+function replaysFor(kind: Device["kind"], seconds: number): number {
+  const wanted = Math.max(Math.ceil(SAMPLE_SECONDS / seconds), kind === "cuda" ? LEAST_GPU_REPLAYS : 1);
+  return Math.max(1, Math.min(MOST_REPLAYS, wanted, Math.ceil(LONG_SECONDS / seconds)));
+}
 
 /** Seconds of one replay: replays enqueued back to back until `done`, the median of `samples` such rows. The first replays do not count. */
 export async function timeReplays(queue: Queue, graph: Graph, samples: number, signal?: AbortSignal): Promise<number> {
@@ -94,8 +103,7 @@ export async function timeReplays(queue: Queue, graph: Graph, samples: number, s
     return (performance.now() - start) / 1000 / count;
   };
   const first = await run(1);
-  const least = queue.device.kind === "cuda" ? LEAST_GPU_REPLAYS : 1;
-  const count = Math.min(MOST_REPLAYS, Math.max(least, Math.ceil(SAMPLE_SECONDS / first)));
+  const count = replaysFor(queue.device.kind, first);
   const seconds: number[] = [];
   for (let i = 0; i < samples; i++) seconds.push(await run(count));
   return median(seconds);

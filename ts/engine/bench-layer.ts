@@ -134,13 +134,18 @@ export async function benchLayer(plan: LayerPlan, report: LayerReport): Promise<
   }
 }
 
+/** Less than a GPU's cache, or than a server processor's. */
+const CACHE_BYTES = 32 * 1024 * 1024;
+
 function factsOf(plan: LayerPlan, { runner, config, weightBytes, notes }: RandomModel): LayerFacts {
   const { device } = runner;
+  const cached = `all weights together take ${(weightBytes / 1024 ** 2).toFixed(1)} MiB: operations may find them in the device's cache`;
   return {
     ...{ shape: plan.shape, dtype: plan.dtype, layers: plan.layers },
     ...{ expertsHeld: plan.expertsHeld ?? config.numExperts, experts: config.numExperts },
     ...{ device: device.kind, threads: device.threads, isa: device.isa, activations: runner.activationDType },
-    ...{ weightBytes, memoryBytes: device.allocatedBytes, notes },
+    ...{ weightBytes, memoryBytes: device.allocatedBytes },
+    notes: weightBytes < CACHE_BYTES ? [...notes, cached] : notes,
   };
 }
 
