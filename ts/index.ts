@@ -7,7 +7,7 @@ import { describeModel, type EstimateOptions, estimateModel, type InspectOptions
 import type { CheckpointDescription } from "./model/describe.js";
 import type { MemoryEstimate } from "./model/estimate.js";
 import { packageVersion } from "./runtime/addon.js";
-import { listDevices } from "./runtime/devices.js";
+import { describeProcessor, listDevices } from "./runtime/devices.js";
 
 export { type Diagnosis, diagnose, type Finding } from "./engine/diagnose.js";
 export type { ScoreOptions } from "./engine/engine.js";
@@ -60,8 +60,10 @@ export interface Inspect {
   model(directory?: string | null, options?: InspectOptions | null): Promise<CheckpointDescription>;
   /** The memory that a checkpoint takes and what fits; absent: the bundled one. Throws as `Engine.load` does. */
   estimate(directory?: string | null, options?: EstimateOptions | null): Promise<MemoryEstimate>;
-  /** The devices that a model can run on. */
+  /** The same as `listDevices`: the GPUs. */
   devices: typeof listDevices;
+  /** The processor as a device; it is always there. */
+  processor: typeof describeProcessor;
 }
 
 /**
@@ -73,5 +75,5 @@ export interface Inspect {
  */
 export const inspect: Inspect = Object.assign(
   (directory?: string | null, options?: InspectOptions | null): Promise<CheckpointDescription> => describeModel(directory, options),
-  { model: describeModel, estimate: estimateModel, devices: listDevices },
+  { model: describeModel, estimate: estimateModel, devices: listDevices, processor: describeProcessor },
 );

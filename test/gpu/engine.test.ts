@@ -30,7 +30,7 @@ describeOnGpu("the engine", () => {
     assert.equal(info.device, "cuda");
     assert.equal(info.activations, "bfloat16");
     assert.equal((await open(undefined, { device: "auto" })).info.device, "cuda");
-    const gpu = (await listDevices()).find(({ kind }) => kind === "cuda");
+    const gpu = (await listDevices())[0];
     assert.ok(gpu && gpu.name === "cuda:0" && gpu.memoryBytes >= gpu.freeBytes && gpu.freeBytes > 0);
     const { device, fits } = await inspect.estimate(null, { device: "cuda" });
     assert.deepEqual([device, fits], ["cuda", true]);

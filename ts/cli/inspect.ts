@@ -40,14 +40,15 @@ function format(entry: unknown): string {
 
 export const inspectDevicesCommand: Command = {
   usage: ["inspect devices [--json]"],
-  about: "Lists the devices that a model can run on. Where there is no GPU, standard error says why.",
+  about: "Lists the devices that a model can run on: the processor, and the GPUs. Where there is no GPU, standard error says why.",
   flags: [JSON_FLAG],
   maxPositionals: 0,
   run: async (flags) => {
-    const devices = await listDevices();
+    const gpus = await listDevices();
+    const devices = [await inspect.processor(), ...gpus];
     if (flags.on("json")) await printJson(devices);
     else await print(`${devices.map((device) => alignColumns(Object.entries(flatten(device)))).join("\n\n")}\n`);
-    if (devices.every(({ kind }) => kind === "cpu")) {
+    if (gpus.length === 0) {
       const { findings } = await diagnose();
       note(`GPU: ${findings.find(({ name }) => name === "GPU")?.detail ?? "none"}`);
     }

@@ -7,7 +7,7 @@ import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { LongcatError } from "../errors.js";
 import { packageVersion } from "../runtime/addon.js";
-import { listDevices } from "../runtime/devices.js";
+import { describeProcessor } from "../runtime/devices.js";
 import { findGpus } from "../runtime/gpus.js";
 import { describeModel } from "./inspect.js";
 import { checkDirectory } from "./load.js";
@@ -68,9 +68,8 @@ function libc(): Finding {
 /** The devices that the addon offers, or why it could not be loaded: every place looked at. */
 async function addon(): Promise<Finding> {
   try {
-    const cpus = (await listDevices()).filter(({ kind }) => kind === "cpu");
-    const cpu = cpus.map(({ description, threads, isa }) => `${description}, ${threads} threads, ${isa}`).join("; ");
-    return { name: "addon", ok: true, detail: `${addonFile()}: ${cpu}` };
+    const { description, threads, isa } = await describeProcessor();
+    return { name: "addon", ok: true, detail: `${addonFile()}: ${description}, ${threads} threads, ${isa}` };
   } catch (error) {
     return { name: "addon", ok: false, detail: (error as Error).message };
   }

@@ -31,13 +31,23 @@ export interface DeviceInfo {
 }
 
 /**
- * The devices of this machine that this build can use: the processor, then the GPUs. Without a GPU, {@link diagnose} says what is missing.
+ * The GPUs of this machine that this build can use; empty where there is none, and {@link diagnose} says what is missing. The processor,
+ * which every machine has, is `inspect.processor()`.
  *
- * @throws LongcatError NATIVE_MISSING, DEVICE_UNAVAILABLE
+ * @throws LongcatError NATIVE_MISSING
  * @example
  * for (const { name, description, memoryBytes } of await listDevices()) console.log(name, description, memoryBytes);
  */
 export async function listDevices(): Promise<DeviceInfo[]> {
+  return findGpus().devices.map(describeGpu);
+}
+
+/**
+ * This machine's processor as a device: "cpu".
+ *
+ * @throws LongcatError NATIVE_MISSING, DEVICE_UNAVAILABLE
+ */
+export async function describeProcessor(): Promise<DeviceInfo> {
   // Opened rather than asked for its numbers: what is listed here works. One thread does to show that.
   const device = Device.open({ device: "cpu", threads: 1 });
   const { isa } = device;
@@ -45,7 +55,7 @@ export async function listDevices(): Promise<DeviceInfo[]> {
   const threads = loadAddon().availableThreads();
   const description = cpus()[0]?.model.trim() ?? process.arch;
   const memory = { memoryBytes: totalmem(), freeBytes: availableMemoryBytes() };
-  return [{ name: "cpu", kind: "cpu", description, threads, isa, ...memory }, ...findGpus().devices.map(describeGpu)];
+  return { name: "cpu", kind: "cpu", description, threads, isa, ...memory };
 }
 
 function describeGpu({ ordinal, name, capability, multiprocessors, memoryBytes, freeBytes }: NativeGpu): DeviceInfo {
