@@ -43,6 +43,13 @@ int queueArg(Napi::Value value) {
   return static_cast<int>(queue);
 }
 
+/// A place: "device" or "host".
+bool isHost(Napi::Value value) {
+  const std::string place = stringArg(value, "place");
+  require(place == "device" || place == "host", "a place is device or host, not " + place);
+  return place == "host";
+}
+
 int eventArg(Napi::Value value) {
   const int64_t event = integerArg(value, "event");
   require(event >= 0 && event < kMaxEvents, "an event's number is 0 to " + std::to_string(kMaxEvents - 1) + ", not " + std::to_string(event));
@@ -272,7 +279,7 @@ Napi::Value DeviceObject::isa(Info info) { return Napi::String::New(info.Env(), 
 
 Napi::Value DeviceObject::allocate(Info info) {
   const ShapeArg shape(info[1]);
-  return number(info, addTensor(device().allocate(dtypeArg(info[0]), shape.size, shape.rank)));
+  return number(info, addTensor(device().allocate(dtypeArg(info[0]), shape.size, shape.rank, isHost(info[2]))));
 }
 
 Napi::Value DeviceObject::view(Info info) {
@@ -283,9 +290,7 @@ Napi::Value DeviceObject::view(Info info) {
 }
 
 Napi::Value DeviceObject::fromFile(Info info) {
-  const std::string where = stringArg(info[2], "place");
-  require(where == "device" || where == "host", "a place is device or host, not " + where);
-  return number(info, registerTensor(*this, device().upload(tensorFromFile(info[0], info[1]), where == "host")));
+  return number(info, registerTensor(*this, device().upload(tensorFromFile(info[0], info[1]), isHost(info[2]))));
 }
 
 Napi::Value DeviceObject::stack(Info info) {
@@ -492,6 +497,7 @@ Napi::Value openDevice(const Napi::CallbackInfo& info) {
     options.isa = isaOption(given.Get("isa"));
     options.poison = given.Get("poison").ToBoolean();
     options.sync = given.Get("sync").ToBoolean();
+    if (given.Get("trapOn").IsString()) options.trapOn = stringArg(given.Get("trapOn"), "trapOn");
     if (given.Get("faultOn").IsString()) options.faultOn = stringArg(given.Get("faultOn"), "faultOn");
     return addonOf(env).deviceClass.New({Napi::External<DeviceOptions>::New(env, &options)});
   });

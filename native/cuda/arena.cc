@@ -1,4 +1,4 @@
-// First fit over slabs.
+// The arena: slabs from CUDA, and first fit over their holes.
 #include "cuda/arena.h"
 
 #include <cuda_runtime_api.h>
@@ -49,11 +49,7 @@ std::shared_ptr<Buffer> Arena::allocate(size_t bytes, const char* purpose) {
 
 void Arena::reserve(size_t bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (const Slab& slab : slabs_) {
-    for (const auto& [offset, there] : slab.free) {
-      if (there >= bytes) return;
-    }
-  }
+  if (std::any_of(slabs_.begin(), slabs_.end(), [&](const Slab& slab) { return slab.holes.largest() >= bytes; })) return;
   addSlab(rounded(bytes), "the model");
 }
 
@@ -62,20 +58,13 @@ int64_t Arena::freeBytes() const {
   size_t free = 0, total = 0;
   LONGCAT_CUDA(cudaMemGetInfo(&free, &total));
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (const Slab& slab : slabs_) {
-    for (const auto& [offset, there] : slab.free) free += there;
-  }
+  for (const Slab& slab : slabs_) free += slab.holes.total();
   return static_cast<int64_t>(free);
 }
 
 std::byte* Arena::take(size_t bytes) {
   for (Slab& slab : slabs_) {
-    const auto fit = std::find_if(slab.free.begin(), slab.free.end(), [&](const auto& hole) { return hole.second >= bytes; });
-    if (fit == slab.free.end()) continue;
-    const auto [offset, there] = *fit;
-    slab.free.erase(fit);
-    if (there > bytes) slab.free.emplace(offset + bytes, there - bytes);
-    return slab.data + offset;
+    if (const auto offset = slab.holes.take(bytes)) return slab.data + *offset;
   }
   return nullptr;
 }
@@ -83,17 +72,7 @@ std::byte* Arena::take(size_t bytes) {
 void Arena::giveBack(std::byte* data, size_t bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
   for (Slab& slab : slabs_) {
-    if (data < slab.data || data >= slab.data + slab.bytes) continue;
-    size_t offset = static_cast<size_t>(data - slab.data);
-    const auto next = slab.free.lower_bound(offset);
-    if (next != slab.free.end() && next->first == offset + bytes) bytes += next->second, slab.free.erase(next);
-    const auto after = slab.free.lower_bound(offset);
-    if (after != slab.free.begin()) {
-      const auto before = std::prev(after);
-      if (before->first + before->second == offset) offset = before->first, bytes += before->second, slab.free.erase(before);
-    }
-    slab.free.emplace(offset, bytes);
-    return;
+    if (data >= slab.data && data < slab.data + slab.bytes) return slab.holes.giveBack(static_cast<size_t>(data - slab.data), bytes);
   }
 }
 
@@ -108,7 +87,7 @@ void Arena::addSlab(size_t bytes, const char* purpose) {
     throw outOfMemoryError(bytes, (std::string(purpose) + " on the GPU").c_str(), static_cast<int64_t>(free));
   }
   LONGCAT_CUDA(error);
-  slabs_.push_back({static_cast<std::byte*>(data), bytes, {{0, bytes}}});
+  slabs_.push_back({static_cast<std::byte*>(data), bytes, Holes(bytes)});
 }
 
 }  // namespace longcat

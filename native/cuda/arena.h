@@ -3,11 +3,11 @@
 
 #include <atomic>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
 
+#include "cuda/holes.h"
 #include "runtime/tensor.h"
 
 namespace longcat {
@@ -31,7 +31,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   struct Slab {
     std::byte* data;
     size_t bytes;
-    std::map<size_t, size_t> free;  // offset → bytes, neighbours merged
+    Holes holes;
   };
 
   std::byte* take(size_t bytes);

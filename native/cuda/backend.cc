@@ -8,13 +8,16 @@
 #include <deque>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cuda/arena.h"
 #include "cuda/check.h"
 #include "cuda/context.h"
 #include "cuda/convert.h"
+#include "cuda/events.h"
 #include "cuda/pinned.h"
+#include "cuda/trap.h"
 #include "runtime/memory.h"
 
 namespace longcat {
@@ -41,12 +44,20 @@ class HostBuffer final : public Buffer {
 struct Retired {
   std::mutex mutex;
   std::vector<cudaGraphExec_t> graphs;
+  ~Retired() { destroy(); }
+  void destroy() {
+    for (cudaGraphExec_t graph : graphs) cudaGraphExecDestroy(graph);
+    graphs.clear();
+  }
 };
 
 /// What a Graph keeps of its capture.
 struct Captured {
   cudaGraphExec_t graph;
   std::shared_ptr<Retired> retired;
+  Captured(cudaGraphExec_t executable, std::shared_ptr<Retired> to) : graph(executable), retired(std::move(to)) {}
+  Captured(const Captured&) = delete;
+  Captured& operator=(const Captured&) = delete;
   ~Captured() {
     const std::lock_guard<std::mutex> lock(retired->mutex);
     retired->graphs.push_back(graph);
@@ -55,15 +66,15 @@ struct Captured {
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(int gpu, bool poison, bool fp8Activations, std::shared_ptr<std::atomic<int64_t>> counter)
-      : gpu_(gpu), poison_(poison), counter_(std::move(counter)) {
+  CudaBackend(const CudaBackendOptions& options, std::shared_ptr<std::atomic<int64_t>> counter)
+      : gpu_(options.gpu), poison_(options.poison), trapOn_(options.trapOn), counter_(std::move(counter)) {
     LONGCAT_CUDA(cudaSetDevice(gpu_));
     cudaDeviceProp properties{};
     LONGCAT_CUDA(cudaGetDeviceProperties(&properties, gpu_));
     context_.multiprocessors = properties.multiProcessorCount;
     context_.sharedBytes = static_cast<int>(properties.sharedMemPerBlockOptin);
     context_.capability = properties.major * 10 + properties.minor;
-    context_.fp8Activations = fp8Activations;
+    context_.fp8Activations = options.fp8Activations;
     arena_ = std::make_shared<Arena>(gpu_, counter_);
   }
 
@@ -114,6 +125,7 @@ class CudaBackend final : public Backend {
 
   int gpu_;
   bool poison_;
+  std::string trapOn_;
   std::shared_ptr<std::atomic<int64_t>> counter_;
   std::shared_ptr<Arena> arena_;
   CudaContext context_;
@@ -123,7 +135,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<UploadRing> uploads_;
   std::unique_ptr<ReadPool> reads_;
   std::deque<Pending> pending_;
-  std::vector<cudaEvent_t> spareEvents_;
+  EventPool passed_;  // of pending_
   std::shared_ptr<Retired> retired_ = std::make_shared<Retired>();
   std::string lastOp_ = "none yet";
 };
@@ -148,23 +160,23 @@ void CudaBackend::start(Settle settle) {
 }
 
 void CudaBackend::end() {
-  for (cudaStream_t stream : streams_) {
-    if (stream) cudaStreamSynchronize(stream);
-  }
   try {
+    synchronise();
     while (!pending_.empty()) settleOldest(nullptr);
-  } catch (const Error&) {
-    // The device is lost; whoever waits was told.
+  } catch (const Error& error) {
+    abandon(std::make_shared<const Fault>(Fault{error.code(), std::string("the end of the work under way failed: ") + error.what()}));
   }
-  destroyRetired();
-  for (cudaEvent_t event : events_) {
-    if (event) cudaEventDestroy(event);
+  {
+    const std::lock_guard<std::mutex> lock(retired_->mutex);
+    retired_->destroy();
   }
-  for (cudaEvent_t event : spareEvents_) cudaEventDestroy(event);
+  for (cudaEvent_t& event : events_) {
+    if (event) cudaEventDestroy(std::exchange(event, nullptr));
+  }
   uploads_.reset();
   reads_.reset();
-  for (cudaStream_t stream : streams_) {
-    if (stream) cudaStreamDestroy(stream);
+  for (cudaStream_t& stream : streams_) {
+    if (stream) cudaStreamDestroy(std::exchange(stream, nullptr));
   }
 }
 
@@ -186,7 +198,8 @@ void CudaBackend::op(const Command& command) {
   if (poison_) {
     for (const Tensor& tensor : command.poisoned) fillTensor(tensor, 0xff, context_.stream);
   }
-  command.spec->cuda(command.params, context_);
+  if (trapOn_ == command.spec->name) cuda::launchTrap(context_);
+  else command.spec->cuda(command.params, context_);
 }
 
 void CudaBackend::fillTensor(const Tensor& tensor, int byte, cudaStream_t stream) {
@@ -203,7 +216,7 @@ void CudaBackend::fillTensor(const Tensor& tensor, int byte, cudaStream_t stream
 void CudaBackend::copy(const Command& command) {
   if (command.bytes == 0) return;
   LONGCAT_CUDA(cudaMemcpyAsync(command.target.data + command.targetByte, command.source.data + command.sourceByte, command.bytes,
-                               cudaMemcpyDeviceToDevice, stream(command.queue)));
+                               cudaMemcpyDefault, stream(command.queue)));
 }
 
 void CudaBackend::write(const Command& command) {
@@ -226,22 +239,20 @@ void CudaBackend::upload(const Command& command) {
 
 void CudaBackend::read(const Command& command) {
   const ReadPool::Block block = reads_->take(command.bytes);
-  if (command.bytes > 0)
-    LONGCAT_CUDA(cudaMemcpyAsync(block.data, command.source.data + command.sourceByte, command.bytes, cudaMemcpyDeviceToHost, stream(command.queue)));
-  follow(command, block, command.into);
+  try {
+    if (command.bytes > 0)
+      LONGCAT_CUDA(cudaMemcpyAsync(block.data, command.source.data + command.sourceByte, command.bytes, cudaMemcpyDefault, stream(command.queue)));
+    follow(command, block, command.into);
+  } catch (...) {
+    cudaStreamSynchronize(stream(command.queue));  // the copy may be under way
+    reads_->giveBack(block);
+    throw;
+  }
 }
 
 /// Settles the command's token once its queue has come this far.
 void CudaBackend::follow(const Command& command, ReadPool::Block block, ReadBuffer* into) {
-  cudaEvent_t event = nullptr;
-  if (spareEvents_.empty()) {
-    LONGCAT_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-  } else {
-    event = spareEvents_.back();
-    spareEvents_.pop_back();
-  }
-  LONGCAT_CUDA(cudaEventRecord(event, stream(command.queue)));
-  pending_.push_back({event, command.token, into, command.bytes, block});
+  pending_.push_back({passed_.record(stream(command.queue)), command.token, into, command.bytes, block});
 }
 
 void CudaBackend::settleOldest(std::shared_ptr<const Fault> fault) {
@@ -249,13 +260,13 @@ void CudaBackend::settleOldest(std::shared_ptr<const Fault> fault) {
   pending_.pop_front();
   if (pending.into && !fault) std::memcpy(pending.into->data(), pending.block.data, pending.bytes);
   if (pending.block.data) reads_->giveBack(pending.block);
-  spareEvents_.push_back(pending.event);
+  passed_.giveBack(pending.event);
   settle_(pending.token, pending.into, std::move(fault));
 }
 
 bool CudaBackend::poll() {
   while (!pending_.empty()) {
-    const cudaError_t state = cudaEventQuery(pending_.front().event);
+    const cudaError_t state = answerOf(cudaEventQuery(pending_.front().event));
     if (state == cudaErrorNotReady) return true;
     if (state != cudaSuccess) {
       const std::string what = "the last operation that was launched is \"" + lastOp_ + "\" (debug: \"sync\" finds the one that failed); noticed";
@@ -263,6 +274,7 @@ bool CudaBackend::poll() {
     }
     settleOldest(nullptr);
   }
+  destroyRetired();
   return false;
 }
 
@@ -274,10 +286,17 @@ void CudaBackend::synchronise() {
 
 void CudaBackend::convert(const Command& command) {
   context_.stream = stream(command.queue);
+  lastOp_ = "conversion";
   const Tensor& from = command.source;
-  const int64_t columns = from.shape[from.rank - 1], rows = columns ? from.elements() / columns : 0;
-  const auto* scale = command.scale.buffer ? reinterpret_cast<const float*>(command.scale.data) : nullptr;
-  cuda::convertOnDevice(context_, from.data, from.dtype, scale, rows, columns, command.target.data, command.target.dtype);
+  const Tensor& scale = command.scale;
+  // Blocks of scales are those of a matrix: matrices in a row are converted one by one.
+  const int64_t count = from.rank == 3 ? from.shape[0] : 1, columns = from.shape[from.rank - 1];
+  const int64_t rows = count && columns ? from.elements() / count / columns : 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto part = [i, count](const Tensor& all) { return all.data + static_cast<size_t>(i * (all.elements() / count)) * bytesOf(all.dtype); };
+    const auto* scales = scale.buffer ? reinterpret_cast<const float*>(part(scale)) : nullptr;
+    cuda::convertOnDevice(context_, part(from), from.dtype, scales, rows, columns, part(command.target), command.target.dtype);
+  }
 }
 
 void CudaBackend::enqueueAll(const Graph& graph) {
@@ -306,11 +325,18 @@ void CudaBackend::prepare(const Graph& graph) {
   }
   LONGCAT_CUDA(cudaStreamEndCapture(stream(0), &captured));
   cudaGraphExec_t executable = nullptr;
-  const cudaError_t error = cudaGraphInstantiate(&executable, captured, 0);
+  cudaError_t error = cudaGraphInstantiate(&executable, captured, 0);
   cudaGraphDestroy(captured);
+  if (error == cudaSuccess) {
+    auto prepared = std::make_shared<Captured>(executable, retired_);
+    error = cudaGraphUpload(executable, stream(0));
+    if (error == cudaSuccess) graph.prepared = std::move(prepared);
+  }
+  if (error == cudaErrorMemoryAllocation) {  // its commands are then run one by one: slower, and the same numbers
+    cudaGetLastError();
+    return;
+  }
   LONGCAT_CUDA(error);
-  LONGCAT_CUDA(cudaGraphUpload(executable, stream(0)));
-  graph.prepared = std::shared_ptr<Captured>(new Captured{executable, retired_});
 }
 
 bool CudaBackend::replay(const Command& command) {
@@ -321,16 +347,20 @@ bool CudaBackend::replay(const Command& command) {
   return true;
 }
 
+/// Once no stream can be running one of them.
 void CudaBackend::destroyRetired() {
   const std::lock_guard<std::mutex> lock(retired_->mutex);
-  for (cudaGraphExec_t graph : retired_->graphs) cudaGraphExecDestroy(graph);
-  retired_->graphs.clear();
+  if (retired_->graphs.empty()) return;
+  for (cudaStream_t stream : streams_) {
+    if (stream && answerOf(cudaStreamQuery(stream)) != cudaSuccess) return;
+  }
+  retired_->destroy();
 }
 
 bool CudaBackend::lost() {
   cudaGetLastError();
   for (cudaStream_t stream : streams_) {
-    const cudaError_t state = stream ? cudaStreamQuery(stream) : cudaSuccess;
+    const cudaError_t state = stream ? answerOf(cudaStreamQuery(stream)) : cudaSuccess;
     if (state != cudaSuccess && state != cudaErrorNotReady) return true;
   }
   return false;
@@ -342,8 +372,8 @@ void CudaBackend::abandon(const std::shared_ptr<const Fault>& fault) {
 
 }  // namespace
 
-std::unique_ptr<Backend> makeCudaBackend(int gpu, bool poison, bool fp8Activations, std::shared_ptr<std::atomic<int64_t>> counter) {
-  return std::make_unique<CudaBackend>(gpu, poison, fp8Activations, std::move(counter));
+std::unique_ptr<Backend> makeCudaBackend(const CudaBackendOptions& options, std::shared_ptr<std::atomic<int64_t>> counter) {
+  return std::make_unique<CudaBackend>(options, std::move(counter));
 }
 
 }  // namespace longcat

@@ -3,12 +3,20 @@
 
 #include <atomic>
 #include <memory>
+#include <string>
 
 #include "runtime/backend.h"
 
 namespace longcat {
 
+struct CudaBackendOptions {
+  int gpu = 0;
+  bool poison = false;
+  bool fp8Activations = false;
+  std::string trapOn;  // tests: a kernel that traps runs in place of this operation
+};
+
 /// Throws DEVICE_UNAVAILABLE or CUDA_ERROR.
-std::unique_ptr<Backend> makeCudaBackend(int gpu, bool poison, bool fp8Activations, std::shared_ptr<std::atomic<int64_t>> counter);
+std::unique_ptr<Backend> makeCudaBackend(const CudaBackendOptions& options, std::shared_ptr<std::atomic<int64_t>> counter);
 
 }  // namespace longcat

@@ -25,51 +25,35 @@ std::byte* allocatePinned(size_t bytes) {
 
 }  // namespace
 
-UploadRing::UploadRing(size_t bytes) : data_(allocatePinned(bytes)), bytes_(bytes) {}
+UploadRing::UploadRing(size_t bytes) : space_(bytes), data_(allocatePinned(bytes)), bytes_(bytes) {}
 
 UploadRing::~UploadRing() {
-  for (const Region& region : regions_) cudaEventDestroy(region.event);
-  for (cudaEvent_t event : spare_) cudaEventDestroy(event);
+  while (!space_.empty()) freeOldest();
   cudaFreeHost(data_);
 }
 
 void UploadRing::send(cudaStream_t stream, std::byte* to, const std::byte* from, size_t bytes) {
-  std::byte* place = take((bytes + kRegionAlignment - 1) / kRegionAlignment * kRegionAlignment);
-  std::memcpy(place, from, bytes);
-  LONGCAT_CUDA(cudaMemcpyAsync(to, place, bytes, cudaMemcpyHostToDevice, stream));
-  cudaEvent_t event = nullptr;
-  if (spare_.empty()) {
-    LONGCAT_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-  } else {
-    event = spare_.back();
-    spare_.pop_back();
-  }
-  LONGCAT_CUDA(cudaEventRecord(event, stream));
-  regions_.push_back({head_, event});
-}
-
-void UploadRing::freeOldest() {
-  LONGCAT_CUDA(cudaEventSynchronize(regions_.front().event));
-  tail_ = regions_.front().end;
-  spare_.push_back(regions_.front().event);
-  regions_.pop_front();
-}
-
-/// The next `bytes` of the ring, which head_ passes.
-std::byte* UploadRing::take(size_t bytes) {
-  while (true) {
-    if (regions_.empty()) head_ = tail_ = 0;
-    const bool wrapped = head_ < tail_ || (head_ == tail_ && !regions_.empty());
-    if (wrapped ? tail_ - head_ >= bytes : bytes_ - head_ >= bytes) break;
-    if (!wrapped && tail_ >= bytes) {  // the rest of the end stays unused this time round
-      head_ = 0;
-      break;
-    }
+  // What is done is freed first, so that there are never more events than copies under way.
+  while (!space_.empty()) {
+    const cudaError_t state = answerOf(cudaEventQuery(space_.oldest()));
+    if (state == cudaErrorNotReady) break;
+    LONGCAT_CUDA(state);
     freeOldest();
   }
-  std::byte* place = data_ + head_;
-  head_ += bytes;
-  return place;
+  const size_t region = (bytes + kRegionAlignment - 1) / kRegionAlignment * kRegionAlignment;
+  std::optional<size_t> begin;
+  while (!(begin = space_.find(region))) {
+    LONGCAT_CUDA(cudaEventSynchronize(space_.oldest()));
+    freeOldest();
+  }
+  std::memcpy(data_ + *begin, from, bytes);
+  LONGCAT_CUDA(cudaMemcpyAsync(to, data_ + *begin, bytes, cudaMemcpyDefault, stream));
+  try {
+    space_.push(*begin, region, events_.record(stream));
+  } catch (...) {
+    cudaStreamSynchronize(stream);  // nothing says when the region is free: now it is
+    throw;
+  }
 }
 
 ReadPool::~ReadPool() {

@@ -4,8 +4,10 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
-#include <deque>
 #include <vector>
+
+#include "cuda/events.h"
+#include "cuda/ring_space.h"
 
 namespace longcat {
 
@@ -23,17 +25,12 @@ class UploadRing {
   void send(cudaStream_t stream, std::byte* to, const std::byte* from, size_t bytes);
 
  private:
-  struct Region {
-    size_t end;
-    cudaEvent_t event;
-  };
-  void freeOldest();
-  std::byte* take(size_t bytes);
+  void freeOldest() { events_.giveBack(space_.pop()); }
 
-  std::byte* data_ = nullptr;
-  size_t bytes_, head_ = 0, tail_ = 0;  // regions lie in [tail_, head_), cyclic
-  std::deque<Region> regions_;
-  std::vector<cudaEvent_t> spare_;
+  EventPool events_;
+  RingSpace<cudaEvent_t> space_;  // a region is free when its event has passed
+  std::byte* data_;
+  size_t bytes_;
 };
 
 /// Pinned blocks for reads, used again and again. Belongs to one thread.

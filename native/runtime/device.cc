@@ -57,14 +57,20 @@ const char* verb(CommandKind kind) {
     case CommandKind::convert: return "conversion";
     case CommandKind::upload: return "upload";
     case CommandKind::prepare: return "capture";
-    default: return "command";
+    case CommandKind::replay: return "replay";
+    case CommandKind::done: return "done";
+    case CommandKind::signal: return "signal";
+    case CommandKind::wait: return "wait";
+    case CommandKind::scratch: return "scratch";
+    case CommandKind::op: break;  // run() names the operation
   }
+  return "operation";
 }
 
 std::unique_ptr<Backend> makeBackend(const DeviceOptions& options, const std::shared_ptr<std::atomic<int64_t>>& counter) {
   if (options.gpu < 0) return std::make_unique<CpuBackend>(options.threads, options.isa, options.poison, counter);
 #ifdef LONGCAT_HAS_CUDA
-  return makeCudaBackend(options.gpu, options.poison, options.fp8Activations, counter);
+  return makeCudaBackend({options.gpu, options.poison, options.fp8Activations, options.trapOn}, counter);
 #else
   throw Error("DEVICE_UNAVAILABLE", "this build has no CUDA backend");
 #endif
@@ -108,20 +114,20 @@ Command* Device::claim(CommandKind kind, int queue, bool fromReserve) {
   return &command;
 }
 
-/// Hands the claimed slot over. Always true, for `return publish()`.
-bool Device::publish() {
+/// Hands the claimed slot over. Always true, for `return publish()`. `settles`: a promise tells what goes wrong.
+bool Device::publish(bool settles) {
   const uint64_t tail = tail_.load(std::memory_order_relaxed) + 1;
   tail_.store(tail);
   bed_.wake();
   if (options_.sync) {
     while (head_.load(std::memory_order_acquire) < tail && !stopping_.load()) sched_yield();
-    throwFault();
+    if (!settles) throwFault();
   }
   return true;
 }
 
 void Device::throwFault() {
-  if (!fault_ || fault_->wave < wave_) return;
+  if (!fault_ || (fault_->wave < wave_ && !lost_)) return;
   telling(*fault_);
   throw Error(fault_->code, fault_->message);
 }
@@ -246,7 +252,7 @@ bool Device::read(int queue, const Tensor& tensor, size_t byteOffset, size_t byt
   command->sourceByte = byteOffset;
   command->bytes = bytes;
   command->token = token;
-  return publish();
+  return publish(true);
 }
 
 void Device::recycle(ReadBuffer* buffer) {
@@ -258,7 +264,7 @@ bool Device::done(int queue, int token) {
   Command* command = claim(CommandKind::done, queue, true);
   if (!command) return false;
   command->token = token;
-  return publish();
+  return publish(true);
 }
 
 bool Device::room(int token) {
@@ -293,11 +299,11 @@ bool Device::mark(CommandKind kind, int queue, int event) {
   return publish();
 }
 
-Tensor Device::allocate(DType dtype, const int64_t* shape, int rank) {
+Tensor Device::allocate(DType dtype, const int64_t* shape, int rank, bool toHost) {
   Tensor tensor = denseTensor(dtype, shape, rank);
-  tensor.buffer = backend_->allocate(spanBytes(tensor), "a tensor");
+  tensor.buffer = toHost ? backend_->allocateHost(spanBytes(tensor), "a tensor") : backend_->allocate(spanBytes(tensor), "a tensor");
   tensor.data = tensor.buffer->data();
-  if (!backend_->zeroesMemory() && tensor.elements() > 0) {
+  if (!toHost && !backend_->zeroesMemory() && tensor.elements() > 0) {
     Command* command = claimWaiting(CommandKind::fill);
     command->target = tensor;
     command->byteValue = 0;
@@ -400,8 +406,7 @@ void Device::own() {
   try {
     backend_->start([this](int token, ReadBuffer* read, std::shared_ptr<const Fault> fault) { settle(token, read, std::move(fault)); });
   } catch (const std::exception& error) {
-    lost_ = true;
-    fail("the device", error);
+    fail("the device", error, true);
   }
   while (!stopping_.load()) {
     const bool underWay = poll();
@@ -425,28 +430,30 @@ void Device::own() {
   if (closing_.load() && !stopping_.load()) settle(finishToken_, nullptr, nullptr);
 }
 
-/// Settles what has come to pass; a device that failed meanwhile is lost.
+/// Settles what has come to pass; a device that failed meanwhile is lost, since nothing says what of the work under way was done.
 bool Device::poll() {
   try {
     return backend_->poll();
   } catch (const std::exception& error) {
-    fail("work under way", error);
+    fail("work under way", error, true);
     return false;
   }
 }
 
 void Device::run(Command& command) {
-  const bool droppable = command.kind == CommandKind::op || command.kind == CommandKind::replay || lost_;
   const bool settles = command.kind == CommandKind::read || command.kind == CommandKind::done;
+  const bool works = command.kind == CommandKind::op || command.kind == CommandKind::replay || command.kind == CommandKind::prepare;
   if (dropped(command) && settles) return settle(command.token, command.into, fault_);
-  if (dropped(command) && droppable) return;
+  if (dropped(command) && (works || lost_)) return;
+  bool begun = false;  // whoever waits is the backend's to tell
   try {
     execute(command);
+    begun = true;
     if (options_.sync) backend_->synchronise();
   } catch (const std::exception& error) {
     const std::string what = command.kind == CommandKind::op ? std::string("operation \"") + command.spec->name + "\"" : verb(command.kind);
     fail(what + " on queue " + std::to_string(command.queue), error);
-    if (settles) settle(command.token, command.into, fault_);
+    if (settles && !begun) settle(command.token, command.into, fault_);
   }
 }
 
@@ -494,16 +501,21 @@ void Device::runGraph(const Command& replay) {
   }
 }
 
-void Device::fail(const std::string& what, const std::exception& error) {
-  const auto* own = dynamic_cast<const Error*>(&error);
-  Fault fault;
-  fault.code = own ? own->code() : dynamic_cast<const std::bad_alloc*>(&error) ? "OUT_OF_MEMORY" : "INTERNAL";
-  fault.message = what + " failed: " + error.what();
-  lost_ = lost_ || backend_->lost();
-  if (lost_) fault.message += ". The GPU is lost to this process: start a new one";
+void Device::fail(const std::string& what, const std::exception& error, bool forGood) {
+  const bool lostBefore = lost_;
+  lost_ = lost_ || forGood || backend_->lost();
   // A recorded command has the wave of its recording; whatever is in the ring by now counts as enqueued before the fault is told.
-  fault.wave = ring_[head_.load(std::memory_order_relaxed) % kSlots].wave;
-  fault_ = std::make_shared<const Fault>(std::move(fault));
+  const uint64_t wave = ring_[head_.load(std::memory_order_relaxed) % kSlots].wave;
+  const bool first = lost_ ? !lostBefore : !fault_ || fault_->wave < wave;
+  if (first) {  // what fails because of a failure is not told
+    const auto* own = dynamic_cast<const Error*>(&error);
+    Fault fault;
+    fault.code = own ? own->code() : dynamic_cast<const std::bad_alloc*>(&error) ? "OUT_OF_MEMORY" : "INTERNAL";
+    fault.message = what + " failed: " + error.what();
+    if (lost_) fault.message += ". The GPU is lost to this process: start a new one";
+    fault.wave = wave;
+    fault_ = std::make_shared<const Fault>(std::move(fault));
+  }
   if (lost_) backend_->abandon(fault_);
 }
 

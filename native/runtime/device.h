@@ -22,6 +22,7 @@ struct DeviceOptions {
   bool fp8Activations = false;  // GPU: inputs of products with FP8 weights are quantised too
   bool poison = false;   // before each operation its outputs and the scratch are filled with 0xFF bytes
   bool sync = false;     // each command is finished before its call returns; failures are thrown there
+  std::string trapOn;    // GPU, tests of lost devices: a kernel that traps runs in place of this operation
   std::string faultOn;   // tests of error paths: the operation of this name fails when it is run
 };
 
@@ -58,8 +59,8 @@ class Device {
   bool signal(int queue, int event);
   bool wait(int queue, int event);
 
-  /// A dense zeroed tensor. Throws OUT_OF_MEMORY.
-  Tensor allocate(DType dtype, const int64_t* shape, int rank);
+  /// A dense zeroed tensor; with `toHost` in host memory that a GPU reads over the bus, not zeroed there. Throws OUT_OF_MEMORY.
+  Tensor allocate(DType dtype, const int64_t* shape, int rank, bool toHost = false);
   /// Numbers that the host has (a mapped file's) as a tensor of this device: themselves on the CPU; on a GPU a copy, made in queue order,
   /// in its memory or in the host's where it reads them over the bus. Waits for room.
   Tensor upload(const Tensor& from, bool toHost);
@@ -101,7 +102,7 @@ class Device {
   Command* claim(CommandKind kind, int queue, bool fromReserve);
   Command* claimWaiting(CommandKind kind);
   bool mark(CommandKind kind, int queue, int event);
-  bool publish();
+  bool publish(bool settles = false);
   void record(const Command& command);
   void growScratch(size_t threadBytes);
   void place(Command& command, const void* data, size_t bytes);
@@ -116,7 +117,8 @@ class Device {
   void runGraph(const Command& command);
   bool poll();
   bool dropped(const Command& command) const { return fault_ && (lost_ || command.wave <= fault_->wave); }
-  void fail(const std::string& what, const std::exception& error);
+  /// Keeps what went wrong for those who wait; `forGood`: the device is lost, whatever the backend says.
+  void fail(const std::string& what, const std::exception& error, bool forGood = false);
   void settle(int token, ReadBuffer* read, std::shared_ptr<const Fault> fault);
   void settleRoom();
 

@@ -28,6 +28,8 @@ export interface OpenModelOptions extends Pick<SizingOptions, "maxSequences" | "
   fp8Activations?: boolean;
   /** This operation fails when it is run, for tests of error paths. */
   faultOn?: string;
+  /** GPU: a kernel that traps runs in place of this operation, for tests of lost devices. */
+  trapOn?: string;
   allowUnknownTensors: boolean;
   /** Bytes of weights placed so far, of how many. */
   onProgress?: (doneBytes: number, totalBytes: number) => void;
@@ -84,8 +86,8 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
   }
 }
 
-function openDevice(device: string, { threads, debug, faultOn, fp8Activations }: OpenModelOptions): Device {
-  return Device.open({ device, threads, debug, faultOn, fp8Activations });
+function openDevice(device: string, { threads, debug, faultOn, trapOn, fp8Activations }: OpenModelOptions): Device {
+  return Device.open({ device, threads, debug, faultOn, trapOn, fp8Activations });
 }
 
 /** Demands that this device or this checkpoint cannot meet. */

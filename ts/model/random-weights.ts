@@ -68,8 +68,11 @@ export interface RandomModel {
   close(): Promise<void>;
 }
 
-/** N-gram tables take no more than this together: far more than any cache, so that rows come from memory, as in the real ones. */
+/** On the CPU, n-gram tables take no more than this together: far more than any cache, so that rows come from memory, as in the real ones. */
 export const MOST_NGRAM_BYTES = 2 * 1024 ** 3;
+
+/** With a GPU they lie in pinned host memory, as they would there, and take at most this share of what is free. */
+const NGRAM_HOST_SHARE = 0.5;
 
 /**
  * Makes a model with random weights; the same bits on every device.
@@ -79,8 +82,9 @@ export const MOST_NGRAM_BYTES = 2 * 1024 ** 3;
 export async function openRandomModel(spec: RandomModelSpec, options: RandomModelOptions): Promise<RandomModel> {
   checkSpec(spec);
   const config = { ...spec.config, maxPositionEmbeddings: options.contextLength };
-  const { full, held, notes } = randomHeaders({ ...spec, config });
   const choice = chooseDevice(options.device);
+  const mostNgramBytes = choice.kind === "cuda" ? NGRAM_HOST_SHARE * availableMemoryBytes() : MOST_NGRAM_BYTES;
+  const { full, held, notes } = randomHeaders({ ...spec, config }, mostNgramBytes);
   if (options.fp8Activations && (choice.kind === "cpu" || spec.dtype !== "fp8"))
     throw new LongcatError("OPTION_INVALID", "fp8Activations needs a GPU and dtype fp8");
   const { threads, fp8Activations } = options;
@@ -90,7 +94,7 @@ export async function openRandomModel(spec: RandomModelSpec, options: RandomMode
     const { sizes } = planFor(device, held, options);
     device.reserve(sizes.allocatedBytes);
     const maker = new Maker(device, { ...spec, config }, full);
-    const weights = await loadWeights(device, full, { dtype: "auto", ngram: "device", make: (name) => maker.make(name) });
+    const weights = await loadWeights(device, full, { dtype: "auto", ngram: "host", make: (name) => maker.make(name) });
     await maker.fill(options.signal);
     const runner = new Runner(device, config, weights, sizes);
     return { runner, config, sizes, headers: full, weightBytes: held.bytes, notes, close: () => runner.close() };
@@ -115,7 +119,7 @@ function planFor(device: Device, held: Checkpoint, options: RandomModelOptions):
       "OUT_OF_MEMORY",
       `asked for ${held.bytes} bytes of weights, ${held.bytes + Math.floor(availableBytes)} are there`,
     );
-  const shared = { kind, dtype: "auto", ngram: kind === "cuda" ? "device" : "auto", maxSequences, maxBatchTokens } as const;
+  const shared = { kind, dtype: "auto", ngram: kind === "cuda" ? "host" : "auto", maxSequences, maxBatchTokens } as const;
   const plan = planModel(held, { ...shared, cacheBytes: "auto", availableBytes, freeBytes: availableBytes });
   const { numBlocks, blockSize, cacheBytes } = plan.sizes;
   const wanted = maxSequences * Math.ceil(contextLength / blockSize);
@@ -139,11 +143,17 @@ function heldName(name: string, { config, expertsHeld = config.numExperts, exper
 /** A file that no tensor is read from. */
 const NO_FILE: NativeMappedFile = { path: "random weights", bytes: 0, entries: [], close: () => undefined };
 
-/** Headers of a checkpoint that would hold these weights: all of them, and those that are stored. Without a draft head. */
-export function randomHeaders(spec: RandomModelSpec): { full: Checkpoint; held: Checkpoint; notes: string[] } {
+/**
+ * Headers of a checkpoint that would hold these weights: all of them, and those that are stored. Without a draft head; n-gram tables
+ * cut to `mostNgramBytes` together.
+ */
+export function randomHeaders(
+  spec: RandomModelSpec,
+  mostNgramBytes = MOST_NGRAM_BYTES,
+): { full: Checkpoint; held: Checkpoint; notes: string[] } {
   const { config, dtype } = spec;
   const notes: string[] = [];
-  const most = mostNgramRows(config, dtype);
+  const most = mostNgramRows(config, dtype, mostNgramBytes);
   const specs: TensorSpec[] = [];
   for (const wanted of modelTensors(config)) {
     if (wanted.part === "mtp") continue;
@@ -151,9 +161,7 @@ export function randomHeaders(spec: RandomModelSpec): { full: Checkpoint; held: 
     const cut = isNgramTable(wanted.name) && rows > most;
     specs.push(cut ? { ...wanted, shape: [most, ...rest] } : wanted);
     if (cut && notes.length === 0)
-      notes.push(
-        `n-gram tables have ${most} rows instead of ${rows}, in the device's own memory: ${MOST_NGRAM_BYTES / 1024 ** 3} GiB together`,
-      );
+      notes.push(`n-gram tables have ${most} rows instead of ${rows}: ${(mostNgramBytes / 1024 ** 3).toFixed(1)} GiB together`);
   }
   const checkpointOf = (chosen: TensorSpec[]): Checkpoint => {
     const tensors = storedTensors(chosen, dtype);
@@ -189,9 +197,9 @@ function dtypeOf(name: string, quantised: boolean, dtype: RandomDType): DType {
   return dtype === "float32" || name.includes(".mlp.router.") ? "float32" : "bfloat16";
 }
 
-function mostNgramRows(config: ModelConfig, dtype: RandomDType): number {
+function mostNgramRows(config: ModelConfig, dtype: RandomDType, mostBytes: number): number {
   const tables = numNgramTables(config.ngram);
-  return tables === 0 ? 0 : Math.floor(MOST_NGRAM_BYTES / (config.hiddenSize * bytesOf(dtype === "float32" ? "float32" : "bfloat16")));
+  return tables === 0 ? 0 : Math.floor(mostBytes / (config.hiddenSize * bytesOf(dtype === "float32" ? "float32" : "bfloat16")));
 }
 
 /** Where a tensor's numbers lie. */
@@ -240,7 +248,7 @@ class Maker {
     let tensor = this.#made.get(held);
     if (!tensor) {
       const { entry } = this.#headers.tensors.get(held)!;
-      tensor = this.#device.tensor(DTYPES[entry.dtype]!, entry.shape);
+      tensor = this.#device.tensor(DTYPES[entry.dtype]!, entry.shape, isNgramTable(held) ? "host" : "device");
       this.#made.set(held, tensor);
     }
     return tensor;

@@ -23,8 +23,11 @@ export interface NativeDevice {
   readonly threads: number;
   /** "plain" | "avx2" | "avx512" */
   readonly isa: string;
-  /** Zeroed memory of `bytes` as one buffer, and a tensor over it. OUT_OF_MEMORY with asked and there. */
-  allocate(dtype: number, shape: number[]): number;
+  /**
+   * Zeroed memory of `bytes` as one buffer, and a tensor over it. "host" on a GPU: pinned memory that it reads over the bus, not zeroed.
+   * OUT_OF_MEMORY with asked and there.
+   */
+  allocate(dtype: number, shape: number[], place: "device" | "host"): number;
   /** A tensor within another: `byteOffset` from its start. `rowStride` in elements (0: dense). Checked to lie inside. */
   view(tensor: number, dtype: number, shape: number[], byteOffset: number, rowStride: number): number;
   /**
@@ -114,6 +117,8 @@ export interface NativeDeviceOptions {
   poison?: boolean;
   sync?: boolean;
   faultOn?: string;
+  /** GPU: a kernel that traps runs in place of this operation, for tests of lost devices. */
+  trapOn?: string;
   /** GPU: inputs of products with FP8 weights are quantised per 128 channels. */
   fp8Activations?: boolean;
 }

@@ -24,6 +24,8 @@ export interface DeviceOptions {
   isa?: "plain" | "avx2" | "avx512";
   /** This operation fails when it is run, for tests of error paths. */
   faultOn?: string;
+  /** GPU: a kernel that traps runs in place of this operation, for tests of lost devices. */
+  trapOn?: string;
   /** GPU: inputs of products with FP8 weights are quantised per 128 channels. */
   fp8Activations?: boolean;
 }
@@ -215,7 +217,7 @@ export class Device {
    * @throws LongcatError NATIVE_MISSING, DEVICE_UNAVAILABLE naming what was missing, OPTION_INVALID (threads)
    */
   static open(options: DeviceOptions = {}): Device {
-    const { device = "cpu", threads = "auto", debug = "off", isa = environment.isa, faultOn, fp8Activations = false } = options;
+    const { device = "cpu", threads = "auto", debug = "off", isa = environment.isa, faultOn, trapOn, fp8Activations = false } = options;
     if (threads !== "auto" && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS)) {
       throw new LongcatError("OPTION_INVALID", `threads: ${threads} is not accepted; give "auto" or an integer from 1 to ${MAX_THREADS}`);
     }
@@ -226,7 +228,7 @@ export class Device {
       () =>
         new Device(
           choice.kind === "cuda"
-            ? addon.openDevice({ kind: "cuda", ordinal: choice.gpu.ordinal, threads: 1, ...shared, fp8Activations })
+            ? addon.openDevice({ kind: "cuda", ordinal: choice.gpu.ordinal, threads: 1, ...shared, trapOn, fp8Activations })
             : addon.openDevice({ kind: "cpu", threads: threads === "auto" ? addon.availableThreads() : threads, isa, ...shared }),
         ),
     );
@@ -278,14 +280,14 @@ export class Device {
   }
 
   /**
-   * Zeroed memory. Pages that nothing touches take none.
+   * Zeroed memory. Pages that nothing touches take none. On a GPU, "host" is pinned memory that it reads over the bus, not zeroed.
    *
    * @throws LongcatError OUT_OF_MEMORY with what was asked and what is there
    */
-  tensor(dtype: DType, shape: readonly number[]): Tensor {
+  tensor(dtype: DType, shape: readonly number[], place: "device" | "host" = "device"): Tensor {
     return new Tensor(
       this,
-      translateErrors(() => this.native.allocate(DTYPES.indexOf(dtype), [...shape])),
+      translateErrors(() => this.native.allocate(DTYPES.indexOf(dtype), [...shape], place)),
       dtype,
       shape,
     );

@@ -9,7 +9,7 @@ export function makeWork(rounds, threads = 2) {
   const device = addon.openDevice({ kind: "cpu", threads });
   const [rows, width] = [4, 256];
   const tensor = (shape, data) => {
-    const id = device.allocate(data instanceof Int32Array ? 3 : 0, shape);
+    const id = device.allocate(data instanceof Int32Array ? 3 : 0, shape, "device");
     if (data) device.write(0, id, 0, data);
     return id;
   };
