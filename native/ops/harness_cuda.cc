@@ -8,6 +8,7 @@
 
 #include "cuda/check.h"
 #include "cuda/context.h"
+#include "cuda/convert.h"
 #include "ops/harness_gpu_state.h"
 #include "ops/registry.h"
 #include "runtime/error.h"
@@ -296,6 +297,25 @@ void runOnGpu(const OpSpec& spec, const OpArgs& arguments, bool narrow) {
   const cudaError_t error = cudaStreamSynchronize(s.context.stream);
   if (error != cudaSuccess) throwCuda(error, spec.name, __FILE__, __LINE__);
   mirror.download();
+}
+
+void convertOnGpu(const Tensor& from, const Tensor* scale, const Tensor& to) {
+  const GpuState& s = state();
+  std::deque<Range> ranges;
+  const auto mirrored = [&](const Tensor& tensor, bool written) {
+    Range& range = ranges.emplace_back(tensor.data, spanBytes(tensor));
+    range.written = written;
+    range.upload(s.options.guards);
+    return range.deviceAddress(tensor.data);
+  };
+  const std::byte* source = mirrored(from, false);
+  const auto* scales = scale ? reinterpret_cast<const float*>(mirrored(*scale, false)) : nullptr;
+  cuda::convertOnDevice(s.context, source, from.dtype, scales, from.shape[0], from.shape[1], mirrored(to, true), to.dtype);
+  LONGCAT_CUDA(cudaStreamSynchronize(s.context.stream));
+  for (Range& range : ranges) {
+    const std::string wrong = range.download();
+    if (!wrong.empty()) throw Error("INTERNAL", "the conversion on the GPU " + wrong + "its arguments");
+  }
 }
 
 }  // namespace longcat

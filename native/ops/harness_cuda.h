@@ -25,6 +25,9 @@ bool gpuAvailable();
 /// operation's float32 activations are bfloat16 there. A number that the operation did not change keeps its bits here.
 void runOnGpu(const OpSpec& spec, const OpArgs& arguments, bool narrow);
 
+/// to = from × scale (null: unscaled) by cuda/convert.h. Matrices in host memory, mirrored as an operation's are.
+void convertOnGpu(const Tensor& from, const Tensor* scale, const Tensor& to);
+
 /// Before anything launched later on the stream of tests and benchmarks, which the legacy stream's copies do not wait for.
 void copyToGpu(void* to, const void* from, size_t bytes);
 

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "ops/reference.h"
@@ -60,6 +61,30 @@ LONGCAT_TEST(linear) {
       const std::vector<float> got = t.floats(out);
       t.expectClose("chosen rows of a column view, with bias", {got.begin(), got.begin() + 3 * outputs}, want, 2e-6);
       t.expect(std::isnan(got[3 * outputs]), "rows beyond the live ones stay as they were");
+    }
+  }
+}
+
+// bfloat16 results are the float32 ones, rounded once, through every variant.
+LONGCAT_TEST(linear) {
+  struct Size { int64_t outputs, inputs; };
+  for (Isa isa : t.isas()) {
+    if (t.exact(isa)) continue;
+    for (const auto [outputs, inputs] : {Size{1, 1}, Size{5, 24}, Size{40, 96}, Size{99, 144}, Size{130, 48}, Size{256, 256}, Size{20, 2100}}) {
+      for (DType dtype : kWeightDtypes) {
+        const Weight w = randomWeight(t, dtype, outputs, inputs);
+        for (int64_t R : {1, 2, 7, 50, 150}) {
+          const Tensor x = t.randomF32({R + 1, inputs}), rows = t.i32({1}, {static_cast<int32_t>(R)});
+          const Tensor wide = t.bf16({R + 1, outputs + 3}, {}), out = t.columns(wide, 1, outputs), exact = t.f32({R + 1, outputs});
+          t.run(isa, "linear", args({&x, nullptr, &w.data, w.scales(), nullptr, &exact, &rows}));
+          t.run(isa, "linear", args({&x, nullptr, &w.data, w.scales(), nullptr, &out, &rows}));
+          std::vector<float> got = t.floats(out), want = t.asActivations(isa, t.floats(exact));
+          t.expect(std::isnan(got[static_cast<size_t>(R * outputs)]), "rows beyond the live ones stay as they were");
+          got.resize(static_cast<size_t>(R * outputs));
+          want.resize(got.size());
+          t.expectSameBits("in bfloat16: " + describe(dtype, R, outputs, inputs), got, want);
+        }
+      }
     }
   }
 }

@@ -82,3 +82,30 @@ LONGCAT_TEST(rms_norm) {
     t.expect(std::isnan(t.floats(part)[0]), "no rows: nothing is written");
   }
 }
+
+// Where the residual stream itself is bfloat16: the sum is rounded before it is normed, as what is stored is.
+LONGCAT_TEST(rms_norm) {
+  const int64_t T = 3;
+  for (Isa isa : t.isas()) {
+    if (t.exact(isa)) continue;
+    for (int64_t width : {1, 5, 24, 96, 144, 1536, 9000}) {
+      const std::vector<float> ws = t.asActivations(isa, t.randomFloats(width, 0.5f, 1.5f));
+      const Tensor weight = t.bf16({1, width}, ws), rows = t.i32({1}, {2});
+      const Tensor x = t.randomBf16({T, width}, -3, 3), add = t.f32({T, width}, t.asActivations(isa, t.randomFloats(T * width)));
+      const Tensor sum = t.bf16({T, width}, {}), out = t.f32({T, width}), alone = t.f32({T, width});
+      const std::vector<float> as = t.floats(add), sums = t.asActivations(isa, reference(t.floats(x), &as, nullptr, ws, 1e-5).sum);
+      const Wanted want = reference(sums, nullptr, nullptr, ws, 1e-5);
+      t.run(isa, "rms_norm", args({&x, &add, nullptr, &weight, &sum, &out, &rows}, {1e-5}));
+      const std::vector<float> got = t.floats(out), kept = t.floats(sum);
+      const auto live = [width](const std::vector<float>& all) { return std::vector<float>(all.begin(), all.begin() + 2 * width); };
+      t.expectSameBits("a bfloat16 sum", live(kept), live(sums));
+      t.expectClose("the norm of a bfloat16 stream", live(got), live(want.out), 4e-3);
+      t.expect(std::isnan(got[2 * width]) && std::isnan(kept[2 * width]), "rows beyond the live ones stay as they were");
+      t.run(isa, "rms_norm", args({&x, &add, nullptr, &weight, nullptr, &alone, &rows}, {1e-5}));
+      t.expectSameBits("without a sum", live(t.floats(alone)), live(got));
+      t.run(isa, "rms_norm", args({&x, &add, nullptr, &weight, &x, &alone, &rows}, {1e-5}));
+      t.expectSameBits("the sum in place of x", live(t.floats(x)), live(sums));
+      t.expectSameBits("its norm", live(t.floats(alone)), live(got));
+    }
+  }
+}
