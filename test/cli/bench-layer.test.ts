@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
+import { describeWhere } from "../../ts/cli/bench-flags.js";
 import { LAYER_OPERATIONS } from "../../ts/model/layer-cost.js";
 import { temporaryFolder } from "../helpers/fixtures.js";
 import { longcat } from "./longcat.js";
@@ -24,6 +25,7 @@ it("measures every operation of a layer and the whole, for decode steps and prom
     experts: 24,
     layers: 2,
     device: "cpu",
+    gpu: null,
     activations: "float32",
     samples: 1,
   });
@@ -57,6 +59,13 @@ it("measures every operation of a layer and the whole, for decode steps and prom
   }
   const picture = readFileSync(svg, "utf8");
   expect(picture.match(/<rect [^>]*fill="#1f4e86"/g)).toHaveLength(3 * (LAYER_OPERATIONS.length + 2));
+});
+
+it("names the GPU that it ran on, or the CPU's threads and instructions", () => {
+  expect(describeWhere({ device: "cuda", gpu: "NVIDIA H100 80GB HBM3", threads: 1, isa: "9.0" })).toBe(
+    "cuda (NVIDIA H100 80GB HBM3, compute capability 9.0)",
+  );
+  expect(describeWhere({ device: "cpu", gpu: null, threads: 8, isa: "avx2" })).toBe("cpu (8 threads, avx2)");
 });
 
 it("prints an aligned line an operation", async () => {

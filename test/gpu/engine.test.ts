@@ -28,6 +28,7 @@ describeOnGpu("the engine", () => {
   it("says where it runs", async () => {
     const { info } = await engine();
     assert.equal(info.device, "cuda");
+    assert.match(info.isa, /^\d+\.\d$/);
     assert.equal(info.activations, "bfloat16");
     assert.equal((await open(undefined, { device: "auto" })).info.device, "cuda");
     const gpu = (await listDevices())[0];

@@ -5,7 +5,7 @@
 
 import { benchDecode, type DecodePlan, type DecodeReport, type DecodeResult } from "../engine/bench.js";
 import type { BenchFacts } from "../engine/bench-model.js";
-import { cell, meansGpu, numberOr, numbers, RANDOM_FLAGS, randomSource } from "./bench-flags.js";
+import { cell, describeWhere, meansGpu, numberOr, numbers, RANDOM_FLAGS, randomSource } from "./bench-flags.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { ENGINE_FLAGS, engineOptions } from "./engine-flags.js";
 import type { ParsedFlags } from "./flags.js";
@@ -73,10 +73,9 @@ async function bench(flags: ParsedFlags, plan: DecodePlan): Promise<void> {
 
 /** One line: where, what, how much memory. */
 export function describeModel(facts: BenchFacts): string {
-  const { device, threads, isa, model, shape, layers, dtype, memoryBytes, notes } = facts;
-  const where = device === "cuda" ? `${device} (${isa})` : `${device} (${threads} threads, ${isa})`;
+  const { model, shape, layers, dtype, memoryBytes, notes } = facts;
   const what = shape === null ? model : `${model} of ${shape}, ${layers} layers, ${dtype}`;
-  return [`${where}, ${what}, ${formatBytes(memoryBytes)} allocated`, ...notes].join("; ");
+  return [`${describeWhere(facts)}, ${what}, ${formatBytes(memoryBytes)} allocated`, ...notes].join("; ");
 }
 
 /** One aligned line. */

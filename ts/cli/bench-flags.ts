@@ -91,3 +91,8 @@ export async function meansGpu(device: string): Promise<boolean> {
 export function cell(value: number, width: number, digits: number): string {
   return value.toFixed(digits).padStart(width);
 }
+
+/** Where a bench runs: "cuda (NVIDIA H100 80GB HBM3, compute capability 9.0)", "cpu (8 threads, avx512)". */
+export function describeWhere({ device, gpu, threads, isa }: { device: string; gpu: string | null; threads: number; isa: string }): string {
+  return gpu === null ? `${device} (${threads} threads, ${isa})` : `${device} (${gpu}, compute capability ${isa})`;
+}

@@ -6,7 +6,7 @@
 import { writeFile } from "node:fs/promises";
 import { benchLayer, type LayerFacts, type LayerPlan, type LayerReport, type LayerResult } from "../engine/bench-layer.js";
 import { LongcatError } from "../index.js";
-import { cell, HELD_FLAG, meansGpu, numberOr, numbers, randomModel, SHAPE_FLAG } from "./bench-flags.js";
+import { cell, describeWhere, HELD_FLAG, meansGpu, numberOr, numbers, randomModel, SHAPE_FLAG } from "./bench-flags.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { type ParsedFlags, UsageError } from "./flags.js";
 import { interruptible } from "./interrupt.js";
@@ -114,9 +114,8 @@ async function writeChart(file: string, svg: string): Promise<void> {
 }
 
 function describeFacts(f: LayerFacts): void {
-  const where = f.device === "cuda" ? `${f.device} (${f.isa})` : `${f.device} (${f.threads} threads, ${f.isa})`;
   note(
-    `a layer of ${f.shape} on ${where}: ${f.dtype} matrices, ${f.activations} activations, ${f.layers} layers in turn, ${formatBytes(f.memoryBytes)} allocated`,
+    `a layer of ${f.shape} on ${describeWhere(f)}: ${f.dtype} matrices, ${f.activations} activations, ${f.layers} layers in turn, ${formatBytes(f.memoryBytes)} allocated`,
   );
   for (const line of f.notes) note(line);
 }

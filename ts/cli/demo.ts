@@ -98,7 +98,8 @@ async function demo(signal: AbortSignal): Promise<void> {
   const engine = await Engine.load(null, { signal });
   const { directory, device, threads, isa } = engine.info;
   try {
-    note(`Loaded ${directory} in ${(performance.now() - start).toFixed(0)} ms; ${device}, ${threads} threads, ${isa}`);
+    const where = device === "cuda" ? `${device}, compute capability ${isa}` : `${device}, ${threads} threads, ${isa}`;
+    note(`Loaded ${directory} in ${(performance.now() - start).toFixed(0)} ms; ${where}`);
     for (const scene of SCENES) await play(engine, scene, signal);
   } finally {
     await engine.close();

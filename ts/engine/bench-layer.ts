@@ -90,6 +90,8 @@ export interface LayerFacts {
   experts: number;
   layers: number;
   device: string;
+  /** The GPU's name; null on the CPU. */
+  gpu: string | null;
   threads: number;
   isa: string;
   activations: string;
@@ -143,7 +145,13 @@ function factsOf(plan: LayerPlan, { runner, config, weightBytes, notes }: Random
   return {
     ...{ shape: plan.shape, dtype: plan.dtype, layers: plan.layers },
     ...{ expertsHeld: plan.expertsHeld ?? config.numExperts, experts: config.numExperts },
-    ...{ device: device.kind, threads: device.threads, isa: device.isa, activations: runner.activationDType },
+    ...{
+      device: device.kind,
+      gpu: device.gpu?.name ?? null,
+      threads: device.threads,
+      isa: device.isa,
+      activations: runner.activationDType,
+    },
     ...{ weightBytes, memoryBytes: device.allocatedBytes },
     notes: weightBytes < CACHE_BYTES ? [...notes, cached] : notes,
   };

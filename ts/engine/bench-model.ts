@@ -44,6 +44,8 @@ export interface BenchFacts {
   dtype: string;
   expertsHeld: number;
   device: string;
+  /** The GPU's name; null on the CPU. */
+  gpu: string | null;
   threads: number;
   isa: string;
   activations: string;
@@ -94,6 +96,7 @@ async function openStored({ device, directory, options, signal }: BenchSource, s
         dtype,
         expertsHeld: numExperts,
         device: info.device,
+        gpu: runner.device.gpu?.name ?? null,
         threads,
         isa,
         activations,
@@ -137,7 +140,7 @@ async function openRandom(source: BenchSource, random: RandomSource, sizes: Benc
   const parts = { runner, info, modelContext: config.maxPositionEmbeddings, defaults: {}, close: () => model.close() };
   const facts = () => ({
     ...{ model: info.directory, shape, layers: config.numLayers, dtype, expertsHeld: expertsHeld ?? config.numExperts },
-    ...{ device: info.device, threads: info.threads, isa: info.isa, activations: info.activations },
+    ...{ device: info.device, gpu: runner.device.gpu?.name ?? null, threads: info.threads, isa: info.isa, activations: info.activations },
     ...{ memoryBytes: runner.device.allocatedBytes, notes: model.notes },
   });
   return { parts, runner, config, cost: weightCost(model.headers), random: true, facts };

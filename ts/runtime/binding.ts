@@ -21,7 +21,7 @@ export interface NativeTensorEntry {
 export interface NativeDevice {
   readonly kind: "cpu" | "cuda";
   readonly threads: number;
-  /** "plain" | "avx2" | "avx512" */
+  /** "plain" | "avx2" | "avx512": of the CPU. */
   readonly isa: string;
   /**
    * Zeroed memory of `bytes` as one buffer, and a tensor over it. "host" on a GPU: pinned memory that it reads over the bus, not zeroed.

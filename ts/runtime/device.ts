@@ -6,7 +6,7 @@
 
 import { LongcatError } from "../errors.js";
 import { loadAddon } from "./addon.js";
-import type { NativeDevice, NativeMappedFile, NativeTensorEntry } from "./binding.js";
+import type { NativeDevice, NativeGpu, NativeMappedFile, NativeTensorEntry } from "./binding.js";
 import { bytesOf, DTYPES, type DType, toFloats } from "./dtype.js";
 import { environment } from "./environment.js";
 import { chooseDevice } from "./gpus.js";
@@ -202,11 +202,14 @@ export class Device {
   /** Commands that can be enqueued once `queue.room()` has resolved: half of the ring. */
   readonly roomCommands: number;
   readonly kind: "cpu" | "cuda";
+  /** Which GPU it is; null: the CPU. */
+  readonly gpu: NativeGpu | null;
   #queues = 0;
   #events = 0;
 
-  private constructor(native: NativeDevice) {
+  private constructor(native: NativeDevice, gpu: NativeGpu | null) {
     this.native = native;
+    this.gpu = gpu;
     this.kind = native.kind;
     this.roomCommands = Math.floor(native.freeSlots() / 2);
   }
@@ -230,6 +233,7 @@ export class Device {
           choice.kind === "cuda"
             ? addon.openDevice({ kind: "cuda", ordinal: choice.gpu.ordinal, threads: 1, ...shared, trapOn, fp8Activations })
             : addon.openDevice({ kind: "cpu", threads: threads === "auto" ? addon.availableThreads() : threads, isa, ...shared }),
+          choice.kind === "cuda" ? choice.gpu : null,
         ),
     );
   }
@@ -239,9 +243,9 @@ export class Device {
     return this.native.threads;
   }
 
-  /** "plain" | "avx2" | "avx512" */
+  /** "plain" | "avx2" | "avx512"; of a GPU its compute capability, such as "9.0". */
   get isa(): string {
-    return this.native.isa;
+    return this.gpu?.capability ?? this.native.isa;
   }
 
   /** Bytes of memory that its tensors and scratch hold; mapped files are not counted. */
