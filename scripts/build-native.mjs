@@ -1,6 +1,7 @@
 // Builds the addon (and the `kernels` program in a checkout) with CMake into build/, with nothing but Node's own modules:
 //   node scripts/build-native.mjs [longcat | kernels …]
-// Takes cmake, a C++20 compiler, and ninja or make. Does nothing if nothing changed since the last build.
+// Takes cmake, a C++20 compiler, and ninja or make; for the CUDA backend also nvcc (12 or newer), which CUDACXX may name. The environment
+// variable LONGCAT_CUDA says whether: AUTO (default: where there is nvcc), ON (or fail), OFF. Does nothing if nothing changed since the last build.
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -71,6 +72,20 @@ export function checkTools() {
   );
 }
 
+/** Whether the CUDA backend is wanted, and the nvcc that would build it with what it says of itself; throws an Error for a wrong choice. */
+export function cudaChoice(environment = process.env) {
+  const mode = (environment.LONGCAT_CUDA || "AUTO").toUpperCase();
+  if (!["AUTO", "ON", "OFF"].includes(mode)) throw new Error(`LONGCAT_CUDA=${environment.LONGCAT_CUDA}: AUTO, ON or OFF is wanted`);
+  if (mode === "OFF") return { mode };
+  const named = environment.CUDACXX;
+  const nvcc = named ? which(named) : (which("nvcc") ?? which("/usr/local/cuda/bin/nvcc"));
+  if (nvcc === undefined && (named || mode === "ON")) {
+    throw new Error(named ? `CUDACXX=${named}: there is no such program` : "LONGCAT_CUDA=ON, but there is no nvcc in PATH; CUDACXX may name it");
+  }
+  if (nvcc === undefined) return { mode };
+  return { mode, nvcc, version: spawnSync(nvcc, ["--version"], { encoding: "utf8" }).stdout ?? "" };
+}
+
 /** Folders of node_api.h and napi.h, and the versions of the packages they are from. */
 function headers() {
   const require = createRequire(join(ROOT, "package.json"));
@@ -94,7 +109,7 @@ function filesUnder(folder) {
 }
 
 /** A hash of everything that the result depends on. */
-function fingerprint(versions) {
+function fingerprint(versions, cuda) {
   const hash = createHash("sha256");
   const files = [
     ...filesUnder(join(ROOT, "native")),
@@ -102,7 +117,7 @@ function fingerprint(versions) {
   ];
   for (const file of files) hash.update(file.slice(ROOT.length)).update("\0").update(readFileSync(file)).update("\0");
   const environment = ["CXX", "CXXFLAGS", "LDFLAGS"].map((name) => process.env[name] ?? null);
-  return hash.update(JSON.stringify([versions, environment, process.arch])).digest("hex");
+  return hash.update(JSON.stringify([versions, environment, cuda, process.arch])).digest("hex");
 }
 
 /** The targets that are there, built from what has this fingerprint. */
@@ -115,10 +130,11 @@ function targetsBuilt(now) {
   }
 }
 
-/** Runs a program; throws with its output if it fails. */
-function run(program, args, quiet) {
+/** Runs a program; throws with its output if it fails. `variables` are set for it. */
+function run(program, args, quiet, variables = {}) {
   const result = spawnSync(program, args, {
     cwd: ROOT,
+    env: { ...process.env, ...variables },
     stdio: quiet ? "pipe" : ["ignore", "inherit", "inherit"],
     encoding: "utf8",
     maxBuffer: 1 << 28,
@@ -129,14 +145,16 @@ function run(program, args, quiet) {
   throw new Error(`${program} ${args[0]} … failed${output}`);
 }
 
-/** A folder configured elsewhere (a moved checkout, another generator) cannot be used again. */
-function forgetForeignConfiguration(generator) {
+/** A folder configured elsewhere (a moved checkout, another generator), or with another nvcc or none, cannot be used again. */
+function forgetForeignConfiguration(generator, { mode, nvcc }) {
   const cache = join(BUILD, "CMakeCache.txt");
   if (!existsSync(cache)) return;
   const value = (name) => new RegExp(`^${name}:[A-Z]+=(.*)$`, "m").exec(readFileSync(cache, "utf8"))?.[1];
   const home = value("CMAKE_HOME_DIRECTORY");
   const here = home !== undefined && existsSync(home) && realpathSync(home) === realpathSync(ROOT);
-  if (here && value("CMAKE_GENERATOR") === generator && existsSync(value("CMAKE_CXX_COMPILER") ?? "")) return;
+  const nvccThen = value("CMAKE_CUDA_COMPILER");
+  const sameNvcc = mode === "OFF" || nvccThen === nvcc || (nvcc === undefined && !existsSync(nvccThen ?? ""));
+  if (here && sameNvcc && value("CMAKE_GENERATOR") === generator && existsSync(value("CMAKE_CXX_COMPILER") ?? "")) return;
   rmSync(cache);
   rmSync(join(BUILD, "CMakeFiles"), { recursive: true, force: true });
 }
@@ -150,7 +168,8 @@ function forgetForeignConfiguration(generator) {
  */
 export async function buildNative({ quiet = false, targets = ALL_TARGETS } = {}) {
   const { api, addonApi, versions } = headers();
-  const now = fingerprint(versions);
+  const cuda = cudaChoice();
+  const now = fingerprint(versions, cuda);
   const before = targetsBuilt(now);
   if (targets.every((target) => before.includes(target))) return { path: ADDON, built: false };
   checkTools();
@@ -158,10 +177,10 @@ export async function buildNative({ quiet = false, targets = ALL_TARGETS } = {})
   const generator = which("ninja") || which("ninja-build") ? "Ninja" : "Unix Makefiles";
   const jobs = Number(process.env.CMAKE_BUILD_PARALLEL_LEVEL) || os.availableParallelism();
   mkdirSync(BUILD, { recursive: true });
-  forgetForeignConfiguration(generator);
+  forgetForeignConfiguration(generator, cuda);
   rmSync(STAMP, { force: true });
-  const options = ["-DCMAKE_BUILD_TYPE=Release", `-DNODE_API_HEADERS=${api}`, `-DNODE_ADDON_API=${addonApi}`];
-  run(cmake, ["-S", ROOT, "-B", BUILD, "-G", generator, ...options], quiet);
+  const options = ["-DCMAKE_BUILD_TYPE=Release", `-DNODE_API_HEADERS=${api}`, `-DNODE_ADDON_API=${addonApi}`, `-DLONGCAT_CUDA=${cuda.mode}`];
+  run(cmake, ["-S", ROOT, "-B", BUILD, "-G", generator, ...options], quiet, cuda.nvcc ? { CUDACXX: cuda.nvcc } : {});
   run(cmake, ["--build", BUILD, "--target", ...targets, "--parallel", String(jobs)], quiet);
   for (const target of targets) if (!existsSync(TARGETS[target])) throw new Error(`the build ended without ${TARGETS[target]}`);
   writeFileSync(STAMP, `${JSON.stringify({ fingerprint: now, targets: [...new Set([...before, ...targets])] })}\n`);

@@ -39,3 +39,24 @@ it("only what is missing", () => {
   expect(one).toMatch(/apt-get install -y g\+\+\n/);
   expect(one).not.toContain("install -y cmake");
 });
+
+/** What cudaChoice says with these variables, where PATH holds these programs alone. */
+function choice(variables: Record<string, string>, programs: string[] = []): { mode?: string; nvcc?: string; error?: string } {
+  for (const program of programs) symlinkSync(process.execPath, join(path, program));
+  const script = pathToFileURL(join(ROOT, "scripts", "build-native.mjs")).href;
+  const call = `cudaChoice({ PATH: process.env.PATH, ...${JSON.stringify(variables)} })`;
+  const source = `import { cudaChoice } from ${JSON.stringify(script)};
+    let said; try { said = ${call}; } catch (error) { said = { error: error.message }; } process.stdout.write(JSON.stringify(said));`;
+  return JSON.parse(execFileSync(process.execPath, ["--input-type=module", "-e", source], { encoding: "utf8", env: { ...process.env, PATH: path } }));
+}
+
+it("the CUDA backend where nvcc is, unless told otherwise", () => {
+  expect(choice({}, ["nvcc"])).toMatchObject({ mode: "AUTO", nvcc: join(path, "nvcc") });
+  expect(choice({ LONGCAT_CUDA: "OFF" })).toEqual({ mode: "OFF" });
+  expect(choice({ LONGCAT_CUDA: "on" })).toMatchObject({ mode: "ON", nvcc: join(path, "nvcc") });
+});
+
+it("a wrong choice by name", () => {
+  expect(choice({ LONGCAT_CUDA: "maybe" }).error).toBe("LONGCAT_CUDA=maybe: AUTO, ON or OFF is wanted");
+  expect(choice({ CUDACXX: "/nowhere/nvcc" }).error).toBe("CUDACXX=/nowhere/nvcc: there is no such program");
+});

@@ -17,9 +17,14 @@ __device__ __forceinline__ float sumOfLanes(float part) {
   return total;
 }
 
-/// Logits of rows [row, row + kRows) below `rows` and outputs [output, output + kOutputs) below N. The whole warp calls.
+/// Floats of shared memory that a warp takes to add up its lanes' sums; one sum passes through registers.
+template <int kSums>
+constexpr int kParts = kSums == 1 ? 1 : 32 * (kSums | 1);
+
+/// Logits of rows [row, row + kRows) below `rows` and outputs [output, output + kOutputs) below N. The whole warp calls; `parts` are its
+/// own kParts floats.
 template <class X, class W, bool kWhole, int kRows, int kOutputs>
-__device__ __forceinline__ void logitsOf(const MoeRouteParams& p, int64_t row, int64_t rows, int64_t output) {
+__device__ __forceinline__ void logitsOf(const MoeRouteParams& p, int64_t row, int64_t rows, int64_t output, float* parts) {
   const int64_t hidden = p.classifier.columns, all = p.classifier.rows;
   const int lane = static_cast<int>(threadIdx.x) & 31;
   const X* h[kRows];
@@ -47,13 +52,26 @@ __device__ __forceinline__ void logitsOf(const MoeRouteParams& p, int64_t row, i
       }
     }
   }
+  constexpr int kSums = kRows * kOutputs, kPitch = kSums | 1;  // an odd pitch: every lane writes to a bank of its own
+  static_assert(kSums <= 32);
+  const auto store = [&](int sum, float logit) {
+    const int64_t r = row + sum / kOutputs, o = output + sum % kOutputs;
+    if (r < rows && o < all) p.scores[r * all + o] = logit;
+  };
+  if constexpr (kSums == 1) {
+    const float logit = sumOfLanes(total[0][0]);
+    if (lane == 0) store(0, logit);
+  } else {
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-#pragma unroll
-    for (int o = 0; o < kOutputs; ++o) {
-      const float logit = sumOfLanes(total[r][o]);
-      if (lane == 0 && row + r < rows && output + o < all) p.scores[(row + r) * all + output + o] = logit;
+    for (int i = 0; i < kSums; ++i) parts[lane * kPitch + i] = total[i / kOutputs][i % kOutputs];
+    __syncwarp();
+    if (lane < kSums) {
+      float logit = parts[lane];
+#pragma unroll 8
+      for (int l = 1; l < 32; ++l) logit += parts[l * kPitch + lane];
+      store(lane, logit);
     }
+    __syncwarp();  // the parts are free for the next rows
   }
 }
 
@@ -61,13 +79,14 @@ __device__ __forceinline__ void logitsOf(const MoeRouteParams& p, int64_t row, i
 /// rows y, y + gridDim.y, …
 template <class X, class W, bool kWhole, int kRows, int kOutputs, int kRowWarps, int kOutputWarps>
 __global__ void __launch_bounds__(kRowWarps * kOutputWarps * 32) logitsOfTile(const __grid_constant__ MoeRouteParams p) {
+  __shared__ float parts[kRowWarps * kOutputWarps][kParts<kRows * kOutputs>];
   const int warp = static_cast<int>(threadIdx.x) >> 5;
   const int64_t rows = liveRows(p.rows, p.capacity), all = p.classifier.rows;
   const int64_t output = (static_cast<int64_t>(blockIdx.x) * kOutputWarps + warp % kOutputWarps) * kOutputs;
   if (output >= all) return;
   for (int64_t row = (static_cast<int64_t>(blockIdx.y) * kRowWarps + warp / kOutputWarps) * kRows; row < rows;
        row += static_cast<int64_t>(gridDim.y) * kRowWarps * kRows)
-    logitsOf<X, W, kWhole, kRows, kOutputs>(p, row, rows, output);
+    logitsOf<X, W, kWhole, kRows, kOutputs>(p, row, rows, output, parts[warp]);
 }
 
 template <class X, class W, bool kWhole, int kRows, int kOutputs, int kRowWarps, int kOutputWarps>

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kFewThreads) chooseFew(const __grid_constant__
 template <class X, class W, bool kWhole>
 __global__ void __launch_bounds__(kFewThreads) routeFew(const __grid_constant__ MoeRouteParams p) {
   const int64_t rows = liveRows(p.rows, p.capacity), all = p.classifier.rows;
-  for (int64_t i = threadIdx.x >> 5; i < rows * all; i += kFewThreads / 32) logitsOf<X, W, kWhole, 1, 1>(p, i / all, rows, i % all);
+  for (int64_t i = threadIdx.x >> 5; i < rows * all; i += kFewThreads / 32) logitsOf<X, W, kWhole, 1, 1>(p, i / all, rows, i % all, nullptr);
   __syncthreads();
   chooseAndPlan<kTinyPerLane>(p, rows);
 }
