@@ -80,7 +80,9 @@ export function cudaChoice(environment = process.env) {
   const named = environment.CUDACXX;
   const nvcc = named ? which(named) : (which("nvcc") ?? which("/usr/local/cuda/bin/nvcc"));
   if (nvcc === undefined && (named || mode === "ON")) {
-    throw new Error(named ? `CUDACXX=${named}: there is no such program` : "LONGCAT_CUDA=ON, but there is no nvcc in PATH; CUDACXX may name it");
+    throw new Error(
+      named ? `CUDACXX=${named}: there is no such program` : "LONGCAT_CUDA=ON, but there is no nvcc in PATH; CUDACXX may name it",
+    );
   }
   if (nvcc === undefined) return { mode };
   return { mode, nvcc, version: spawnSync(nvcc, ["--version"], { encoding: "utf8" }).stdout ?? "" };
@@ -179,7 +181,12 @@ export async function buildNative({ quiet = false, targets = ALL_TARGETS } = {})
   mkdirSync(BUILD, { recursive: true });
   forgetForeignConfiguration(generator, cuda);
   rmSync(STAMP, { force: true });
-  const options = ["-DCMAKE_BUILD_TYPE=Release", `-DNODE_API_HEADERS=${api}`, `-DNODE_ADDON_API=${addonApi}`, `-DLONGCAT_CUDA=${cuda.mode}`];
+  const options = [
+    "-DCMAKE_BUILD_TYPE=Release",
+    `-DNODE_API_HEADERS=${api}`,
+    `-DNODE_ADDON_API=${addonApi}`,
+    `-DLONGCAT_CUDA=${cuda.mode}`,
+  ];
   run(cmake, ["-S", ROOT, "-B", BUILD, "-G", generator, ...options], quiet, cuda.nvcc ? { CUDACXX: cuda.nvcc } : {});
   run(cmake, ["--build", BUILD, "--target", ...targets, "--parallel", String(jobs)], quiet);
   for (const target of targets) if (!existsSync(TARGETS[target])) throw new Error(`the build ended without ${TARGETS[target]}`);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "cuda/events.h"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/numbers.cuh"
@@ -94,18 +95,6 @@ __global__ void fillFp8(uint8_t* data, int64_t count, uint64_t seed) {
 
 int64_t fillGrid(const CudaContext& context, int64_t count) { return persistentGrid(context, ceilDiv(count, kThreads), 16); }
 
-class Event {
- public:
-  Event() { LONGCAT_CUDA(cudaEventCreate(&event_)); }
-  ~Event() { cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  operator cudaEvent_t() const { return event_; }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
-
 class DeviceMemory {
  public:
   explicit DeviceMemory(size_t bytes) { LONGCAT_CUDA(cudaMalloc(&data, bytes)); }
@@ -118,7 +107,7 @@ class DeviceMemory {
 /// Seconds of the fastest of kRuns runs; one before them warms up.
 template <class Work>
 double fastest(const CudaContext& context, const Work& work) {
-  Event begin, end;
+  TimedEvent begin, end;
   double best = 1e30;
   for (int run = 0; run <= kRuns; ++run) {
     LONGCAT_CUDA(cudaEventRecord(begin, context.stream));

@@ -1,4 +1,4 @@
-// CUDA events that mark how far a stream has come, used again and again.
+// CUDA events: marks of how far a stream has come, used again and again; and of when.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -37,6 +37,19 @@ class EventPool {
 
  private:
   std::vector<cudaEvent_t> spare_;
+};
+
+/// An event that knows its time.
+class TimedEvent {
+ public:
+  TimedEvent() { LONGCAT_CUDA(cudaEventCreate(&event_)); }
+  ~TimedEvent() { cudaEventDestroy(event_); }
+  TimedEvent(const TimedEvent&) = delete;
+  TimedEvent& operator=(const TimedEvent&) = delete;
+  operator cudaEvent_t() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
 };
 
 /// A query's answer. "Not yet" is no error, and may not stay behind as the thread's last one, which launches look at.

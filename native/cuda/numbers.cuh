@@ -52,6 +52,9 @@ __device__ __forceinline__ float loadNumber(const void* data, DType dtype, int64
   }
 }
 
+/// A count of the device's, within [0, limit].
+__device__ __forceinline__ int64_t clampCount(int32_t value, int64_t limit) { return value < 0 ? 0 : value < limit ? value : limit; }
+
 }  // namespace longcat::cuda
 
 // Host-side choice of a type by a dtype: LONGCAT_ACTIVATION(p.activation, X, body using X).

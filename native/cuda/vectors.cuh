@@ -73,8 +73,7 @@ inline bool rowsAligned(const T* data, int64_t stride) {
 
 /// Live rows: what the device says, within the capacity.
 __device__ __forceinline__ int64_t liveRows(const int32_t* rows, int64_t capacity) {
-  const int64_t live = *rows;
-  return live < 0 ? 0 : live < capacity ? live : capacity;
+  return clampCount(*rows, capacity);
 }
 
 }  // namespace longcat::cuda

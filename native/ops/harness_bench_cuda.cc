@@ -5,6 +5,7 @@
 
 #include "cuda/ceilings.h"
 #include "cuda/check.h"
+#include "cuda/events.h"
 #include "ops/harness_bench.h"
 #include "ops/harness_cuda.h"
 #include "ops/harness_gpu_state.h"
@@ -30,18 +31,6 @@ class GpuBuffer : public Buffer {
     data_ = static_cast<std::byte*>(memory);
   }
   ~GpuBuffer() override { cudaFree(data_); }
-};
-
-class Event {
- public:
-  Event() { LONGCAT_CUDA(cudaEventCreate(&event_)); }
-  ~Event() { cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  operator cudaEvent_t() const { return event_; }
-
- private:
-  cudaEvent_t event_ = nullptr;
 };
 
 /// Memory four times the size of the card's cache. It is read, not written: written lines would still have to leave while the operation runs.
@@ -100,7 +89,7 @@ class TimedGraph {
   }
 
  private:
-  Event begin_[kUnits], end_[kUnits];
+  TimedEvent begin_[kUnits], end_[kUnits];
   cudaGraphExec_t executable_ = nullptr;
 };
 

@@ -47,7 +47,9 @@ function choice(variables: Record<string, string>, programs: string[] = []): { m
   const call = `cudaChoice({ PATH: process.env.PATH, ...${JSON.stringify(variables)} })`;
   const source = `import { cudaChoice } from ${JSON.stringify(script)};
     let said; try { said = ${call}; } catch (error) { said = { error: error.message }; } process.stdout.write(JSON.stringify(said));`;
-  return JSON.parse(execFileSync(process.execPath, ["--input-type=module", "-e", source], { encoding: "utf8", env: { ...process.env, PATH: path } }));
+  return JSON.parse(
+    execFileSync(process.execPath, ["--input-type=module", "-e", source], { encoding: "utf8", env: { ...process.env, PATH: path } }),
+  );
 }
 
 it("the CUDA backend where nvcc is, unless told otherwise", () => {

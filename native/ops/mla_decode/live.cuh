@@ -21,8 +21,6 @@ struct Live {
   int64_t begin, rows, splits;
 };
 
-__device__ __forceinline__ int64_t clampCount(int32_t value, int64_t limit) { return value < 0 ? 0 : value < limit ? value : limit; }
-
 __device__ __forceinline__ Live liveOf(const MlaDecodeParams& p) {
   const int32_t rowCount = p.counts[numRows], prefillCount = p.counts[numPrefillRows], splitCount = p.counts[numSplits];
   const int64_t rows = clampCount(rowCount, p.capacity);

@@ -4,11 +4,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define LONGCAT_ANYWHERE __host__ __device__  // for kernels too
-#else
-#define LONGCAT_ANYWHERE
-#endif
+#include "runtime/anywhere.h"
 
 namespace longcat {
 

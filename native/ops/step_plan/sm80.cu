@@ -1,5 +1,6 @@
 // step_plan on a GPU: one launch. Rows' tokens and rotations are spread over all blocks; the first block lists the decode splits.
 #include "cuda/launch.cuh"
+#include "cuda/numbers.cuh"
 #include "ops/mla_decode/params.h"
 #include "ops/op.h"
 #include "ops/step_plan/params.h"
@@ -8,8 +9,6 @@ namespace longcat::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-__device__ __forceinline__ int64_t clampCount(int32_t value, int64_t limit) { return value < 0 ? 0 : value < limit ? value : limit; }
 
 /// The sequence whose rows include r, or −1. Starts ascend; an empty sequence has no rows.
 __device__ int sequenceOf(const StepPlanParams& p, int sequences, int64_t r) {
