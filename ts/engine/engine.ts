@@ -390,11 +390,13 @@ export class Engine implements AsyncDisposable {
     for (const block of blocks) {
       await runner.room();
       if (sequence.state === "ended") return;
-      reads.push(runner.readBlock(block));
+      const read = runner.readBlock(block);
+      read.catch(() => undefined); // told when the sequence comes back
+      reads.push(read);
     }
     if (reads.length === 0) return; // it had nothing, and starts from the beginning
     const saved = Promise.all(reads);
-    saved.catch(() => undefined); // told when it comes back
+    saved.catch(() => undefined);
     sequence.saved = saved;
   }
 
