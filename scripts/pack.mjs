@@ -8,6 +8,7 @@ import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { copyPage } from "./copy-page.mjs";
 
 export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 
@@ -43,6 +44,7 @@ function builtKernels() {
 export function pack(folder) {
   rmSync(join(ROOT, "dist"), { recursive: true, force: true });
   runProgram(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.json"]);
+  copyPage(ROOT);
   const prebuild = prebuildPath(ROOT);
   mkdirSync(dirname(prebuild), { recursive: true });
   copyFileSync(builtAddon(), prebuild);

@@ -13,6 +13,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { buildNative, checkTools, which } from "./build-native.mjs";
+import { copyPage } from "./copy-page.mjs";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const STAMP = join(ROOT, "build", "setup-stamp.json");
@@ -22,6 +23,7 @@ const OLDEST_NODE = 20;
 const OPTIONAL_TOOLS = [
   { tool: "objdump", for: "which functions of the addon use wide instructions, and its glibc floor" },
   { tool: "qemu-x86_64", for: "older processors, emulated" },
+  { tool: "chromium", for: "the chat page, in a browser" },
   { tool: "clang++", for: "fuzzing the file readers, which .ci/run does (fuzz/run.sh)" },
 ];
 
@@ -136,12 +138,18 @@ async function asSetupError(step) {
 function compileTypeScript() {
   const sources = [...filesUnder(join(ROOT, "ts")), ...inRoot("tsconfig.json", "package-lock.json")];
   const typescript = hashOf(sources);
-  if (existsSync(join(ROOT, "dist", "index.js")) && readJson(STAMP)?.typescript === typescript) return;
+  if (
+    existsSync(join(ROOT, "dist", "index.js")) &&
+    existsSync(join(ROOT, "dist", "server", "page", "index.html")) &&
+    readJson(STAMP)?.typescript === typescript
+  )
+    return;
   say("[3/3] Compiling TypeScript …");
   if (run(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.json"]) !== 0) {
     rmSync(join(ROOT, "dist", ".tsbuildinfo"), { force: true });
     throw new SetupError("TypeScript did not compile; the errors are above");
   }
+  copyPage(ROOT);
   writeStamp({ typescript });
 }
 

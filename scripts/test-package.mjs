@@ -68,6 +68,8 @@ check("the tarball holds what is needed and no more", () => {
     "dist/index.js",
     "dist/index.d.ts",
     "dist/cli/main.js",
+    "dist/ai-sdk/index.js",
+    "dist/server/page/index.html",
     "models/mini/config.json",
     "README.md",
     "LICENSE",

@@ -8,6 +8,7 @@ const ALLOWED: Record<string, string[]> = {
   "bench-layer.ts": ["../engine/bench-layer.js"],
   "bench-prefill.ts": ["../engine/bench-model.js", "../engine/bench-prefill.js"],
   "layer-chart.ts": ["../engine/bench-layer.js"],
+  "serve.ts": ["../server/index.js"],
   "bench-kernels.ts": ["../runtime/kernels-program.js"],
 };
 

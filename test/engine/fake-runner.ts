@@ -37,6 +37,8 @@ interface Slot {
   table: number[];
   /** Tokens by position, as the device keeps them. */
   history: number[];
+  /** Drawn tokens, as the device counts them. */
+  counted: number[];
 }
 
 export class FakeRunner implements ModelRunner {
@@ -47,6 +49,7 @@ export class FakeRunner implements ModelRunner {
   readonly #checked: RunnerLimits;
   readonly #next: NextToken;
   readonly #slots: Slot[];
+  /** By block and row: twice the token, and one more if decoding made it. */
   readonly #cache: number[][];
   /** Steps under way, oldest first; each is over when the one before it is. */
   #underWay: Promise<unknown>[] = [];
@@ -54,6 +57,8 @@ export class FakeRunner implements ModelRunner {
   #commands = 0;
   closed = false;
   allowed: number[] | undefined;
+  /** Whether latents of prompts must have been made by prompts (docs/numerics.md, 3). */
+  pathsMatter = true;
   /** Throw this in the next step. */
   failWith: unknown;
   /** Called in each step before it is over. */
@@ -63,7 +68,7 @@ export class FakeRunner implements ModelRunner {
     this.limits = { ...FAKE_LIMITS, ...limits };
     this.#checked = { ...this.limits };
     this.#next = next ?? hashNext(this.limits.vocabulary);
-    this.#slots = Array.from({ length: this.limits.maxSequences }, () => ({ sampling: undefined, table: [], history: [] }));
+    this.#slots = Array.from({ length: this.limits.maxSequences }, () => ({ sampling: undefined, table: [], history: [], counted: [] }));
     this.#cache = Array.from({ length: this.limits.numBlocks }, () => new Array<number>(this.limits.blockSize).fill(-1));
   }
 
@@ -72,16 +77,34 @@ export class FakeRunner implements ModelRunner {
     this.#commands = 0;
   }
 
-  setSampling(slot: number, sampling: SlotSampling): void {
+  setSampling(slot: number, sampling: SlotSampling, generated: readonly number[] = []): void {
     this.#command();
     const state = this.#slot(slot);
     state.sampling = sampling;
     state.table = [];
     state.history = [];
+    state.counted = [...generated];
+  }
+
+  setHistory(slot: number, tokens: readonly number[]): void {
+    this.#command();
+    this.#slot(slot).history = [...tokens];
+  }
+
+  async readBlock(block: number): Promise<Uint8Array> {
+    this.#command();
+    const bytes = new Uint8Array(Int32Array.from(this.#cache[block] as number[]).buffer);
+    await new Promise((resolve) => setImmediate(resolve));
+    return bytes;
+  }
+
+  writeBlock(block: number, bytes: Uint8Array): void {
+    this.#command();
+    this.#cache[block] = [...new Int32Array(bytes.slice().buffer)];
   }
 
   setBlocks(slot: number, first: number, blocks: readonly number[]): void {
-    this.#command();
+    this.#enqueued();
     const { table } = this.#slot(slot);
     blocks.forEach((block, i) => {
       if (!this.#cache[block]) throw new Error(`block ${block} does not exist`);
@@ -143,16 +166,24 @@ export class FakeRunner implements ModelRunner {
 
   #run({ slot, position, tokens, sample, scoreTargets }: StepSequence): StepResult {
     const state = this.#slot(slot);
+    const sampling = state.sampling as SlotSampling;
     for (const [i, token] of (tokens ?? []).entries()) state.history[position + i] = token;
     const length = position + (tokens?.length ?? 1);
-    for (let p = position; p < length; p++) this.#write(state, p);
+    for (let p = position; p < length; p++) this.#write(state, p, tokens === null);
     for (let p = 0; p < length; p++) {
       const there = this.#cache[state.table[Math.floor(p / this.limits.blockSize)] as number]?.[p % this.limits.blockSize];
-      if (there !== state.history[p]) throw new Error(`slot ${slot}: the cache holds ${there} at ${p}, not ${state.history[p]}`);
+      if (there === undefined || there >> 1 !== state.history[p])
+        throw new Error(`slot ${slot}: the cache holds ${there} / 2 at ${p}, not ${state.history[p]}`);
+      const decoded = p >= sampling.promptTokens.length;
+      if (this.pathsMatter && (there & 1) !== Number(decoded)) throw new Error(`slot ${slot}: the wrong path made position ${p}`);
     }
-    const sampling = state.sampling as SlotSampling;
     const token = sample ? this.#next(state.history.slice(0, length), sampling) : -1;
-    if (sample) state.history[length] = token;
+    if (String(state.counted) !== String(state.history.slice(sampling.promptTokens.length, length)))
+      throw new Error(`slot ${slot}: ${state.counted.length} tokens are counted, which are not those generated`);
+    if (sample) {
+      state.history[length] = token;
+      state.counted.push(token);
+    }
     const ffnExperts = Array.from({ length: length - position }, (_, i) =>
       Uint8Array.from({ length: this.limits.numLayers }, (_, layer) => (position + i + layer) % (this.limits.topK + 1)),
     );
@@ -162,10 +193,10 @@ export class FakeRunner implements ModelRunner {
     return result;
   }
 
-  #write(state: Slot, position: number): void {
+  #write(state: Slot, position: number, decoded: boolean): void {
     const block = this.#cache[state.table[Math.floor(position / this.limits.blockSize)] as number];
     if (!block) throw new Error(`no block for position ${position}`);
-    block[position % this.limits.blockSize] = state.history[position] as number;
+    block[position % this.limits.blockSize] = 2 * (state.history[position] as number) + Number(decoded);
   }
 
   #check(sequences: readonly StepSequence[]): void {
@@ -175,7 +206,8 @@ export class FakeRunner implements ModelRunner {
     const numTokens = sequences.reduce((sum, { tokens }) => sum + (tokens?.length ?? 1), 0);
     if (numTokens > maxBatchTokens) throw new Error(`${numTokens} tokens in a step`);
     if (new Set(sequences.map(({ slot }) => slot)).size !== sequences.length) throw new Error("a slot twice in a step");
-    if (new Set(sequences.map(({ tokens }) => tokens === null)).size > 1) throw new Error("prompt chunks and decode tokens in one step");
+    const firstDecode = sequences.findIndex(({ tokens }) => tokens === null);
+    if (firstDecode >= 0 && sequences.slice(firstDecode).some(({ tokens }) => tokens !== null)) throw new Error("a prompt behind a decode");
     for (const { slot, position, tokens } of sequences) {
       if (tokens?.length === 0) throw new Error("an empty chunk");
       const state = this.#slot(slot);
@@ -194,6 +226,11 @@ export class FakeRunner implements ModelRunner {
 
   #command(): void {
     this.#idle();
+    this.#enqueued();
+  }
+
+  #enqueued(): void {
+    if (this.closed) throw new Error("the runner is closed");
     this.#commands += 1;
     if (this.#commands > RING) throw new Error("the ring is full");
   }

@@ -27,8 +27,10 @@ describe("engine options", () => {
     expect(
       resolve({ parallel: { expert: 1 }, prefixCache: true, speculative: "auto", debug: "poison", batchInvariant: false }),
     ).toMatchObject({
-      ...{ prefixCache: false, speculative: "off", debug: "poison", batchInvariant: false },
+      ...{ prefixCache: true, speculative: "off", debug: "poison", batchInvariant: false },
     });
+    expect(resolve({ prefixCache: false }).prefixCache).toBe(false);
+    expect(resolve({ prefixCache: "all" }).prefixCache).toBe("all");
   });
 
   it.each<[Record<string, unknown>, string]>([
@@ -45,7 +47,7 @@ describe("engine options", () => {
     [{ maxSequences: 1.5 }, "maxSequences: 1.5"],
     [{ maxBatchTokens: 0 }, "maxBatchTokens: 0"],
     [{ cacheBytes: -1 }, "cacheBytes: -1"],
-    [{ prefixCache: "yes" }, 'prefixCache: "yes"'],
+    [{ prefixCache: "yes" }, 'prefixCache: "yes" is not accepted; give true, false or "all"'],
     [{ speculative: { drafts: 5 } }, "speculative.drafts: 5"],
     [{ speculative: 2 }, "speculative: 2"],
     [{ batchInvariant: "true" }, 'batchInvariant: "true"'],
@@ -60,7 +62,6 @@ describe("engine options", () => {
 
   it.each<[Record<string, unknown>, string]>([
     [{ parallel: { expert: 2 } }, "parallel.expert: 2 ranks: not built yet"],
-    [{ prefixCache: "all" }, 'prefixCache: "all": not built yet'],
     [{ speculative: { drafts: 2 } }, "speculative: drafts: not built yet"],
   ])("say that %j is not built yet", (options, message) => {
     expect(() => resolve(options)).toThrow(message);

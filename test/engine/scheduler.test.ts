@@ -2,9 +2,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { BlockManager } from "../../ts/engine/block-manager.js";
-import { type Batch, Scheduler } from "../../ts/engine/scheduler.js";
+import { CHAIN_START, chainDigest, type PrefixCacheMode } from "../../ts/engine/prefix-cache.js";
+import { type Admission, type Batch, Scheduler } from "../../ts/engine/scheduler.js";
 import { Sequence } from "../../ts/engine/sequence.js";
-import type { SlotSampling, StepResult } from "../../ts/model/runner-types.js";
+import type { RunnerLimits, SlotSampling, StepResult, StepSequence } from "../../ts/model/runner-types.js";
 import { FAKE_LIMITS, FakeRunner, hashNext } from "./fake-runner.js";
 
 const sampling = (promptTokens: readonly number[], seed = 0): SlotSampling => ({
@@ -51,90 +52,142 @@ function alone({ prompt, maxNewTokens }: Work, seed: number): number[] {
   return history.slice(prompt.length);
 }
 
-async function step(scheduler: Scheduler, runner: FakeRunner): Promise<void> {
-  const batch = scheduler.schedule();
-  for (const { sequence, fork } of batch.admitted) {
-    runner.setSampling(sequence.slot, sequence.sampling);
-    runner.setBlocks(sequence.slot, 0, sequence.blocks);
-    if (fork?.copyBlock) runner.copyBlock(fork.copyBlock.from, fork.copyBlock.to);
-    if (fork) runner.copyHistory(fork.fromSlot, sequence.slot, fork.length);
-  }
-  await finish(scheduler, runner, batch);
+/** FFN experts of so many positions, as the fake runner reports them. */
+function fakeRouting(positions: number, { numLayers, topK }: RunnerLimits) {
+  let experts = 0;
+  for (let p = 0; p < positions; p++) for (let l = 0; l < numLayers; l++) experts += (p + l) % (topK + 1);
+  return { tokens: positions, experts };
 }
 
-/** Runs a scheduled step, and those after it that can be scheduled before its results are there. */
-async function finish(scheduler: Scheduler, runner: FakeRunner, batch: Batch): Promise<void> {
+/** Does with a batch what the engine does, and runs it with those after it that can be scheduled before its results are there. */
+async function step(scheduler: Scheduler, runner: FakeRunner): Promise<Batch> {
+  const batch = scheduler.schedule();
+  for (const { sequence, blocks } of batch.evicted)
+    if (blocks.length > 0) sequence.saved = Promise.all(blocks.map((block) => runner.readBlock(block)));
+  for (const admission of batch.admitted) await place(runner, admission);
+  extend(runner, batch);
   scheduler.dropEnded(batch);
-  if (batch.entries.length === 0) return;
+  if (batch.entries.length === 0) return batch;
   const results = runner.launch(batch.entries.map((entry) => entry.step));
   const ahead = scheduler.scheduleAhead(batch);
+  if (ahead) extend(runner, ahead);
   const following = ahead && runner.launch(ahead.entries.map((entry) => entry.step));
   scheduler.postprocess(batch, await results);
   if (ahead) scheduler.postprocess(ahead, (await following) as StepResult[]);
+  return batch;
 }
 
-/** No block belongs to two sequences, except full prompt blocks of siblings; what nobody owns is free. */
+async function place(runner: FakeRunner, { sequence, known, restore, fork }: Admission): Promise<void> {
+  await runner.room();
+  const saved = (restore && (await sequence.saved)) ?? [];
+  runner.setSampling(sequence.slot, sequence.sampling, sequence.tokens);
+  runner.setBlocks(sequence.slot, 0, sequence.blocks);
+  if (known > 0) runner.setHistory(sequence.slot, sequence.tokensAt(0, known + (sequence.inPrompt ? 0 : 1)));
+  if (fork?.copyBlock) runner.copyBlock(fork.copyBlock.from, fork.copyBlock.to);
+  if (fork) runner.copyHistory(fork.fromSlot, sequence.slot, fork.length);
+  await runner.room();
+  for (let i = restore?.firstBlock ?? 0; i < saved.length; i++) runner.writeBlock(sequence.blocks[i] as number, saved[i] as Uint8Array);
+  sequence.saved = undefined;
+}
+
+function extend(runner: FakeRunner, { grown }: Batch): void {
+  for (const { sequence, firstBlock, blocks } of grown) runner.setBlocks(sequence.slot, firstBlock, blocks);
+}
+
+/** A block belongs to two sequences only if both have its tokens and all before them in common; what nobody owns is free. */
 function checkBlocks(scheduler: Scheduler): void {
   const owners = new Map<number, Sequence[]>();
-  for (const sequence of scheduler.unfinished)
+  for (const sequence of scheduler.unfinished) {
+    expect(new Set(sequence.blocks).size).toBe(sequence.blocks.length);
     for (const block of sequence.blocks) owners.set(block, [...(owners.get(block) ?? []), sequence]);
+  }
   for (const [block, sequences] of owners) {
     const [first] = sequences as [Sequence];
+    const end = (first.blocks.indexOf(block) + 1) * scheduler.blocks.blockSize;
     for (const other of sequences.slice(1)) {
-      expect(first.siblings).toContain(other);
-      const end = (first.blocks.indexOf(block) + 1) * scheduler.blocks.blockSize;
-      expect(end).toBeLessThanOrEqual(first.sharedLength);
       expect(other.blocks.indexOf(block)).toBe(first.blocks.indexOf(block));
+      expect(Math.min(first.computed, other.computed)).toBeGreaterThanOrEqual(end);
+      expect(other.tokensAt(0, end)).toEqual(first.tokensAt(0, end));
     }
   }
   expect(owners.size + scheduler.blocks.numFree).toBe(scheduler.blocks.numBlocks);
 }
 
+const MOST_POSITIONS = 60;
+const COMMON = Array.from({ length: 30 }, (_, i) => (7 * i) % 50);
+
+/** Prompts that often begin alike. */
 const work = fc.record({
-  prompt: fc.array(fc.integer({ min: 0, max: 49 }), { minLength: 1, maxLength: 40 }),
+  prompt: fc
+    .tuple(fc.nat(30), fc.array(fc.integer({ min: 0, max: 49 }), { minLength: 1, maxLength: 10 }))
+    .map(([common, rest]) => [...COMMON.slice(0, common), ...rest]),
   maxNewTokens: fc.integer({ min: 0, max: 20 }),
-  n: fc.integer({ min: 1, max: 6 }),
+  n: fc.oneof(fc.constant(1), fc.integer({ min: 1, max: 6 })),
 });
-const limits = fc.record({
-  maxSequences: fc.integer({ min: 1, max: 5 }),
-  maxBatchTokens: fc.integer({ min: 1, max: 24 }),
-  blockSize: fc.integer({ min: 1, max: 7 }),
-  numBlocks: fc.integer({ min: 60, max: 80 }),
-});
+/** Room for one sequence at least, seldom for all that run. */
+const limits = fc
+  .record({
+    maxSequences: fc.integer({ min: 1, max: 5 }),
+    maxBatchTokens: fc.integer({ min: 1, max: 24 }),
+    blockSize: fc.integer({ min: 1, max: 7 }),
+    spare: fc.nat(12),
+  })
+  .map(({ spare, ...some }) => ({ ...some, numBlocks: Math.ceil(MOST_POSITIONS / some.blockSize) + spare, contextLength: 64 }));
+const mode = fc.constantFrom<PrefixCacheMode>("on", "on", "all", "off");
 
 describe("scheduler", () => {
-  it("ends every request with the tokens it has alone, leaks no block, keeps budget and positions", async () => {
+  it("ends every request with the tokens it has alone, leaks no block, keeps budget, positions and order", async () => {
+    let [hits, preemptions, mixed] = [0, 0, 0];
     await fc.assert(
-      fc.asyncProperty(fc.array(work, { minLength: 1, maxLength: 6 }), limits, async (works, some) => {
-        const runner = new FakeRunner({ ...some, contextLength: 64 });
-        const scheduler = new Scheduler(runner.limits);
+      fc.asyncProperty(fc.array(work, { minLength: 1, maxLength: 8 }), limits, mode, async (works, some, cache) => {
+        const runner = new FakeRunner(some);
+        runner.pathsMatter = cache !== "all";
+        const scheduler = new Scheduler(runner.limits, cache);
         const requests = works.map((one) => request(one));
         for (const { siblings } of requests) for (const sequence of siblings) scheduler.add(sequence);
+        let started = -1;
+        const seen = new Set<Sequence>();
         for (let steps = 0; scheduler.hasWork; steps++) {
           expect(steps).toBeLessThan(10_000);
-          await step(scheduler, runner);
+          const { admitted, evicted, entries } = await step(scheduler, runner);
+          for (const { sequence } of admitted) {
+            if (seen.has(sequence) || sequence.siblings) continue;
+            seen.add(sequence);
+            expect(sequence.arrival).toBeGreaterThan(started);
+            started = sequence.arrival;
+          }
+          for (const { sequence } of evicted) for (const entry of entries) expect(entry.sequence.arrival).toBeLessThan(sequence.arrival);
           checkBlocks(scheduler);
         }
         expect(scheduler.blocks.numFree).toBe(runner.limits.numBlocks);
-        requests.forEach(({ outputs }, r) => {
+        requests.forEach(({ outputs, siblings }, r) => {
           outputs.forEach((tokens, i) => {
             expect(tokens).toEqual(alone(works[r] as Work, i));
+            const positions = siblings[i]!.prompt.length + Math.max(0, tokens.length - 1);
+            expect(siblings[i]!.routing).toEqual(fakeRouting(positions, runner.limits));
           });
         });
+        if (cache === "off") expect(scheduler.counters.prefixHitTokens).toBe(0);
+        hits += scheduler.counters.prefixHitTokens;
+        preemptions += scheduler.counters.preemptions;
+        mixed += runner.steps.filter((entries) => entries[0]!.tokens !== null && entries.at(-1)!.tokens === null).length;
       }),
-      { numRuns: 150 },
+      { numRuns: 200 },
     );
+    expect(Math.min(hits, preemptions, mixed)).toBeGreaterThan(50);
   });
 
   it("gives everything back when sequences are aborted at any time, and the rest is as without them", async () => {
     await fc.assert(
       fc.asyncProperty(
-        fc.array(work, { minLength: 2, maxLength: 6 }),
+        fc.array(work, { minLength: 2, maxLength: 8 }),
         limits,
+        mode,
         fc.array(fc.tuple(fc.nat(20), fc.nat(), fc.boolean()), { minLength: 1, maxLength: 8 }),
-        async (works, some, aborts) => {
-          const runner = new FakeRunner({ ...some, contextLength: 64 });
-          const scheduler = new Scheduler(runner.limits);
+        async (works, some, cache, aborts) => {
+          const runner = new FakeRunner(some);
+          runner.pathsMatter = cache !== "all";
+          const scheduler = new Scheduler(runner.limits, cache);
           const requests = works.map((one) => request(one));
           const all = requests.flatMap(({ siblings }) => siblings);
           const aborted = new Set<Sequence>();
@@ -162,7 +215,7 @@ describe("scheduler", () => {
           });
         },
       ),
-      { numRuns: 150 },
+      { numRuns: 200 },
     );
   });
 
@@ -189,15 +242,58 @@ describe("scheduler", () => {
     expect(promptTokens).toBe(10 + 4);
   });
 
-  it("lets decoding sequences go on while a long prompt runs in chunks", async () => {
+  it("lets decoding sequences go on while a long prompt runs in chunks, in the same steps", async () => {
     const runner = new FakeRunner({ maxBatchTokens: 4 });
     const scheduler = new Scheduler(runner.limits);
     for (const sequence of request({ prompt: [1], maxNewTokens: 12, n: 1 }).siblings) scheduler.add(sequence);
     await step(scheduler, runner);
     for (const sequence of request({ prompt: new Array<number>(40).fill(2), maxNewTokens: 1, n: 1 }).siblings) scheduler.add(sequence);
     while (scheduler.hasWork) await step(scheduler, runner);
-    const kinds = runner.steps.slice(1, 9).map((sequences) => (sequences[0]?.tokens === null ? "decode" : "prompt"));
-    expect(kinds).toEqual(["decode", "prompt", "decode", "prompt", "decode", "prompt", "decode", "prompt"]);
+    const lengths = runner.steps.slice(1, 9).map((sequences) => sequences.map(({ tokens }) => tokens?.length ?? "decode"));
+    expect(lengths).toEqual(new Array(8).fill([3, "decode"]));
+  });
+
+  it("lets short prompts pass a long one, which goes on meanwhile", async () => {
+    const runner = new FakeRunner({ maxBatchTokens: 8, numBlocks: 64 });
+    const scheduler = new Scheduler(runner.limits);
+    const ended: number[] = [];
+    [40, 40, 3, 2].forEach((length, i) => {
+      const { siblings } = request({ prompt: new Array<number>(length).fill(i), maxNewTokens: 1, n: 1 }, () => ended.push(i));
+      for (const sequence of siblings) scheduler.add(sequence);
+    });
+    while (scheduler.hasWork) {
+      await step(scheduler, runner);
+      const [oldest] = runner.steps.at(-1) as [StepSequence];
+      expect(oldest.tokens?.length).toBeGreaterThanOrEqual(1);
+    }
+    expect(ended).toEqual([3, 2, 0, 1]);
+  });
+
+  it("takes turns between prompts and decodes where a step has one token", async () => {
+    const runner = new FakeRunner({ maxBatchTokens: 1 });
+    const scheduler = new Scheduler(runner.limits);
+    for (const prompt of [[1], [2, 2, 2]])
+      for (const sequence of request({ prompt, maxNewTokens: 4, n: 1 }).siblings) scheduler.add(sequence);
+    while (scheduler.hasWork) await step(scheduler, runner);
+    const kinds = runner.steps.slice(0, 6).map(([one]) => (one!.tokens === null ? "decode" : "prompt"));
+    expect(kinds).toEqual(["prompt", "decode", "prompt", "decode", "prompt", "decode"]);
+  });
+
+  it("lets the youngest give way when blocks run out, and brings it back as soon as there is room", async () => {
+    const runner = new FakeRunner({ numBlocks: 8, contextLength: 32 });
+    const scheduler = new Scheduler(runner.limits, "off");
+    const works = [1, 2].map((token) => ({ prompt: [token, token, token], maxNewTokens: 24, n: 1 }));
+    const requests = works.map((one) => request(one));
+    for (const { siblings } of requests) scheduler.add(siblings[0] as Sequence);
+    const events: string[] = [];
+    while (scheduler.hasWork) {
+      const { evicted, admitted } = await step(scheduler, runner);
+      for (const { sequence } of evicted) events.push(`${sequence.arrival} gives way`);
+      for (const { sequence, restore } of admitted) events.push(`${sequence.arrival} ${restore ? "comes back" : "starts"}`);
+    }
+    expect(events).toEqual(["0 starts", "1 starts", "1 gives way", "1 comes back"]);
+    expect(scheduler.counters.preemptions).toBe(1);
+    expect(requests.map(({ outputs }) => outputs[0])).toEqual(works.map((one) => alone(one, 0)));
   });
 
   it("starts anew after a reset: whatever ran or waited has ended, and the next is as it would be alone", async () => {
@@ -241,5 +337,34 @@ describe("block manager", () => {
     expect(() => blocks.release([block])).toThrow("has no owner");
     expect(blocks.allocate(4)).toBeUndefined();
     expect(blocks.numFree).toBe(3);
+  });
+
+  it("gives away cached blocks last, the end of the text that was unused for longest first", () => {
+    const blocks = new BlockManager(5, 4);
+    const old = blocks.allocate(2) as number[];
+    const recent = blocks.allocate(2) as number[];
+    for (const [i, block] of [...old, ...recent].entries()) blocks.cache.store(`digest ${i}`, block, []);
+    blocks.release(old);
+    blocks.release(recent);
+    expect([blocks.numFree, blocks.cache.numIdle]).toEqual([5, 4]);
+    blocks.share([old[0] as number]);
+    blocks.release([old[0] as number]);
+    const [never] = blocks.allocate(1) as [number];
+    expect([...old, ...recent]).not.toContain(never);
+    expect(blocks.allocate(4)).toEqual([old[1], recent[1], recent[0], old[0]]);
+    expect(blocks.cache.find("digest 0")).toBeUndefined();
+  });
+
+  it("does not mistake a block behind another beginning, or of other tokens, for the same", () => {
+    const first = chainDigest(CHAIN_START, [1, 2]);
+    const all = [
+      first,
+      chainDigest(CHAIN_START, [2, 1]),
+      chainDigest(first, [1, 2]),
+      chainDigest(first, [1]),
+      chainDigest(CHAIN_START, [513]),
+    ];
+    expect(new Set(all).size).toBe(all.length);
+    expect(chainDigest(CHAIN_START, [1, 2])).toBe(first);
   });
 });

@@ -2,7 +2,7 @@
  * Runs of a runner whose bits are compared: prompts, batches, and what must be alike.
  */
 import type { Runner } from "../../ts/model/runner.js";
-import type { StepResult } from "../../ts/model/runner-types.js";
+import type { StepResult, StepSequence } from "../../ts/model/runner-types.js";
 import { takeSlot } from "./goldens.js";
 
 /** A prompt of `length` ids that exist, different for each seed. */
@@ -34,6 +34,33 @@ export async function batch(runner: Runner, prompts: number[][], count: number):
     next.forEach((result, i) => {
       results[i]!.push(result);
     });
+  }
+  return results;
+}
+
+/** One sequence after another starts, each prompt in chunks, while those before it decode in the same steps. */
+export async function staggered(runner: Runner, prompts: number[][], count: number, chunk: number): Promise<StepResult[][]> {
+  const results: StepResult[][] = prompts.map(() => []);
+  const computed = prompts.map(() => 0);
+  let block = 0;
+  prompts.forEach((tokens, slot) => {
+    takeSlot(runner, slot, block, tokens.length + count, 5);
+    block += Math.ceil((tokens.length + count) / runner.limits.blockSize);
+  });
+  while (results.some(({ length }) => length < count)) {
+    const starting = prompts.findIndex((tokens, s) => computed[s]! < tokens.length);
+    const decoding = prompts.flatMap((tokens, s) => (computed[s]! >= tokens.length && results[s]!.length < count ? [s] : []));
+    const steps: StepSequence[] = decoding.map((slot) => ({ slot, position: computed[slot]!, tokens: null, sample: true }));
+    if (starting >= 0) {
+      const [tokens, position] = [prompts[starting]!, computed[starting]!];
+      const piece = tokens.slice(position, position + chunk);
+      steps.unshift({ slot: starting, position, tokens: piece, sample: position + piece.length === tokens.length });
+    }
+    for (const [i, result] of (await runner.step(steps)).entries()) {
+      const { slot, tokens, sample } = steps[i]!;
+      computed[slot]! += tokens?.length ?? 1;
+      if (sample) results[slot]!.push(result);
+    }
   }
   return results;
 }

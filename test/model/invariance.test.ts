@@ -6,8 +6,8 @@ import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/mod
 import type { Runner } from "../../ts/model/runner.js";
 import type { StepResult } from "../../ts/model/runner-types.js";
 import { type ModelName, modelPath } from "../helpers/fixtures.js";
-import { greedy } from "../helpers/goldens.js";
-import { batch, bits, prompt } from "../helpers/runs.js";
+import { greedy, takeSlot } from "../helpers/goldens.js";
+import { batch, bits, prompt, staggered } from "../helpers/runs.js";
 import { TEST_MODEL_OPTIONS } from "../helpers/models.js";
 
 const opened: OpenedModel[] = [];
@@ -50,6 +50,39 @@ describe.each(["mini", "tiny-a", "tiny-lite-a"] as const)("%s", (name) => {
     order.forEach((i, at) => {
       expect(bits(together[at]!), `length ${LENGTHS[i]}`).toEqual(alone[i]);
     });
+  });
+
+  it("gives the same bits where prompts and decodes share their steps", async () => {
+    const runner = await open(name);
+    const alone: StepResult[][] = [];
+    for (const [i, length] of LENGTHS.entries()) {
+      alone.push(bits(await greedy(runner, prompt(length, i), STEPS, { logprobs: 5, slot: 3, firstBlock: 40 })) as StepResult[]);
+    }
+    const together = await staggered(
+      runner,
+      LENGTHS.map((length, i) => prompt(length, i)),
+      STEPS,
+      7,
+    );
+    LENGTHS.forEach((length, i) => {
+      expect(bits(together[i]!), `length ${length}`).toEqual(alone[i]);
+    });
+  });
+
+  it("gives the same bits when latents are moved out of the device and back, to other blocks and another slot", async () => {
+    const runner = await open(name);
+    const tokens = prompt(37, 5);
+    const whole = bits(await greedy(runner, tokens, STEPS, { logprobs: 5 }));
+    const start = await greedy(runner, tokens, 5, { logprobs: 5 });
+    const saved = await Promise.all([0, 1, 2].map((block) => runner.readBlock(block)));
+    await greedy(runner, prompt(60, 6), 3); // over the blocks and the slot that it had
+    takeSlot(runner, 4, 20, tokens.length + STEPS, 5);
+    runner.setHistory(4, [...tokens, ...start.map(({ token }) => token)]);
+    for (const [i, bytes] of saved.entries()) runner.writeBlock(20 + i, bytes);
+    const rest = [];
+    for (let i = 5; i < STEPS; i++)
+      rest.push(...(await runner.step([{ slot: 4, position: tokens.length + i - 1, tokens: null, sample: true }])));
+    expect(bits([...start, ...rest])).toEqual(whole);
   });
 
   it("gives the same bits for any number of threads", async () => {

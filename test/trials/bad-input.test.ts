@@ -129,7 +129,7 @@ describe("an option", () => {
     [{ cacheBytes: "1GB" }, 'cacheBytes: "1GB"'],
     [{ device: "tpu" }, 'device: "tpu"'],
     [{ speculative: { drafts: 2 } }, "speculative"],
-    [{ prefixCache: "all" }, "prefixCache"],
+    [{ prefixCache: "some" }, "prefixCache"],
     [{ parallel: { expert: 2 } }, "parallel.expert"],
   ])("%o is OPTION_INVALID", async (options, named) => {
     await expect(Engine.load(undefined, options as EngineOptions)).rejects.toEqual(refused("OPTION_INVALID", named));

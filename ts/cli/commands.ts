@@ -23,6 +23,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./generate.js")).generateCommand,
   },
   { name: "chat", summary: "talk to the model", load: async () => (await import("./chat.js")).chatCommand },
+  { name: "serve", summary: "an OpenAI-compatible HTTP server", load: async () => (await import("./serve.js")).serveCommand },
   { name: "score", summary: "log-probability of each token of a text", load: async () => (await import("./score.js")).scoreCommand },
   {
     name: "inspect",
@@ -58,7 +59,7 @@ export const COMMANDS: readonly CommandEntry[] = [
 ];
 
 /** Commands that are planned and not there yet: naming one says so. */
-const NOT_THERE = ["serve", "train", "lab"];
+const NOT_THERE = ["train", "lab"];
 
 /** The command that `first` and the words after it name, and the words left over for it. */
 export async function findCommand(first: string, rest: readonly string[]): Promise<{ command: Command; words: readonly string[] }> {

@@ -80,6 +80,8 @@ async function openStored({ device, directory, options, signal }: BenchSource, s
   const dir = checkDirectory(directory);
   const resolved = resolveOptions({ ...options, device: device as EngineOptions["device"], signal });
   if (options.maxSequences === undefined || options.maxSequences === null) resolved.maxSequences = sizes.maxSequences;
+  // The benches write to the runner's cache behind the engine's back, and each run is to be a whole one.
+  resolved.prefixCache = false;
   // A row is looked at as one prompt (ts/model/trace.ts). More than the context is refused later.
   resolved.maxBatchTokens = Math.max(resolved.maxBatchTokens, Math.min(sizes.contextLength, MOST_TRACED));
   const parts = await loadParts(dir, resolved);

@@ -84,15 +84,15 @@ export class ChoiceOutput {
     return this.#chunks(this.#rules.parser.end(), { tokens: [] });
   }
 
-  /** The answer so far. */
-  result(routing: RoutingSum, shape: { numLayers: number; topK: number }): Choice {
+  /** The answer so far, given what its sequence knows. */
+  result({ routing, cachedTokens }: { routing: RoutingSum; cachedTokens: number }, shape: { numLayers: number; topK: number }): Choice {
     const { promptTokens, logprobs, parser } = this.#rules;
     const { reasoning, toolCalls = [] } = parser.result();
     return {
       text: this.#text,
       tokens: [...this.#tokens],
       finishReason: this.#finish ?? "abort",
-      usage: { promptTokens, cachedTokens: 0, completionTokens: this.#tokens.length },
+      usage: { promptTokens, cachedTokens, completionTokens: this.#tokens.length },
       timings: this.#timings(),
       routing: averageRouting(routing, shape),
       ...(toolCalls.length > 0 && { toolCalls: [...toolCalls] }),

@@ -26,7 +26,7 @@ import {
   vocabularyFacts,
 } from "./prompt.js";
 import { asLongcatError, GenerateRequest, type RequestHost, ScoreRequest } from "./request.js";
-import { type Admission, type Batch, Scheduler } from "./scheduler.js";
+import { type Admission, type Batch, type Eviction, type Growth, Scheduler } from "./scheduler.js";
 import type { ChatPrompt, Chunk, EngineInfo, EngineStats, GenerateResult, Prompt, ScoreResult, TokenPrompt } from "./types.js";
 
 /** What an engine is made of; `load` makes it from a checkpoint folder. */
@@ -53,6 +53,9 @@ export interface ScoreOptions {
 const LONGEST_TURN_MS = 10;
 
 type AnyRequest = GenerateRequest | ScoreRequest;
+
+/** Blocks that running sequences have got, set at a time: fewer commands than a step has to spare. */
+const GROWTHS_AT_ONCE = 16;
 
 /** A step from its launch to its results. */
 interface StepUnderWay {
@@ -89,7 +92,7 @@ export class Engine implements AsyncDisposable {
   private constructor(parts: EngineParts) {
     const { runner, text } = parts;
     this.#parts = parts;
-    this.#scheduler = new Scheduler(runner.limits);
+    this.#scheduler = new Scheduler(runner.limits, parts.info.prefixCache);
     this.#vocabulary = vocabularyFacts(runner.limits.vocabulary, text);
     const { vocabulary, contextLength } = runner.limits;
     this.#limits = { vocabulary, contextLength, modelContext: parts.modelContext };
@@ -137,13 +140,15 @@ export class Engine implements AsyncDisposable {
 
   /** What is going on now. */
   get stats(): EngineStats {
-    const { numFree, numBlocks } = this.#scheduler.blocks;
+    const { numFree, numBlocks, cache } = this.#scheduler.blocks;
     return {
       runningSequences: this.#scheduler.numRunning,
       waitingSequences: this.#scheduler.numWaiting,
       blocksInUse: numBlocks - numFree,
+      cachedBlocks: cache.numIdle,
       numBlocks,
       ...this.#counters,
+      ...this.#scheduler.counters,
     };
   }
 
@@ -368,10 +373,9 @@ export class Engine implements AsyncDisposable {
 
   async #enqueue(batch: Batch, launched: () => void): Promise<StepResult[]> {
     const { runner } = this.#parts;
-    for (const admission of batch.admitted) {
-      await runner.room();
-      this.#place(admission);
-    }
+    for (const eviction of batch.evicted) await this.#save(eviction);
+    for (const admission of batch.admitted) await this.#place(admission);
+    await this.#extend(batch.grown);
     await runner.room();
     this.#scheduler.dropEnded(batch);
     const results = batch.entries.length > 0 ? runner.launch(batch.entries.map(({ step }) => step)) : Promise.resolve([]);
@@ -379,22 +383,59 @@ export class Engine implements AsyncDisposable {
     return results;
   }
 
-  /** Sets up the slot of a sequence that starts. */
-  #place({ sequence, fork }: Admission): void {
-    if (sequence.slot < 0) return; // aborted while others were set up, and in no step
+  /** Enqueues the reads of what a sequence had in the cache. */
+  async #save({ sequence, blocks }: Eviction): Promise<void> {
     const { runner } = this.#parts;
-    runner.setSampling(sequence.slot, sequence.sampling);
+    const reads: Promise<Uint8Array>[] = [];
+    for (const block of blocks) {
+      await runner.room();
+      if (sequence.state === "ended") return;
+      const read = runner.readBlock(block);
+      read.catch(() => undefined); // told when the sequence comes back
+      reads.push(read);
+    }
+    if (reads.length === 0) return; // it had nothing, and starts from the beginning
+    const saved = Promise.all(reads);
+    saved.catch(() => undefined);
+    sequence.saved = saved;
+  }
+
+  /** Sets up the slot of a sequence that starts, or comes back. */
+  async #place({ sequence, known, restore, fork }: Admission): Promise<void> {
+    const { runner } = this.#parts;
+    const saved = restore === undefined ? [] : ((await sequence.saved) ?? []);
+    await runner.room();
+    if (sequence.slot < 0) return; // aborted while others were set up, and in no step
+    runner.setSampling(sequence.slot, sequence.sampling, sequence.tokens);
     runner.setBlocks(sequence.slot, 0, sequence.blocks);
-    if (fork === undefined) return;
-    if (fork.copyBlock !== undefined) runner.copyBlock(fork.copyBlock.from, fork.copyBlock.to);
-    runner.copyHistory(fork.fromSlot, sequence.slot, fork.length);
+    if (known > 0) runner.setHistory(sequence.slot, sequence.tokensAt(0, known + (sequence.inPrompt ? 0 : 1)));
+    if (fork !== undefined) {
+      if (fork.copyBlock !== undefined) runner.copyBlock(fork.copyBlock.from, fork.copyBlock.to);
+      runner.copyHistory(fork.fromSlot, sequence.slot, fork.length);
+    }
+    for (let i = restore?.firstBlock ?? 0; i < saved.length; i++) {
+      await runner.room();
+      if (sequence.slot < 0) return;
+      runner.writeBlock(sequence.blocks[i] as number, saved[i] as Uint8Array);
+    }
+    sequence.saved = undefined;
+  }
+
+  /** Tells the device of blocks that running sequences have got. */
+  async #extend(grown: readonly Growth[]): Promise<void> {
+    const { runner } = this.#parts;
+    for (const [i, { sequence, firstBlock, blocks }] of grown.entries()) {
+      if (i % GROWTHS_AT_ONCE === 0) await runner.room();
+      if (sequence.slot >= 0) runner.setBlocks(sequence.slot, firstBlock, blocks);
+    }
   }
 
   /** A step that failed takes the calls with it that had a part in it; the engine goes on. */
   #failBatch(batch: Batch, error: unknown): void {
     this.#scheduler.abandon(batch);
     const failed = asLongcatError(error);
-    for (const { sequence } of [...batch.admitted, ...batch.entries]) sequence.fail(failed);
+    for (const { sequence } of [...batch.admitted, ...batch.entries, ...batch.evicted])
+      if (sequence.state === "ended") sequence.fail(failed);
   }
 
   /** The scheduler itself failed: no call can go on, and the next one starts from the beginning. */

@@ -11,6 +11,7 @@ import { type OpenedModel, openModel } from "../model/open.js";
 import { DEFAULT_PARAMETERS, type SamplingDefaults } from "../sampling/parameters.js";
 import type { EngineParts } from "./engine.js";
 import type { ResolvedOptions } from "./options.js";
+import type { PrefixCacheMode } from "./prefix-cache.js";
 import type { TextTools } from "./prompt.js";
 import { loadTextTools } from "./text-tools.js";
 import type { EngineInfo } from "./types.js";
@@ -101,11 +102,16 @@ function describe(
     activations: runner.activationDType,
     fp8Activations: options.fp8Activations,
     batchInvariant: true,
-    prefixCache: "off",
+    prefixCache: prefixCacheMode(options.prefixCache),
     speculative: "off",
     parallel: { expert: 1 },
     ngram: ngram ?? "none",
   };
+}
+
+function prefixCacheMode(option: ResolvedOptions["prefixCache"]): PrefixCacheMode {
+  if (option === "all") return option;
+  return option ? "on" : "off";
 }
 
 function unionOf(...lists: (readonly number[])[]): number[] {

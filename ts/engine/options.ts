@@ -49,7 +49,11 @@ export interface EngineOptions {
    * all else that a load allocates, is `OUT_OF_MEMORY`. On the CPU mapped weights are not counted; on a GPU they are.
    */
   cacheBytes?: "auto" | number | null;
-  /** Reuse of cached prompts. Not built yet: absent, `true` (the default to be) and `false` mean off, as `engine.info` says; `"all"` is refused. */
+  /**
+   * Reuse of what the latent cache still has of earlier prompts: a prompt that begins as one before it runs from where they part, in full
+   * blocks (`usage.cachedTokens`), with the same bits. `true` (default) reuses what prompts made; `"all"` what decoding made too (an answer
+   * that comes back as a chat's history), whose bits may differ from those of the same tokens as a prompt; `false` nothing.
+   */
   prefixCache?: boolean | "all" | null;
   /** Same bits alone and in any batch; default `true`. The CPU always keeps this; `false` merely permits otherwise. */
   batchInvariant?: boolean | null;
@@ -85,7 +89,7 @@ export interface ResolvedOptions {
   maxBatchTokens: number;
   maxSequences: number;
   cacheBytes: "auto" | number;
-  prefixCache: false;
+  prefixCache: boolean | "all";
   batchInvariant: boolean;
   speculative: "off";
   allowUnknownTensors: boolean;
@@ -105,7 +109,7 @@ export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = {
   maxBatchTokens: 4096,
   maxSequences: 64,
   cacheBytes: "auto",
-  prefixCache: false,
+  prefixCache: true,
   batchInvariant: true,
   speculative: "off",
   allowUnknownTensors: false,
@@ -136,7 +140,10 @@ const CHECKS: { [K in keyof Required<EngineOptions>]: (value: unknown, resolved:
   cacheBytes: (value, to) => {
     to.cacheBytes = value === "auto" ? value : integer(value, "cacheBytes", 1, Number.MAX_SAFE_INTEGER, ' (bytes), or "auto"');
   },
-  prefixCache: (value) => checkPrefixCache(value),
+  prefixCache: (value, to) => {
+    if (typeof value !== "boolean" && value !== "all") throw invalid("prefixCache", value, 'true, false or "all"');
+    to.prefixCache = value;
+  },
   batchInvariant: (value, to) => {
     to.batchInvariant = boolean(value, "batchInvariant");
   },
@@ -198,13 +205,6 @@ function checkParallel(value: unknown): void {
   if (absent(parallel["expert"])) return;
   const ranks = integer(parallel["expert"], "parallel.expert", 1, Number.MAX_SAFE_INTEGER);
   if (ranks > 1) throw notBuilt(`parallel.expert: ${ranks} ranks`, "1");
-}
-
-/** `true` is the default of the public API (docs/guide.md): accepted, and reported as off by `engine.info` until there is a cache. */
-function checkPrefixCache(value: unknown): void {
-  if (typeof value === "boolean") return;
-  if (value !== "all") throw invalid("prefixCache", value, "true, false");
-  throw notBuilt('prefixCache: "all"', "true (off for now) or false");
 }
 
 function checkSpeculative(value: unknown): void {

@@ -136,7 +136,10 @@ export class GenerateRequest extends Request<GenerateResult> {
   }
 
   result(): GenerateResult {
-    const choices = this.#outputs.map((output, i) => output.result((this.sequences[i] as Sequence).routing, this.host.limits));
+    const { cachedTokens } = this.#usage();
+    const choices = this.#outputs.map((output, i) =>
+      output.result({ routing: (this.sequences[i] as Sequence).routing, cachedTokens }, this.host.limits),
+    );
     const first = choices[0] as GenerateResult;
     return choices.length === 1 ? first : { ...first, usage: this.#usage(), choices };
   }
@@ -159,7 +162,7 @@ export class GenerateRequest extends Request<GenerateResult> {
 
   #usage(): Usage {
     const completionTokens = this.#outputs.reduce((sum, { numTokens }) => sum + numTokens, 0);
-    return { promptTokens: this.#numPromptTokens, cachedTokens: 0, completionTokens };
+    return { promptTokens: this.#numPromptTokens, cachedTokens: (this.sequences[0] as Sequence).cachedTokens, completionTokens };
   }
 }
 

@@ -1,41 +1,85 @@
 /**
- * Who runs next. First come, first served: a sequence waits until a slot and all blocks that it may come to need are free, so that nothing
- * runs out on the way; then it takes part in steps until it ends. Four verbs: add, schedule, postprocess, abort.
+ * Who runs next. First come, first served: a sequence waits until there is a slot and cache for its prompt, then takes part in steps until
+ * it ends. Blocks are given out as sequences grow; when they run out, the youngest gives way: its latents go to host memory, and it comes
+ * back before anybody who waits behind it. The oldest can always go on, so everybody ends. Five verbs: add, schedule, preempt, postprocess,
+ * abort.
  *
- * While a step runs, the one after it may be scheduled too (`scheduleAhead`), as long as it decodes the same sequences: their positions
- * are known, their tokens lie on the device. If one of them ends meanwhile, its part in the second step was for nothing; its slot and
- * blocks can be given out at once all the same, since whatever the next owner does is enqueued behind that step.
+ * A step takes one token of everybody who decodes, and fills the rest of its budget with prompts. While a step runs, the one after it may
+ * be scheduled too (`scheduleAhead`), as long as it decodes the same sequences: their positions are known, their tokens lie on the device.
+ * If one of them ends meanwhile, its part in the second step was for nothing; its slot and blocks can be given out at once all the same,
+ * since whatever the next owner does is enqueued behind that step.
  * @module
  */
 
 import { LongcatError } from "../errors.js";
 import type { RunnerLimits, StepResult, StepSequence } from "../model/runner-types.js";
 import { BlockManager } from "./block-manager.js";
+import type { PrefixCacheMode } from "./prefix-cache.js";
 import type { Sequence } from "./sequence.js";
+import { sharePromptTokens } from "./token-budget.js";
 
-/** A sequence that has just got its slot and blocks; with `fork`, what to copy from a sibling that has run the prompt. */
+/**
+ * A sequence that has just got its slot and blocks. `known`: positions whose tokens go into the slot's history, as they are in the cache
+ * (or will be, once restored). `restore`: the first of its blocks that what was saved is to be written to. `fork`: what to copy from a sibling
+ * that has run the prompt.
+ */
 export interface Admission {
   sequence: Sequence;
+  known: number;
+  restore?: { firstBlock: number };
   fork?: { fromSlot: number; length: number; copyBlock?: { from: number; to: number } };
 }
 
-/** One step: first what to set up, then what to run: prompt chunks or decode tokens. */
+/** A sequence that has given way. Its blocks belong to others from this step on: they are to be read before it is set up. */
+export interface Eviction {
+  sequence: Sequence;
+  blocks: readonly number[];
+}
+
+/** Blocks that a sequence has got while it runs. */
+export interface Growth {
+  sequence: Sequence;
+  firstBlock: number;
+  blocks: readonly number[];
+}
+
+/** One step: who gives way, who starts and who grows, in this order; then what to run, prompt chunks before decode tokens. */
 export interface Batch {
+  evicted: Eviction[];
   admitted: Admission[];
+  grown: Growth[];
   entries: { sequence: Sequence; step: StepSequence }[];
+}
+
+/** Sums since the engine was loaded. */
+export interface SchedulerCounters {
+  /** Prompt tokens that steps ran. */
+  promptTokens: number;
+  /** Tokens of prompts that were looked for in the prefix cache, and those of them that were found. */
+  prefixQueryTokens: number;
+  prefixHitTokens: number;
+  /** Times that a sequence gave way. */
+  preemptions: number;
 }
 
 export class Scheduler {
   readonly #limits: RunnerLimits;
+  readonly #mode: PrefixCacheMode;
+  readonly #counters: SchedulerCounters = { promptTokens: 0, prefixQueryTokens: 0, prefixHitTokens: 0, preemptions: 0 };
   #blocks: BlockManager;
   #freeSlots: number[];
+  /** Both in order of arrival. */
   #waiting: Sequence[] = [];
   #running: Sequence[] = [];
+  #arrivals = 0;
   #steps = 0;
   #promptsLast = false;
+  /** Whether it is worth looking at who waits: somebody came or left since the last look. */
+  #changed = false;
 
-  constructor(limits: RunnerLimits) {
+  constructor(limits: RunnerLimits, mode: PrefixCacheMode = "on") {
     this.#limits = limits;
+    this.#mode = mode;
     this.#blocks = new BlockManager(limits.numBlocks, limits.blockSize);
     this.#freeSlots = slots(limits);
   }
@@ -51,6 +95,10 @@ export class Scheduler {
 
   get numRunning(): number {
     return this.#running.length;
+  }
+
+  get counters(): Readonly<SchedulerCounters> {
+    return this.#counters;
   }
 
   get hasWork(): boolean {
@@ -70,40 +118,46 @@ export class Scheduler {
     const there = this.#limits.numBlocks * this.#limits.blockSize;
     if (this.blocks.blocksFor(sequence.maxPositions) > this.#limits.numBlocks)
       throw new LongcatError("OUT_OF_MEMORY", `the request needs cache for ${sequence.maxPositions} tokens; there is cache for ${there}`);
+    sequence.arrival = this.#arrivals++;
     this.#waiting.push(sequence);
+    this.#changed = true;
   }
 
   /** The next step, when none is under way. Its sequences are marked as in a step until `postprocess` or `abandon`. */
   schedule(): Batch {
     const admitted = this.#admit();
+    const { decodes, grown, evicted } = this.#grow(this.#whoDecodes());
     const prompts = this.#running.filter((sequence) => sequence.inPrompt);
-    const decodes = this.#running.filter((sequence) => !sequence.inPrompt);
-    // While sequences decode, prompts get every second step at most.
-    const promptTurn = prompts.length > 0 && !(this.#promptsLast && decodes.length > 0);
-    const entries = promptTurn ? this.#chunks(prompts) : this.#tokens(decodes);
-    this.#promptsLast = promptTurn;
-    return this.#mark({ admitted, entries });
+    const chunks = this.#chunks(prompts, this.#limits.maxBatchTokens - decodes.length);
+    const tokens = decodes.map((sequence) => ({ sequence, step: sequence.nextToken() }));
+    this.#promptsLast = chunks.length > 0;
+    return this.#mark({ evicted, admitted, grown, entries: [...chunks, ...tokens] });
   }
 
   /**
-   * The step after `batch`, which is under way; undefined if it is not known yet: somebody waits, runs a prompt, or nobody in the batch
-   * goes on for certain.
+   * The step after `batch`, which is under way; undefined if it is not known yet: somebody may start, runs a prompt or would have to give
+   * way, or nobody in the batch goes on for certain.
    */
   scheduleAhead(batch: Batch): Batch | undefined {
-    if (this.#waiting.length > 0 || this.#running.some((sequence) => sequence.stepsInFlight === 0)) return undefined;
+    if (this.#waiting.length > 0 && this.#changed) return undefined;
+    if (this.#running.some((sequence) => sequence.stepsInFlight === 0)) return undefined;
     if (batch.entries.some(({ step }) => step.tokens !== null)) return undefined;
     const going = batch.entries.map(({ sequence }) => sequence).filter((sequence) => sequence.goesOn);
-    if (going.length === 0) return undefined;
-    return this.#mark({ admitted: [], entries: going.map((sequence) => ({ sequence, step: sequence.nextToken() })) });
+    if (going.length === 0 || going.filter((sequence) => this.#needsBlock(sequence)).length > this.blocks.numFree) return undefined;
+    const { grown } = this.#grow(going);
+    return this.#mark({ evicted: [], admitted: [], grown, entries: going.map((sequence) => ({ sequence, step: sequence.nextToken() })) });
   }
 
-  #mark(batch: Batch): Batch {
-    this.#steps += 1;
-    for (const { sequence } of batch.entries) {
-      sequence.stepsInFlight += 1;
-      sequence.lastStep = this.#steps;
-    }
-    return batch;
+  /** Takes slot and blocks from a sequence that no step under way has a part in, and puts it back among those who wait. */
+  preempt(sequence: Sequence): Eviction {
+    if (sequence.stepsInFlight > 0) throw new LongcatError("INTERNAL", "a sequence cannot give way while it is in a step");
+    const blocks = sequence.blocks.slice(0, this.blocks.blocksFor(sequence.computed));
+    this.#giveBack(sequence);
+    sequence.state = "waiting";
+    this.#running = this.#running.filter((other) => other !== sequence);
+    insert(this.#waiting, sequence);
+    this.#counters.preemptions += 1;
+    return { sequence, blocks };
   }
 
   /** Takes those out of a step that have ended since it was scheduled. To be called right before it is launched. */
@@ -116,17 +170,23 @@ export class Scheduler {
   postprocess(batch: Batch, results: readonly StepResult[]): void {
     batch.entries.forEach(({ sequence, step }, i) => {
       sequence.stepsInFlight -= 1;
+      if (sequence.state === "ended") return;
       const result = results[i] as StepResult;
-      if (sequence.state !== "ended" && sequence.advance(step, result)) this.#end(sequence);
+      sequence.take(step, result);
+      this.#counters.promptTokens += step.tokens?.length ?? 0;
+      this.#store(sequence);
+      if (sequence.report(step, result)) this.#end(sequence);
     });
   }
 
-  /** Ends all sequences of a step that failed. */
+  /** Ends all sequences of a step that failed, and those whose latents it should have saved. */
   abandon(batch: Batch): void {
     for (const { sequence } of batch.entries) {
       sequence.stepsInFlight -= 1;
       this.#end(sequence);
     }
+    for (const { sequence } of batch.admitted) this.#end(sequence);
+    for (const { sequence } of batch.evicted) if (sequence.computed > 0 && sequence.saved === undefined) this.#end(sequence);
   }
 
   /** Ends everything and starts anew, whatever state it was left in: an error of the scheduler's own. */
@@ -146,71 +206,186 @@ export class Scheduler {
     this.#end(sequence);
   }
 
+  #mark(batch: Batch): Batch {
+    this.#steps += 1;
+    for (const { sequence } of batch.entries) {
+      sequence.stepsInFlight += 1;
+      sequence.lastStep = this.#steps;
+    }
+    return batch;
+  }
+
   #end(sequence: Sequence): void {
-    if (sequence.slot >= 0) this.#freeSlots.push(sequence.slot);
-    this.blocks.release(sequence.blocks);
+    this.#giveBack(sequence);
     leave(sequence);
     this.#running = this.#running.filter((other) => other !== sequence);
     this.#waiting = this.#waiting.filter((other) => other !== sequence);
+    this.#changed = true;
   }
 
+  #giveBack(sequence: Sequence): void {
+    if (sequence.slot >= 0) this.#freeSlots.push(sequence.slot);
+    const { blocks } = sequence;
+    sequence.slot = -1;
+    sequence.blocks = [];
+    this.blocks.release(blocks);
+  }
+
+  /** Starts those who have waited longest. A choice whose sibling runs their prompt lets others pass until it is there. */
   #admit(): Admission[] {
     const admitted: Admission[] = [];
-    for (let head = this.#waiting[0]; head !== undefined; head = this.#waiting[0]) {
-      const admission = this.#freeSlots.length > 0 ? this.#place(head) : undefined;
+    for (const sequence of [...this.#waiting]) {
+      const source = sequence.computed > 0 ? undefined : sequence.siblings?.find(({ state }) => state === "running");
+      if (source !== undefined && source.computed < source.sharedLength) continue;
+      const admission = this.#freeSlots.length > 0 ? this.#place(sequence, source) : undefined;
       if (admission === undefined) break;
-      this.#waiting.shift();
-      this.#running.push(head);
+      this.#waiting = this.#waiting.filter((other) => other !== sequence);
+      insert(this.#running, sequence);
       admitted.push(admission);
     }
+    this.#changed = false;
     return admitted;
   }
 
   /** Gives a sequence its slot and blocks; undefined if it has to wait. */
-  #place(sequence: Sequence): Admission | undefined {
-    const source = sequence.siblings?.find((sibling) => sibling.state === "running");
-    if (source !== undefined && source.computed < sequence.sharedLength) return undefined;
-    const numShared = source === undefined ? 0 : Math.floor(sequence.sharedLength / this.blocks.blockSize);
-    const own = this.blocks.allocate(this.blocks.blocksFor(sequence.maxPositions) - numShared);
+  #place(sequence: Sequence, source: Sequence | undefined): Admission | undefined {
+    const { blockSize } = this.blocks;
+    const shared =
+      source === undefined ? this.#cachedBlocks(sequence) : source.blocks.slice(0, Math.floor(sequence.sharedLength / blockSize));
+    const own = this.#allocateBeside(
+      shared,
+      this.blocks.blocksFor(Math.max(sequence.prompt.length, sequence.computed + 1)) - shared.length,
+    );
     if (own === undefined) return undefined;
-    const shared = source?.blocks.slice(0, numShared) ?? [];
-    this.blocks.share(shared);
     sequence.blocks = [...shared, ...own];
     sequence.slot = this.#freeSlots.pop() as number;
     sequence.state = "running";
-    if (source === undefined) return { sequence };
-    sequence.computed = sequence.sharedLength;
-    sequence.promptRouting = { ...source.promptRouting };
-    const partial = sequence.sharedLength % this.blocks.blockSize > 0;
-    const copyBlock = { from: source.blocks[numShared] as number, to: sequence.blocks[numShared] as number };
-    return { sequence, fork: { fromSlot: source.slot, length: sequence.sharedLength, ...(partial && { copyBlock }) } };
+    sequence.numStored = shared.length;
+    if (source !== undefined) return this.#fork(sequence, source);
+    if (sequence.saved !== undefined) return { sequence, known: sequence.computed, restore: { firstBlock: shared.length } };
+    sequence.computed = shared.length * blockSize;
+    sequence.cachedTokens = sequence.computed;
+    sequence.experts = shared.flatMap((block) => [...this.blocks.cache.expertsOf(block)]);
+    if (this.#looksUp(sequence)) this.#counters.prefixQueryTokens += sequence.prompt.length;
+    this.#counters.prefixHitTokens += sequence.computed;
+    return { sequence, known: sequence.computed };
   }
 
-  #chunks(prompts: readonly Sequence[]): Batch["entries"] {
-    const entries: Batch["entries"] = [];
-    let room = this.#limits.maxBatchTokens;
-    for (const sequence of prompts) {
-      if (room === 0) break;
-      const step = sequence.nextChunk(room);
-      room -= step.tokens?.length ?? 0;
-      entries.push({ sequence, step });
+  #fork(sequence: Sequence, source: Sequence): Admission {
+    const length = sequence.sharedLength;
+    sequence.computed = length;
+    sequence.experts = source.experts.slice(0, length);
+    const last = sequence.numStored;
+    const copyBlock = { from: source.blocks[last] as number, to: sequence.blocks[last] as number };
+    const partial = length % this.blocks.blockSize > 0;
+    return { sequence, known: 0, fork: { fromSlot: source.slot, length, ...(partial && { copyBlock }) } };
+  }
+
+  /**
+   * Shares `shared` and allocates `count` blocks more; neither where that would leave those who run without a block each to grow by: who
+   * starts should not have to give way at once.
+   */
+  #allocateBeside(shared: readonly number[], count: number): number[] | undefined {
+    const idle = shared.filter((block) => this.blocks.cache.isIdle(block)).length;
+    if (count + idle + this.#running.length > this.blocks.numFree) return undefined;
+    this.blocks.share(shared);
+    return this.blocks.allocate(count);
+  }
+
+  /** What is scored has to be run; and who comes back has been looked up before. */
+  #looksUp(sequence: Sequence): boolean {
+    return this.#mode !== "off" && !sequence.score;
+  }
+
+  /** Leading blocks that the prefix cache has for a sequence: of its prompt, or of all that it had when it gave way. */
+  #cachedBlocks(sequence: Sequence): number[] {
+    const blocks: number[] = [];
+    if (!this.#looksUp(sequence)) return blocks;
+    const { blockSize, cache } = this.blocks;
+    const most = Math.floor((sequence.saved === undefined ? sequence.sharedLength : this.#reusable(sequence)) / blockSize);
+    for (let i = 0; i < most; i++) {
+      const block = cache.find(sequence.digest(i, blockSize));
+      if (block === undefined) break;
+      blocks.push(block);
     }
-    return entries;
+    return blocks;
   }
 
-  /** One token each; where not all fit, those that have waited longest. */
-  #tokens(decodes: readonly Sequence[]): Batch["entries"] {
-    const room = this.#limits.maxBatchTokens;
-    const chosen = decodes.length <= room ? decodes : [...decodes].sort((a, b) => a.lastStep - b.lastStep).slice(0, room);
-    return chosen.map((sequence) => ({ sequence, step: sequence.nextToken() }));
+  /** Positions whose blocks may be shared with others: the prompt's alone, unless decode-made ones are wanted as well. */
+  #reusable({ computed, prompt }: Sequence): number {
+    return this.#mode === "all" ? computed : Math.min(computed, prompt.length);
+  }
+
+  /** Tells the prefix cache of blocks that have become full. */
+  #store(sequence: Sequence): void {
+    if (this.#mode === "off") return;
+    const { blockSize, cache } = this.blocks;
+    for (const full = Math.floor(this.#reusable(sequence) / blockSize); sequence.numStored < full; sequence.numStored++) {
+      const i = sequence.numStored;
+      const experts = sequence.experts.slice(i * blockSize, (i + 1) * blockSize);
+      cache.store(sequence.digest(i, blockSize), sequence.blocks[i] as number, experts);
+    }
+  }
+
+  /** Everybody who decodes; where not all fit beside the prompts' share, those that have waited longest. */
+  #whoDecodes(): Sequence[] {
+    const { maxBatchTokens } = this.#limits;
+    const decodes = this.#running.filter((sequence) => !sequence.inPrompt);
+    if (decodes.length === this.#running.length && decodes.length <= maxBatchTokens) return decodes;
+    const promptShare = decodes.length === this.#running.length ? 0 : Math.ceil(maxBatchTokens * LEAST_PROMPT_SHARE);
+    // A budget of one token goes to prompts and decodes in turn.
+    const room = promptShare < maxBatchTokens ? maxBatchTokens - promptShare : this.#promptsLast ? maxBatchTokens : 0;
+    if (decodes.length <= room) return decodes;
+    return [...decodes].sort((a, b) => a.lastStep - b.lastStep).slice(0, room);
+  }
+
+  #needsBlock(sequence: Sequence): boolean {
+    return sequence.nextPosition >= sequence.blocks.length * this.blocks.blockSize;
+  }
+
+  /** Sees that each has a block for its next token, the oldest first; the youngest of all give way where there is none. */
+  #grow(sequences: readonly Sequence[]): { decodes: Sequence[]; grown: Growth[]; evicted: Eviction[] } {
+    const [grown, evicted]: [Growth[], Eviction[]] = [[], []];
+    for (const sequence of [...sequences].sort((a, b) => a.arrival - b.arrival)) {
+      while (sequence.state === "running" && this.#needsBlock(sequence)) {
+        const blocks = this.blocks.allocate(1);
+        if (blocks === undefined) evicted.push(this.preempt(this.#running.at(-1) as Sequence));
+        else {
+          grown.push({ sequence, firstBlock: sequence.blocks.length, blocks });
+          sequence.blocks.push(...blocks);
+        }
+      }
+    }
+    return { decodes: sequences.filter(({ state }) => state === "running"), grown, evicted };
+  }
+
+  #chunks(prompts: readonly Sequence[], room: number): Batch["entries"] {
+    const shares = sharePromptTokens(
+      prompts.map(({ restOfPrompt }) => restOfPrompt),
+      room,
+    );
+    return prompts.flatMap((sequence, i) => {
+      const share = shares[i] as number;
+      return share === 0 ? [] : [{ sequence, step: sequence.nextChunk(share) }];
+    });
   }
 }
+
+/** Share of a step's tokens that prompts get at least, however many sequences decode. */
+const LEAST_PROMPT_SHARE = 1 / 4;
 
 /** Takes a sequence out of its place. */
 function leave(sequence: Sequence): void {
   sequence.slot = -1;
   sequence.blocks = [];
+  sequence.saved = undefined;
   sequence.state = "ended";
+}
+
+/** Puts a sequence where its arrival says. */
+function insert(list: Sequence[], sequence: Sequence): void {
+  const at = list.findIndex(({ arrival }) => arrival > sequence.arrival);
+  list.splice(at < 0 ? list.length : at, 0, sequence);
 }
 
 /** All slots, the first last: they are taken from the end. */

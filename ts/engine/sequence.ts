@@ -4,6 +4,7 @@
  */
 
 import type { SlotSampling, StepResult, StepSequence } from "../model/runner-types.js";
+import { CHAIN_START, chainDigest } from "./prefix-cache.js";
 
 /** Sums of FFN experts over some tokens: `experts` counts over all layers. */
 export interface RoutingSum {
@@ -27,7 +28,7 @@ export interface SequenceRequest {
   onError(error: unknown): void;
 }
 
-/** Where a sequence stands: in the queue, in a slot, or at its end. */
+/** Where a sequence stands: in the queue (new, or after it gave way), in a slot, or at its end. */
 export type SequenceState = "waiting" | "running" | "ended";
 
 export class Sequence {
@@ -40,19 +41,28 @@ export class Sequence {
   readonly #onError: SequenceRequest["onError"];
 
   state: SequenceState = "waiting";
+  /** Its place in the order in which sequences came. */
+  arrival = 0;
   slot = -1;
   /** Its part of the cache, in order of position. */
   blocks: number[] = [];
-  /** Positions that are in the cache. */
+  /** Positions that are in the cache, or were when it gave way. */
   computed = 0;
-  generated = 0;
+  /** Tokens drawn so far. */
+  readonly tokens: number[] = [];
   /** Steps under way that it has a part in. */
   stepsInFlight = 0;
   /** The step it last had a part in. */
   lastStep = 0;
-  /** Routing of the prompt but its last token, and of all after that. */
-  promptRouting: RoutingSum = { tokens: 0, experts: 0 };
-  ownRouting: RoutingSum = { tokens: 0, experts: 0 };
+  /** Prompt tokens that were found in the prefix cache when it started. */
+  cachedTokens = 0;
+  /** Leading blocks that the prefix cache knows, or knows others for. */
+  numStored = 0;
+  /** What its blocks held when it gave way, each block's bytes; until it has them back. */
+  saved: Promise<Uint8Array[]> | undefined;
+  /** FFN experts that each position used, over all layers: the prompt's part may come from the prefix cache, or from a sibling. */
+  experts: number[] = [];
+  readonly #digests: string[] = [];
 
   constructor(request: SequenceRequest) {
     this.prompt = request.prompt;
@@ -69,28 +79,57 @@ export class Sequence {
     return this.prompt.length + this.maxNewTokens;
   }
 
+  get generated(): number {
+    return this.tokens.length;
+  }
+
   get inPrompt(): boolean {
     return this.computed < this.prompt.length;
   }
 
-  /** The prompt without its last token: what choices share. Each runs the last token itself, and so has its own first draw. */
+  /**
+   * The prompt without its last token: what choices share, and what the prefix cache may give. Each sequence runs the last token itself, and
+   * so has its own first draw.
+   */
   get sharedLength(): number {
     return this.prompt.length - 1;
   }
 
-  /** FFN experts over all tokens that the model ran for this sequence, shared prompt included. */
-  get routing(): RoutingSum {
-    return {
-      tokens: this.promptRouting.tokens + this.ownRouting.tokens,
-      experts: this.promptRouting.experts + this.ownRouting.experts,
-    };
+  /** The position of its next decode token: beyond the steps under way, each of which is one token. */
+  get nextPosition(): number {
+    return this.computed + this.stepsInFlight;
   }
 
-  /** The next prompt chunk of at most `budget` tokens. A choice stops before the prompt's last token, so that the others can join. */
+  /** FFN experts over all tokens of this sequence that went through the model, whoever ran them. */
+  get routing(): RoutingSum {
+    return { tokens: this.experts.length, experts: this.experts.reduce((sum, count) => sum + count, 0) };
+  }
+
+  /** Prompt and generated tokens at positions [from, to). */
+  tokensAt(from: number, to: number): number[] {
+    const { length } = this.prompt;
+    if (to <= length) return this.prompt.slice(from, to);
+    return [...this.prompt.slice(from), ...this.tokens.slice(Math.max(0, from - length), to - length)];
+  }
+
+  /** The digest of its block `index`, whose tokens are all known (ts/engine/prefix-cache.ts). */
+  digest(index: number, blockSize: number): string {
+    for (let i = this.#digests.length; i <= index; i++)
+      this.#digests.push(chainDigest(this.#digests[i - 1] ?? CHAIN_START, this.tokensAt(i * blockSize, (i + 1) * blockSize)));
+    return this.#digests[index] as string;
+  }
+
+  /** Prompt tokens that a step runs at most before something else has to happen: a choice stops before the prompt's last token, so that the
+   * others can join. */
+  get restOfPrompt(): number {
+    const whole = this.siblings !== undefined && this.computed < this.sharedLength ? this.sharedLength : this.prompt.length;
+    return whole - this.computed;
+  }
+
+  /** The next prompt chunk of at most `budget` tokens. */
   nextChunk(budget: number): StepSequence {
     const from = this.computed;
-    const whole = this.siblings !== undefined && from < this.sharedLength ? this.sharedLength : this.prompt.length;
-    const to = Math.min(whole, from + budget);
+    const to = from + Math.min(this.restOfPrompt, budget);
     const step: StepSequence = {
       slot: this.slot,
       position: from,
@@ -101,9 +140,9 @@ export class Sequence {
     return step;
   }
 
-  /** Its next decode token: the one drawn last, at the position it has; beyond the steps under way, each of which is one token. */
+  /** Its next decode token: the one drawn last, at the position it has. */
   nextToken(): StepSequence {
-    return { slot: this.slot, position: this.computed + this.stepsInFlight, tokens: null, sample: true };
+    return { slot: this.slot, position: this.nextPosition, tokens: null, sample: true };
   }
 
   /** Whether a decode step may follow those under way: they leave it tokens to generate. */
@@ -111,16 +150,15 @@ export class Sequence {
     return this.state === "running" && !this.inPrompt && this.generated + this.stepsInFlight < this.maxNewTokens;
   }
 
-  /** Takes a step's result; true when the sequence is at its end. */
-  advance(step: StepSequence, result: StepResult): boolean {
-    const first = this.computed;
+  /** Takes a step's result. */
+  take(step: StepSequence, result: StepResult): void {
     this.computed += step.tokens?.length ?? 1;
-    result.ffnExperts.forEach((row, i) => {
-      const sum = first + i < this.sharedLength ? this.promptRouting : this.ownRouting;
-      sum.tokens += 1;
-      for (const count of row) sum.experts += count;
-    });
-    if (step.sample) this.generated += 1;
+    for (const row of result.ffnExperts) this.experts.push(row.reduce((sum, count) => sum + count, 0));
+    if (step.sample) this.tokens.push(result.token);
+  }
+
+  /** Hands a result that was taken to its request; true when the sequence is at its end. */
+  report(step: StepSequence, result: StepResult): boolean {
     try {
       const ended = this.#onStep(step, result);
       return ended || (!this.inPrompt && this.generated >= this.maxNewTokens);

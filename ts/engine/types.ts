@@ -39,7 +39,7 @@ export interface Timings {
   tokensPerSecond: number;
 }
 
-/** What the router did, averaged over layers and over all tokens that the model ran: the prompt and all generated ones but the last. */
+/** What the router did, averaged over layers and over the prompt (cached tokens included) and all generated tokens but the last. */
 export interface Routing {
   /** FFN experts used by a token in a layer; the rest of top-k are zero experts. */
   ffnExpertsPerToken: number;
@@ -150,7 +150,8 @@ export interface EngineInfo {
   /** Whether inputs of products with FP8 weights are quantised as well. */
   fp8Activations: boolean;
   batchInvariant: boolean;
-  prefixCache: "off";
+  /** Which latents are reused: none; those that prompts made; those that decoding made too. */
+  prefixCache: "off" | "on" | "all";
   speculative: "off";
   parallel: { expert: number };
   ngram: "none" | "host" | "device";
@@ -159,10 +160,19 @@ export interface EngineInfo {
 /** What an engine is doing now. */
 export interface EngineStats {
   runningSequences: number;
+  /** Those that have not started, and those that gave way and come back. */
   waitingSequences: number;
+  /** Cache blocks that sequences own; that nobody owns but the prefix cache could reuse; and all there are. */
   blocksInUse: number;
+  cachedBlocks: number;
   numBlocks: number;
-  /** Steps and generated tokens since the engine was loaded. */
+  /** Since the engine was loaded: steps, prompt tokens that they ran (cached ones are not), and generated tokens. */
   steps: number;
+  promptTokens: number;
   generatedTokens: number;
+  /** Tokens of all prompts that were looked for in the prefix cache, and how many of them were found. */
+  prefixQueryTokens: number;
+  prefixHitTokens: number;
+  /** Times that a running sequence gave way to older ones, its latents moved to host memory, for want of cache blocks. */
+  preemptions: number;
 }

@@ -24,10 +24,10 @@ export interface Stream {
 }
 
 /**
- * Commands that `layer` enqueues: two attentions of three operations, two FFNs, four norms, routing and experts; on a GPU the marks
+ * Commands that `layer` enqueues at most: two attentions of four operations, two FFNs, four norms, routing and experts; on a GPU the marks
  * between its two queues too, and waiting for them.
  */
-export const COMMANDS_PER_LAYER = { cpu: 14, cuda: 18 } as const;
+export const COMMANDS_PER_LAYER = { cpu: 16, cuda: 20 } as const;
 
 /**
  * Enqueues layer `index` of the trunk.

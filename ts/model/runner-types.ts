@@ -2,7 +2,7 @@
  * What the engine asks of a model: slots, blocks and steps. The engine knows sequences and texts; the runner knows tensors.
  *
  * A *slot* is one of `maxSequences` places for a running sequence: its block table row, its token history, its sampling state.
- * A *step* runs one batch: either some sequences' next prompt chunks or some sequences' single decode tokens.
+ * A *step* runs one batch: some sequences' next prompt chunks, and some others' single decode tokens.
  * @module
  */
 
@@ -74,8 +74,8 @@ export interface RunnerLimits {
 /** See ts/model/runner.ts for the implementation. */
 export interface ModelRunner {
   readonly limits: RunnerLimits;
-  /** Sets a slot's sampling state and clears its counts. */
-  setSampling(slot: number, sampling: SlotSampling): void;
+  /** Sets a slot's sampling state, and its counts: of the tokens that were generated already, if the sequence comes back to a slot. */
+  setSampling(slot: number, sampling: SlotSampling, generated?: readonly number[]): void;
   /** Writes entries [first, first + blocks.length) of the slot's block table. */
   setBlocks(slot: number, first: number, blocks: readonly number[]): void;
   /** Ids that may ever be sampled (the tokenizer's); default: all below the vocabulary. */
@@ -84,10 +84,16 @@ export interface ModelRunner {
   copyBlock(from: number, to: number): void;
   /** Copies slot `from`'s token history [0, length) to slot `to`. */
   copyHistory(from: number, to: number, length: number): void;
-  /** Resolves when there is room to set up one more slot with the calls above, or to launch a step: to be awaited before each. */
+  /** Writes a slot's token history from its beginning: tokens whose latents are there without having been run in this slot. */
+  setHistory(slot: number, tokens: readonly number[]): void;
+  /** The latents of one block, as they are when all that is enqueued before is done. */
+  readBlock(block: number): Promise<Uint8Array>;
+  /** Puts back what `readBlock` gave, into any block. Copies the bytes now. */
+  writeBlock(block: number, bytes: Uint8Array): void;
+  /** Resolves when there is room for one block's latents, to set up one more slot with the calls above, or to launch a step: to be awaited before each. */
   room(): Promise<void>;
   /**
-   * Enqueues a step and resolves with its results: either prompts or decodes, never both; at most maxBatchTokens tokens and maxSequences
+   * Enqueues a step and resolves with its results: prompt chunks, then decodes; at most maxBatchTokens tokens and maxSequences
    * sequences. All is enqueued when the call returns (a step that is scored, or is cut in two, goes on by itself, and `room()` waits for it),
    * so that the next step may be launched before the results of this one are there: a decode row's token is then the one that the device
    * samples, and what is set after the launch is for later steps. A step that fails takes those with it that were launched before its failure was told.

@@ -1,5 +1,5 @@
 /**
- * Runs steps on a device: prompts eagerly, decode steps by replaying one recorded graph for each batch bucket.
+ * Runs steps on a device: those with prompts eagerly, decode steps by replaying one recorded graph for each batch bucket.
  * @module
  */
 
@@ -94,7 +94,7 @@ export class Runner implements ModelRunner {
     this.#queue.write(this.#state.allowed, words);
   }
 
-  setSampling(slot: number, sampling: SlotSampling): void {
+  setSampling(slot: number, sampling: SlotSampling, generated: readonly number[] = []): void {
     const row = this.#paramsOf(slot);
     row[SampleField.temperature] = sampling.temperature;
     row[SampleField.topP] = sampling.topP;
@@ -114,6 +114,7 @@ export class Runner implements ModelRunner {
     const V = this.config.vocabSize;
     const counts = new Int32Array(V);
     if (sampling.repetitionPenalty !== 1) for (const id of sampling.promptTokens) counts[id] = IN_PROMPT;
+    for (const id of generated) counts[id]! += 1;
     this.#queue.write(this.#state.tokenCounts, counts, slot * V * 4);
     if (sampling.logitBias.size > 0) {
       const bias = new Float32Array(V);
@@ -128,8 +129,8 @@ export class Runner implements ModelRunner {
   }
 
   copyBlock(from: number, to: number): void {
+    const bytes = this.#blockBytes();
     for (const cache of this.#state.caches) {
-      const bytes = cache.bytes / this.#sizes.numBlocks;
       this.#queue.copy(cache, from * bytes, cache, to * bytes, bytes);
     }
   }
@@ -137,6 +138,24 @@ export class Runner implements ModelRunner {
   copyHistory(from: number, to: number, length: number): void {
     const row = this.#sizes.contextLength * 4;
     this.#queue.copy(this.#state.history, from * row, this.#state.history, to * row, length * 4);
+  }
+
+  setHistory(slot: number, tokens: readonly number[]): void {
+    this.#queue.write(this.#state.history, Int32Array.from(tokens), slot * this.#sizes.contextLength * 4);
+  }
+
+  async readBlock(block: number): Promise<Uint8Array> {
+    const bytes = this.#blockBytes();
+    const into = new Uint8Array(bytes * this.#state.caches.length);
+    const parts = this.#state.caches.map((_, i) => into.subarray(i * bytes, (i + 1) * bytes));
+    await Promise.all(this.#state.caches.map((cache, i) => this.#queue.read(cache, parts[i]!, block * bytes)));
+    return into;
+  }
+
+  writeBlock(block: number, from: Uint8Array): void {
+    const bytes = this.#blockBytes();
+    for (const [i, cache] of this.#state.caches.entries())
+      this.#queue.write(cache, from.subarray(i * bytes, (i + 1) * bytes), block * bytes);
   }
 
   async room(): Promise<void> {
@@ -175,6 +194,11 @@ export class Runner implements ModelRunner {
     return this.#ready(`decode ${capacity.sequences}`, capacity, { prefill: false, decode: true });
   }
 
+  /** For prompts and decodes in one step. */
+  #mixedProgram(): Ready {
+    return this.#ready("mixed", this.#sizes.mixed, { prefill: true, decode: true });
+  }
+
   /** Fills all scratch with 0xFF bytes, so that anything read before it is written shows. */
   poisonScratch(): void {
     this.#queue.fill(this.#arena, 0xff);
@@ -201,7 +225,8 @@ export class Runner implements ModelRunner {
     let splits = 0;
     for (const sequence of sequences) {
       const more = sequence.tokens ? 0 : Math.ceil((sequence.position + 1) / SPLIT_KEYS);
-      if (part.length > 0 && splits + more > this.#decodeCapacity(part.length + 1).splits) {
+      const most = part[0]?.tokens ? this.#sizes.mixed.splits : this.#decodeCapacity(part.length + 1).splits;
+      if (part.length > 0 && splits + more > most) {
         parts.push(part);
         part = [];
         splits = 0;
@@ -215,8 +240,9 @@ export class Runner implements ModelRunner {
 
   /** Chooses a part's program and checks that it fits, before anything is enqueued. */
   #prepare(sequences: readonly StepSequence[]): Part {
-    const isPrompt = sequences.some(({ tokens }) => tokens !== null);
-    const ready = isPrompt ? this.promptProgram() : this.decodeProgram(sequences.length);
+    const isPrompt = sequences[0]!.tokens !== null;
+    const decodes = sequences.at(-1)!.tokens === null;
+    const ready = isPrompt ? (decodes ? this.#mixedProgram() : this.promptProgram()) : this.decodeProgram(sequences.length);
     this.#check(sequences, ready.program.capacity);
     return { sequences, ready, isPrompt, scored: sequences.some(({ scoreTargets }) => scoreTargets) };
   }
@@ -229,7 +255,10 @@ export class Runner implements ModelRunner {
     this.#queue.write(program.stepBlock, blocks.input);
     let recorded: Promise<void> | undefined;
     if (isPrompt) {
-      program.promptKeys = sequences.reduce((sum, { position, tokens }) => sum + roundUp(position + (tokens?.length ?? 1), KEY_TILE), 0);
+      program.promptKeys = sequences.reduce(
+        (sum, { position, tokens }) => sum + (tokens ? roundUp(position + tokens.length, KEY_TILE) : 0),
+        0,
+      );
       this.#enqueue(program);
     } else if (ready.graph) this.#queue.replay(ready.graph);
     else if (ready.recording) this.#enqueue(program);
@@ -307,6 +336,11 @@ export class Runner implements ModelRunner {
     if (changed) this.#queue.write(this.#state.sampleParams, this.#sampleParams);
   }
 
+  /** Bytes of a block in one of the caches, which are all alike. */
+  #blockBytes(): number {
+    return this.#state.caches[0]!.bytes / this.#sizes.numBlocks;
+  }
+
   #paramsOf(slot: number): Float64Array {
     return this.#sampleParams.subarray(slot * NUM_SAMPLE_FIELDS, (slot + 1) * NUM_SAMPLE_FIELDS);
   }
@@ -331,9 +365,9 @@ export class Runner implements ModelRunner {
   }
 
   #check(sequences: readonly StepSequence[], capacity: Capacity): void {
-    const prompts = sequences.filter(({ tokens }) => tokens !== null).length;
-    if (prompts > 0 && prompts < sequences.length)
-      throw new LongcatError("INTERNAL", `a step of ${prompts} prompts and ${sequences.length - prompts} decodes: it may have one kind`);
+    const firstDecode = sequences.findIndex(({ tokens }) => tokens === null);
+    if (firstDecode >= 0 && sequences.slice(firstDecode).some(({ tokens }) => tokens !== null))
+      throw new LongcatError("INTERNAL", "a prompt behind a decode in a step: prompts come first");
     const tokens = sequences.reduce((sum, { tokens }) => sum + (tokens?.length ?? 1), 0);
     const fits =
       sequences.length <= capacity.sequences &&

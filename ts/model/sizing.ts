@@ -59,8 +59,9 @@ const PROMPT_LOGIT_ROWS = 64;
 /** The sizes of a runner and of its programs. */
 export interface ModelSizes extends StateSizes {
   maxBatchTokens: number;
-  /** Capacity of the program for prompts, and of each decode bucket, ascending. */
+  /** Capacity of the program for prompts, of that for prompts and decodes in one step, and of each decode bucket, ascending. */
   prompt: Capacity;
+  mixed: Capacity;
   decode: Capacity[];
   cacheBytes: number;
   stateBytes: number;
@@ -127,15 +128,16 @@ function sizesWith(config: ModelConfig, options: SizingOptions, numCaches: numbe
     expandedRows: kind === "cuda" ? roundUp(Math.min(MOST_EXPANDED_ROWS, 2 * maxBatchTokens), KEY_TILE) : 0,
   };
   const decode = buckets(Math.min(maxSequences, maxBatchTokens)).map((batch) => decodeCapacity(batch, state));
+  const mixed: Capacity = { ...prompt, splits: decode.at(-1)!.splits };
   const bytes = {
     cacheBytes: numBlocks * BLOCK_SIZE * cacheBytesPerToken(config, numCaches, activationDType),
     stateBytes: stateBytes(config, state) + (kind === "cuda" ? GPU_SLACK_BYTES : 0),
-    scratchBytes: Math.max(...[prompt, ...decode].map((capacity) => programBytes(config, capacity, activationDType))),
+    scratchBytes: Math.max(...[prompt, mixed, ...decode].map((capacity) => programBytes(config, capacity, activationDType))),
     convertedBytes,
     weightBytes,
   };
   const allocatedBytes = bytes.cacheBytes + bytes.stateBytes + bytes.scratchBytes + convertedBytes + weightBytes;
-  return { ...state, maxBatchTokens, prompt, decode, ...bytes, allocatedBytes };
+  return { ...state, maxBatchTokens, prompt, mixed, decode, ...bytes, allocatedBytes };
 }
 
 /** The largest number of blocks from 1 to `wanted` that fits; 0 if none does. */

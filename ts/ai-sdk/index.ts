@@ -1,0 +1,67 @@
+/**
+ * `longcat-node/ai-sdk`: an engine in this process as a language model of the AI SDK (the package `ai`, 6 or 7). No server, no key.
+ * @module
+ */
+
+import { type LanguageModelV3, NoSuchModelError, type ProviderV3 } from "@ai-sdk/provider";
+import { basename } from "node:path";
+import { type LongcatEngine, LongcatLanguageModel } from "./model.js";
+import type { LongcatProviderOptions } from "./parameters.js";
+
+export type { LongcatEngine } from "./model.js";
+export type { LongcatProviderOptions } from "./parameters.js";
+
+/** Settings of {@link createLongcat}. */
+export interface LongcatProviderSettings {
+  /** What the model is called. Default: the name of the checkpoint's folder. */
+  modelId?: string;
+  /** Options that hold where a call's `providerOptions.longcat` does not say otherwise. */
+  defaults?: LongcatProviderOptions;
+}
+
+/** A provider with one language model: the engine's. */
+export interface LongcatProvider extends ProviderV3 {
+  /** The engine's model; an id other than its own is a `NoSuchModelError`. */
+  (modelId?: string): LanguageModelV3;
+  languageModel(modelId?: string): LanguageModelV3;
+}
+
+/**
+ * Makes an engine the model of AI SDK calls. The engine stays the caller's: to share, and to close.
+ *
+ * Settings of the SDK are taken where the engine has them; what it has beyond them is in `providerOptions.longcat`
+ * ({@link LongcatProviderOptions}), and what a result says beyond the SDK's fields is in `providerMetadata.longcat`
+ * (`routing`, `timings`, `logprobs`). Errors of the engine arrive as the SDK's where it has one (wrong options `InvalidArgumentError`, prompts
+ * `InvalidPromptError`, a full queue a retryable `APICallError`, aborts `AbortError`), with the `LongcatError` as `cause`.
+ *
+ * @param engine A loaded engine.
+ * @throws NoSuchModelError for another model's id.
+ *
+ * @example
+ * import { generateText } from "ai";
+ * import { Engine } from "longcat-node";
+ * import { createLongcat } from "longcat-node/ai-sdk";
+ *
+ * const engine = await Engine.load();
+ * const longcat = createLongcat(engine);
+ * const { text } = await generateText({ model: longcat(), prompt: "Compute 56 + 80.", temperature: 0 });
+ * await engine.close();
+ */
+export function createLongcat(engine: LongcatEngine, settings: LongcatProviderSettings = {}): LongcatProvider {
+  const id = settings.modelId ?? basename(engine.info.directory);
+  const model = new LongcatLanguageModel(engine, id, settings.defaults ?? {});
+  const languageModel = (modelId?: string): LanguageModelV3 => {
+    if (modelId !== undefined && modelId !== id) throw new NoSuchModelError({ modelId, modelType: "languageModel" });
+    return model;
+  };
+  return Object.assign((modelId?: string) => languageModel(modelId), {
+    specificationVersion: "v3" as const,
+    languageModel,
+    embeddingModel: (modelId: string): never => {
+      throw new NoSuchModelError({ modelId, modelType: "embeddingModel" });
+    },
+    imageModel: (modelId: string): never => {
+      throw new NoSuchModelError({ modelId, modelType: "imageModel" });
+    },
+  });
+}

@@ -1,0 +1,117 @@
+/**
+ * `/v1/completions`: raw text or token ids, one or many at once.
+ * @module
+ */
+
+import type { Chunk } from "../index.js";
+import type { Call, ServedEngine } from "./call.js";
+import { checkModel, completionRequest, type GenerationRequest, PROMPT_FIELD_NAMES } from "./fields.js";
+import { admitted, chunksOf, type Finished, type FinishedChoice, finish, StreamFigures } from "./generation.js";
+import {
+  type AnswerHead,
+  alternatives,
+  answerHead,
+  arrayPieces,
+  completionLogprobs,
+  openObject,
+  routingOf,
+  routingPieces,
+  TextOffsets,
+  tokenText,
+  usageOf,
+} from "./wire.js";
+
+export async function completions(call: Call, served: ServedEngine): Promise<void> {
+  call.fieldNames = PROMPT_FIELD_NAMES;
+  const body = await call.body();
+  checkModel(body, served.model);
+  const request = completionRequest(body);
+  const head = answerHead("cmpl", served.model);
+  await admitted(call, served, request.numChoices, async () => {
+    if (request.stream) return stream(call, served, request, head);
+    return call.sendPieces(answerPieces(await finish(call, served, request), head, served.info.topK));
+  });
+}
+
+async function stream(call: Call, served: ServedEngine, request: GenerationRequest, head: AnswerHead): Promise<void> {
+  const events = call.events();
+  const frames = new CompletionFrames(head, request.routing, served.info.topK);
+  const figures = new StreamFigures(call);
+  for await (const chunk of chunksOf(call, served, request)) {
+    figures.add(chunk);
+    const frame = frames.of(chunk);
+    if (frame !== undefined) await events.send(frame);
+  }
+  figures.end();
+  if (request.includeUsage) await events.send(frames.usage(usageOf(figures.usage)));
+  await events.done();
+}
+
+/** Chunks of the engine as frames. */
+class CompletionFrames {
+  readonly #start: string;
+  readonly #routing: boolean;
+  readonly #topK: number;
+  readonly #offsets = new Map<number, TextOffsets>();
+
+  constructor({ id, created, model }: AnswerHead, routing: boolean, topK: number) {
+    this.#start = openObject({ id, object: "text_completion", created, model });
+    this.#routing = routing;
+    this.#topK = topK;
+  }
+
+  /** The frame of a chunk; undefined if it adds nothing. */
+  of({ index, text, logprobs, routing, finishReason }: Chunk): string | undefined {
+    const counts = this.#routing ? routing : undefined;
+    if (text === "" && logprobs === undefined && counts === undefined && finishReason === undefined) return undefined;
+    const choice = {
+      index,
+      text,
+      logprobs: logprobs === undefined ? null : completionLogprobs(logprobs, this.#offsetsOf(index)),
+      ...(counts !== undefined && { routing: routingOf(counts.ffnExperts, this.#topK) }),
+      finish_reason: finishReason ?? null,
+    };
+    return `${this.#start},"choices":[${JSON.stringify(choice)}]}`;
+  }
+
+  usage(usage: object): string {
+    return `${this.#start},"choices":[],"usage":${JSON.stringify(usage)}}`;
+  }
+
+  #offsetsOf(index: number): TextOffsets {
+    const offsets = this.#offsets.get(index) ?? new TextOffsets();
+    this.#offsets.set(index, offsets);
+    return offsets;
+  }
+}
+
+function* answerPieces({ choices, usage }: Finished, { id, created, model }: AnswerHead, topK: number): Generator<string> {
+  yield `${openObject({ id, object: "text_completion", created, model })},"choices":[`;
+  for (const [index, choice] of choices.entries()) {
+    if (index > 0) yield ",";
+    yield* choicePieces(index, choice, topK);
+  }
+  yield `],"usage":${JSON.stringify(usageOf(usage))}}`;
+}
+
+function* choicePieces(index: number, { text, finishReason, logprobs, ffnExperts }: FinishedChoice, topK: number): Generator<string> {
+  yield `${openObject({ index, text, finish_reason: finishReason })},"logprobs":`;
+  if (logprobs === undefined) yield "null";
+  else {
+    const offsets = new TextOffsets();
+    yield '{"tokens":';
+    yield* arrayPieces(logprobs, tokenText);
+    yield ',"token_logprobs":';
+    yield* arrayPieces(logprobs, ({ logprob }) => logprob);
+    yield ',"top_logprobs":';
+    yield* arrayPieces(logprobs, (entry) => (entry.top.length > 0 ? alternatives(entry) : null));
+    yield ',"text_offset":';
+    yield* arrayPieces(logprobs, (entry) => offsets.next(entry));
+    yield "}";
+  }
+  if (ffnExperts !== undefined) {
+    yield ',"routing":';
+    yield* routingPieces(ffnExperts, topK);
+  }
+  yield "}";
+}

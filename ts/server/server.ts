@@ -1,0 +1,292 @@
+/**
+ * The HTTP server over one engine: connections and their limits, routes, health, and a drain that lets answers end.
+ * @module
+ */
+
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import { basename } from "node:path";
+import { type Engine, LongcatError } from "../index.js";
+import { Access } from "./access.js";
+import { Admission } from "./admission.js";
+import { BodyBudget, type BodyLimits } from "./body.js";
+import { Call, DRAINED, type ServedEngine } from "./call.js";
+import { chatCompletions } from "./chat.js";
+import { completions } from "./completions.js";
+import { asHttpError, HttpError, isFault, unavailable } from "./errors.js";
+import { Metrics } from "./metrics.js";
+import { type ResolvedServerOptions, resolveServerOptions, type ServerOptions } from "./options.js";
+import { detokenize, models, score, tokenize } from "./texts.js";
+
+/** Bodies that may arrive at once, in times of the largest. */
+const BODIES_AT_ONCE = 16;
+/** Most bytes of a request's head. */
+const MAX_HEADER_BYTES = 16 * 1024;
+/** How often Node looks for connections that are past their time. */
+const TIMEOUT_CHECK_MS = 500;
+/** Answers of a drain's end get so long to leave. */
+const LAST_WORDS_MS = 1000;
+
+type Handler = (call: Call, served: ServedEngine) => void | Promise<void>;
+
+const ROUTES: Readonly<Record<string, { method: "GET" | "POST"; handler: Handler }>> = {
+  "/v1/chat/completions": { method: "POST", handler: chatCompletions },
+  "/v1/completions": { method: "POST", handler: completions },
+  "/v1/models": { method: "GET", handler: models },
+  "/v1/score": { method: "POST", handler: score },
+  "/tokenize": { method: "POST", handler: tokenize },
+  "/detokenize": { method: "POST", handler: detokenize },
+};
+
+/** A file of the page at `/`. */
+export interface PageFile {
+  type: string;
+  body: string | Uint8Array;
+}
+
+type State = { is: "loading" } | { is: "ready"; served: ServedEngine } | { is: "draining" } | { is: "failed"; reason: string };
+
+/**
+ * An OpenAI-compatible server.
+ *
+ * @example
+ * const server = await ApiServer.listen({ port: 8000 });
+ * server.serve(await Engine.load());
+ * …
+ * await server.drain();
+ */
+export class ApiServer {
+  readonly #options: ResolvedServerOptions;
+  readonly #access: Access;
+  readonly #limits: BodyLimits;
+  readonly #metrics = new Metrics();
+  readonly #server: Server;
+  readonly #pages: ReadonlyMap<string, PageFile>;
+  readonly #calls = new Set<Call>();
+  /** Answers under way on each connection. */
+  readonly #answering = new WeakMap<Socket, number>();
+  #state: State = { is: "loading" };
+  #served: ServedEngine | undefined;
+  #draining: Promise<void> | undefined;
+  #onIdle: (() => void) | undefined;
+
+  private constructor(options: ResolvedServerOptions, pages: ReadonlyMap<string, PageFile>) {
+    this.#options = options;
+    this.#access = new Access(options);
+    this.#pages = pages;
+    const { maxBodyBytes, bodyTimeoutMs, headersTimeoutMs, idleTimeoutMs, maxConnections } = options;
+    this.#limits = { maxBodyBytes, bodyTimeoutMs, budget: new BodyBudget(BODIES_AT_ONCE * maxBodyBytes) };
+    this.#server = createServer({
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: headersTimeoutMs,
+      // Beyond the body's own time-out, which answers in JSON.
+      requestTimeout: headersTimeoutMs + bodyTimeoutMs + 1000,
+      keepAliveTimeout: idleTimeoutMs,
+      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+    });
+    this.#server.maxConnections = maxConnections;
+    const onRequest = (request: IncomingMessage, response: ServerResponse): void => void this.#answer(request, response);
+    this.#server
+      .on("request", onRequest)
+      .on("checkContinue", onRequest)
+      .on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
+  }
+
+  /**
+   * Listens. Until {@link serve} is called, `/health` says that the model loads.
+   *
+   * @throws LongcatError `OPTION_INVALID`: a wrong option, or an address that cannot be listened on.
+   */
+  static async listen(options: ServerOptions = {}, pages: ReadonlyMap<string, PageFile> = new Map()): Promise<ApiServer> {
+    const resolved = resolveServerOptions(options);
+    const server = new ApiServer(resolved, pages);
+    await new Promise<void>((resolve, reject) => {
+      const { host, port } = resolved;
+      const onError = (error: NodeJS.ErrnoException): void => {
+        server.#metrics.close();
+        reject(new LongcatError("OPTION_INVALID", `host, port: cannot listen on ${host}:${port}: ${error.message}`, { cause: error }));
+      };
+      server.#server.once("error", onError).listen(port, host, () => {
+        server.#server.off("error", onError).on("error", (error) => resolved.onLog(`error: server: ${error.message}`));
+        resolve();
+      });
+    });
+    return server;
+  }
+
+  /** Where it listens: `http://127.0.0.1:8000`. */
+  get url(): string {
+    const { address, port, family } = this.#server.address() as AddressInfo;
+    return `http://${family === "IPv6" ? `[${address}]` : address}:${port}`;
+  }
+
+  /** Whether a drain is going on or over. */
+  get draining(): boolean {
+    return this.#draining !== undefined;
+  }
+
+  /** The model's id. */
+  get model(): string | undefined {
+    return this.#served?.model;
+  }
+
+  /** Answers with this engine from now on. It stays the caller's: {@link drain} does not close it. */
+  serve(engine: Pick<Engine, "generate" | "stream" | "score" | "tokenize" | "detokenize" | "stats" | "info">): void {
+    const info = engine.info;
+    const { modelName, maxQueue } = this.#options;
+    const model = modelName ?? (basename(info.directory) || "longcat");
+    this.#served = { engine, info, model, admission: new Admission(info.maxSequences, maxQueue) };
+    if (this.#state.is === "loading") this.#state = { is: "ready", served: this.#served };
+  }
+
+  /**
+   * Takes no more requests, waits for those under way (at most `drainTimeoutMs`, then they end with an error), and closes every
+   * connection. `/health` says 503 meanwhile.
+   */
+  drain(): Promise<void> {
+    this.#draining ??= this.#drain();
+    return this.#draining;
+  }
+
+  async #drain(): Promise<void> {
+    this.#state = { is: "draining" };
+    if (!(await this.#idle(this.#options.drainTimeoutMs))) {
+      for (const call of this.#calls) call.abort(DRAINED);
+      await this.#idle(LAST_WORDS_MS);
+    }
+    const closed = new Promise((resolve) => this.#server.close(resolve));
+    this.#server.closeIdleConnections();
+    const timer = setTimeout(() => this.#server.closeAllConnections(), LAST_WORDS_MS);
+    await closed;
+    clearTimeout(timer);
+    this.#metrics.close();
+  }
+
+  /** Whether all answers have ended within the time. */
+  #idle(withinMs: number): Promise<boolean> {
+    if (this.#calls.size === 0) return Promise.resolve(true);
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => resolve(false), withinMs);
+      this.#onIdle = () => {
+        clearTimeout(timer);
+        resolve(true);
+      };
+    });
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const [path = "", query = ""] = splitUrl(request.url ?? "");
+    const known = Object.hasOwn(ROUTES, path) || path === "/health" || path === "/metrics" || this.#pages.has(path);
+    const call = new Call(known ? path : "other", request, response, {
+      options: this.#options,
+      limits: this.#limits,
+      metrics: this.#metrics,
+    });
+    this.#track(call);
+    try {
+      response.setHeader("X-Content-Type-Options", "nosniff");
+      if (this.draining) response.shouldKeepAlive = false;
+      for (const [name, value] of Object.entries(this.#access.corsHeaders(request.headers))) response.setHeader(name, value);
+      await this.#route(call, path, query);
+    } catch (error) {
+      if (isFault(error)) this.#state = { is: "failed", reason: error.message };
+      call.fail(error);
+    }
+  }
+
+  /** A drain waits for calls; connections know whether an answer is under way. */
+  #track(call: Call): void {
+    const { socket } = call.request;
+    this.#calls.add(call);
+    this.#answering.set(socket, (this.#answering.get(socket) ?? 0) + 1);
+    call.response.once("close", () => {
+      this.#calls.delete(call);
+      this.#answering.set(socket, (this.#answering.get(socket) ?? 1) - 1);
+      this.#metrics.response(call.route, call.response.statusCode);
+      if (this.#calls.size === 0) this.#onIdle?.();
+    });
+  }
+
+  async #route(call: Call, path: string, query: string): Promise<void> {
+    const { method = "", headers } = call.request;
+    if (method === "OPTIONS") return this.#preflight(call);
+    this.#access.checkPlace(headers);
+    const isGet = method === "GET" || method === "HEAD";
+    if (path === "/health") return isGet ? this.#health(call, query) : refuseMethod(method, path, "GET");
+    const page = this.#pages.get(path);
+    if (page !== undefined) return isGet ? sendPage(call, page) : refuseMethod(method, path, "GET");
+    this.#access.checkKey(headers);
+    if (path === "/metrics") return isGet ? this.#sendMetrics(call) : refuseMethod(method, path, "GET");
+    const route = Object.hasOwn(ROUTES, path) ? ROUTES[path] : undefined;
+    if (route === undefined)
+      throw new HttpError(404, "not_found", `there is no ${path.slice(0, 200)}; routes are ${Object.keys(ROUTES).join(", ")}`);
+    if (route.method === "GET" ? !isGet : method !== "POST") refuseMethod(method, path, route.method);
+    await route.handler(call, this.#ready());
+  }
+
+  #preflight(call: Call): void {
+    const headers = this.#access.preflight(call.request.headers);
+    if (headers === undefined) throw new HttpError(403, "foreign_origin", "this origin may not use this server; allow it with --cors");
+    call.response.writeHead(204, headers).end();
+  }
+
+  #health(call: Call, query: string): void {
+    const live = new URLSearchParams(query).has("live");
+    const { is } = this.#state;
+    const reason = this.#state.is === "failed" && !live ? { reason: this.#state.reason } : {};
+    call.sendJson({ status: live ? "live" : is, ...reason }, live || is === "ready" ? 200 : 503);
+  }
+
+  #sendMetrics(call: Call): void {
+    const page = this.#metrics.page(this.#served?.model ?? "", this.#served?.engine.stats);
+    call.send(200, "text/plain; version=0.0.4; charset=utf-8", page);
+  }
+
+  #ready(): ServedEngine {
+    const state = this.#state;
+    if (state.is === "ready") return state.served;
+    if (state.is === "loading") throw unavailable("loading", "the model is being loaded");
+    if (state.is === "draining") throw unavailable("server_draining", DRAINED);
+    throw unavailable("unhealthy", `the engine has failed: ${state.reason}`);
+  }
+
+  /** What is not HTTP, or came too slowly. Where an answer is under way nothing can be said in between. */
+  #refuse(error: NodeJS.ErrnoException, socket: Socket): void {
+    if (!socket.writable || error.code === "ECONNRESET" || (this.#answering.get(socket) ?? 0) > 0) {
+      socket.destroy();
+      return;
+    }
+    const failure = asHttpError(connectionError(error), {});
+    const body = JSON.stringify(failure.body);
+    const head = [
+      `HTTP/1.1 ${failure.status} ${REASONS[failure.status]}`,
+      "Content-Type: application/json",
+      `Content-Length: ${Buffer.byteLength(body)}`,
+      "Connection: close",
+    ];
+    this.#metrics.response("other", failure.status);
+    socket.end(`${head.join("\r\n")}\r\n\r\n${body}`, () => socket.destroy());
+  }
+}
+
+const REASONS: Readonly<Record<number, string>> = { 400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large" };
+
+function connectionError(error: NodeJS.ErrnoException): HttpError {
+  if (error.code === "ERR_HTTP_REQUEST_TIMEOUT") return new HttpError(408, "request_timeout", "the request did not arrive in time");
+  if (error.code === "HPE_HEADER_OVERFLOW")
+    return new HttpError(431, "header_too_large", `the head is larger than ${MAX_HEADER_BYTES} bytes`);
+  return new HttpError(400, "bad_request", "this is not HTTP/1.1 as it should be");
+}
+
+function splitUrl(url: string): [string, string] {
+  const at = url.indexOf("?");
+  return at < 0 ? [url, ""] : [url.slice(0, at), url.slice(at + 1)];
+}
+
+function refuseMethod(method: string, path: string, allowed: string): never {
+  throw new HttpError(405, "method_not_allowed", `${path} takes ${allowed}, not ${method}`, { headers: { Allow: allowed } });
+}
+
+function sendPage(call: Call, { type, body }: PageFile): void {
+  call.send(200, type, body, { "Cache-Control": "no-cache", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY" });
+}
