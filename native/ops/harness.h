@@ -26,8 +26,8 @@ using Shape = std::initializer_list<int64_t>;
 
 // Inputs rounded to 8 bits, and an operation's intermediate results too: 2⁻⁸ each, some of them in a row.
 constexpr double kBf16Tolerance = 2e-2;
-// Inputs rounded to 4 bits, in sums of terms of either sign.
-constexpr double kFp8Tolerance = 8e-2;
+// Inputs rounded to 4 bits, in sums of terms of either sign, two products in a row in an FFN: 0.114 was the worst of 55,000 numbers seen.
+constexpr double kFp8Tolerance = 1.5e-1;
 
 /// Arguments in the order of params.h; null: absent.
 OpArgs args(std::initializer_list<const Tensor*> tensors, std::initializer_list<double> scalars = {});
