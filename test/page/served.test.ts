@@ -6,7 +6,7 @@ import { engines } from "../helpers/mini.js";
 import { CHROMIUM, startBrowser } from "./browser.js";
 
 const { open, closeAll } = engines();
-const KEY = "open sesame";
+const KEY = "open-sesame";
 
 describe.skipIf(CHROMIUM === undefined)("the page over the real server", () => {
   let browser: Browser;
@@ -21,7 +21,7 @@ describe.skipIf(CHROMIUM === undefined)("the page over the real server", () => {
     await closeAll();
   });
 
-  it("asks for the key, then a sum: the answer streams in, coloured by its experts; stop and reload work", async () => {
+  it("asks for the key, then a sum: the answer streams in, coloured by its experts, and outlives a reload", async () => {
     const page = await browser.newPage();
     page.setDefaultTimeout(20_000);
     const complaints: string[] = [];
