@@ -100,15 +100,18 @@ export class Raw {
 
   /** Resolves when what has come matches. */
   async until(pattern: RegExp): Promise<void> {
-    await until(() => pattern.test(this.text), `${pattern} in ${JSON.stringify(this.text.slice(-300))}`);
+    await until(
+      () => pattern.test(this.text),
+      () => `${pattern} in ${JSON.stringify(this.text.slice(-300))}`,
+    );
   }
 }
 
 /** Resolves when the condition holds; fails after ten seconds. */
-export async function until(condition: () => boolean | Promise<boolean>, what = "the condition"): Promise<void> {
+export async function until(condition: () => boolean | Promise<boolean>, what: string | (() => string) = "the condition"): Promise<void> {
   const end = performance.now() + 10_000;
   while (!(await condition())) {
-    if (performance.now() > end) throw new Error(`waited too long for ${what}`);
+    if (performance.now() > end) throw new Error(`waited too long for ${typeof what === "string" ? what : what()}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
