@@ -55,6 +55,15 @@ describe("generation parameters", () => {
       { logprobs: 0, n: 128 },
     ],
     [{ responseFormat: { type: "text" }, toolChoice: "none" }, { toolChoice: "none" }],
+    [{ responseFormat: { type: "json_object" } }, { responseFormat: { schema: { type: "object" }, path: "responseFormat" } }],
+    [
+      { responseFormat: { type: "json_schema", json_schema: { name: "n", schema: { const: 1 }, strict: true } } },
+      { responseFormat: { schema: { const: 1 }, path: "responseFormat.json_schema.schema" } },
+    ],
+    [
+      { responseFormat: { type: "json_schema", schema: { const: 1 } }, toolChoice: "required" },
+      { responseFormat: { schema: { const: 1 }, path: "responseFormat.schema" }, toolChoice: "required" },
+    ],
   ])("accept %o", (params, expected) => {
     expect(resolve(params)).toMatchObject(expected);
   });
@@ -105,11 +114,13 @@ describe("generation parameters", () => {
     [{ temperature: true }, "temperature: true"],
     [{ ignoreEos: 1 }, "ignoreEos: 1"],
     [{ signal: "now" }, 'signal: "now"'],
-    [{ responseFormat: { type: "json_object" } }, 'responseFormat: "json_object": not built yet'],
-    [{ responseFormat: { type: "json_schema", json_schema: {} } }, 'responseFormat: "json_schema": not built yet'],
+    [{ responseFormat: { type: "json_object", schema: {} } }, "field of responseFormat"],
+    [{ responseFormat: { type: "json_schema" } }, "responseFormat.json_schema: undefined"],
+    [{ responseFormat: { type: "json_schema", json_schema: {} } }, "responseFormat.json_schema.schema: undefined"],
+    [{ responseFormat: { type: "json_schema", json_schema: { schema: {}, scheme: {} } } }, "scheme"],
+    [{ responseFormat: { type: "json_schema", json_schema: { schema: {} }, schema: {} } }, "exclude each other"],
     [{ responseFormat: { type: "xml" } }, 'responseFormat.type: "xml"'],
-    [{ toolChoice: "required" }, 'toolChoice: "required": forced tool calls are not built yet'],
-    [{ toolChoice: { type: "function", function: { name: "f" } } }, "not built yet"],
+    [{ toolChoice: { type: "function", function: {} } }, "toolChoice"],
     [{ toolChoice: "always" }, 'toolChoice: "always"'],
     [{ max_tokens: 5 }, 'unknown parameter "max_tokens": did you mean maxTokens?'],
     [{ temprature: 1 }, 'unknown parameter "temprature": did you mean temperature?'],

@@ -240,15 +240,15 @@ describe("what is refused, and how it is named", () => {
     ],
     ["toolChoice required", { messages: [asked], toolChoice: "required" }, "OPTION_INVALID", "toolChoice", "required"],
     [
-      "a named tool",
+      "a named tool that is none of the tools",
       {
         messages: [asked],
         tools: [{ type: "function", function: { name: "f" } }],
-        toolChoice: { type: "function", function: { name: "f" } },
+        toolChoice: { type: "function", function: { name: "ff" } },
       },
       "OPTION_INVALID",
       "toolChoice",
-      "f",
+      "ff",
     ],
     [
       "a tool choice that is not there",

@@ -158,7 +158,14 @@ describe("a request", () => {
     ["an unknown parameter", "a", { tempreature: 1 }, "OPTION_INVALID", "tempreature"],
     ["a stop string that is none", "a", { stop: "" }, "OPTION_INVALID", "stop"],
     ["a padding id", "a", { logitBias: { "2047": 1 } }, "OPTION_INVALID", "logitBias: 2047"],
-    ["a format that is not built", "a", { responseFormat: { type: "json_object" } }, "OPTION_INVALID", "responseFormat"],
+    ["a format that is not there", "a", { responseFormat: { type: "xml" } }, "OPTION_INVALID", "responseFormat.type"],
+    [
+      "a schema that cannot be kept",
+      "a",
+      { responseFormat: { type: "json_schema", schema: { properties: { a: { not: {} } } } } },
+      "OPTION_INVALID",
+      "responseFormat.schema.properties.a.not",
+    ],
     ["a role that is none", { messages: [{ role: "robot", content: "" }] }, {}, "PROMPT_INVALID", "messages[0].role"],
   ];
   it.each(cases)("with %s is refused, streamed and not, and scored where it can be", async (_, prompt, params, code, named) => {

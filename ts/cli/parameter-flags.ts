@@ -22,8 +22,13 @@ export const PARAMETER_FLAGS: readonly Flag[] = [
   { name: "ignore-eos", kind: "flag", help: "go on past end tokens" },
   { name: "n", kind: "number", value: "N", help: "number of choices" },
   { name: "logprobs", kind: "number", value: "K", help: "list log-probabilities with K alternatives" },
-  { name: "response-format", kind: "text", value: "TYPE", help: "text (this version has no other)" },
-  { name: "tool-choice", kind: "text", value: "C", help: "auto, or none: the tools are left out; with --messages" },
+  {
+    name: "response-format",
+    kind: "text",
+    value: "TYPE",
+    help: 'text, json_object, or a JSON object such as {"type": "json_schema", "schema": …}',
+  },
+  { name: "tool-choice", kind: "text", value: "C", help: "auto, none, required, or the name of the tool to call; with --messages" },
   { name: "parse-special", kind: "flag", help: "special tokens written in a raw PROMPT count as such" },
 ];
 
@@ -38,6 +43,20 @@ function logitBias(entries: readonly string[] | undefined): Record<string, numbe
     bias[id] = parseNumber(`--logit-bias ${id}`, value);
   }
   return bias;
+}
+
+function formatOf(text: string): GenerateParams["responseFormat"] {
+  if (!text.trimStart().startsWith("{")) return { type: text } as GenerateParams["responseFormat"];
+  try {
+    return JSON.parse(text) as GenerateParams["responseFormat"];
+  } catch (error) {
+    throw new UsageError(`--response-format: is no JSON: ${(error as Error).message}`);
+  }
+}
+
+function toolChoiceOf(text: string | undefined): GenerateParams["toolChoice"] {
+  if (text === undefined || text === "auto" || text === "none" || text === "required") return text;
+  return { type: "function", function: { name: text } };
 }
 
 /** Every parameter that has a flag: all but the signal. One without its line below does not compile. */
@@ -62,8 +81,8 @@ export function generateParams(flags: ParsedFlags): FlagParams {
     ignoreEos: flags.on("ignore-eos") ? true : undefined,
     n: flags.number("n"),
     logprobs: flags.number("logprobs"),
-    responseFormat: responseFormat === undefined ? undefined : ({ type: responseFormat } as GenerateParams["responseFormat"]),
-    toolChoice: flags.text("tool-choice") as GenerateParams["toolChoice"],
+    responseFormat: responseFormat === undefined ? undefined : formatOf(responseFormat),
+    toolChoice: toolChoiceOf(flags.text("tool-choice")),
     parseSpecial: flags.on("parse-special") ? true : undefined,
   };
 }

@@ -4,6 +4,7 @@
  */
 
 import { LongcatError } from "../errors.js";
+import type { Guide } from "../grammar/index.js";
 import type { StepResult } from "../model/runner-types.js";
 import type { TextDelta, ToolCall } from "../text/types.js";
 import type { RoutingSum } from "./sequence.js";
@@ -31,6 +32,8 @@ export interface ChoiceRules {
   /** −1: none. */
   logprobs: number;
   parser: TokenParser;
+  /** Keeps the choice to a format, and knows when its answer is whole. */
+  guide?: Guide;
   tokenBytes(id: number): Uint8Array | readonly number[];
   /** Milliseconds since the call. */
   elapsedMs(): number;
@@ -101,18 +104,22 @@ export class ChoiceOutput {
     };
   }
 
-  /** What a token adds, and whether it ends the choice: an end token, else a stop string, else the limit. */
+  /** What a token adds, and whether it ends the choice: an end token, else a stop string, else the end of its format, else the limit. */
   #read(token: number): { delta: TextDelta; finish: FinishReason | undefined } {
-    const { endTokens, stopTokens, maxNewTokens, parser } = this.#rules;
-    if (endTokens.has(token) || stopTokens.has(token)) {
-      const delta = parser.end();
-      const called = (parser.result().toolCalls ?? []).length > 0;
-      return { delta, finish: called ? "tool_calls" : "stop" };
-    }
+    const { endTokens, stopTokens, maxNewTokens, parser, guide } = this.#rules;
+    guide?.accept(token);
+    if (endTokens.has(token) || stopTokens.has(token)) return this.#whole(parser.end());
     const delta = parser.push(token);
     if (delta.stopped) return { delta, finish: "stop" };
+    if (guide?.isComplete) return this.#whole(join(delta, parser.end()));
     if (this.#tokens.length < maxNewTokens) return { delta, finish: undefined };
     return { delta: join(delta, parser.end()), finish: "length" };
+  }
+
+  /** The end of an answer that is whole. */
+  #whole(delta: TextDelta): { delta: TextDelta; finish: FinishReason } {
+    const called = (this.#rules.parser.result().toolCalls ?? []).length > 0;
+    return { delta, finish: called ? "tool_calls" : "stop" };
   }
 
   #chunks(delta: TextDelta, first: Pick<Chunk, "tokens" | "routing">): Chunk[] {

@@ -14,6 +14,7 @@ import {
   type VocabularyFacts,
 } from "../sampling/parameters.js";
 import { ChunkQueue } from "./chunk-queue.js";
+import { setMasks } from "./guided.js";
 import { checkDirectory, loadParts } from "./load.js";
 import { type EngineOptions, resolveOptions } from "./options.js";
 import {
@@ -376,6 +377,7 @@ export class Engine implements AsyncDisposable {
     for (const eviction of batch.evicted) await this.#save(eviction);
     for (const admission of batch.admitted) await this.#place(admission);
     await this.#extend(batch.grown);
+    await setMasks(batch.entries);
     await runner.room();
     this.#scheduler.dropEnded(batch);
     const results = batch.entries.length > 0 ? runner.launch(batch.entries.map(({ step }) => step)) : Promise.resolve([]);

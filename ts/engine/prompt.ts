@@ -6,8 +6,10 @@
 import { absent, invalid, isPlain, rejectUnknown, show } from "../checks.js";
 import { LongcatError } from "../errors.js";
 import type { Parameters, VocabularyFacts } from "../sampling/parameters.js";
-import type { ChatPrompt, EncodeResult } from "../text/index.js";
+import type { ChatPrompt, EncodeResult, Tool, ToolChoice } from "../text/index.js";
+import type { Grammars, NewGuide } from "../grammar/index.js";
 import { SILENT_PARSER, type TokenParser } from "./choice.js";
+import { type GuidedCall, guidesOf } from "./guided.js";
 import type { Prompt } from "./types.js";
 
 /** What the engine needs of a checkpoint's tokenizer and template; see text-tools.ts. */
@@ -19,21 +21,33 @@ export interface TextTools {
   /** `maxTokens`: a text that certainly has more may be refused before any work. */
   encode(text: string, options: { parseSpecial: boolean; maxTokens: number }): Promise<EncodeResult>;
   /** Checks, renders and encodes. `newParser` reads the answer of this chat: reasoning and tool calls as its template writes them. */
-  encodeChat(chat: ChatPrompt, options: { maxTokens: number }): Promise<EncodeResult & Pick<PreparedPrompt, "newParser">>;
+  encodeChat(chat: ChatPrompt, options: { maxTokens: number }): Promise<EncodeResult & EncodedAnswer>;
   /** Reads the continuation of raw text or ids: as it is, tags and special tokens written out, but no end token. */
   newParser(stop: readonly string[]): TokenParser;
   decode(ids: readonly number[]): string;
   tokenBytes(id: number): Uint8Array;
+  /** Keeps answers to formats. */
+  readonly grammars?: Grammars;
+}
+
+/** What a rendered chat says of the answer to come. */
+export interface EncodedAnswer extends Pick<PreparedPrompt, "newParser"> {
+  /** Tools that the prompt shows. */
+  tools?: readonly Tool[];
+  /** Whether the prompt has opened reasoning. */
+  startsInReasoning?: boolean | string;
 }
 
 /** A prompt ready to run. */
 export interface PreparedPrompt {
   ids: readonly number[];
   newParser(stop: readonly string[]): TokenParser;
+  /** Makes the guide of a choice; absent: its answer is free. */
+  newGuide?: NewGuide;
 }
 
 /** Parameters that say how a prompt is read. */
-export type PromptParameters = Pick<Parameters, "parseSpecial" | "toolChoice">;
+export type PromptParameters = Pick<Parameters, "parseSpecial" | "toolChoice"> & Partial<Pick<Parameters, "responseFormat" | "ignoreEos">>;
 
 /** What prompts are checked against. */
 export interface PromptLimits {
@@ -56,17 +70,21 @@ export async function preparePrompt(
   limits: PromptLimits,
   text: TextTools | undefined,
 ): Promise<PreparedPrompt> {
-  const prepared = await encodePrompt(prompt, parameters, limits, text);
+  const { call, ...prepared } = await encodePrompt(prompt, parameters, limits, text);
   checkLength(prepared.ids.length, limits);
-  return prepared;
+  const newGuide = await guidesOf({ parameters, inReasoning: false, ...call }, text);
+  return newGuide === undefined ? prepared : { ...prepared, newGuide };
 }
+
+/** A prompt's ids, and of a chat what decides on the format of its answer. */
+type Encoded = Omit<PreparedPrompt, "newGuide"> & { call?: Omit<GuidedCall, "parameters"> };
 
 async function encodePrompt(
   prompt: unknown,
   parameters: PromptParameters,
   limits: PromptLimits,
   text: TextTools | undefined,
-): Promise<PreparedPrompt> {
+): Promise<Encoded> {
   if (isPlain(prompt) && "messages" in prompt) return encodeChat(prompt, parameters, limits, text);
   if (!absent(parameters.toolChoice)) throw new LongcatError("OPTION_INVALID", "toolChoice: needs a chat prompt ({ messages, tools })");
   if (typeof prompt === "string") {
@@ -88,7 +106,7 @@ async function encodeChat(
   parameters: PromptParameters,
   limits: PromptLimits,
   text: TextTools | undefined,
-): Promise<PreparedPrompt> {
+): Promise<Encoded> {
   if (parameters.parseSpecial)
     throw new LongcatError("OPTION_INVALID", "parseSpecial: a chat's content never becomes special tokens; needs a string prompt");
   const given = tools(text, "a chat prompt");
@@ -99,9 +117,12 @@ async function encodeChat(
     );
   const { messages } = prompt;
   if (Array.isArray(messages)) checkContext(messages.length, limits); // a message is a token at least: too many need no rendering
-  const chat = { ...prompt, toolChoice: toolChoiceOf(prompt, parameters) } as unknown as ChatPrompt;
+  const toolChoice = toolChoiceOf(prompt, parameters) as ToolChoice | undefined; // encodeChat checks it
+  const chat = { ...prompt, toolChoice } as unknown as ChatPrompt;
   const encoded = await given.encodeChat(chat, { maxTokens: limits.modelContext });
-  return { ids: idsOf(encoded, limits), newParser: encoded.newParser };
+  const { newParser, tools: shown = [], startsInReasoning = false } = encoded;
+  const call = { ...(!absent(toolChoice) && { toolChoice }), tools: shown, inReasoning: startsInReasoning !== false };
+  return { ids: idsOf(encoded, limits), newParser, call };
 }
 
 function idsOf(encoded: EncodeResult, limits: PromptLimits): readonly number[] {
@@ -113,7 +134,7 @@ function idsOf(encoded: EncodeResult, limits: PromptLimits): readonly number[] {
 function toolChoiceOf(prompt: Record<string, unknown>, { toolChoice }: PromptParameters): unknown {
   const own = prompt["toolChoice"];
   if (absent(own) || absent(toolChoice)) return own ?? toolChoice;
-  if (own !== toolChoice)
+  if (JSON.stringify(own) !== JSON.stringify(toolChoice))
     throw new LongcatError("OPTION_INVALID", `toolChoice: the prompt says ${show(own)} and the parameters ${show(toolChoice)}; give one`);
   return own;
 }

@@ -103,17 +103,21 @@ export class GenerateRequest extends Request<GenerateResult> {
     this.#emit = emit;
     this.#numPromptTokens = prompt.ids.length;
     const maxNewTokens = Math.min(parameters.maxTokens, host.limits.contextLength - prompt.ids.length);
+    const endTokens: ReadonlySet<number> = parameters.ignoreEos ? new Set() : host.endTokens;
+    const ends = new Set([...endTokens, ...parameters.stopTokens]);
     const indices = Array.from({ length: parameters.n }, (_, index) => index);
+    const guides = indices.map(() => prompt.newGuide?.(ends));
     this.#outputs = indices.map(
       (index) =>
         new ChoiceOutput({
           index,
           promptTokens: prompt.ids.length,
           maxNewTokens,
-          endTokens: parameters.ignoreEos ? new Set() : host.endTokens,
+          endTokens,
           stopTokens: parameters.stopTokens,
           logprobs: parameters.logprobs,
           parser: prompt.newParser(parameters.stop),
+          ...(guides[index] && { guide: guides[index] }),
           tokenBytes: (id) => host.tokenBytes(id),
           elapsedMs: () => performance.now() - startedMs,
         }),
@@ -126,6 +130,7 @@ export class GenerateRequest extends Request<GenerateResult> {
           prompt: prompt.ids,
           maxNewTokens,
           sampling: slotSampling(parameters, choiceSeed(seed, index), prompt.ids),
+          ...(guides[index] && { guide: guides[index] }),
           ...(parameters.n > 1 && { siblings }),
           onStep: (step, result) => this.#onStep(index, step, result),
           onError: (error) => this.fail(error),

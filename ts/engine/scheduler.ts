@@ -140,7 +140,8 @@ export class Scheduler {
    */
   scheduleAhead(batch: Batch): Batch | undefined {
     if (this.#waiting.length > 0 && this.#changed) return undefined;
-    if (this.#running.some((sequence) => sequence.stepsInFlight === 0)) return undefined;
+    // What a guided sequence may draw depends on the token before; while one runs, all keep its step, rather than take turns with it.
+    if (this.#running.some((sequence) => sequence.stepsInFlight === 0 || sequence.guide !== undefined)) return undefined;
     if (batch.entries.some(({ step }) => step.tokens !== null)) return undefined;
     const going = batch.entries.map(({ sequence }) => sequence).filter((sequence) => sequence.goesOn);
     if (going.length === 0 || going.filter((sequence) => this.#needsBlock(sequence)).length > this.blocks.numFree) return undefined;

@@ -22,6 +22,8 @@ export interface SequenceRequest {
   score?: boolean;
   /** The choices of one request; they share the prompt. Absent: the sequence is alone. */
   siblings?: Sequence[];
+  /** Says before each draw which ids may be drawn. */
+  guide?: { mask(): Int32Array };
   /** Called after each step the sequence had a part in; true ends it. Not called once it has ended. */
   onStep(step: StepSequence, result: StepResult): boolean;
   /** Called when its step, or the handling of its result, failed. */
@@ -37,6 +39,7 @@ export class Sequence {
   readonly sampling: SlotSampling;
   readonly score: boolean;
   readonly siblings: Sequence[] | undefined;
+  readonly guide: SequenceRequest["guide"];
   readonly #onStep: SequenceRequest["onStep"];
   readonly #onError: SequenceRequest["onError"];
 
@@ -70,6 +73,7 @@ export class Sequence {
     this.sampling = request.sampling;
     this.score = request.score ?? false;
     this.siblings = request.siblings;
+    this.guide = request.guide;
     this.#onStep = request.onStep;
     this.#onError = request.onError;
   }

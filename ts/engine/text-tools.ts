@@ -3,6 +3,7 @@
  * @module
  */
 
+import { Grammars } from "../grammar/index.js";
 import { ChatTemplate, OutputParser, Tokenizer } from "../text/index.js";
 import type { TextTools } from "./prompt.js";
 
@@ -11,6 +12,10 @@ export async function loadTextTools(dir: string, vocabularySize: number): Promis
   const tokenizer = await Tokenizer.load(dir);
   if (tokenizer === null) return undefined;
   tokenizer.checkAgainst(vocabularySize);
+  const special = new Map([...tokenizer.addedTokens].map(([content, { id }]) => [content, id] as const));
+  const added = new Set(special.values());
+  const textIds = tokenizer.allowedIds.filter((id) => !added.has(id));
+  const tokenBytes = (id: number): Uint8Array => tokenizer.tokenBytes(id);
   const template = await ChatTemplate.load(dir, tokenizer);
   return {
     hasTemplate: template !== null,
@@ -24,7 +29,8 @@ export async function loadTextTools(dir: string, vocabularySize: number): Promis
     },
     newParser: (stop) => new OutputParser({ tokenizer, stop, mode: "raw" }),
     decode: (ids) => tokenizer.decode(ids),
-    tokenBytes: (id) => tokenizer.tokenBytes(id),
+    tokenBytes,
+    grammars: new Grammars(vocabularySize, { textIds, tokenBytes, special }),
     close: () => tokenizer.close(),
   };
 }

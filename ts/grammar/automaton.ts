@@ -102,7 +102,7 @@ export class Automaton {
       room = Math.max(room, node.room);
       if (node.edges.length > 0 && places.length < MAX_PLACES) places.push(place);
       for (const to of node.empties) seen.add(below.push(to));
-      for (const { rule, then } of node.calls) seen.add(below.push(then).push(rule.start));
+      for (const { rule, after } of node.calls) seen.add(below.push(after).push(rule.start));
       if (!node.isEnd) continue;
       if (below.below === null) mayEnd = true;
       else seen.add(below);

@@ -127,9 +127,9 @@ export function anyCharacter(builder: Builder, next: Node): Node {
     builder.oneOf("0123456789abcefABCEF", hex(hex(hex(next)))),
     builder.oneOf("dD", builder.alternatives([builder.oneOf("01234567", hex(hex(next))), builder.oneOf("89abAB", hex(hex(low)))])),
   ]);
-  const escape = builder.node({ edges: [{ low: 0x75, high: 0x75, to: unicode }] });
-  escape.empties.push(builder.oneOf('"\\/bfnrt', next));
+  const escaped = builder.node({ edges: [{ low: 0x75, high: 0x75, to: unicode }] });
+  escaped.empties.push(builder.oneOf('"\\/bfnrt', next));
   const start = builder.node({ edges: utf8Edges(builder, PLAIN, next) });
-  start.edges.push({ low: BACKSLASH, high: BACKSLASH, to: escape });
+  start.edges.push({ low: BACKSLASH, high: BACKSLASH, to: escaped });
   return start;
 }

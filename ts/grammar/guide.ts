@@ -29,11 +29,14 @@ export class Guide {
   #state: State;
   #reasons: boolean;
   #reasoningMask: Int32Array | undefined;
+  /** Ends whose bytes a text may hold: stop tokens, mostly none. */
+  readonly #textEnds: readonly number[];
 
   constructor(rules: GuideRules) {
     this.#rules = rules;
     this.#state = rules.automaton.start;
     this.#reasons = rules.reasoningEnd !== undefined;
+    this.#textEnds = [...rules.ends].filter((id) => rules.vocabulary.specialSymbol(id) === undefined);
   }
 
   /** The answer is whole and nothing may follow. */
@@ -44,15 +47,19 @@ export class Guide {
   /**
    * Ids that may be drawn now: bit i of word i / 32. Not to be written to; the same array as before where the same ids may follow.
    *
-   * @throws LongcatError `OPTION_INVALID` if the tokenizer has no token that goes on.
+   * @throws LongcatError `OPTION_INVALID` if no token goes on, the tokenizer's or stop tokens being what they are.
    */
   mask(): Int32Array {
     const { vocabulary, automaton, ends } = this.#rules;
     if (this.#reasons) return this.#reasoning();
     const mask = vocabulary.maskOf(automaton, this.#state);
-    const masked = this.#state.mayEnd ? withBits(mask, ends, true) : mask;
+    const masked = this.#state.mayEnd
+      ? withBits(mask, ends, true)
+      : this.#textEnds.length > 0
+        ? withBits(mask, this.#textEnds, false)
+        : mask;
     if (masked.every((word) => word === 0))
-      throw new LongcatError("OPTION_INVALID", "responseFormat: this checkpoint's tokenizer has no token that goes on in this format");
+      throw new LongcatError("OPTION_INVALID", "responseFormat: no token goes on in this format that is not a stop token");
     return masked;
   }
 

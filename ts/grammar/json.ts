@@ -100,9 +100,9 @@ export class JsonForms {
     const quote = (): Node["edges"] => [{ low: 0x22, high: 0x22, to: next }];
     const bounded = most !== Number.POSITIVE_INFINITY;
     let at = builder.node({ edges: quote(), room: bounded ? 0 : most });
-    if (!bounded) at.calls.push({ rule: this.#rules.character, then: at });
+    if (!bounded) at.calls.push({ rule: this.#rules.character, after: at });
     for (let count = (bounded ? most : least) - 1; count >= 0; count--) {
-      const calls = [{ rule: this.#rules.character, then: at }];
+      const calls = [{ rule: this.#rules.character, after: at }];
       at = builder.node({ edges: count >= least ? quote() : [], calls, room: bounded ? most - count : most });
     }
     return builder.symbols(0x22, 0x22, at);

@@ -22,7 +22,7 @@ export class Node {
   /** Where one may go on without a symbol. */
   empties: Node[] = [];
   /** Rules that may be read here, and what follows each. */
-  calls: { rule: Rule; then: Node }[] = [];
+  calls: { rule: Rule; after: Node }[] = [];
   /** The end of its rule. */
   isEnd = false;
   /** How many characters of a JSON string may follow here, each of them any; 0: this is no such place. */
@@ -120,8 +120,8 @@ export class Builder {
     return this.node({ empties: [start, next] });
   }
 
-  call(rule: Rule, then: Node): Node {
-    return this.node({ calls: [{ rule, then }] });
+  call(rule: Rule, after: Node): Node {
+    return this.node({ calls: [{ rule, after }] });
   }
 
   /** `least` to `most` times what `once` writes. */

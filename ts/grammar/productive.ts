@@ -36,9 +36,9 @@ function whoWaits(nodes: readonly Node[]): Node[][] {
   for (const node of nodes) {
     for (const { to } of node.edges) wait(to, node);
     for (const to of node.empties) wait(to, node);
-    for (const { rule, then } of node.calls) {
+    for (const { rule, after } of node.calls) {
       wait(rule.start, node);
-      wait(then, node);
+      wait(after, node);
     }
   }
   return waiting;
@@ -49,14 +49,14 @@ function goesOn({ isEnd, edges, empties, calls }: Node, productive: Uint8Array):
     isEnd ||
     edges.some(({ to }) => productive[to.id] === 1) ||
     empties.some(({ id }) => productive[id] === 1) ||
-    calls.some(({ rule, then }) => productive[rule.start.id] === 1 && productive[then.id] === 1)
+    calls.some(({ rule, after }) => productive[rule.start.id] === 1 && productive[after.id] === 1)
   );
 }
 
 function cut(node: Node, productive: Uint8Array): void {
   node.edges = node.edges.filter(({ to }) => productive[to.id] === 1);
   node.empties = node.empties.filter(({ id }) => productive[id] === 1);
-  node.calls = node.calls.filter(({ rule, then }) => productive[rule.start.id] === 1 && productive[then.id] === 1);
+  node.calls = node.calls.filter(({ rule, after }) => productive[rule.start.id] === 1 && productive[after.id] === 1);
 }
 
 function reachable(start: Node): Node[] {
@@ -72,9 +72,9 @@ function reachable(start: Node): Node[] {
     const { edges, empties, calls } = nodes[i] as Node;
     for (const { to } of edges) see(to);
     for (const to of empties) see(to);
-    for (const { rule, then } of calls) {
+    for (const { rule, after } of calls) {
       see(rule.start);
-      see(then);
+      see(after);
     }
   }
   return nodes;
@@ -114,7 +114,7 @@ function withoutSymbol(start: Node): Set<Node> {
   const seen = new Set<Node>([start]);
   for (const node of seen) {
     for (const to of node.empties) seen.add(to);
-    for (const { rule, then } of node.calls) if (mayBeEmpty(rule)) seen.add(then);
+    for (const { rule, after } of node.calls) if (mayBeEmpty(rule)) seen.add(after);
   }
   return seen;
 }

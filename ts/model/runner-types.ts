@@ -40,6 +40,8 @@ export interface StepSequence {
   sample: boolean;
   /** Force this token instead of drawing (host-side processors, tests). */
   forceNext?: number;
+  /** Ids that may be drawn: bit i of word i / 32. Not to be changed once it is given. Absent: all. */
+  mask?: Int32Array;
   /** Ask for the log-probability of each prompt token given those before it: targets[i] follows tokens[i]; −1 for none. */
   scoreTargets?: readonly number[];
 }

@@ -13,6 +13,7 @@ import { createProgram, type Program, type ProgramParts, SPLIT_KEYS } from "./pr
 import type { ModelRunner, RunnerLimits, SlotSampling, StepResult, StepSequence } from "./runner-types.js";
 import type { ModelSizes } from "./sizing.js";
 import { allocateState, blocksPerSequence, IN_PROMPT, type ModelState, NUM_SAMPLE_FIELDS, SampleField } from "./state.js";
+import { SlotMasks } from "./slot-masks.js";
 import { StepBlocks } from "./step-block.js";
 import type { ModelWeights } from "./weights.js";
 
@@ -63,6 +64,7 @@ export class Runner implements ModelRunner {
   readonly #programs = new Map<string, Ready>();
   /** Host copies of the slots' parameters, [S, fields]. */
   readonly #sampleParams: Float64Array;
+  readonly #masks: SlotMasks;
   /** Of a launch of which parts are still to be enqueued. */
   #entering: Promise<void> | undefined;
 
@@ -80,6 +82,7 @@ export class Runner implements ModelRunner {
     this.#queue.write(invFreq, rope.invFreq);
     this.#parts = { config, rope, invFreq, state: this.#state, branch: device.queue(), activationDType: sizes.activationDType };
     this.#sampleParams = new Float64Array(sizes.maxSequences * NUM_SAMPLE_FIELDS);
+    this.#masks = new SlotMasks(sizes.maxSequences, config.vocabSize);
     const { maxSequences, maxBatchTokens, contextLength, blockSize, numBlocks } = sizes;
     this.limits = {
       ...{ maxSequences, maxBatchTokens, contextLength, blockSize, numBlocks },
@@ -250,7 +253,7 @@ export class Runner implements ModelRunner {
   /** Enqueues a part at once; its results come later. There must be room. */
   #enter({ sequences, ready, isPrompt }: Part): Promise<StepResult[]> {
     const { program, blocks } = ready;
-    this.#setForced(sequences);
+    this.#setChoices(sequences);
     blocks.writeStep(sequences);
     this.#queue.write(program.stepBlock, blocks.input);
     let recorded: Promise<void> | undefined;
@@ -325,13 +328,17 @@ export class Runner implements ModelRunner {
     }
   }
 
-  /** Writes `forceNext` where it is given, and takes it back where it was before: one command for all slots, if any. */
-  #setForced(sequences: readonly StepSequence[]): void {
+  /** Writes `forceNext` and `mask` where they are given, and takes them back where they were before: two commands for all slots, if any. */
+  #setChoices(sequences: readonly StepSequence[]): void {
+    const rows = this.#masks.take(sequences);
+    if (rows) this.#queue.write(this.#state.mask, rows.words, rows.first * Math.ceil(this.config.vocabSize / 32) * 4);
     let changed = false;
-    for (const { slot, forceNext = -1 } of sequences) {
+    for (const { slot, forceNext = -1, mask } of sequences) {
       const row = this.#paramsOf(slot);
-      changed ||= row[SampleField.forced] !== forceNext;
+      const useMask = mask ? 1 : 0;
+      changed ||= row[SampleField.forced] !== forceNext || row[SampleField.useMask] !== useMask;
       row[SampleField.forced] = forceNext;
+      row[SampleField.useMask] = useMask;
     }
     if (changed) this.#queue.write(this.#state.sampleParams, this.#sampleParams);
   }

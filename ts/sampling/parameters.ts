@@ -3,15 +3,24 @@
  * @module
  */
 
-import { abortSignal, absent, boolean, integer, invalid, isPlain, number, record, rejectUnknown, show } from "../checks.js";
+import { abortSignal, absent, boolean, integer, invalid, isPlain, number, oneOf, record, rejectUnknown, show } from "../checks.js";
 import { LongcatError } from "../errors.js";
+import { ANY_OBJECT } from "../grammar/index.js";
 import { MAX_LOGPROBS, type SlotSampling } from "../model/runner-types.js";
 import type { ToolChoice } from "../text/index.js";
 
 export { MAX_LOGPROBS };
 
-/** Which answer format is wanted; only `text` is built. */
-export type ResponseFormat = { type: "text" } | { type: "json_object" } | { type: "json_schema"; [key: string]: unknown };
+/**
+ * Which format the answer has: text; any JSON object; or JSON of a schema, given as OpenAI writes it or directly. Reasoning before the
+ * answer is free. A schema's keyword that cannot be kept is refused by name; the answer always matches what is accepted, if it ends
+ * with `stop`.
+ */
+export type ResponseFormat =
+  | { type: "text" }
+  | { type: "json_object" }
+  | { type: "json_schema"; json_schema: { name?: string; description?: string | null; schema: object; strict?: boolean | null } }
+  | { type: "json_schema"; schema: object };
 
 /**
  * Parameters of a generation. `undefined` and `null` mean absent; absent sampling values come from the checkpoint's
@@ -51,9 +60,9 @@ export interface GenerateParams {
   n?: number | null;
   /** 0 to {@link MAX_LOGPROBS}: report each token's log-probability and that many alternatives. Absent: none. */
   logprobs?: number | null;
-  /** `{ type: "text" }`; JSON formats are not built yet. */
+  /** The answer's format; default text. Not with `ignoreEos`. */
   responseFormat?: ResponseFormat | null;
-  /** `"auto"` or `"none"`; needs a chat prompt. */
+  /** `"auto"`, `"none"`, `"required"`, or the function to call; needs a chat prompt, and where a call is demanded, tools. */
   toolChoice?: ToolChoice | null;
   /** Special tokens written in a string prompt become special tokens. Default false: they are plain text. */
   parseSpecial?: boolean | null;
@@ -84,7 +93,9 @@ export interface Parameters extends Omit<SlotSampling, "seed" | "promptTokens"> 
   stopTokens: ReadonlySet<number>;
   ignoreEos: boolean;
   n: number;
-  toolChoice?: "auto" | "none";
+  /** The schema that the answer matches, and its path in messages; undefined: text. */
+  responseFormat?: { schema: unknown; path: string };
+  toolChoice?: ToolChoice;
   parseSpecial: boolean;
   signal?: AbortSignal;
 }
@@ -177,7 +188,13 @@ const CHECKS: { [K in keyof Required<GenerateParams>]: Check } = {
   logprobs: (value, to) => {
     to.logprobs = integer(value, "logprobs", 0, MAX_LOGPROBS, " (the number of alternatives)");
   },
-  responseFormat: (value) => checkResponseFormat(value),
+  responseFormat: (value, to, vocabulary) => {
+    const format = checkResponseFormat(value);
+    if (format === undefined) return;
+    if (!vocabulary.hasTokenizer)
+      throw new LongcatError("OPTION_INVALID", "responseFormat: this checkpoint has no tokenizer: its answers have no text");
+    to.responseFormat = format;
+  },
   toolChoice: (value, to) => {
     to.toolChoice = checkToolChoice(value);
   },
@@ -210,15 +227,12 @@ export function choiceSeed(seed: number, index: number): number {
   return seed > MAX_SEED - index ? index - (MAX_SEED - seed) - 1 : seed + index;
 }
 
-/** `"required"` and a named function need grammars. */
-function checkToolChoice(value: unknown): "auto" | "none" {
-  if (value === "auto" || value === "none") return value;
-  const named = isPlain(value) && value["type"] === "function";
-  if (value !== "required" && !named) throw invalid("toolChoice", value, '"auto" or "none"');
-  throw new LongcatError(
-    "OPTION_INVALID",
-    `toolChoice: ${show(value)}: forced tool calls are not built yet in this version; give "auto" or "none"`,
-  );
+function checkToolChoice(value: unknown): ToolChoice {
+  if (value === "auto" || value === "none" || value === "required") return value;
+  const named = isPlain(value) && value["type"] === "function" && isPlain(value["function"]) ? value["function"]["name"] : undefined;
+  if (typeof named !== "string")
+    throw invalid("toolChoice", value, '"auto", "none", "required" or { type: "function", function: { name } }');
+  return { type: "function", function: { name: named } };
 }
 
 function withoutAbsent<T extends object>(values: T): Partial<T> {
@@ -273,11 +287,23 @@ function checkStopTokens(value: unknown, vocabulary: VocabularyFacts): ReadonlyS
   return new Set(value as number[]);
 }
 
-function checkResponseFormat(value: unknown): void {
+/** The schema that a format means; undefined: text. The schema itself is checked when it is compiled. */
+function checkResponseFormat(value: unknown): Parameters["responseFormat"] {
   const format = record(value, "responseFormat");
-  const type = format["type"];
-  if (type === "json_object" || type === "json_schema")
-    throw new LongcatError("OPTION_INVALID", `responseFormat: ${show(type)}: not built yet in this version; give { type: "text" }`);
-  if (type !== "text") throw invalid("responseFormat.type", type, '"text"');
-  rejectUnknown(format, ["type"], "field of responseFormat");
+  const type = oneOf(format["type"], "responseFormat.type", ["text", "json_object", "json_schema"]);
+  if (type !== "json_schema") {
+    rejectUnknown(format, ["type"], "field of responseFormat");
+    return type === "text" ? undefined : { schema: ANY_OBJECT, path: "responseFormat" };
+  }
+  rejectUnknown(format, ["type", "json_schema", "schema"], "field of responseFormat");
+  if (!absent(format["schema"])) {
+    if (!absent(format["json_schema"]))
+      throw new LongcatError("OPTION_INVALID", "responseFormat: schema and json_schema exclude each other; give one");
+    return { schema: format["schema"], path: "responseFormat.schema" };
+  }
+  const given = format["json_schema"];
+  if (!isPlain(given)) throw invalid("responseFormat.json_schema", given, "an object with a schema");
+  rejectUnknown(given, ["name", "description", "schema", "strict"], "field of responseFormat.json_schema");
+  if (absent(given["schema"])) throw invalid("responseFormat.json_schema.schema", given["schema"], "a schema");
+  return { schema: given["schema"], path: "responseFormat.json_schema.schema" };
 }

@@ -3,7 +3,6 @@
  * @module
  */
 
-import { isUtf8 } from "node:buffer";
 import type { IncomingMessage } from "node:http";
 import { HttpError, overloaded } from "./errors.js";
 import { JsonGuard } from "./json-guard.js";
@@ -97,13 +96,26 @@ function readAll(request: IncomingMessage, { maxBodyBytes, bodyTimeoutMs, budget
   });
 }
 
+/** Bytes that are decoded before the event loop turns. */
+const DECODED_AT_ONCE = 256 * 1024;
+
 async function decode(pieces: readonly Buffer[]): Promise<string> {
-  const [first] = pieces;
-  if (first === undefined) throw new HttpError(400, "invalid_json", "the body is empty; a JSON object is needed");
-  const bytes = pieces.length === 1 ? first : Buffer.concat(pieces);
-  if (!isUtf8(bytes)) throw new HttpError(400, "invalid_json", "the body is not UTF-8");
-  if (bytes.length > 1024 * 1024) await turn();
-  return bytes.toString("utf8");
+  if (pieces.length === 0) throw new HttpError(400, "invalid_json", "the body is empty; a JSON object is needed");
+  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  let text = "";
+  let bytes = 0;
+  try {
+    for (const piece of pieces) {
+      text += decoder.decode(piece, { stream: true });
+      bytes += piece.length;
+      if (bytes < DECODED_AT_ONCE) continue;
+      await turn();
+      bytes = 0;
+    }
+    return text + decoder.decode();
+  } catch {
+    throw new HttpError(400, "invalid_json", "the body is not UTF-8");
+  }
 }
 
 /** Lets the event loop turn once. */

@@ -137,13 +137,13 @@ export class Call {
     const body = JSON.stringify(failure.body);
     if (failure.close) response.shouldKeepAlive = false;
     this.#head(failure.status, "application/json", body, failure.headers);
-    if (!failure.close || request.complete) {
+    if (!failure.close || request.complete || failure.status === 408) {
       request.resume();
       response.end(body);
       this.#cutIfUnread();
       return;
     }
-    // The client is still sending. An end now would reset the connection before it reads this; so it gets the whole answer first.
+    // The client is sending. An end now would reset the connection before it reads this; so it gets the whole answer first.
     response.write(body);
     const end = (): void => {
       clearTimeout(timer);

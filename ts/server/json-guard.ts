@@ -11,6 +11,8 @@ export const MAX_DEPTH = 256;
 export const MAX_VALUES = 200_000;
 /** Most members of objects of a body; a member costs a parser some ten times what a number does. */
 export const MAX_MEMBERS = 20_000;
+/** Most strings of a body, names of members included. */
+export const MAX_STRINGS = 50_000;
 
 const QUOTE = 0x22;
 const COMMA = 0x2c;
@@ -26,6 +28,7 @@ export class JsonGuard {
   #depth = 0;
   #values = 0;
   #members = 0;
+  #strings = 0;
   #inString = false;
   #escaped = false;
 
@@ -37,8 +40,10 @@ export class JsonGuard {
         if (this.#escaped) this.#escaped = false;
         else if (byte === BACKSLASH) this.#escaped = true;
         else if (byte === QUOTE) this.#inString = false;
-      } else if (byte === QUOTE) this.#inString = true;
-      else if (byte === COMMA) this.#values += 1;
+      } else if (byte === QUOTE) {
+        this.#inString = true;
+        this.#strings += 1;
+      } else if (byte === COMMA) this.#values += 1;
       else if (byte === COLON) this.#members += 1;
       else if (byte === OPEN_ARRAY || byte === OPEN_OBJECT) {
         this.#values += 1;
@@ -48,6 +53,7 @@ export class JsonGuard {
     }
     if (this.#values > MAX_VALUES) throw tooMuch(`has more than ${MAX_VALUES} values`);
     if (this.#members > MAX_MEMBERS) throw tooMuch(`has more than ${MAX_MEMBERS} members of objects`);
+    if (this.#strings > MAX_STRINGS) throw tooMuch(`has more than ${MAX_STRINGS} strings`);
   }
 }
 

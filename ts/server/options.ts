@@ -19,7 +19,7 @@ export interface ServerOptions {
   cors?: readonly string[] | null;
   /** Further host names that this server is called by; they matter without a key only. */
   allowedHosts?: readonly string[] | null;
-  /** Largest body in bytes. Default 8 MiB. */
+  /** Largest body in bytes. Default 4 MiB. */
   maxBodyBytes?: number | null;
   /** Answers that may wait for their turn, beyond the `maxSequences` that run. Default 256. */
   maxQueue?: number | null;
@@ -51,7 +51,7 @@ const DEFAULTS: Omit<ResolvedServerOptions, "apiKey" | "modelName"> = {
   port: 8000,
   cors: [],
   allowedHosts: [],
-  maxBodyBytes: 8 * 1024 * 1024,
+  maxBodyBytes: 4 * 1024 * 1024,
   maxQueue: 256,
   maxConnections: 1024,
   headersTimeoutMs: 10_000,

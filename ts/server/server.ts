@@ -3,6 +3,7 @@
  * @module
  */
 
+import { randomUUID } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { basename } from "node:path";
@@ -185,6 +186,7 @@ export class ApiServer {
     this.#track(call);
     try {
       response.setHeader("X-Content-Type-Options", "nosniff");
+      response.setHeader("X-Request-Id", randomUUID());
       if (this.draining) response.shouldKeepAlive = false;
       for (const [name, value] of Object.entries(this.#access.corsHeaders(request.headers))) response.setHeader(name, value);
       await this.#route(call, path, query);

@@ -13,7 +13,7 @@ export type ToolChoice = "auto" | "none" | "required" | { type: "function"; func
 export interface ChatPrompt {
   messages: Message[];
   tools?: Tool[] | null;
-  /** `"none"` keeps the tools out of the prompt. `"required"` and a named tool are refused until grammars exist. */
+  /** `"none"` keeps the tools out of the prompt. `"required"` demands a call, a named tool a call of it: the engine sees to that. */
   toolChoice?: ToolChoice | null;
   enableThinking?: boolean | null;
   /** Further variables of the template; only names that it reads. */
@@ -278,7 +278,7 @@ function checkFunction(value: unknown, field: string): Tool["function"] {
   return checked as Tool["function"];
 }
 
-/** Whether the choice hides the tools. What only a grammar could enforce is refused. */
+/** Whether the choice hides the tools. One that demands a call needs them. */
 function checkToolChoice(value: unknown, tools: readonly Tool[]): boolean {
   if (absent(value) || value === "auto") return false;
   if (value === "none") return true;
@@ -292,5 +292,7 @@ function checkToolChoice(value: unknown, tools: readonly Tool[]): boolean {
   if (typeof named === "string" && !tools.some((tool) => tool.function.name === named)) {
     throw new LongcatError("OPTION_INVALID", `toolChoice: ${show(named)} is not one of the tools`);
   }
-  throw new LongcatError("OPTION_INVALID", `toolChoice: ${show(named ?? value)} cannot be enforced yet; "auto" and "none" can`);
+  if (tools.length === 0)
+    throw new LongcatError("OPTION_INVALID", `toolChoice: ${show(named ?? value)} needs tools; give them with the messages`);
+  return false;
 }

@@ -168,12 +168,13 @@ function detail(span, topK) {
   return [head, rows];
 }
 
-/** Puts the card over the token, or under it where there is no room; always within the window. */
+/** Puts the card over the token, or under it where it would leave the log; always within the window. */
 function place(card, token) {
-  const at = token.getClientRects()[0] ?? token.getBoundingClientRect();
+  // A token that begins with a space may be broken over two lines: the longer part counts.
+  const [at] = [...token.getClientRects()].sort((a, b) => b.width - a.width);
   const { width, height } = card.getBoundingClientRect();
   const x = Math.min(Math.max(at.left, 8), document.documentElement.clientWidth - width - 8);
   const above = at.top - height - 6;
   card.style.setProperty("--x", `${x}px`);
-  card.style.setProperty("--y", `${above > 8 ? above : at.bottom + 6}px`);
+  card.style.setProperty("--y", `${above > token.closest("main").getBoundingClientRect().top ? above : at.bottom + 6}px`);
 }

@@ -1,0 +1,80 @@
+/**
+ * Choices that are kept to a grammar: which format a call asks for, and the masks of a step.
+ * @module
+ */
+
+import { LongcatError } from "../errors.js";
+import type { AnswerFormat, NewGuide } from "../grammar/index.js";
+import type { Parameters } from "../sampling/parameters.js";
+import type { Tool, ToolChoice } from "../text/index.js";
+import type { TextTools } from "./prompt.js";
+import type { Batch } from "./scheduler.js";
+
+/** What of a call decides on its format. */
+export interface GuidedCall {
+  parameters: Partial<Pick<Parameters, "responseFormat" | "ignoreEos">>;
+  /** Of the chat or the parameters. */
+  toolChoice?: ToolChoice;
+  /** Tools that the prompt shows. */
+  tools?: readonly Tool[];
+  /** The prompt has opened reasoning, which comes before what is guided. */
+  inReasoning: boolean;
+}
+
+/**
+ * What makes the guides of a call's choices; undefined: they are free.
+ *
+ * @throws LongcatError `OPTION_INVALID`: a schema that cannot be kept, or parameters that exclude each other.
+ */
+export async function guidesOf(call: GuidedCall, text: TextTools | undefined): Promise<NewGuide | undefined> {
+  const format = formatOf(call);
+  if (format === undefined) return undefined;
+  const name = format.json === undefined ? "toolChoice" : "responseFormat";
+  if (call.parameters.ignoreEos)
+    throw new LongcatError("OPTION_INVALID", `ignoreEos: not with ${name}, whose answer ends when it is whole`);
+  if (text?.grammars === undefined) throw new LongcatError("OPTION_INVALID", `${name}: needs a checkpoint with a tokenizer`);
+  return text.grammars.guides(format, call.inReasoning);
+}
+
+function formatOf({ parameters, toolChoice, tools = [], inReasoning }: GuidedCall): AnswerFormat | undefined {
+  const { responseFormat } = parameters;
+  const afterReasoning = inReasoning;
+  if (toolChoice === undefined || toolChoice === "auto" || toolChoice === "none") {
+    if (responseFormat === undefined) return undefined;
+    // Left to itself the model may call a tool instead, with any arguments.
+    const free = tools.map(({ function: { name } }) => ({ name, parameters: undefined, path: "tools" }));
+    return { json: responseFormat, afterReasoning, ...(free.length > 0 && { calls: { tools: free, several: true } }) };
+  }
+  if (responseFormat !== undefined)
+    throw new LongcatError(
+      "OPTION_INVALID",
+      "responseFormat: not with a toolChoice that demands a call, which is no such answer; give one",
+    );
+  const callable = tools.map(({ function: { name, parameters: schema } }, i) => ({
+    name,
+    parameters: schema,
+    path: `tools[${i}].function.parameters`,
+  }));
+  const wanted = toolChoice === "required" ? callable : callable.filter(({ name }) => name === toolChoice.function.name);
+  return { calls: { tools: wanted, several: toolChoice === "required" }, afterReasoning };
+}
+
+/** How long making masks may keep the event loop from turning. */
+const LONGEST_TURN_MS = 8;
+
+/** Gives the guided sequences of a step their masks. One whose guide fails, fails alone. */
+export async function setMasks(entries: Batch["entries"]): Promise<void> {
+  let turned = performance.now();
+  for (const { sequence, step } of entries) {
+    if (sequence.guide === undefined || !step.sample || sequence.state === "ended") continue;
+    if (performance.now() - turned > LONGEST_TURN_MS) {
+      await new Promise((resolve) => setImmediate(resolve));
+      turned = performance.now();
+    }
+    try {
+      step.mask = sequence.guide.mask();
+    } catch (error) {
+      sequence.fail(error);
+    }
+  }
+}
