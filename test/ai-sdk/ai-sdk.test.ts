@@ -1,6 +1,6 @@
 /** `longcat-node/ai-sdk` through the AI SDK's own callers, over the bundled checkpoint. */
 import { APICallError, InvalidArgumentError, InvalidPromptError, NoSuchModelError, UnsupportedFunctionalityError } from "@ai-sdk/provider";
-import { generateText, jsonSchema, stepCountIs, streamText, tool } from "ai";
+import { generateObject, generateText, jsonSchema, Output, stepCountIs, streamObject, streamText, tool } from "ai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createLongcat, type LongcatProvider } from "../../ts/ai-sdk/index.js";
 import type { Engine } from "../../ts/index.js";
@@ -155,6 +155,60 @@ describe("streamText", () => {
     await reader.cancel();
     idle(engine);
     await alive(engine);
+  });
+});
+
+describe("generateObject", () => {
+  const schema = jsonSchema<{ sum: number; sure: boolean }>({
+    type: "object",
+    properties: { sum: { type: "integer" }, sure: { type: "boolean" } },
+    required: ["sum", "sure"],
+    additionalProperties: false,
+  });
+
+  it("gives an object of the schema", async () => {
+    const { object, usage } = await generateObject({ model: longcat(), schema, prompt: SUM, temperature: 0, maxOutputTokens: 200 });
+    expect(Object.keys(object).sort()).toEqual(["sum", "sure"]);
+    expect([Number.isInteger(object.sum), typeof object.sure]).toEqual([true, "boolean"]);
+    expect(usage.inputTokens).toBe(16);
+  });
+
+  it("streams one, and generateText gives one as its output", async () => {
+    const settings = { model: longcat(), prompt: SUM, temperature: 0, maxOutputTokens: 200 };
+    const streamed = streamObject({ ...settings, schema });
+    const partial: unknown[] = [];
+    for await (const one of streamed.partialObjectStream) partial.push(one);
+    const object = await streamed.object;
+    expect(partial.at(-1)).toEqual(object);
+    expect((await generateText({ ...settings, output: Output.object({ schema }) })).output).toEqual(object);
+  });
+
+  it("any JSON object without a schema, choices of a list", async () => {
+    const settings = { model: longcat(), prompt: SUM, temperature: 0, maxOutputTokens: 300 };
+    const choice = await generateObject({ ...settings, output: "enum", enum: ["odd", "even"] });
+    expect(["odd", "even"]).toContain(choice.object);
+    // Without a schema the bundled model's strings may never end: that it begins as an object is what can be said.
+    const prompt = [{ role: "user" as const, content: [{ type: "text" as const, text: SUM }] }];
+    const free = await longcat().doGenerate({ prompt, temperature: 0, maxOutputTokens: 20, responseFormat: { type: "json" } });
+    expect(free.content).toEqual([{ type: "text", text: expect.stringMatching(/^\s*\{/) }]);
+  });
+
+  it("a schema that cannot be kept is refused by name", async () => {
+    const odd = jsonSchema({ type: "object", properties: { a: { not: {} } } });
+    const asked = generateObject({ model: longcat(), schema: odd, prompt: SUM, maxRetries: 0 });
+    await expect(asked).rejects.toSatisfy(InvalidArgumentError.isInstance);
+    await expect(asked).rejects.toThrow(/not/);
+  });
+});
+
+describe("a tool that must be called", () => {
+  it.each(["required" as const, { type: "tool" as const, toolName: "calculator" as const }])("toolChoice %j", async (toolChoice) => {
+    const { toolCalls, finishReason } = await generateText({
+      ...{ model: longcat(), prompt: "Tell a story.", temperature: 0, maxOutputTokens: 300 },
+      ...{ tools: { calculator: calculator() }, toolChoice },
+    });
+    expect(finishReason).toBe("tool-calls");
+    expect(toolCalls[0]).toMatchObject({ toolName: "calculator", input: { expression: expect.any(String) } });
   });
 });
 

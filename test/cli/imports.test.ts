@@ -8,6 +8,9 @@ const ALLOWED: Record<string, string[]> = {
   "bench-layer.ts": ["../engine/bench-layer.js"],
   "bench-prefill.ts": ["../engine/bench-model.js", "../engine/bench-prefill.js"],
   "layer-chart.ts": ["../engine/bench-layer.js"],
+  "bench-serve.ts": ["completion-client", "loopback", "random", "serve-chart", "serve-load", "serve-report"].map(
+    (name) => `../bench/${name}.js`,
+  ),
   "serve.ts": ["../server/index.js"],
   "bench-kernels.ts": ["../runtime/kernels-program.js"],
 };

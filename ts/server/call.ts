@@ -111,7 +111,7 @@ export class Call {
     if (response.destroyed || response.headersSent) return;
     this.#head(status, type, body, headers);
     response.end(body);
-    this.#cutIfUnread();
+    this.cutIfUnread();
   }
 
   /** Sends a failure: as an answer, or as the last frame of a stream that has begun. */
@@ -124,7 +124,7 @@ export class Call {
     if (failure.status >= 500 && failure.status !== 503) this.#log(error);
     if (this.response.headersSent) {
       this.#events?.fail(failure.body);
-      this.#cutIfUnread();
+      this.cutIfUnread();
       return;
     }
     this.#events?.stop();
@@ -140,7 +140,7 @@ export class Call {
     if (!failure.close || request.complete || failure.status === 408) {
       request.resume();
       response.end(body);
-      this.#cutIfUnread();
+      this.cutIfUnread();
       return;
     }
     // The client is sending. An end now would reset the connection before it reads this; so it gets the whole answer first.
@@ -148,7 +148,7 @@ export class Call {
     const end = (): void => {
       clearTimeout(timer);
       response.end();
-      this.#cutIfUnread();
+      this.cutIfUnread();
     };
     const timer = setTimeout(end, LINGER_MS);
     request.resume().once("end", end).once("close", end);
@@ -159,7 +159,7 @@ export class Call {
   }
 
   /** An answer that nobody reads does not stay for ever. */
-  #cutIfUnread(): void {
+  cutIfUnread(): void {
     const { response } = this;
     if (response.writableFinished || response.destroyed) return;
     const timer = setTimeout(() => response.destroy(), this.#options.writeTimeoutMs);

@@ -27,11 +27,14 @@ async function stream(call: Call, served: ServedEngine, request: GenerationReque
   const figures = new StreamFigures(call);
   for await (const chunk of chunksOf(call, served, request)) {
     figures.add(chunk);
-    for (const frame of frames.of(chunk)) await events.send(frame);
+    let blocked: Promise<void> | undefined;
+    for (const frame of frames.of(chunk)) blocked = events.send(frame);
+    if (blocked !== undefined) await blocked;
   }
   figures.end();
-  if (request.includeUsage) await events.send(frames.usage(usageOf(figures.usage)));
-  await events.done();
+  if (request.includeUsage) events.send(frames.usage(usageOf(figures.usage)));
+  events.done();
+  call.cutIfUnread();
 }
 
 /** Chunks of the engine as frames: the role first, then what each adds, the reason of the end last and alone. */

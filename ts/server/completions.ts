@@ -40,11 +40,13 @@ async function stream(call: Call, served: ServedEngine, request: GenerationReque
   for await (const chunk of chunksOf(call, served, request)) {
     figures.add(chunk);
     const frame = frames.of(chunk);
-    if (frame !== undefined) await events.send(frame);
+    const blocked = frame === undefined ? undefined : events.send(frame);
+    if (blocked !== undefined) await blocked;
   }
   figures.end();
-  if (request.includeUsage) await events.send(frames.usage(usageOf(figures.usage)));
-  await events.done();
+  if (request.includeUsage) events.send(frames.usage(usageOf(figures.usage)));
+  events.done();
+  call.cutIfUnread();
 }
 
 /** Chunks of the engine as frames. */
