@@ -79,5 +79,6 @@ test("guided and penalised sequences that give way to others come back to the sa
     const alone = await engine.generate(PROMPT, { maxTokens: 40, ...params });
     for (const k of [i, i + 4, i + 8]) expect((together[k] as GenerateResult).tokens).toEqual(alone.tokens);
   }
+  expect(narrow.stats.preemptions).toBeGreaterThan(0);
   idle(narrow);
 });
