@@ -152,6 +152,17 @@ describe("against a server", () => {
     expect(asked.every((body) => !("ignore_eos" in body))).toBe(true);
   });
 
+  it("keeps so many under way where a number at a time is asked for", async () => {
+    const { url, asked } = await scripted(20, 10);
+    const { code, stdout } = await bench(url, "--concurrency", "3", "--duration", "1", "--output-tokens", "4", "--json");
+    const report = JSON.parse(stdout) as { ok: number; requests: number; wallS: number };
+    expect([code, report.ok]).toEqual([0, report.requests]);
+    expect(asked.length).toBe(report.requests);
+    // Three at a time, of 50 ms at least.
+    expect(report.requests).toBeGreaterThan(6);
+    expect(report.requests).toBeLessThanOrEqual(3 * Math.ceil(report.wallS / 0.05));
+  });
+
   it("counts refusals apart and says why", async () => {
     const { url } = await scripted(1, 1, (index) => index % 2 === 1);
     const { code, stdout } = await bench(url, "--rate", "20", "--duration", "1", "--output-tokens", "2");
@@ -212,6 +223,7 @@ describe("is sent to this machine only", () => {
     [[], /needs --url/],
     [["--url", "http://127.0.0.1:1", "--rate", "0"], /--rate: 0/],
     [["--url", "http://127.0.0.1:1", "--seed", "-1"], /--seed: -1/],
+    [["--url", "http://127.0.0.1:1", "--rate", "1", "--concurrency", "1"], /exclude each other/],
   ])("wrong usage %j", async (args, message) => {
     const { code, stderr } = await longcat(["bench", "serve", ...args]);
     expect([code, stderr]).toEqual([2, expect.stringMatching(message)]);

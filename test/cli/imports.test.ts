@@ -7,6 +7,7 @@ const ALLOWED: Record<string, string[]> = {
   "bench-decode.ts": ["../engine/bench.js", "../engine/bench-model.js"],
   "bench-layer.ts": ["../engine/bench-layer.js"],
   "bench-prefill.ts": ["../engine/bench-model.js", "../engine/bench-prefill.js"],
+  "bench-sampling.ts": ["../engine/bench-sampling.js"],
   "layer-chart.ts": ["../engine/bench-layer.js"],
   "bench-serve.ts": ["completion-client", "loopback", "random", "serve-chart", "serve-load", "serve-report"].map(
     (name) => `../bench/${name}.js`,

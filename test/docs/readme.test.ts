@@ -92,4 +92,11 @@ describe("guide", () => {
     const example = firstExample(guide.slice(guide.indexOf("## Tools")));
     expect(run(example)).toEqual({ diagnostics: [], status: 0, stdout: "1 441 * 861 is 379701.\n", stderr: "" });
   });
+
+  it("its AI SDK example answers and says what the router did", () => {
+    const guide = readFileSync(join(ROOT, "docs", "guide.md"), "utf8");
+    const { stdout, ...rest } = run(firstExample(guide.slice(guide.indexOf("## AI SDK"))));
+    expect(rest).toEqual({ diagnostics: [], status: 0, stderr: "" });
+    expect(stdout).toMatch(/^136 \{\s+ffnExpertsPerToken: [\d.]+,\s+zeroExpertShare: 0\.\d+\s+\}\n$/);
+  });
 });

@@ -1,5 +1,5 @@
 /**
- * An open-loop load: requests are sent when they arrive, whether or not the server has answered the ones before.
+ * A load. Open loop: requests are sent when they arrive, whether or not the server has answered the ones before. Closed loop: so many at a time.
  * @module
  */
 
@@ -10,8 +10,10 @@ import { exponential, type Lengths, seededRandom } from "./random.js";
 
 /** What the load is. */
 export interface LoadPlan {
-  /** Requests a second, on average. */
+  /** Requests a second, on average; not used with `concurrency`. */
   rate: number;
+  /** So many requests at a time, each sent when one before it has ended: a closed loop. Absent: open loop. */
+  concurrency?: number;
   /** Seconds in which requests arrive; those under way are waited for. */
   durationS: number;
   promptTokens: Lengths;
@@ -44,19 +46,24 @@ export interface Measured extends CompletionOutcome {
 /** Token ids of prompts: low ones, which every tokenizer has as ordinary tokens. */
 const [FIRST_ID, NUM_IDS] = [100, 900];
 
-/** All requests of a load, drawn before it begins. The same plan gives the same requests. */
-export function drawArrivals(
-  plan: Pick<LoadPlan, "rate" | "durationS" | "promptTokens" | "outputTokens" | "sharedPrefix" | "seed">,
-): Arrival[] {
+/** What requests are drawn from. */
+type Drawn = Pick<LoadPlan, "rate" | "durationS" | "promptTokens" | "outputTokens" | "sharedPrefix" | "seed">;
+
+/** All requests of an open loop, drawn before it begins. The same plan gives the same requests. */
+export function drawArrivals(plan: Drawn): Arrival[] {
   const random = seededRandom(plan.seed);
-  const ids = (count: number) => Array.from({ length: count }, () => FIRST_ID + Math.floor(random() * NUM_IDS));
-  const prefix = ids(plan.sharedPrefix);
+  const draw = requestMaker(plan, random);
   const arrivals: Arrival[] = [];
-  for (let atS = exponential(plan.rate, random); atS < plan.durationS; atS += exponential(plan.rate, random)) {
-    const prompt = [...prefix, ...ids(plan.promptTokens.draw(random))];
-    arrivals.push({ atS, prompt, outputTokens: plan.outputTokens.draw(random) });
-  }
+  for (let atS = exponential(plan.rate, random); atS < plan.durationS; atS += exponential(plan.rate, random))
+    arrivals.push({ atS, ...draw() });
   return arrivals;
+}
+
+/** Draws one request after the other, all behind one prefix. */
+function requestMaker({ promptTokens, outputTokens, sharedPrefix }: Drawn, random: () => number): () => Omit<Arrival, "atS"> {
+  const ids = (count: number) => Array.from({ length: count }, () => FIRST_ID + Math.floor(random() * NUM_IDS));
+  const prefix = ids(sharedPrefix);
+  return () => ({ prompt: [...prefix, ...ids(promptTokens.draw(random))], outputTokens: outputTokens.draw(random) });
 }
 
 /** Sends a load and waits for every request to end. */
@@ -66,16 +73,33 @@ export async function runLoad(
   signal: AbortSignal,
 ): Promise<{ requests: Measured[]; wallS: number }> {
   setMaxListeners(0, signal); // each request under way listens: that is no leak
-  const under: Promise<Measured>[] = [];
   const startMs = performance.now();
+  const requests = await (plan.concurrency === undefined ? openLoop : closedLoop)(client, plan, startMs, signal);
+  return { requests, wallS: (performance.now() - startMs) / 1000 };
+}
+
+type Loop = (client: CompletionClient, plan: LoadPlan, startMs: number, signal: AbortSignal) => Promise<Measured[]>;
+
+const openLoop: Loop = async (client, plan, startMs, signal) => {
+  const under: Promise<Measured>[] = [];
   for (const arrival of drawArrivals(plan)) {
     const waitMs = startMs + 1000 * arrival.atS - performance.now();
     if (waitMs > 0) await sleep(waitMs, undefined, { signal });
     under.push(send(client, plan, arrival, startMs, signal));
   }
-  const requests = await Promise.all(under);
-  return { requests, wallS: (performance.now() - startMs) / 1000 };
-}
+  return Promise.all(under);
+};
+
+const closedLoop: Loop = async (client, plan, startMs, signal) => {
+  const draw = requestMaker(plan, seededRandom(plan.seed));
+  const requests: Measured[] = [];
+  const nowS = () => (performance.now() - startMs) / 1000;
+  const worker = async () => {
+    while (nowS() < plan.durationS && !signal.aborted) requests.push(await send(client, plan, { atS: nowS(), ...draw() }, startMs, signal));
+  };
+  await Promise.all(Array.from({ length: plan.concurrency ?? 1 }, worker));
+  return requests;
+};
 
 async function send(client: CompletionClient, plan: LoadPlan, arrival: Arrival, startMs: number, signal: AbortSignal): Promise<Measured> {
   const { atS, prompt, outputTokens } = arrival;

@@ -21,7 +21,7 @@ const DEFAULTS = { rate: 4, duration: 30, prompt: "uniform:32:128", output: "uni
 
 export const benchServeCommand: Command = {
   usage: [
-    "bench serve --url http://127.0.0.1:PORT [--rate R] [--duration S] [--prompt-tokens LENGTHS] [--output-tokens LENGTHS]",
+    "bench serve --url http://127.0.0.1:PORT [--rate R | --concurrency N] [--duration S] [--prompt-tokens LENGTHS] [--output-tokens LENGTHS]",
     "            [--shared-prefix N] [--seed N] [--json] [--svg FILE]",
   ],
   about:
@@ -31,6 +31,7 @@ export const benchServeCommand: Command = {
   flags: [
     { name: "url", kind: "text", value: "URL", help: "the server, http://127.0.0.1:8000 for instance" },
     { name: "rate", kind: "number", value: "R", help: `requests a second, on average (default ${DEFAULTS.rate})` },
+    { name: "concurrency", kind: "number", value: "N", help: "instead of a rate: N at a time, each sent when one has ended (closed loop)" },
     { name: "duration", kind: "number", value: "S", help: `seconds in which requests arrive (default ${DEFAULTS.duration})` },
     { name: "prompt-tokens", kind: "text", value: "LENGTHS", help: `tokens of a prompt (default ${DEFAULTS.prompt})` },
     { name: "output-tokens", kind: "text", value: "LENGTHS", help: `tokens of an answer (default ${DEFAULTS.output})` },
@@ -82,8 +83,11 @@ async function bench(flags: ParsedFlags, signal: AbortSignal): Promise<void> {
 }
 
 function loadOf(flags: ParsedFlags): Omit<LoadPlan, "model"> {
+  if (flags.text("rate") !== undefined && flags.text("concurrency") !== undefined)
+    throw new UsageError("--rate and --concurrency exclude each other");
   return {
     rate: positive(flags, "rate", DEFAULTS.rate),
+    concurrency: numberOr(flags, "concurrency", 1, 10_000, undefined),
     durationS: positive(flags, "duration", DEFAULTS.duration),
     promptTokens: parseLengths("prompt-tokens", flags.text("prompt-tokens") ?? DEFAULTS.prompt),
     outputTokens: parseLengths("output-tokens", flags.text("output-tokens") ?? DEFAULTS.output),
@@ -110,9 +114,10 @@ async function modelOf(client: CompletionClient): Promise<string> {
   }
 }
 
-function describePlan({ rate, durationS, promptTokens, outputTokens, sharedPrefix, seed }: LoadPlan): string {
+function describePlan({ rate, concurrency, durationS, promptTokens, outputTokens, sharedPrefix, seed }: LoadPlan): string {
+  const pace = concurrency === undefined ? `${rate} requests/s` : `${concurrency} requests at a time`;
   const prefix = sharedPrefix > 0 ? `${sharedPrefix} shared and ` : "";
-  return `${rate} requests/s for ${durationS} s, prompts ${prefix}${promptTokens.written}, answers ${outputTokens.written}, seed ${seed}`;
+  return `${pace} for ${durationS} s, prompts ${prefix}${promptTokens.written}, answers ${outputTokens.written}, seed ${seed}`;
 }
 
 /** The table. */

@@ -4,41 +4,59 @@
  */
 import type { Automaton, State } from "./automaton.js";
 
-/** Takes tokens in any order. */
+/** Takes tokens in any order. All memory is there from the start, since arrays that grow make long pauses. */
 export class TrieBuilder {
-  /** By node: its first child, its next sibling, its byte, the first of its tokens; node 0 is the root. */
-  readonly #child: number[] = [0];
-  readonly #sibling: number[] = [0];
-  readonly #byte: number[] = [0];
-  readonly #token: number[] = [-1];
+  /** By node: its parent, first child, next sibling, byte, the first of its tokens; node 0 is the root, and "none" where there is no node. */
+  readonly #parent: Int32Array;
+  readonly #child: Int32Array;
+  readonly #sibling: Int32Array;
+  readonly #byte: Uint8Array;
+  readonly #token: Int32Array;
+  #count = 1;
   /** Of a token: another one with the same bytes. */
   readonly #same = new Map<number, number>();
-  /** (parent · 256 + byte) → node. */
-  readonly #nodes = new Map<number, number>();
+  /** Nodes by parent and byte: an open hash table of a power of two. */
+  readonly #table: Int32Array;
+
+  /** @param bytes of all tokens that will be added, at least. */
+  constructor(bytes: number) {
+    const nodes = bytes + 1;
+    this.#parent = new Int32Array(nodes);
+    this.#child = new Int32Array(nodes);
+    this.#sibling = new Int32Array(nodes);
+    this.#byte = new Uint8Array(nodes);
+    this.#token = new Int32Array(nodes);
+    this.#table = new Int32Array(2 ** Math.ceil(Math.log2(2 * nodes)));
+  }
 
   add(bytes: Uint8Array, id: number): void {
     let at = 0;
-    for (const byte of bytes) {
-      const key = at * 256 + byte;
-      let to = this.#nodes.get(key);
-      if (to === undefined) {
-        to = this.#byte.push(byte) - 1;
-        this.#child.push(0);
-        this.#sibling.push(this.#child[at] as number);
-        this.#token.push(-1);
-        this.#child[at] = to;
-        this.#nodes.set(key, to);
-      }
-      at = to;
-    }
-    const first = this.#token[at] as number;
+    for (const byte of bytes) at = this.#step(at, byte);
+    const first = (this.#token[at] as number) - 1;
     if (first >= 0) this.#same.set(id, first);
-    this.#token[at] = id;
+    this.#token[at] = id + 1;
+  }
+
+  #step(from: number, byte: number): number {
+    const mask = this.#table.length - 1;
+    let place = (Math.imul(from, 0x9e3779b1) ^ Math.imul(byte, 0x85ebca6b)) >>> 0;
+    place = (place ^ (place >>> 15)) & mask;
+    for (let node = this.#table[place] as number; node !== 0; node = this.#table[place] as number) {
+      if (this.#parent[node] === from && this.#byte[node] === byte) return node;
+      place = (place + 1) & mask;
+    }
+    const node = this.#count++;
+    this.#parent[node] = from;
+    this.#byte[node] = byte;
+    this.#sibling[node] = this.#child[from] as number;
+    this.#child[from] = node;
+    this.#table[place] = node;
+    return node;
   }
 
   /** Lays the tree out; gives way with `turn` after each `turnMs`. */
   async build(turnMs: number, turn: () => Promise<void>): Promise<TokenTrie> {
-    const count = this.#byte.length - 1;
+    const count = this.#count - 1;
     const bytes = new Uint8Array(count);
     const depths = new Uint16Array(count);
     const skips = new Int32Array(count);
@@ -53,7 +71,7 @@ export class TrieBuilder {
         const place = path.pop() as number;
         skips[place] = at;
         node = this.#sibling[tokens[place] as number] as number;
-        tokens[place] = this.#token[tokens[place] as number] as number;
+        tokens[place] = (this.#token[tokens[place] as number] as number) - 1;
         continue;
       }
       bytes[at] = this.#byte[node] as number;

@@ -26,6 +26,18 @@ const KEPT_MASKS = 1024;
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
+/** Does something for each of `count` places, a few milliseconds at a time. */
+async function inTurns(count: number, each: (i: number) => void): Promise<void> {
+  let turned = performance.now();
+  for (let i = 0; i < count; i++) {
+    if (i % 256 === 0 && performance.now() - turned > TURN_MS) {
+      await turn();
+      turned = performance.now();
+    }
+    each(i);
+  }
+}
+
 export class Vocabulary {
   readonly words: number;
   readonly #plain: TokenTrie;
@@ -52,21 +64,26 @@ export class Vocabulary {
    */
   static async build(size: number, source: TokenSource): Promise<Vocabulary> {
     const words = Math.ceil(size / 32);
-    const plain = new TrieBuilder();
-    const other = new TrieBuilder();
-    const exact = Array.from({ length: MAX_COUNTED + 2 }, () => new Int32Array(words));
-    let turned = performance.now();
-    for (const [i, id] of source.textIds.entries()) {
-      if (i % 512 === 0 && performance.now() - turned > TURN_MS) {
-        await turn();
-        turned = performance.now();
-      }
-      const bytes = source.tokenBytes(id);
-      if (bytes.length === 0) continue;
+    const { textIds, tokenBytes } = source;
+    const counts = new Uint8Array(textIds.length);
+    const totals = { plain: 0, other: 0 };
+    await inTurns(textIds.length, (i) => {
+      const bytes = tokenBytes(textIds[i] as number);
       const count = plainCharacters(bytes);
-      if (count > 0) setBit(exact[Math.min(count, MAX_COUNTED + 1)] as Int32Array, id);
+      counts[i] = Math.min(count, MAX_COUNTED + 1);
+      totals[count > 0 ? "plain" : "other"] += bytes.length;
+    });
+    const plain = new TrieBuilder(totals.plain);
+    const other = new TrieBuilder(totals.other);
+    const exact = Array.from({ length: MAX_COUNTED + 2 }, () => new Int32Array(words));
+    await inTurns(textIds.length, (i) => {
+      const id = textIds[i] as number;
+      const bytes = tokenBytes(id);
+      const count = counts[i] as number;
+      if (bytes.length === 0) return;
+      if (count > 0) setBit(exact[count] as Int32Array, id);
       (count > 0 ? plain : other).add(bytes, id);
-    }
+    });
     for (let k = 1; k < exact.length; k++) {
       const [before, here] = [exact[k - 1] as Int32Array, exact[k] as Int32Array];
       for (let w = 0; w < words; w++) here[w] = (here[w] as number) | (before[w] as number);

@@ -9,6 +9,9 @@ import type { EngineStats } from "../index.js";
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120];
 const STEP_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1];
 
+/** How often the event loop's delay is looked at. */
+const LOOK_EVERY_MS = 10;
+
 /** A label set as text: `{a="b"}`. */
 function labels(values: Readonly<Record<string, string>>): string {
   const escaped = (text: string): string => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replaceAll('"', '\\"');
@@ -81,7 +84,7 @@ export class Metrics {
   readonly #firstToken = new Histogram(SECONDS);
   readonly #betweenTokens = new Histogram(STEP_SECONDS);
   readonly #latency = new Histogram(SECONDS);
-  readonly #delay: IntervalHistogram = monitorEventLoopDelay({ resolution: 10 });
+  readonly #delay: IntervalHistogram = monitorEventLoopDelay({ resolution: LOOK_EVERY_MS });
   #promptTokens = 0;
 
   constructor() {
@@ -144,7 +147,8 @@ export class Metrics {
   }
 
   #processMetrics(): Metric[] {
-    const delay = Math.max(0, this.#delay.max / 1e9);
+    // Node's histogram has the time between two looks: a stall is what is beyond their interval.
+    const delay = Math.max(0, this.#delay.max / 1e6 - LOOK_EVERY_MS) / 1000;
     this.#delay.reset();
     return [
       plain("longcat_event_loop_delay_max_seconds", "gauge", "Longest stall of the event loop since the last look.", delay),

@@ -1,0 +1,133 @@
+/**
+ * What a step costs beside the model: 64 answers at once over the bundled checkpoint's tokenizer, with a model that takes no time. First through
+ * Engine.stream alone, then through the HTTP server as 64 streams that another process reads. Processor time of this process by step is the
+ * figure; the wall clock stands beside it.
+ *
+ *   node bench/serve-overhead.mjs [--batch 64] [--tokens 512] [--runs 5] [--json]        dist must be built
+ */
+import { fork } from "node:child_process";
+import { Agent, request } from "node:http";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const SELF = fileURLToPath(import.meta.url);
+
+/** A runner of given limits whose steps are over at once: each row's next token is one of some ordinary ones. */
+function instantRunner(limits) {
+  const nothing = () => undefined;
+  const launch = async (sequences) => {
+    await new Promise((resolve) => setImmediate(resolve));
+    return sequences.map(({ position, tokens, sample }) => ({
+      token: sample ? 300 + (position % 200) : -1,
+      logprob: 0,
+      top: [],
+      ffnExperts: Array.from({ length: tokens?.length ?? 1 }, () => new Uint8Array(limits.numLayers).fill(4)),
+    }));
+  };
+  return {
+    ...{ limits, launch, step: launch, room: async () => undefined, close: async () => undefined },
+    ...{ setSampling: nothing, setBlocks: nothing, setAllowed: nothing, copyBlock: nothing, copyHistory: nothing, setHistory: nothing },
+    ...{ writeBlock: nothing, readBlock: async () => new Uint8Array() },
+  };
+}
+
+async function instantEngine(batch) {
+  const { Engine } = await import("../dist/index.js");
+  const { checkDirectory, loadParts } = await import("../dist/engine/load.js");
+  const { resolveOptions } = await import("../dist/engine/options.js");
+  const options = { device: "cpu", threads: 1, maxSequences: batch, prefixCache: false, cacheBytes: 1 << 30 };
+  const parts = await loadParts(checkDirectory(undefined), resolveOptions(options));
+  return Engine.fromParts({ ...parts, runner: instantRunner(parts.runner.limits) });
+}
+
+/** Processor and wall time of this process by step of the engine, in µs. */
+async function measure(engine, work) {
+  const [cpu, startMs, steps] = [process.cpuUsage(), performance.now(), engine.stats.steps];
+  await work();
+  const { user, system } = process.cpuUsage(cpu);
+  const count = engine.stats.steps - steps;
+  return { steps: count, cpuUs: (user + system) / count, wallUs: (1000 * (performance.now() - startMs)) / count };
+}
+
+const params = (tokens) => ({ maxTokens: tokens, temperature: 0, ignoreEos: true });
+
+async function streamAll(engine, batch, tokens) {
+  const read = async () => {
+    for await (const _ of engine.stream("Once upon a time", params(tokens)));
+  };
+  await Promise.all(Array.from({ length: batch }, read));
+}
+
+/** In the other process: reads so many streams to their ends. */
+async function client(url, batch, tokens) {
+  const agent = new Agent({ keepAlive: true });
+  const body = JSON.stringify({ prompt: "Once upon a time", max_tokens: tokens, temperature: 0, ignore_eos: true, stream: true });
+  const read = () =>
+    new Promise((resolve, reject) => {
+      const headers = { "content-type": "application/json", "content-length": Buffer.byteLength(body) };
+      const sent = request(`${url}/v1/completions`, { method: "POST", agent, headers }, (response) => {
+        if (response.statusCode !== 200) reject(new Error(`the server answered ${response.statusCode}`));
+        response.resume().on("end", resolve).on("error", reject);
+      });
+      sent.on("error", reject);
+      sent.end(body);
+    });
+  process.on("message", async () => {
+    await Promise.all(Array.from({ length: batch }, read));
+    process.send("read");
+  });
+  process.send("there");
+}
+
+const next = (child) => new Promise((resolve) => child.once("message", resolve));
+
+const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
+
+/** The run of median processor time; the first run warms up and does not count. */
+async function medianRun(runs, run) {
+  const results = [];
+  for (let i = 0; i <= runs; i++) results.push(await run());
+  const counted = results.slice(1);
+  return {
+    steps: counted[0].steps,
+    cpuUs: median(counted.map(({ cpuUs }) => cpuUs)),
+    wallUs: median(counted.map(({ wallUs }) => wallUs)),
+  };
+}
+
+async function main({ batch, tokens, runs, json }) {
+  const { ApiServer } = await import("../dist/server/index.js");
+  const engine = await instantEngine(batch);
+  const alone = await medianRun(runs, () => measure(engine, () => streamAll(engine, batch, tokens)));
+  const server = await ApiServer.listen({ port: 0 });
+  server.serve(engine);
+  const child = fork(SELF, ["--client", server.url, "--batch", String(batch), "--tokens", String(tokens)]);
+  await next(child);
+  const served = await medianRun(runs, () =>
+    measure(engine, async () => {
+      child.send("read");
+      await next(child);
+    }),
+  );
+  child.disconnect();
+  await server.drain();
+  await engine.close();
+  if (json) return console.log(JSON.stringify({ batch, tokens, runs, engine: alone, server: served }, null, 2));
+  for (const [name, { cpuUs, wallUs, steps }] of Object.entries({ "Engine.stream": alone, "HTTP streams": served }))
+    console.log(
+      `${name}, batch ${batch}: ${cpuUs.toFixed(0)} µs of processor a step, ${wallUs.toFixed(0)} µs by the clock (${steps} steps, median of ${runs})`,
+    );
+}
+
+const { values } = parseArgs({
+  options: {
+    batch: { type: "string", default: "64" },
+    tokens: { type: "string", default: "512" },
+    runs: { type: "string", default: "5" },
+    json: { type: "boolean", default: false },
+    client: { type: "string" },
+  },
+});
+const [batch, tokens, runs] = [values.batch, values.tokens, values.runs].map(Number);
+if (values.client !== undefined) await client(values.client, batch, tokens);
+else await main({ batch, tokens, runs, json: values.json });
