@@ -47,6 +47,8 @@ export {
   type ResponseFormat,
 } from "./sampling/parameters.js";
 export type { ChatPrompt, Message, MessageToolCall, TextPart, Tool, ToolCall, ToolCallDelta, ToolChoice } from "./text/index.js";
+export type { DeviceKind } from "./model/placement.js";
+export type { NgramPlace } from "./model/weights.js";
 export { listDevices };
 
 /** The version of this package, as its package.json has it. */
