@@ -120,14 +120,15 @@ check("doctor --json finds the addon", () => {
   const report = JSON.parse(longcat(app, ["doctor", "--json"]).stdout);
   expect(report.ok === true, JSON.stringify(report));
 });
-check("import, listDevices, Engine.load", () => {
-  const source = `import { Engine, listDevices } from "longcat-node";
-    const devices = await listDevices();
+check("import, listDevices, inspect, Engine.load", () => {
+  const source = `import { Engine, inspect, listDevices } from "longcat-node";
+    const gpus = await listDevices();
+    const { name } = await inspect.processor();
     const engine = await Engine.load();
     const { text } = await engine.generate({ messages: [{ role: "user", content: "Compute 56 + 80." }] }, { temperature: 0 });
     await engine.close();
-    console.log(devices.length, text);`;
-  expect(evaluate(app, source) === "1 136\n", "devices or sum are wrong");
+    console.log(gpus.every(({ kind }) => kind === "cuda"), name, text);`;
+  expect(evaluate(app, source) === "true cpu 136\n", "devices or sum are wrong");
 });
 check("a TypeScript program compiles against it", () => {
   const source =

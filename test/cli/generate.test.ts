@@ -91,7 +91,11 @@ describe("generate", () => {
     ["a seed that is no whole number", ["a", "--seed", "1.5"], /OPTION_INVALID: seed: 1\.5/],
     ["a seed too large", ["a", "--seed", "9007199254740993"], /OPTION_INVALID: seed/],
     ["a padding id in the bias", ["a", "--logit-bias", "2047=5"], /OPTION_INVALID: logitBias: 2047/],
-    ["a format that is not built", ["a", "--response-format", "json_object"], /OPTION_INVALID: responseFormat.*not built/],
+    [
+      "a schema of an unknown type",
+      ["a", "--response-format", JSON.stringify({ type: "json_schema", json_schema: { schema: { type: "striing" } } })],
+      /OPTION_INVALID: responseFormat.*"striing"/,
+    ],
     ["drafts that are not built", ["a", "--speculative", "2"], /OPTION_INVALID: speculative.*not built/],
     ["ranks that are not built", ["a", "--ranks", "2"], /OPTION_INVALID: parallel/],
     ["an unknown device", ["a", "--device", "tpu"], /OPTION_INVALID: device/],
