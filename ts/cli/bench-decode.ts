@@ -3,14 +3,15 @@
  * @module
  */
 
-import { benchDecode, type DecodePlan, type DecodeReport, type DecodeResult } from "../engine/bench.js";
+import { benchDecode, type DecodePlan, type DecodeResult } from "../engine/bench.js";
 import type { BenchFacts } from "../engine/bench-model.js";
 import { cell, describeWhere, meansGpu, numberOr, numbers, RANDOM_FLAGS, randomSource } from "./bench-flags.js";
+import { benchReport } from "./bench-report.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { ENGINE_FLAGS, engineOptions } from "./engine-flags.js";
 import type { ParsedFlags } from "./flags.js";
 import { interruptible } from "./interrupt.js";
-import { formatBytes, note, print, printJson } from "./output.js";
+import { formatBytes, note, printJson } from "./output.js";
 
 const DEFAULT_BATCHES = "1,16";
 const DEFAULT_TOKENS = 128;
@@ -49,26 +50,20 @@ export const benchDecodeCommand: Command = {
 
 async function bench(flags: ParsedFlags, plan: DecodePlan): Promise<void> {
   const json = flags.on("json");
-  const results: DecodeResult[] = [];
-  let facts: BenchFacts | undefined;
-  const report: DecodeReport = {
-    loaded: (loaded) => {
-      facts = loaded;
-      if (json) return;
-      const { tokens, runs, context } = plan;
-      note(`decode on ${describeModel(loaded)}: ${tokens} tokens after a prompt of ${context}, median of ${runs} runs`);
+  const { tokens, runs, context } = plan;
+  const report = benchReport<BenchFacts, DecodeResult>(
+    json,
+    (facts) => {
+      note(`decode on ${describeModel(facts)}: ${tokens} tokens after a prompt of ${context}, median of ${runs} runs`);
       note("floor = least time of a step, measured beside the run; longcat bench decode --help says how");
     },
-    measured: async (result) => {
-      results.push(result);
-      if (!json) await print(`${describe(result)}\n`);
-    },
-  };
+    (result) => `${describe(result)}\n`,
+  );
   const options = engineOptions(flags);
   const device = options.device ?? "auto";
   const random = randomSource(flags, flags.on("random-weights") && (await meansGpu(device)));
   await interruptible((signal) => benchDecode({ device, directory: flags.text("model"), random, options, signal }, plan, report));
-  if (json) await printJson({ ...facts, promptTokens: plan.context, tokens: plan.tokens, runs: plan.runs, results });
+  if (json) await printJson({ ...report.facts, promptTokens: context, tokens, runs, results: report.results });
 }
 
 /** One line: where, what, how much memory. */

@@ -4,14 +4,15 @@
  */
 
 import { writeFile } from "node:fs/promises";
-import { benchLayer, type LayerFacts, type LayerPlan, type LayerReport, type LayerResult } from "../engine/bench-layer.js";
+import { benchLayer, type LayerFacts, type LayerPlan, type LayerResult } from "../engine/bench-layer.js";
 import { LongcatError } from "../index.js";
 import { cell, describeWhere, HELD_FLAG, meansGpu, numberOr, numbers, randomModel, SHAPE_FLAG } from "./bench-flags.js";
+import { benchReport } from "./bench-report.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { type ParsedFlags, UsageError } from "./flags.js";
 import { interruptible } from "./interrupt.js";
 import { layerChart } from "./layer-chart.js";
-import { formatBytes, note, print, printJson } from "./output.js";
+import { formatBytes, note, printJson } from "./output.js";
 
 const DEFAULT_BATCHES = { gpu: "1,16,64", cpu: "1,16" };
 const DEFAULT_CONTEXT = { gpu: 1024, cpu: 128 };
@@ -87,22 +88,11 @@ function threadsOf(flags: ParsedFlags): number | "auto" {
 async function bench(flags: ParsedFlags): Promise<void> {
   const plan = await planOf(flags);
   const json = flags.on("json");
-  const results: LayerResult[] = [];
-  let facts: LayerFacts | undefined;
-  const report: LayerReport = {
-    loaded: (loaded) => {
-      facts = loaded;
-      if (!json) describeFacts(loaded);
-    },
-    measured: async (result) => {
-      results.push(result);
-      if (!json) await print(describe(result));
-    },
-  };
+  const report = benchReport<LayerFacts, LayerResult>(json, describeFacts, describe);
   await interruptible((signal) => benchLayer({ ...plan, signal }, report));
   const svg = flags.text("svg");
-  if (svg !== undefined) await writeChart(svg, layerChart(`a layer of ${plan.shape}, ${plan.dtype}`, results));
-  if (json) await printJson({ ...facts, samples: plan.samples, results });
+  if (svg !== undefined) await writeChart(svg, layerChart(`a layer of ${plan.shape}, ${plan.dtype}`, report.results));
+  if (json) await printJson({ ...report.facts, samples: plan.samples, results: report.results });
 }
 
 async function writeChart(file: string, svg: string): Promise<void> {

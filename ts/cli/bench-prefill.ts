@@ -4,14 +4,15 @@
  */
 
 import type { BenchFacts } from "../engine/bench-model.js";
-import { benchPrefill, type PrefillPlan, type PrefillReport, type PrefillResult } from "../engine/bench-prefill.js";
+import { benchPrefill, type PrefillPlan, type PrefillResult } from "../engine/bench-prefill.js";
 import { describeModel } from "./bench-decode.js";
 import { cell, meansGpu, numberOr, numbers, RANDOM_FLAGS, randomSource } from "./bench-flags.js";
+import { benchReport } from "./bench-report.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { ENGINE_FLAGS, engineOptions } from "./engine-flags.js";
 import type { ParsedFlags } from "./flags.js";
 import { interruptible } from "./interrupt.js";
-import { note, print, printJson } from "./output.js";
+import { note, printJson } from "./output.js";
 
 const DEFAULT_LENGTHS = "128,1024,4096";
 const DEFAULT_RUNS = 5;
@@ -41,23 +42,16 @@ export const benchPrefillCommand: Command = {
 
 async function bench(flags: ParsedFlags, plan: PrefillPlan): Promise<void> {
   const json = flags.on("json");
-  const results: PrefillResult[] = [];
-  let facts: BenchFacts | undefined;
-  const report: PrefillReport = {
-    loaded: (loaded) => {
-      facts = loaded;
-      if (!json) note(`prefill on ${describeModel(loaded)}: median of ${plan.runs} runs`);
-    },
-    measured: async (result) => {
-      results.push(result);
-      if (!json) await print(`${describe(result)}\n`);
-    },
-  };
+  const report = benchReport<BenchFacts, PrefillResult>(
+    json,
+    (facts) => note(`prefill on ${describeModel(facts)}: median of ${plan.runs} runs`),
+    (result) => `${describe(result)}\n`,
+  );
   const options = engineOptions(flags);
   const device = options.device ?? "auto";
   const random = randomSource(flags, flags.on("random-weights") && (await meansGpu(device)));
   await interruptible((signal) => benchPrefill({ device, directory: flags.text("model"), random, options, signal }, plan, report));
-  if (json) await printJson({ ...facts, runs: plan.runs, results });
+  if (json) await printJson({ ...report.facts, runs: plan.runs, results: report.results });
 }
 
 /** One aligned line. */
