@@ -1,5 +1,5 @@
 // Tests and benchmarks of the operations, without Node:
-//   kernels test  [op] [--threads N] [--isa plain|avx2|avx512]
+//   kernels test  [op] [--threads N] [--isa plain|avx2|avx512] [--brief]
 //   kernels test  [op] --device cuda[:N] [--isa cuda|cuda-bf16] [--fp8-activations] [--graph] [--no-guards]
 //   kernels bench [op] [--device cpu|cuda[:N]] [--threads N] [--isa NAME] [--shape flash|lite|mini|all] [--tokens 1,16] [--json] [--svg FILE]
 #include <algorithm>
@@ -23,6 +23,8 @@ const char kUsage[] =
     "  --device cpu|cuda[:N]   where the operations run (default: tests cpu, benchmarks a GPU where there is one)\n"
     "  --isa NAME              plain, avx2, avx512; on a GPU cuda (float32 activations), cuda-bf16\n"
     "  --threads N             of the processor\n"
+    "tests:\n"
+    "  --brief                 the same paths with fewer repetitions, for tools under which kernels run slowly\n"
     "benchmarks:\n"
     "  --shape NAME            sizes of flash, lite, mini or all (default)\n"
     "  --tokens 1,16,…         rows to try\n"
@@ -39,7 +41,7 @@ int usage(const std::string& complaint) {
 }
 
 struct Options {
-  bool test = false, cuda = false, deviceGiven = false;
+  bool test = false, brief = false, cuda = false, deviceGiven = false;
   std::string op, isa;
   int threads = 0;  // 0: as many as there are
   BenchOptions bench;
@@ -94,6 +96,7 @@ Options parse(const std::vector<std::string>& words) {
     else if (word == "--device") parseDevice(value(), o);
     else if (!o.test && word == "--shape") o.bench.shape = parseShape(value());
     else if (!o.test && word == "--tokens") o.bench.tokens = parseTokens(value());
+    else if (o.test && word == "--brief") o.brief = true;
     else if (!o.test && word == "--json") o.bench.json = true;
     else if (!o.test && word == "--svg") {
       o.bench.svg = value();
@@ -134,7 +137,7 @@ int main(int argc, char** argv) {
 #ifdef LONGCAT_HAS_CUDA
     if (o.cuda) useGpu(o.gpu);
 #endif
-    if (o.test) return runTests(o.op, threads, isas);
+    if (o.test) return runTests(o.op, threads, isas, o.brief);
     BenchOptions bench = o.bench;
     bench.op = o.op;
     bench.threads = threads;

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# compute-sanitizer over the tests of all operations on a GPU: memcheck and racecheck, each with float32 and bfloat16 activations.
+# compute-sanitizer over the tests of all operations on a GPU (--brief: each kernel, few repetitions): memcheck and racecheck, each with
+# float32 and bfloat16 activations.
 #
 #   scripts/sanitize-gpu.sh [OPERATION …]        default: all
 #
@@ -29,9 +30,8 @@ plain=$("$KERNELS" test embed --device cuda 2>&1) || { printf 'sanitize-gpu: eve
 # Operations whose tests launch much: PROCESSES of LAUNCHES each, the last with all that is left.
 pieces() {
   case $1 in
-    linear) echo "8 300" ;;
-    mla_prefill) echo "8 500" ;;
-    mla_decode | swiglu_mlp | moe_experts) echo "3 150" ;;
+    linear) echo "6 300" ;;
+    mla_prefill | mla_decode | swiglu_mlp | moe_experts) echo "3 150" ;;
     sample) echo "3 100" ;;
     *) echo "1 0" ;;
   esac
@@ -57,7 +57,7 @@ one() {
   local command=("$SANITIZER" --tool "$tool" --error-exitcode 99 --launch-skip "$skip")
   range="launches $skip to $((skip + count - 1))"
   if [ "$count" -gt 0 ]; then command+=(--launch-count "$count"); else range="launches from $skip"; fi
-  timeout --kill-after=5 "$LIMIT" "${command[@]}" "$KERNELS" test "$op" --device cuda --isa "$isa" --threads 1 --no-guards >"$log" 2>&1
+  timeout --kill-after=5 "$LIMIT" "${command[@]}" "$KERNELS" test "$op" --device cuda --isa "$isa" --threads 1 --no-guards --brief >"$log" 2>&1
   local code=$?
   local summary
   summary=$(grep -E "SUMMARY" "$log" | tail -n 1 | sed 's/^=* *//')

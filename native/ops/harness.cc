@@ -343,11 +343,11 @@ void TestContext::expectThrows(const std::string& what, const std::string& code,
 
 void registerTest(const char* op, void (*body)(TestContext&)) { tests().push_back({op, body}); }
 
-int runTests(const std::string& op, int threads, const std::vector<Isa>& isas) {
+int runTests(const std::string& op, int threads, const std::vector<Isa>& isas, bool brief) {
   int checks = 0, failures = 0, bodies = 0;
   for (const auto& test : tests()) {
     if (!op.empty() && test.op != op) continue;
-    TestContext context(threads, isas, 1);
+    TestContext context(threads, isas, 1, brief);
     std::printf("%s\n", test.op.c_str());
     std::fflush(stdout);
     try {

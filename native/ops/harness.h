@@ -91,7 +91,10 @@ class OpContext {
 
 class TestContext : public OpContext {
  public:
-  using OpContext::OpContext;
+  TestContext(int threads, std::vector<Isa> isas, uint64_t seed, bool brief) : OpContext(threads, std::move(isas), seed), brief_(brief) {}
+
+  /// Whether a test should take the same paths with fewer repetitions (--brief).
+  bool brief() const { return brief_; }
 
   // Each failing expectation is printed (the first few differences) and makes the program's exit code 1.
   void expect(bool ok, const std::string& what);
@@ -111,6 +114,7 @@ class TestContext : public OpContext {
   double worst(Isa isa) const { return worst_[static_cast<int>(isa)]; }
 
  private:
+  bool brief_;
   int checks_ = 0, failures_ = 0;
   double worst_[5] = {};
 };
@@ -129,6 +133,6 @@ void registerTest(const char* op, void (*body)(TestContext&));
 #define LONGCAT_TEST(op) LONGCAT_REGISTER(op, Test, ::longcat::TestContext, t)
 
 /// What `kernels test` does; an exit code.
-int runTests(const std::string& op, int threads, const std::vector<Isa>& isas);
+int runTests(const std::string& op, int threads, const std::vector<Isa>& isas, bool brief);
 
 }  // namespace longcat
