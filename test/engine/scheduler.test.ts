@@ -133,6 +133,19 @@ const limits = fc
     spare: fc.nat(12),
   })
   .map(({ spare, ...some }) => ({ ...some, numBlocks: Math.ceil(MOST_POSITIONS / some.blockSize) + spare, contextLength: 64 }));
+/** Whether somebody who came earlier has four blocks in common with it: it may have waited for them, and been passed. */
+function beginsAsAnother(
+  { prompt, arrival }: Sequence,
+  requests: readonly { siblings: Sequence[] }[],
+  { blockSize }: RunnerLimits,
+): boolean {
+  const beginning = prompt.slice(0, 4 * blockSize).join();
+  return requests.some(({ siblings: [other] }) => {
+    if (other === undefined || other.arrival >= arrival || prompt.length <= 4 * blockSize) return false;
+    return other.prompt.slice(0, 4 * blockSize).join() === beginning;
+  });
+}
+
 const mode = fc.constantFrom<PrefixCacheMode>("on", "on", "all", "off");
 
 describe("scheduler", () => {
@@ -151,7 +164,7 @@ describe("scheduler", () => {
           expect(steps).toBeLessThan(10_000);
           const { admitted, evicted, entries } = await step(scheduler, runner);
           for (const { sequence } of admitted) {
-            if (seen.has(sequence) || sequence.siblings) continue;
+            if (seen.has(sequence) || sequence.siblings || beginsAsAnother(sequence, requests, runner.limits)) continue;
             seen.add(sequence);
             expect(sequence.arrival).toBeGreaterThan(started);
             started = sequence.arrival;
@@ -240,6 +253,58 @@ describe("scheduler", () => {
     while (scheduler.hasWork) await step(scheduler, runner);
     const promptTokens = runner.steps.flat().reduce((sum, { tokens }) => sum + (tokens?.length ?? 0), 0);
     expect(promptTokens).toBe(10 + 4);
+  });
+
+  describe("a burst of prompts that begin alike", () => {
+    const common = Array.from({ length: 20 }, (_, i) => i);
+    const burst = async (prompts: number[][], cache: PrefixCacheMode) => {
+      const runner = new FakeRunner({ maxSequences: 8, maxBatchTokens: 64, numBlocks: 100 });
+      const scheduler = new Scheduler(runner.limits, cache);
+      const works = prompts.map((prompt) => ({ prompt, maxNewTokens: 3, n: 1 }));
+      const requests = works.map((one) => request(one));
+      for (const { siblings } of requests) scheduler.add(siblings[0] as Sequence);
+      const starts: number[][] = [];
+      while (scheduler.hasWork) starts.push((await step(scheduler, runner)).admitted.map(({ sequence }) => sequence.arrival));
+      expect(requests.map(({ outputs }) => outputs[0])).toEqual(works.map((one) => alone(one, 0)));
+      return { starts: starts.filter((one) => one.length > 0), cached: requests.map(({ siblings }) => siblings[0]?.cachedTokens) };
+    };
+
+    it("runs the beginning once: the others wait for the first, and who begins otherwise passes them", async () => {
+      const prompts = [
+        [...common, 1],
+        [...common, 2],
+        [9, 9, 9],
+        [...common, 3, 3],
+      ];
+      expect(await burst(prompts, "on")).toEqual({
+        starts: [
+          [0, 2],
+          [1, 3],
+        ],
+        cached: [0, 20, 0, 20],
+      });
+      expect(await burst(prompts, "off")).toEqual({ starts: [[0, 1, 2, 3]], cached: [0, 0, 0, 0] });
+    });
+
+    it("does not wait for less than four blocks, nor behind a longer prompt that is not the oldest", async () => {
+      expect((await burst([common.slice(0, 16), common.slice(0, 16)], "on")).starts).toEqual([[0, 1]]);
+      const long = [...common, ...new Array<number>(30).fill(7)];
+      expect((await burst([new Array<number>(50).fill(5), long, [...common, 1]], "on")).starts).toEqual([[0, 1, 2]]);
+    });
+
+    it("waits no longer when the one that runs it is aborted", async () => {
+      const runner = new FakeRunner({ numBlocks: 100 });
+      const scheduler = new Scheduler(runner.limits);
+      const works = [1, 2].map((last) => ({ prompt: [...common, last], maxNewTokens: 3, n: 1 }));
+      const [first, second] = works.map((one) => request(one));
+      const sequences = [first, second].map((one) => one?.siblings[0] as Sequence);
+      for (const sequence of sequences) scheduler.add(sequence);
+      expect(scheduler.schedule().admitted.map(({ sequence }) => sequence)).toEqual([sequences[0]]);
+      scheduler.abort(sequences[0] as Sequence);
+      while (scheduler.hasWork) await step(scheduler, runner);
+      expect(second?.outputs).toEqual([alone(works[1] as Work, 0)]);
+      expect(sequences[1]?.cachedTokens).toBe(0);
+    });
   });
 
   it("lets decoding sequences go on while a long prompt runs in chunks, in the same steps", async () => {

@@ -232,13 +232,15 @@ export class Scheduler {
     this.blocks.release(blocks);
   }
 
-  /** Starts those who have waited longest. A choice whose sibling runs their prompt lets others pass until it is there. */
+  /** Starts those who have waited longest. Who waits for a prompt that a sibling, or somebody who begins alike, runs just now lets others pass. */
   #admit(): Admission[] {
     const admitted: Admission[] = [];
     for (const sequence of [...this.#waiting]) {
       const source = sequence.computed > 0 ? undefined : sequence.siblings?.find(({ state }) => state === "running");
       if (source !== undefined && source.computed < source.sharedLength) continue;
-      const admission = this.#freeSlots.length > 0 ? this.#place(sequence, source) : undefined;
+      if (this.#freeSlots.length === 0) break;
+      if (source === undefined && this.#awaitsPrefix(sequence)) continue;
+      const admission = this.#place(sequence, source);
       if (admission === undefined) break;
       this.#waiting = this.#waiting.filter((other) => other !== sequence);
       insert(this.#running, sequence);
@@ -312,6 +314,25 @@ export class Scheduler {
     return blocks;
   }
 
+  /**
+   * Whether blocks that a sequence would look for are being run just now, so many of them that it is better to wait than to run them a second
+   * time: many questions that come at once behind one system prompt. Only those are waited for who are served before it: the oldest of the
+   * prompts, and shorter ones.
+   */
+  #awaitsPrefix(sequence: Sequence): boolean {
+    if (!this.#looksUp(sequence) || sequence.computed > 0) return false;
+    const { blockSize } = this.blocks;
+    const found = this.#cachedBlocks(sequence).length;
+    const last = found + LEAST_AWAITED_BLOCKS - 1;
+    const end = (last + 1) * blockSize;
+    if (end > sequence.sharedLength) return false;
+    const rest = sequence.prompt.length - found * blockSize;
+    return this.#running
+      .filter(({ inPrompt }) => inPrompt)
+      .filter((other, i) => (i === 0 || other.restOfPrompt <= rest) && other.prompt.length >= end)
+      .some((other) => other.digest(last, blockSize) === sequence.digest(last, blockSize));
+  }
+
   /** Positions whose blocks may be shared with others: the prompt's alone, unless decode-made ones are wanted as well. */
   #reusable({ computed, prompt }: Sequence): number {
     return this.#mode === "all" ? computed : Math.min(computed, prompt.length);
@@ -374,6 +395,9 @@ export class Scheduler {
 
 /** Share of a step's tokens that prompts get at least, however many sequences decode. */
 const LEAST_PROMPT_SHARE = 1 / 4;
+
+/** Blocks of a prompt that are worth waiting for, at least a step, rather than to run them beside another that runs the same. */
+const LEAST_AWAITED_BLOCKS = 4;
 
 /** Takes a sequence out of its place. */
 function leave(sequence: Sequence): void {
