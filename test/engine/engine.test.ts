@@ -306,6 +306,19 @@ describe("stream", () => {
     expect(chunks.flatMap(({ tokens }) => tokens)).toEqual(encodeFake("x(f)#"));
   });
 
+  it("says in the last chunk which calls are whole, cut off or not", async () => {
+    const { engine } = make({ next: says("(f)(g)#", 1) });
+    const whole = async (maxTokens: number) => {
+      const chunks = await collect(engine.stream("a", { maxTokens }));
+      expect(chunks.slice(0, -1).every(({ toolCalls }) => toolCalls === undefined)).toBe(true);
+      expect(chunks.at(-1)?.toolCalls).toEqual((await engine.generate("a", { maxTokens })).toolCalls);
+      return chunks.at(-1)?.toolCalls?.map(({ name }) => name);
+    };
+    expect(await whole(2)).toBeUndefined();
+    expect(await whole(5)).toEqual(["f"]);
+    expect(await whole(9)).toEqual(["f", "g"]);
+  });
+
   it("stops the work when the loop is left", async () => {
     const { engine, runner, idle } = make();
     for await (const chunk of engine.stream("abc", { maxTokens: 50 })) if (chunk.tokens.length > 0) break;

@@ -131,8 +131,15 @@ export class ChoiceOutput {
       if (i === 0) chunk.toolCallDelta = toolCallDelta;
       else chunks.push({ index, text: "", tokens: [], toolCallDelta });
     });
-    if (this.#finish !== undefined) (chunks.at(-1) as Chunk).finishReason = this.#finish;
+    if (this.#finish !== undefined) this.#endWith(chunks.at(-1) as Chunk, this.#finish);
     return chunks;
+  }
+
+  /** The last chunk says how the choice ended, and which of its calls are whole. */
+  #endWith(last: Chunk, reason: FinishReason): void {
+    last.finishReason = reason;
+    const { toolCalls = [] } = this.#rules.parser.result();
+    if (toolCalls.length > 0) last.toolCalls = [...toolCalls];
   }
 
   #logprobOf(result: StepResult): TokenLogprob {

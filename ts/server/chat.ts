@@ -126,7 +126,7 @@ function messageOf({ text, reasoning, toolCalls }: FinishedChoice): object {
     role: "assistant",
     content: text === "" && toolCalls !== undefined ? null : text,
     refusal: null,
-    ...(reasoning !== undefined && { reasoning_content: reasoning }),
+    ...(reasoning !== undefined && reasoning !== "" && { reasoning_content: reasoning }),
     ...(toolCalls !== undefined && { tool_calls: toolCalls.map(toolCall) }),
   };
 }

@@ -12,8 +12,8 @@ import { addUsage, NO_USAGE } from "./wire.js";
 /** Counts of FFN experts of a choice, `[token][layer]`. */
 export type ExpertCounts = number[][];
 
-/** A finished choice, with the counts if they were asked for. */
-export interface FinishedChoice extends Choice {
+/** What an answer says of a finished choice, with the counts if they were asked for. */
+export interface FinishedChoice extends Pick<Choice, "text" | "finishReason" | "reasoning" | "toolCalls" | "logprobs"> {
   ffnExperts?: ExpertCounts;
 }
 
@@ -57,61 +57,27 @@ async function generate(call: Call, { engine }: ServedEngine, { prompts, params 
 
 /** The same from chunks, which alone carry the counts of each token. */
 async function collect(call: Call, served: ServedEngine, request: GenerationRequest): Promise<Finished> {
-  const perPrompt = request.numChoices / request.prompts.length;
   const choices = Array.from({ length: request.numChoices }, () => new CollectedChoice());
   let usage = NO_USAGE;
   for await (const chunk of chunksOf(call, served, request)) {
     choices[chunk.index]?.add(chunk);
     if (chunk.usage !== undefined) usage = addUsage(usage, chunk.usage);
   }
-  return { choices: choices.map((choice) => choice.result(Math.floor(usage.promptTokens / perPrompt))), usage };
+  return { choices: choices.map(({ result }) => result), usage };
 }
 
 /** A choice put together from its chunks. */
 class CollectedChoice {
-  readonly #choice: FinishedChoice = {
-    text: "",
-    tokens: [],
-    finishReason: "abort",
-    usage: NO_USAGE,
-    timings: { ttftMs: 0, tokensPerSecond: 0 },
-    routing: { ffnExpertsPerToken: 0, zeroExpertShare: 0 },
-    ffnExperts: [],
-  };
-  readonly #calls: { id: string; name: string; arguments: string }[] = [];
+  readonly result: FinishedChoice = { text: "", finishReason: "abort" };
 
-  add(chunk: Chunk): void {
-    const choice = this.#choice;
-    choice.text += chunk.text;
-    choice.tokens.push(...chunk.tokens);
-    choice.ffnExperts?.push(...(chunk.routing?.ffnExperts ?? []));
-    if (chunk.reasoning !== undefined) choice.reasoning = (choice.reasoning ?? "") + chunk.reasoning;
-    if (chunk.logprobs !== undefined) (choice.logprobs ??= []).push(...chunk.logprobs);
-    if (chunk.toolCallDelta !== undefined) {
-      const { index, id, name, arguments: more = "" } = chunk.toolCallDelta;
-      const call = (this.#calls[index] ??= { id: id ?? "", name: name ?? "", arguments: "" });
-      call.arguments += more;
-    }
-    if (chunk.finishReason !== undefined) choice.finishReason = chunk.finishReason;
-  }
-
-  result(promptTokens: number): FinishedChoice {
-    const choice = this.#choice;
-    const whole = this.#calls.filter((call) => call !== undefined && isJson(call.arguments));
-    return {
-      ...choice,
-      usage: { promptTokens, cachedTokens: 0, completionTokens: choice.tokens.length },
-      ...(whole.length > 0 && choice.finishReason === "tool_calls" && { toolCalls: whole }),
-    };
-  }
-}
-
-function isJson(text: string): boolean {
-  try {
-    JSON.parse(text);
-    return true;
-  } catch {
-    return false;
+  add({ text, reasoning, logprobs, routing, toolCalls, finishReason }: Chunk): void {
+    const { result } = this;
+    result.text += text;
+    if (reasoning !== undefined) result.reasoning = (result.reasoning ?? "") + reasoning;
+    if (logprobs !== undefined) (result.logprobs ??= []).push(...logprobs);
+    (result.ffnExperts ??= []).push(...(routing?.ffnExperts ?? []));
+    if (toolCalls !== undefined) result.toolCalls = toolCalls;
+    if (finishReason !== undefined) result.finishReason = finishReason;
   }
 }
 
