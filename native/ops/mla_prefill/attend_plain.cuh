@@ -65,6 +65,7 @@ __device__ inline void weighPlain(PlainShared& shared) {
     shared.weights[lane][r] = weightA;
     shared.weights[lane + 32][r] = weightB;
     const float sum = warpSum(weightA + weightB), factor = expf(before - most);
+    __syncwarp();  // every lane has read the maximum
     if (lane == 0) {
       shared.maximum[r] = most;
       shared.factor[r] = factor;
