@@ -39,8 +39,9 @@ const ROUTES: Readonly<Record<string, { method: "GET" | "POST"; handler: Handler
   "/detokenize": { method: "POST", handler: detokenize },
 };
 
-/** A file of the page at `/`. */
+/** A file as it is served. */
 export interface PageFile {
+  /** The value of Content-Type. */
   type: string;
   body: string | Uint8Array;
 }
@@ -48,15 +49,18 @@ export interface PageFile {
 type State = { is: "loading" } | { is: "ready"; served: ServedEngine } | { is: "draining" } | { is: "failed"; reason: string };
 
 /**
- * An OpenAI-compatible server.
+ * An OpenAI-compatible server. Its routes, fields, errors and limits: docs/serving.md.
  *
  * @example
+ * const engine = await Engine.load();
  * const server = await ApiServer.listen({ port: 8000 });
- * server.serve(await Engine.load());
- * …
+ * server.serve(engine);
+ * console.log(server.url);
+ * // … and at the end
  * await server.drain();
+ * await engine.close();
  */
-export class ApiServer {
+export class ApiServer implements AsyncDisposable {
   readonly #options: ResolvedServerOptions;
   readonly #access: Access;
   readonly #limits: BodyLimits;
@@ -96,10 +100,12 @@ export class ApiServer {
   /**
    * Listens. Until {@link serve} is called, `/health` says that the model loads.
    *
+   * @param options See {@link ServerOptions}.
+   * @param pages Files by path, served without a key: `pageFiles()` is the chat page at `/`. Default none.
    * @throws LongcatError `OPTION_INVALID`: a wrong option, or an address that cannot be listened on.
    */
-  static async listen(options: ServerOptions = {}, pages: ReadonlyMap<string, PageFile> = new Map()): Promise<ApiServer> {
-    const resolved = resolveServerOptions(options);
+  static async listen(options?: ServerOptions | null, pages: ReadonlyMap<string, PageFile> = new Map()): Promise<ApiServer> {
+    const resolved = resolveServerOptions(options ?? {});
     const server = new ApiServer(resolved, pages);
     await new Promise<void>((resolve, reject) => {
       const { host, port } = resolved;
@@ -131,13 +137,16 @@ export class ApiServer {
     return this.#served?.model;
   }
 
-  /** Answers with this engine from now on. It stays the caller's: {@link drain} does not close it. */
+  /**
+   * Answers with this engine from now on, after one that has failed too; answers under way stay with the one they have. It remains the
+   * caller's: {@link drain} does not close it.
+   */
   serve(engine: Pick<Engine, "generate" | "stream" | "score" | "tokenize" | "detokenize" | "stats" | "info">): void {
     const info = engine.info;
     const { modelName, maxQueue } = this.#options;
     const model = modelName ?? (basename(info.directory) || "longcat");
     this.#served = { engine, info, model, admission: new Admission(info.maxSequences, maxQueue) };
-    if (this.#state.is === "loading") this.#state = { is: "ready", served: this.#served };
+    if (this.#state.is !== "draining") this.#state = { is: "ready", served: this.#served };
   }
 
   /**
@@ -147,6 +156,10 @@ export class ApiServer {
   drain(): Promise<void> {
     this.#draining ??= this.#drain();
     return this.#draining;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.drain();
   }
 
   async #drain(): Promise<void> {
