@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "cuda/dependent.cuh"
 #include "cuda/events.h"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
@@ -29,11 +30,13 @@ __device__ __forceinline__ float uniform(uint64_t seed, int64_t i, float low, fl
 }
 
 __global__ void copyKernel(const uint4* __restrict__ from, uint4* __restrict__ to, int64_t count) {
+  awaitPrevious();
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) __stcs(to + i, __ldcs(from + i));
 }
 
 __global__ void readKernel(const uint4* __restrict__ from, int64_t count, uint32_t* sink) {
+  awaitPrevious();
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   uint32_t all = 0;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) {
@@ -47,6 +50,7 @@ __global__ void readKernel(const uint4* __restrict__ from, int64_t count, uint32
 __device__ __forceinline__ uint32_t ordinaryPair(uint32_t seed) { return (mix(seed) & 0x80ff80ffu) | 0x3f003f00u; }
 
 __global__ void __launch_bounds__(kThreads) mmaKernel(float* sink) {
+  awaitPrevious();
   const uint32_t lane = blockIdx.x * kThreads + threadIdx.x;
   uint32_t a[4], b[2];
   for (int i = 0; i < 4; ++i) a[i] = ordinaryPair(lane * 8 + i);
@@ -62,6 +66,7 @@ __global__ void __launch_bounds__(kThreads) mmaKernel(float* sink) {
 }
 
 __global__ void __launch_bounds__(kThreads) fmaKernel(float* sink, float factor, float addend) {
+  awaitPrevious();
   float d[kChains];
   for (int chain = 0; chain < kChains; ++chain) d[chain] = static_cast<float>(threadIdx.x + chain);
   for (int round = 0; round < kRounds; ++round) {
@@ -74,11 +79,13 @@ __global__ void __launch_bounds__(kThreads) fmaKernel(float* sink, float factor,
 }
 
 __global__ void fillFloats(float* data, int64_t count, float low, float high, uint64_t seed) {
+  awaitPrevious();
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) data[i] = uniform(seed, i, low, high);
 }
 
 __global__ void fillBf16(Bf16* data, int64_t count, float low, float high, uint64_t seed) {
+  awaitPrevious();
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride)
     data[i] = numberOf<Bf16>(uniform(seed, i, low, high));
@@ -86,6 +93,7 @@ __global__ void fillBf16(Bf16* data, int64_t count, float low, float high, uint6
 
 /// Codes with exponent fields 4 to 11 (2⁻³ to 31 in size), any sign and mantissa.
 __global__ void fillFp8(uint8_t* data, int64_t count, uint64_t seed) {
+  awaitPrevious();
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) {
     const uint32_t bits = mix(seed + static_cast<uint64_t>(i));

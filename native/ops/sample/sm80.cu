@@ -1,5 +1,6 @@
 // sample on a GPU: one block a row. A greedy row is one pass over its logits; a draw collects the best ids in shared memory (search.cuh)
 // and draws (draw.cuh). Sums of exponentials are exact (mass.cuh), so that a draw does not depend on how they were found.
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "ops/op.h"
 #include "ops/sample/draw.cuh"
@@ -90,6 +91,7 @@ __device__ void listNothing(const SampleParams& p, int64_t r) {
 }
 
 __global__ void __launch_bounds__(kThreads, 1) sampleKernel(const SampleParams p) {
+  awaitPrevious();
   extern __shared__ __align__(16) unsigned char memory[];
   auto& s = *reinterpret_cast<SampleShared*>(memory);
   const int64_t r = blockIdx.x;
