@@ -28,7 +28,7 @@ const PARAMETERS = {
 } as const satisfies Record<string, keyof GenerateParams>;
 
 /** Fields of OpenAI that cannot change the output. */
-const WITHOUT_EFFECT = ["user", "store", "metadata", "service_tier"];
+const WITHOUT_EFFECT = ["user", "safety_identifier", "prompt_cache_key", "store", "metadata", "service_tier"];
 /** Fields of the generating routes that are neither parameters nor part of the prompt. */
 const DELIVERY = ["model", "stream", "stream_options", "routing", "max_tokens", "logprobs"];
 const CHAT_PROMPT = ["messages", "tools", "tool_choice", "enable_thinking", "chat_template_kwargs"];
