@@ -62,9 +62,12 @@ const GROWTHS_AT_ONCE = 16;
 interface StepUnderWay {
   batch: Batch;
   /** Resolves when all of it is enqueued. */
-  launched: Promise<void>;
+  launched: Promise<unknown>;
   results: Promise<StepResult[]>;
 }
+
+/** Steps under way at most: one that runs, and one that the device finds when it is done with that. */
+const MOST_UNDER_WAY = 2;
 
 /**
  * A loaded checkpoint.
@@ -87,7 +90,8 @@ export class Engine implements AsyncDisposable {
   readonly #active = new Set<AnyRequest>();
   readonly #counters = { steps: 0, generatedTokens: 0 };
   #loop: Promise<void> | undefined;
-  #ahead: StepUnderWay | undefined;
+  /** The oldest first. */
+  #underWay: StepUnderWay[] = [];
   #closing: Promise<void> | undefined;
 
   private constructor(parts: EngineParts) {
@@ -285,7 +289,7 @@ export class Engine implements AsyncDisposable {
     let turnedMs = startedMs;
     for (const [i, prompt] of prompts.entries()) {
       if (performance.now() - turnedMs > LONGEST_TURN_MS) {
-        await new Promise((resolve) => setImmediate(resolve));
+        await eventLoopTurn();
         turnedMs = performance.now();
       }
       try {
@@ -333,56 +337,71 @@ export class Engine implements AsyncDisposable {
     return { request, finished };
   }
 
-  /** Steps until nothing is left. Between steps the event loop runs, so that calls, aborts and streams are served. */
+  /** Steps until nothing is left. The event loop turns once a step at least, so that calls, aborts and streams are served. */
   async #steps(): Promise<void> {
     try {
       do {
-        await new Promise((resolve) => setImmediate(resolve));
-        if (this.#scheduler.hasWork || this.#ahead !== undefined) await this.#turn();
-      } while (this.#scheduler.hasWork || this.#ahead !== undefined);
+        await eventLoopTurn();
+        if (this.#scheduler.hasWork) this.#launch(this.#scheduler.schedule());
+        while (this.#underWay.length > 0) await this.#turn();
+      } while (this.#scheduler.hasWork);
     } catch (error) {
       this.#failAll(error);
     } finally {
-      this.#ahead = undefined;
+      this.#underWay = [];
       this.#loop = undefined;
     }
   }
 
-  /** Takes in the results of one step, with the step after it under way already where that is known. */
+  /**
+   * Deals with the oldest step under way. What can follow those under way is launched before anybody is told of this one's tokens: the device
+   * does not wait for parsers, streams and sockets.
+   */
   async #turn(): Promise<void> {
-    const now = this.#ahead ?? this.#launch(this.#scheduler.schedule());
-    this.#ahead = undefined;
+    this.#launchAhead();
+    const { batch, results } = this.#underWay[0] as StepUnderWay;
     try {
-      await now.launched;
-      const next = this.#scheduler.scheduleAhead(now.batch);
-      if (next !== undefined) this.#ahead = this.#launch(next);
-      this.#scheduler.postprocess(now.batch, await now.results);
+      const there = await results;
+      this.#scheduler.take(batch, there);
+      this.#underWay.shift();
+      this.#launchAhead();
+      if (this.#underWay.length > 0) await eventLoopTurn();
+      this.#scheduler.report(batch, there);
     } catch (error) {
-      this.#failBatch(now.batch, error);
+      this.#underWay = this.#underWay.filter((step) => step.batch !== batch);
+      this.#failBatch(batch, error);
     }
     this.#counters.steps += 1;
   }
 
-  /** Sets up who starts, and enqueues a step. */
-  #launch(batch: Batch): StepUnderWay {
-    let launched: () => void = () => {};
-    const step: StepUnderWay = { batch, launched: new Promise((resolve) => (launched = resolve)), results: Promise.resolve([]) };
-    step.results = this.#enqueue(batch, launched).finally(launched);
-    step.results.catch(() => undefined); // told where it is awaited
-    return step;
+  #launchAhead(): void {
+    while (this.#underWay.length < MOST_UNDER_WAY) {
+      const last = this.#underWay.at(-1);
+      const next = last && this.#scheduler.scheduleAhead(last.batch);
+      if (next === undefined) return;
+      this.#launch(next);
+    }
   }
 
-  async #enqueue(batch: Batch, launched: () => void): Promise<StepResult[]> {
+  /** Sets up who starts, and enqueues a step behind those under way. */
+  #launch(batch: Batch): void {
+    const launched = this.#enqueue(batch, this.#underWay.at(-1)?.launched);
+    const results = launched.then(({ results }) => results);
+    results.catch(() => undefined); // told where it is awaited
+    this.#underWay.push({ batch, launched, results });
+  }
+
+  /** Resolves when all is enqueued; the results are wrapped, so that they are not waited for. */
+  async #enqueue(batch: Batch, before: Promise<unknown> | undefined): Promise<{ results: Promise<StepResult[]> }> {
     const { runner } = this.#parts;
+    await before;
     for (const eviction of batch.evicted) await this.#save(eviction);
     for (const admission of batch.admitted) await this.#place(admission);
-    await this.#extend(batch.grown);
+    if (batch.grown.length > 0) await this.#extend(batch.grown);
     await setMasks(batch.entries);
     await runner.room();
     this.#scheduler.dropEnded(batch);
-    const results = batch.entries.length > 0 ? runner.launch(batch.entries.map(({ step }) => step)) : Promise.resolve([]);
-    launched();
-    return results;
+    return { results: batch.entries.length > 0 ? runner.launch(batch.entries.map(({ step }) => step)) : Promise.resolve([]) };
   }
 
   /** Enqueues the reads of what a sequence had in the cache. */
@@ -446,6 +465,10 @@ export class Engine implements AsyncDisposable {
     const failed = asLongcatError(error);
     for (const request of [...this.#active]) request.fail(failed);
   }
+}
+
+function eventLoopTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function checkScoreOptions(options: unknown): { parseSpecial: boolean; signal: AbortSignal | undefined } {
