@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { ChatPrompt, GenerateParams, Prompt } from "../index.js";
+import { type ChatPrompt, type GenerateParams, MAX_CHOICES, type Prompt } from "../index.js";
 import type { JsonObject } from "./body.js";
 import { badField, HttpError } from "./errors.js";
 
@@ -188,7 +188,7 @@ function chatLogprobs(body: JsonObject): GenerateParams["logprobs"] {
 
 /** What `n` says, where it says something that the engine will accept. */
 function numChoices({ n }: JsonObject): number {
-  return Number.isInteger(n) && (n as number) > 0 ? (n as number) : 1;
+  return Number.isInteger(n) && (n as number) > 0 && (n as number) <= MAX_CHOICES ? (n as number) : 1;
 }
 
 function delivery(body: JsonObject): Delivery {
