@@ -53,6 +53,7 @@ export interface ScoreOptions {
 /** How long the prompts of an array may keep the event loop from turning. */
 const LONGEST_TURN_MS = 10;
 
+type OnChunk = (chunk: Chunk) => void;
 type AnyRequest = GenerateRequest | ScoreRequest;
 
 /** Blocks that running sequences have got, set at a time: fewer commands than a step has to spare. */
@@ -162,17 +163,27 @@ export class Engine implements AsyncDisposable {
    *
    * @param prompt Text, a chat or token ids; all of an array are checked before any runs.
    * @param params See {@link GenerateParams}.
+   * @param onChunk Called with each piece of the answer when its step is over: what `stream` gives, without a loop. Of an array, `index` counts
+   * all choices, prompt by prompt. The steps of all calls wait while it runs; what it throws fails the call.
    * @throws LongcatError `PROMPT_INVALID`, `OPTION_INVALID`, `CONTEXT_OVERFLOW`, `OUT_OF_MEMORY`, `DISPOSED`; `ABORTED` with the result so
    * far as `partial` (of an array: an array).
    *
    * @example
    * const { text, finishReason } = await engine.generate("Once upon a time", { maxTokens: 64, temperature: 0 });
    */
-  generate(prompt: string | ChatPrompt | TokenPrompt, params?: GenerateParams | null): Promise<GenerateResult>;
-  generate(prompts: readonly Prompt[], params?: GenerateParams | null): Promise<GenerateResult[]>;
-  async generate(prompt: Prompt | readonly Prompt[], params?: GenerateParams | null): Promise<GenerateResult | GenerateResult[]> {
-    if (Array.isArray(prompt)) return this.#generateAll(prompt as readonly Prompt[], params);
-    const request = await this.#submit(prompt as Prompt, params, () => undefined);
+  generate(
+    prompt: string | ChatPrompt | TokenPrompt,
+    params?: GenerateParams | null,
+    onChunk?: (chunk: Chunk) => void,
+  ): Promise<GenerateResult>;
+  generate(prompts: readonly Prompt[], params?: GenerateParams | null, onChunk?: (chunk: Chunk) => void): Promise<GenerateResult[]>;
+  async generate(
+    prompt: Prompt | readonly Prompt[],
+    params?: GenerateParams | null,
+    onChunk: OnChunk = () => undefined,
+  ): Promise<GenerateResult | GenerateResult[]> {
+    if (Array.isArray(prompt)) return this.#generateAll(prompt as readonly Prompt[], params, onChunk);
+    const request = await this.#submit(prompt as Prompt, params, onChunk);
     await request.done;
     return request.result();
   }
@@ -275,14 +286,14 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #submit(prompt: Prompt, params: GenerateParams | null | undefined, emit: (chunk: Chunk) => void): Promise<GenerateRequest> {
+  async #submit(prompt: Prompt, params: GenerateParams | null | undefined, onChunk: OnChunk): Promise<GenerateRequest> {
     const startedMs = performance.now();
     const parameters = this.#parameters(params);
     const prepared = await this.#prepare(prompt, parameters);
-    return this.#run(this.#request(prepared, parameters, startedMs, emit)).request;
+    return this.#run(this.#request(prepared, parameters, startedMs, onChunk)).request;
   }
 
-  async #generateAll(prompts: readonly Prompt[], params: GenerateParams | null | undefined): Promise<GenerateResult[]> {
+  async #generateAll(prompts: readonly Prompt[], params: GenerateParams | null | undefined, onChunk: OnChunk): Promise<GenerateResult[]> {
     const startedMs = performance.now();
     const parameters = this.#parameters(params);
     const prepared: PreparedPrompt[] = [];
@@ -298,7 +309,12 @@ export class Engine implements AsyncDisposable {
         throw atPosition(error, i);
       }
     }
-    const requests = prepared.map((one) => this.#request(one, parameters, startedMs, () => undefined));
+    const requests = prepared.map((one, i) =>
+      this.#request(one, parameters, startedMs, (chunk) => {
+        chunk.index += i * parameters.n;
+        onChunk(chunk);
+      }),
+    );
     for (const request of requests) this.#run(request);
     try {
       await Promise.all(requests.map(({ done }) => done));
@@ -310,10 +326,10 @@ export class Engine implements AsyncDisposable {
     return requests.map((request) => request.result());
   }
 
-  #request(prompt: PreparedPrompt, parameters: Parameters, startedMs: number, emit: (chunk: Chunk) => void): GenerateRequest {
+  #request(prompt: PreparedPrompt, parameters: Parameters, startedMs: number, onChunk: OnChunk): GenerateRequest {
     return new GenerateRequest(this.#host, prompt, parameters, startedMs, (chunk) => {
       this.#counters.generatedTokens += chunk.tokens.length;
-      emit(chunk);
+      onChunk(chunk);
     });
   }
 

@@ -95,7 +95,8 @@ export function isFault(error: unknown): error is LongcatError {
  */
 export function asHttpError(error: unknown, fields: Readonly<Record<string, string>>): HttpError {
   if (error instanceof HttpError) return error;
-  if (!(error instanceof LongcatError)) return new HttpError(500, "internal", "the server failed; its log says more");
+  if (!(error instanceof LongcatError) || error.code === "INTERNAL")
+    return new HttpError(500, "internal", "the server failed; its log says more");
   const status = STATUS[error.code] ?? 500;
   if (status === 429) return overloaded(error.message, 1);
   if (status === 503) return unavailable(error.code.toLowerCase(), error.message);
