@@ -19,10 +19,10 @@ import {
 } from "../checks.js";
 import { LongcatError } from "../errors.js";
 import { ANY_OBJECT } from "../grammar/index.js";
-import { MAX_LOGPROBS, type SlotSampling } from "../model/runner-types.js";
+import { MAX_LOGIT_BIAS, MAX_LOGPROBS, type SlotSampling } from "../model/runner-types.js";
 import type { ToolChoice } from "../text/index.js";
 
-export { MAX_LOGPROBS };
+export { MAX_LOGIT_BIAS, MAX_LOGPROBS };
 
 /**
  * Which format the answer has: text; any JSON object; or JSON of a schema, given as OpenAI writes it or directly. Reasoning before the
@@ -83,8 +83,6 @@ export interface GenerateParams {
   signal?: AbortSignal | null;
 }
 
-/** Most entries of `logitBias`. */
-export const MAX_LOGIT_BIAS = 4096;
 /** Most `stop` strings. */
 export const MAX_STOP_STRINGS = 64;
 /** Most characters of a `stop` string. */
