@@ -46,23 +46,28 @@ export class ChatFrames {
     this.#topK = topK;
   }
 
-  *of(chunk: Chunk): Generator<string> {
+  /** The frames of a chunk. */
+  of(chunk: Chunk): string[] {
     const { index, logprobs, finishReason } = chunk;
+    const frames: string[] = [];
     if (!this.#begun.has(index)) {
       this.#begun.add(index);
-      yield this.#frame({ index, delta: { role: "assistant", content: "" }, finish_reason: null });
+      frames.push(this.#frame({ index, delta: { role: "assistant", content: "" }, finish_reason: null }));
     }
     const delta = deltaOf(chunk);
     const routing = this.#routing ? chunk.routing : undefined;
     if (delta !== undefined || logprobs !== undefined || routing !== undefined)
-      yield this.#frame({
-        index,
-        delta: delta ?? {},
-        ...(logprobs !== undefined && { logprobs: { content: logprobs.map(chatLogprob), refusal: null } }),
-        ...(routing !== undefined && { routing: routingOf(routing.ffnExperts, this.#topK) }),
-        finish_reason: null,
-      });
-    if (finishReason !== undefined) yield this.#frame({ index, delta: {}, finish_reason: finishReason });
+      frames.push(
+        this.#frame({
+          index,
+          delta: delta ?? {},
+          ...(logprobs !== undefined && { logprobs: { content: logprobs.map(chatLogprob), refusal: null } }),
+          ...(routing !== undefined && { routing: routingOf(routing.ffnExperts, this.#topK) }),
+          finish_reason: null,
+        }),
+      );
+    if (finishReason !== undefined) frames.push(this.#frame({ index, delta: {}, finish_reason: finishReason }));
+    return frames;
   }
 
   /** The frame of a stream whose usage was asked for. */
