@@ -1,6 +1,7 @@
 // mla_prefill on a GPU: the first kernel of a round lists where in the cache its keys are.
 #pragma once
 
+#include "cuda/dependent.cuh"
 #include "ops/mla_prefill/prompts.cuh"
 
 namespace longcat::cuda::prefill {
@@ -10,6 +11,7 @@ constexpr int kPlanThreads = 256, kPlanTiles = kPlanThreads / 32;  // a warp a t
 /// Keys that fill up a sequence's last tile stand for its last one: attention masks them, but their values are multiplied by zero, so they must
 /// be no worse than the sequence's own.
 __global__ void __launch_bounds__(kPlanThreads) planRound(const MlaPrefillParams p, const Round round) {
+  awaitPrevious();
   const Live live = liveOf(p);
   const int tile = blockIdx.x * kPlanTiles + threadIdx.x / 32, lane = threadIdx.x & 31;
   if (tile == 0) {

@@ -6,6 +6,7 @@
 // the prompt is cut and whatever runs beside it.
 #include "ops/mla_prefill/sm90/attend.h"
 
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "ops/mla_prefill/sm90/compute.cuh"
 #include "ops/mla_prefill/sm90/copies.cuh"
@@ -19,6 +20,7 @@ __global__ void __launch_bounds__(kThreads, 1) attendRound(const MlaPrefillParam
   auto& block = *reinterpret_cast<AttendBlock*>(attendBlock);
   if (threadIdx.x == 0) initBlock(block);
   __syncthreads();
+  awaitPrevious();
   const int group = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   if (group == 0) {
     fewerRegisters<kCopierRegisters>();
