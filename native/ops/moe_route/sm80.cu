@@ -1,22 +1,25 @@
 // moe_route on a GPU: logits of all rows, then softmax and choice, a warp a row, then the plan. Few rows take one launch for all that
-// follows the logits, or for everything where the router is tiny; many rows take three.
+// follows the logits, or for everything where the router is tiny; many rows take three. On Hopper sm90/ has logits on tensor cores, and
+// choice and plan by a cluster.
 //
-// The order of a logit's sum: hidden is cut in chunks of eight; lane l of 32 adds the products of chunks l, l + 32, … in ascending order,
-// and the lanes' sums are added in ascending order. Softmax: lane l adds ids l, l + 32, … in ascending order, then a butterfly.
+// The order of a logit's sum by multiply-adds: hidden is cut in chunks of eight; lane l of 32 adds the products of chunks l, l + 32, … in
+// ascending order, and the lanes' sums are added in ascending order. (On tensor cores: sm90/parts.cuh.) Softmax: lane l adds ids l,
+// l + 32, … in ascending order, then a butterfly.
 #include "ops/moe_route/params.h"
 
 #include "cuda/launch.cuh"
 #include "ops/moe_route/logits.cuh"
 #include "ops/moe_route/plan.cuh"
 #include "ops/moe_route/choose.cuh"
+#include "ops/moe_route/sm90/route.h"
 
 namespace longcat::cuda {
 namespace {
 
-constexpr int kFewThreads = 1024;              // of the one block that few rows share
+constexpr int kFewThreads = 512;               // of the one block that few rows share
 constexpr int64_t kFewRows = 64;
 constexpr int64_t kTinyProducts = 1 << 16;     // rows · N · hidden that this block can do on the side
-constexpr int kTinyPerLane = 2;                // 32 times as many outputs has a tiny router, at most
+constexpr int kTinyPerLane = kTinyOutputs / 32;
 constexpr int kChooseThreads = 256;
 constexpr int kPlanThreads = 1024;
 constexpr int64_t kExpertsOfBlock = 4;         // experts that a block plans where rows are many
@@ -24,14 +27,17 @@ constexpr int64_t kExpertsOfBlock = 4;         // experts that a block plans whe
 /// Choice and plan of few rows, by one block.
 template <int kPerLane>
 __device__ __forceinline__ void chooseAndPlan(const MoeRouteParams& p, int64_t rows) {
-  __shared__ PlanShared shared;
-  for (int64_t r = threadIdx.x >> 5; r < rows; r += kFewThreads / 32) chooseOfRow<kPerLane>(p, r);
+  __shared__ PlanShared plan;
+  __shared__ ChoiceShared choice[kFewThreads / 32];
+  const int64_t warp = threadIdx.x >> 5;
+  LaneScores<kPerLane> mine(p);
+  for (int64_t r = warp; r < rows; r += kFewThreads / 32) chooseOfRow(p, r, mine, choice[warp]);
   __syncthreads();
-  planExperts<kFewThreads>(p, rows, 0, p.experts, shared);
+  planExperts<kFewThreads>(p, rows, 0, p.experts, plan);
 }
 
 template <int kPerLane>
-__global__ void __launch_bounds__(kFewThreads) chooseFew(const __grid_constant__ MoeRouteParams p) {
+__global__ void __launch_bounds__(kFewThreads, 1) chooseFew(const __grid_constant__ MoeRouteParams p) {
   chooseAndPlan<kPerLane>(p, liveRows(p.rows, p.capacity));
 }
 
@@ -45,9 +51,11 @@ __global__ void __launch_bounds__(kFewThreads) routeFew(const __grid_constant__ 
 }
 
 template <int kPerLane>
-__global__ void __launch_bounds__(kChooseThreads) chooseMany(const __grid_constant__ MoeRouteParams p) {
-  const int64_t rows = liveRows(p.rows, p.capacity), warps = kChooseThreads / 32;
-  for (int64_t r = blockIdx.x * warps + (threadIdx.x >> 5); r < rows; r += gridDim.x * warps) chooseOfRow<kPerLane>(p, r);
+__global__ void __launch_bounds__(kChooseThreads, 1) chooseMany(const __grid_constant__ MoeRouteParams p) {
+  __shared__ ChoiceShared choice[kChooseThreads / 32];
+  const int64_t rows = liveRows(p.rows, p.capacity), warps = kChooseThreads / 32, warp = threadIdx.x >> 5;
+  LaneScores<kPerLane> mine(p);
+  for (int64_t r = blockIdx.x * warps + warp; r < rows; r += gridDim.x * warps) chooseOfRow(p, r, mine, choice[warp]);
 }
 
 /// Block b plans experts from b · kExpertsOfBlock on.
@@ -76,12 +84,14 @@ void launchChoice(const CudaContext& context, const MoeRouteParams& p) {
 template <class X, class W, bool kWhole>
 void launchRoute(const CudaContext& context, const MoeRouteParams& p) {
   const int64_t all = p.classifier.rows;
-  if (fewRows(p) && all <= 32 * kTinyPerLane && p.capacity * all * p.classifier.columns <= kTinyProducts) {
+  if (fewRows(p) && all <= kTinyOutputs && p.capacity * all * p.classifier.columns <= kTinyProducts) {
     launch(context, routeFew<X, W, kWhole>, 1, kFewThreads, 0, p);
     return;
   }
-  launchLogits<X, W, kWhole>(context, p);
-  if (all <= 32 * kTinyPerLane) launchChoice<kTinyPerLane>(context, p);
+  if (logitsOnTensorCores(context, p)) launchTensorLogits(context, p);
+  else launchLogits<X, W, kWhole>(context, p);
+  if (launchClusterChoice(context, p)) return;
+  if (all <= kTinyOutputs) launchChoice<kTinyPerLane>(context, p);
   else if (all <= 384) launchChoice<12>(context, p);
   else if (all <= 768) launchChoice<24>(context, p);
   else launchChoice<0>(context, p);
