@@ -16,19 +16,30 @@ constexpr int64_t kFewerOutputs = 384;  // up to here 24 outputs a cluster, so t
 
 template <class W, int kM, int kN>
 struct Queue {
-  static constexpr int kPlanes = sizeof(W) / 2;  // 16-byte pieces of a thread's eight weights
-  static constexpr int kStageBytes = (kN * kPlanes + 2 * kM) * 512;
+  static constexpr int kWeightBytes = kStep * sizeof(W) * 8;  // of the eight outputs of a tile, in a step
+  static constexpr int kRowBytes = kStep * sizeof(Bf16) * 8;  // of eight rows
+  static constexpr int kStageBytes = kN * kWeightBytes + 2 * kM * kRowBytes;
   static constexpr int kStages = 3 * kLanes * kStageBytes <= 200 << 10 ? 3 : 2;
   static constexpr int kBytes = kStages * kStageBytes;  // of a warp
   static constexpr int kSums = kM * kN * 4 * 32;        // of a warp, at the queue's place when all of it has been used
   static_assert(kSums * 4 <= kBytes);
 };
 
+/// Eight rows of one step in a warp's queue, in 16-byte pieces such that lane (g, t) copies pieces t, t + 4, … of row g, whole sectors with its
+/// neighbours, and reads its numbers of the j-th sixteen without bank conflicts: float32 its own piece j, bfloat16 half a piece of the quad's.
+__device__ __forceinline__ int placeOfPiece(float, int g, int piece) { return (piece >> 2) * 512 + (g * 4 + (piece & 3)) * 16; }
+__device__ __forceinline__ int placeOfPiece(Bf16, int g, int piece) { return g * 64 + (piece ^ (g & 2)) * 16; }
+__device__ __forceinline__ uint4 numbersOf(float, const unsigned char* rows, int g, int t, int j) {
+  return *reinterpret_cast<const uint4*>(rows + placeOfPiece(0.0f, g, 4 * j + t));
+}
+__device__ __forceinline__ uint2 numbersOf(Bf16, const unsigned char* rows, int g, int t, int j) {
+  return *reinterpret_cast<const uint2*>(rows + placeOfPiece(Bf16(), g, 2 * j + (t >> 1)) + (t & 1) * 8);
+}
+
 template <class W, int kM, int kN>
 __global__ void __launch_bounds__(kThreads, 1) logitsOfFew(const __grid_constant__ MoeRouteParams p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Queue = Queue<W, kM, kN>;
-  constexpr int kPlanes = Queue::kPlanes;
   extern __shared__ __align__(16) unsigned char shared[];
   allowNextLaunch();
   const int64_t firstRow = static_cast<int64_t>(blockIdx.z) * kM * 16, firstOutput = static_cast<int64_t>(blockIdx.y) * kN * 8;
@@ -47,17 +58,14 @@ __global__ void __launch_bounds__(kThreads, 1) logitsOfFew(const __grid_constant
       const int64_t output = firstOutput + n * 8 + g;
       const auto* from = static_cast<const unsigned char*>(p.classifier.data) + ((output < all ? output : 0) * hidden + static_cast<int64_t>(step) * kStep) * sizeof(W);
 #pragma unroll
-      for (int i = 0; i < kPlanes; ++i) {
-        // Neighbours copy neighbouring pieces, whole sectors at once. Piece q belongs to thread q / kPlanes of the quad, plane q % kPlanes.
-        const int q = i * 4 + t;
-        copyAsync16(to + (n * kPlanes + q % kPlanes) * 512 + (g * 4 + q / kPlanes) * 16, from + q * 16, output < all);
-      }
+      for (int i = 0; i < static_cast<int>(sizeof(W)) / 2; ++i)
+        copyAsync16(to + n * Queue::kWeightBytes + placeOfPiece(W(), g, 4 * i + t), from + (4 * i + t) * 16, output < all);
     }
 #pragma unroll
     for (int i = 0; i < 2 * kM; ++i) {
       const int64_t row = firstRow + i * 8 + g;
       const auto* from = static_cast<const Bf16*>(p.h.data) + (row < p.capacity ? row : 0) * hidden + static_cast<int64_t>(step) * kStep + t * 8;
-      copyAsync16(to + (kN * kPlanes + i) * 512 + lane * 16, from, row < p.capacity);
+      copyAsync16(to + kN * Queue::kWeightBytes + i * Queue::kRowBytes + placeOfPiece(Bf16(), g, t), from, row < p.capacity);
     }
   };
 #pragma unroll
@@ -72,13 +80,17 @@ __global__ void __launch_bounds__(kThreads, 1) logitsOfFew(const __grid_constant
   for (int step = first; step < end; ++step) {
     waitCopies<Queue::kStages - 1>();
     __syncwarp();  // the other lanes' copies
-    const unsigned char* from = queue + stage * Queue::kStageBytes + lane * 16;
-    uint4 x[kM][2], weight[kN][kPlanes];
+    const unsigned char* from = queue + stage * Queue::kStageBytes;
 #pragma unroll
-    for (int i = 0; i < 2 * kM; ++i) x[i / 2][i % 2] = *reinterpret_cast<const uint4*>(from + (kN * kPlanes + i) * 512);
+    for (int j = 0; j < kStep / 16; ++j) {
+      uint2 x[kM][2];
+      typename Parts<W>::Stored weight[kN];
 #pragma unroll
-    for (int i = 0; i < kN * kPlanes; ++i) weight[i / kPlanes][i % kPlanes] = *reinterpret_cast<const uint4*>(from + i * 512);
-    multiplyStep<W>(sum, x, weight);
+      for (int i = 0; i < 2 * kM; ++i) x[i / 2][i % 2] = numbersOf(Bf16(), from + kN * Queue::kWeightBytes + i * Queue::kRowBytes, g, t, j);
+#pragma unroll
+      for (int n = 0; n < kN; ++n) weight[n] = numbersOf(W(), from + n * Queue::kWeightBytes, g, t, j);
+      multiply<W>(sum, x, weight);
+    }
     __syncwarp();  // all lanes have read the stage
     if (step + Queue::kStages < end) copy(step + Queue::kStages, stage);
     commitCopies();
