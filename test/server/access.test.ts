@@ -126,9 +126,12 @@ describe("options", () => {
     [{ port: 1.5 }, "port"],
     [{ host: "" }, "host"],
     [{ host: "no.such.host.invalid" }, "host"],
+    [{ cors: "https://chat.example" }, "cors"],
     [{ cors: ["chat.example"] }, "cors"],
     [{ cors: ["https://chat.example/path"] }, "cors"],
+    [{ allowedHosts: "chat.example" }, "allowedHosts"],
     [{ allowedHosts: ["a b"] }, "allowedHosts"],
+    [{ onLog: "stderr" }, "onLog"],
     [{ maxQueue: -1 }, "maxQueue"],
     [{ colour: 1 }, "colour"],
   ];

@@ -1,9 +1,8 @@
-// Thread block clusters: blocks that run at the same time and read each other's shared memory. And launches that begin before the launch
-// before them has ended. PTX ISA 8.0, sm_90; launch.cuh is the host's side of both.
+// Thread block clusters: blocks that run at the same time and read each other's shared memory. PTX ISA 8.0, sm_90; LaunchShape (launch.cuh)
+// is the host's side.
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #include "cuda/mma.cuh"
 
@@ -36,22 +35,13 @@ __device__ __forceinline__ void syncCluster() {
   waitForCluster();
 }
 
-/// The word that block `rank` of the cluster has where this block has `own`.
-template <class T>
-__device__ __forceinline__ T loadOfBlock(const T* own, uint32_t rank) {
-  static_assert(sizeof(T) == 4);
-  uint32_t there, bits;
+/// The 16 bytes that block `rank` of the cluster has where this block has `own`.
+__device__ __forceinline__ uint4 loadOfBlock(const uint4* own, uint32_t rank) {
+  uint32_t there;
+  uint4 value;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(sharedAddress(own)), "r"(rank));
-  asm volatile("ld.shared::cluster.u32 %0, [%1];\n" : "=r"(bits) : "r"(there) : "memory");
-  T value;
-  memcpy(&value, &bits, sizeof value);
+  asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];\n" : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w) : "r"(there) : "memory");
   return value;
 }
-
-/// The next launch may begin, if it was made to begin early; it does once all blocks have said so or ended.
-__device__ __forceinline__ void allowNextLaunch() { asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory"); }
-/// Until the launch before has ended and all that it wrote is there. Before this, an early launch may only touch what no launch still
-/// under way can write or read.
-__device__ __forceinline__ void waitForLaunchBefore() { asm volatile("griddepcontrol.wait;\n" ::: "memory"); }
 
 }  // namespace longcat::cuda

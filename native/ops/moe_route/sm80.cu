@@ -1,12 +1,13 @@
 // moe_route on a GPU: logits of all rows, then softmax and choice, a warp a row, then the plan. Few rows take one launch for all that
-// follows the logits, or for everything where the router is tiny; many rows take three. On Hopper sm90/ has logits on tensor cores, and
-// choice and plan by a cluster.
+// follows the logits, or for everything where the router is tiny; many rows take three. On Hopper sm90/ has logits on tensor cores, and a
+// choice by more warps a row, with a sum of its own.
 //
 // The order of a logit's sum by multiply-adds: hidden is cut in chunks of eight; lane l of 32 adds the products of chunks l, l + 32, … in
-// ascending order, and the lanes' sums are added in ascending order. (On tensor cores: sm90/parts.cuh.) Softmax: lane l adds ids l,
+// ascending order, and the lanes' sums are added in ascending order. (On tensor cores: sm90/logits.cu.) Softmax: lane l adds ids l,
 // l + 32, … in ascending order, then a butterfly.
 #include "ops/moe_route/params.h"
 
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "ops/moe_route/logits.cuh"
 #include "ops/moe_route/plan.cuh"
@@ -38,12 +39,14 @@ __device__ __forceinline__ void chooseAndPlan(const MoeRouteParams& p, int64_t r
 
 template <int kPerLane>
 __global__ void __launch_bounds__(kFewThreads, 1) chooseFew(const __grid_constant__ MoeRouteParams p) {
+  awaitPrevious();
   chooseAndPlan<kPerLane>(p, liveRows(p.rows, p.capacity));
 }
 
 /// With the products as well.
 template <class X, class W, bool kWhole>
 __global__ void __launch_bounds__(kFewThreads) routeFew(const __grid_constant__ MoeRouteParams p) {
+  awaitPrevious();
   const int64_t rows = liveRows(p.rows, p.capacity), all = p.classifier.rows;
   for (int64_t i = threadIdx.x >> 5; i < rows * all; i += kFewThreads / 32) logitsOf<X, W, kWhole, 1, 1>(p, i / all, rows, i % all, nullptr);
   __syncthreads();
@@ -52,6 +55,7 @@ __global__ void __launch_bounds__(kFewThreads) routeFew(const __grid_constant__ 
 
 template <int kPerLane>
 __global__ void __launch_bounds__(kChooseThreads, 1) chooseMany(const __grid_constant__ MoeRouteParams p) {
+  awaitPrevious();
   __shared__ ChoiceShared choice[kChooseThreads / 32];
   const int64_t rows = liveRows(p.rows, p.capacity), warps = kChooseThreads / 32, warp = threadIdx.x >> 5;
   LaneScores<kPerLane> mine(p);
@@ -60,6 +64,7 @@ __global__ void __launch_bounds__(kChooseThreads, 1) chooseMany(const __grid_con
 
 /// Block b plans experts from b · kExpertsOfBlock on.
 __global__ void __launch_bounds__(kPlanThreads) planMany(const __grid_constant__ MoeRouteParams p) {
+  awaitPrevious();
   __shared__ PlanShared shared;
   const int64_t first = blockIdx.x * kExpertsOfBlock, left = p.experts - first;
   planExperts<kPlanThreads>(p, liveRows(p.rows, p.capacity), first, left < kExpertsOfBlock ? left : kExpertsOfBlock, shared);
@@ -70,6 +75,10 @@ bool fewRows(const MoeRouteParams& p) {
   return p.capacity <= kFewRows && p.experts <= kPlanExperts && p.experts * ceilDiv(p.capacity, 32) <= kPlanWords;
 }
 
+void launchPlan(const CudaContext& context, const MoeRouteParams& p) {
+  launch(context, planMany, static_cast<unsigned>(ceilDiv(p.experts, kExpertsOfBlock)), kPlanThreads, 0, p);
+}
+
 /// Choice and plan, from the logits.
 template <int kPerLane>
 void launchChoice(const CudaContext& context, const MoeRouteParams& p) {
@@ -78,7 +87,7 @@ void launchChoice(const CudaContext& context, const MoeRouteParams& p) {
     return;
   }
   launch(context, chooseMany<kPerLane>, persistentGrid(context, ceilDiv(p.capacity, kChooseThreads / 32), 8), kChooseThreads, 0, p);
-  launch(context, planMany, static_cast<unsigned>(ceilDiv(p.experts, kExpertsOfBlock)), kPlanThreads, 0, p);
+  launchPlan(context, p);
 }
 
 template <class X, class W, bool kWhole>
@@ -90,8 +99,9 @@ void launchRoute(const CudaContext& context, const MoeRouteParams& p) {
   }
   if (logitsOnTensorCores(context, p)) launchTensorLogits(context, p);
   else launchLogits<X, W, kWhole>(context, p);
-  if (launchClusterChoice(context, p)) return;
-  if (all <= kTinyOutputs) launchChoice<kTinyPerLane>(context, p);
+  if (choosesByTeams(context, p)) {
+    if (!launchTeamChoice(context, p)) launchPlan(context, p);
+  } else if (all <= kTinyOutputs) launchChoice<kTinyPerLane>(context, p);
   else if (all <= 384) launchChoice<12>(context, p);
   else if (all <= 768) launchChoice<24>(context, p);
   else launchChoice<0>(context, p);

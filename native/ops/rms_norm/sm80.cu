@@ -4,6 +4,7 @@
 // is the order of every sum.
 #include "ops/rms_norm/params.h"
 
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/vectors.cuh"
@@ -158,14 +159,16 @@ __device__ __forceinline__ float rowSum(float v, int threads) {
 /// A row has `threads` threads: the whole block, or one of its warps.
 template <class X, class A, class W, bool kWhole>
 __global__ void __launch_bounds__(kThreads, sizeof(A) == 2 ? kBlocks : 1) normRows(const __grid_constant__ RmsNormParams p, const int threads) {
+  letNextBegin();
   const int64_t r = static_cast<int64_t>(blockIdx.x) * (static_cast<int>(blockDim.x) / threads) + static_cast<int>(threadIdx.x) / threads;
   if (r >= p.capacity) return;
   const Row<X, A> row = rowAt<X, A>(p, r);
   const Quads<kWhole, kQuads> quads{static_cast<int>(threadIdx.x) % threads * kQuad, threads * kQuad, static_cast<int>(p.width)};
   Terms<X, A, kQuads> terms;
   Quad<W> weight[kQuads] = {};
-  terms.load(quads, row);  // whether or not it is live: to wait for the count first would take as long again
   quads.load(static_cast<const W*>(p.weight.data), weight);
+  awaitPrevious();
+  terms.load(quads, row);  // whether or not it is live: to wait for the count first would take as long again
   if (r >= liveRows(p.rows, p.capacity)) return;
   float v[kQuads][kQuad], squares = 0;
   terms.addUp(row, v);
@@ -178,6 +181,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(A) == 2 ? kBlocks : 1) normRo
 /// Rows of any width, a block each; what is summed is made again for the norm, or read where it was stored.
 template <class X, class A, class W, bool kWhole>
 __global__ void __launch_bounds__(kWideThreads) normWideRows(const __grid_constant__ RmsNormParams p) {
+  awaitPrevious();
   const int64_t r = blockIdx.x;
   if (r >= liveRows(p.rows, p.capacity)) return;
   const int width = static_cast<int>(p.width);

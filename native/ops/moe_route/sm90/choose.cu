@@ -1,88 +1,98 @@
-// Choice and plan of up to kRows rows by one cluster of blocks, in one launch. A block chooses for its share of the rows and keeps in shared
-// memory, for each expert, which of them chose it: a bit each. With the words of all blocks every block knows where the plan entries of its
-// own rows are: they are counts of bits.
+// Choice on Hopper, a team of warps a row (team.cuh). Up to kMostRows rows are chosen for and planned by one cluster of blocks in one launch: a
+// block keeps in shared memory, for each expert, which of its rows chose it, a bit each; with the words of all blocks every block knows
+// where the plan entries of its own rows are: they are counts of bits.
+#include "cuda/dependent.cuh"
 #include "cuda/hopper/cluster.cuh"
-#include "cuda/hopper/launch.cuh"
-#include "ops/moe_route/choose.cuh"
+#include "cuda/launch.cuh"
 #include "ops/moe_route/plan.cuh"
 #include "ops/moe_route/sm90/route.h"
+#include "ops/moe_route/sm90/team.cuh"
 
 namespace longcat::cuda {
 namespace {
 
 constexpr int kBlocks = 8, kRowsOfBlock = 32;  // a row is a bit of a word
-constexpr int kFewWarps = 8, kManyWarps = 16;  // of a block; with the fewer it finds room beside one that still makes logits
-constexpr int64_t kFewRows = kBlocks * kFewWarps;
-constexpr int64_t kMostExperts = 1024, kMostTopK = 32, kMostOutputs = 768;
+constexpr int kMostTeams = 8, kLeastTeams = 2;
+constexpr int kMostExperts = 4 * kLeastTeams * kTeam, kMostRows = kBlocks * kRowsOfBlock;
+constexpr int64_t kMostOutputs = 768;
+constexpr int kManyTeams = 2, kManyBlocks = 4;  // where rows are more: teams of a block, blocks of a multiprocessor
 
 struct ClusterShared {
-  uint32_t chosen[kMostExperts];           // bit i: the block's i-th row chose the expert
-  int32_t next[kMostExperts];              // the first plan entry of the block's rows
-  int32_t ids[kRowsOfBlock * kMostTopK];   // of the block's rows, as they are in p.ids
-  int32_t ofWarps[kManyWarps];
-  ChoiceShared choice[kManyWarps];
+  uint4 chosen[kMostExperts / 4];                // of an expert: bit i: the block's i-th row chose it
+  uint4 next[kMostExperts / 4];                  // the first plan entry of the block's rows
+  int32_t ids[kRowsOfBlock * kMostCandidates];   // of the block's rows, as they are in p.ids
+  int32_t ofWarps[kMostTeams * kTeamWarps];
+  TeamShared teams[kMostTeams];
 };
 
-/// expertStart, and `next` from the words of all blocks. A thread has kPerThread experts in a row.
-template <int kPerThread>
+__device__ __forceinline__ uint4 countsOf(const uint4& words) {
+  return make_uint4(__popc(words.x), __popc(words.y), __popc(words.z), __popc(words.w));
+}
+__device__ __forceinline__ void operator+=(uint4& a, const uint4& b) { a.x += b.x, a.y += b.y, a.z += b.z, a.w += b.w; }
+/// How many came before each of four.
+__device__ __forceinline__ uint4 startsOf(uint32_t first, const uint4& counts) {
+  return make_uint4(first, first + counts.x, first + counts.x + counts.y, first + counts.x + counts.y + counts.z);
+}
+
+/// expertStart, and `next` from the words of all blocks: a thread has four experts.
 __device__ __forceinline__ void startExperts(const MoeRouteParams& p, ClusterShared& s) {
-  const int rank = static_cast<int>(clusterRank()), blocks = static_cast<int>(clusterSize()), experts = static_cast<int>(p.experts);
-  const int thread = static_cast<int>(threadIdx.x), lane = thread & 31, warp = thread >> 5;
-  int32_t count[kPerThread] = {}, before[kPerThread] = {}, total = 0;
-#pragma unroll
-  for (int j = 0; j < kPerThread; ++j) {
-    const int e = thread * kPerThread + j;
-    if (e >= experts) break;
-    for (int b = 0; b < blocks; ++b) {
-      const int32_t rows = __popc(loadOfBlock(&s.chosen[e], b));
-      count[j] += rows;
-      if (b < rank) before[j] += rows;
+  const uint32_t rank = clusterRank(), blocks = clusterSize();
+  const int thread = static_cast<int>(threadIdx.x), warp = thread >> 5, experts = static_cast<int>(p.experts);
+  const bool has = thread < kMostExperts / 4;
+  uint4 counts = {}, before = {};
+  if (has) {
+    for (uint32_t b = 0; b < blocks; ++b) {
+      const uint4 rows = countsOf(loadOfBlock(&s.chosen[thread], b));
+      counts += rows;
+      if (b < rank) before += rows;
     }
-    total += count[j];
   }
-  const int32_t upTo = sumUpTo(total);
-  if (lane == 31) s.ofWarps[warp] = upTo;
+  const auto total = static_cast<int32_t>(counts.x + counts.y + counts.z + counts.w);
+  int32_t start = sumUpTo(total);
+  if (thread % 32 == 31) s.ofWarps[warp] = start;
   __syncthreads();
-  int32_t start = upTo - total;
-  for (int w = 0; w < warp; ++w) start += s.ofWarps[w];
-#pragma unroll
-  for (int j = 0; j < kPerThread; ++j) {
-    const int e = thread * kPerThread + j;
-    if (e >= experts) break;
-    s.next[e] = start + before[j];
-    if (rank == 0) p.expertStart[e] = start;
-    start += count[j];
-    if (rank == 0 && e == experts - 1) p.expertStart[experts] = start;
+  if (has) {
+    start -= total;
+    for (int w = 0; w < warp; ++w) start += s.ofWarps[w];
+    const uint4 starts = startsOf(start, counts);
+    uint4 next = starts;
+    next += before;
+    s.next[thread] = next;
+    if (rank == 0) forMembers(starts, 4 * thread, [&](uint32_t first, int e) {
+      if (e <= experts) p.expertStart[e] = static_cast<int32_t>(first);
+    });
   }
   __syncthreads();
 }
 
-template <int kPerLane>
-__global__ void __launch_bounds__(kManyWarps * 32) chooseInCluster(const __grid_constant__ MoeRouteParams p) {
+template <int kPerThread>
+__global__ void __launch_bounds__(kMostTeams * kTeam) chooseInCluster(const __grid_constant__ MoeRouteParams p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   __shared__ ClusterShared s;
-  const int warp = static_cast<int>(threadIdx.x) >> 5, threads = static_cast<int>(blockDim.x), topK = static_cast<int>(p.topK);
-  for (int e = threadIdx.x; e < static_cast<int>(p.experts); e += threads) s.chosen[e] = 0;
-  LaneScores<kPerLane> mine(p);
-  const int rows = static_cast<int>(liveRows(p.rows, p.capacity)), blocks = static_cast<int>(clusterSize());
-  const int share = (rows + blocks - 1) / blocks, first = static_cast<int>(clusterRank()) * share, own = max(0, min(share, rows - first));
+  letNextBegin();
+  const int threads = static_cast<int>(blockDim.x), teams = threads / kTeam, team = static_cast<int>(threadIdx.x) / kTeam, topK = static_cast<int>(p.topK);
+  for (int e = threadIdx.x; e < kMostExperts / 4; e += threads) s.chosen[e] = {};
+  Team<kPerThread> mine(p, s.teams[team]);
   __syncthreads();
-  waitForLaunchBefore();  // the logits; what is read before this was there before they were begun
-
-  for (int i = warp; i < own; i += threads / 32) {
-    chooseOfRow(p, first + i, mine, s.choice[warp], [&](int slot, int id) {
+  const int capacity = static_cast<int>(p.capacity), blocks = static_cast<int>(clusterSize());
+  const int share = (capacity + blocks - 1) / blocks, first = static_cast<int>(clusterRank()) * share;
+  awaitPrevious();
+  if (first + team < capacity) mine.load(first + team);  // whether or not it is live: to wait for the count first would take as long again
+  const int own = min(share, static_cast<int>(liveRows(p.rows, p.capacity)) - first);
+  for (int i = team; i < own; i += teams) {
+    if (i > team) mine.load(first + i);
+    mine.choose([&](int slot, int id) {
       s.ids[i * topK + slot] = id;
-      if (id < p.experts) atomicOr(&s.chosen[id], 1u << i);
+      if (id < p.experts) atomicOr(&memberOf(s.chosen, id), 1u << i);
     });
   }
   syncCluster();
-  if (p.experts <= 2 * threads) startExperts<2>(p, s);
-  else startExperts<4>(p, s);
+  startExperts(p, s);
   arriveAtCluster();  // has read the others' words
   for (int i = threadIdx.x; i < own * topK; i += threads) {
     const int id = s.ids[i], row = i / topK;
     if (id >= p.experts) continue;
-    const int32_t entry = s.next[id] + __popc(s.chosen[id] & ((1u << row) - 1));
+    const auto entry = static_cast<int32_t>(memberOf(s.next, id) + __popc(memberOf(s.chosen, id) & ((1u << row) - 1)));
     p.slotPlan[static_cast<int64_t>(first) * topK + i] = entry;
     p.planRow[entry] = first + row;
   }
@@ -90,22 +100,44 @@ __global__ void __launch_bounds__(kManyWarps * 32) chooseInCluster(const __grid_
 #endif
 }
 
-template <int kPerLane>
-void launchChoice(const CudaContext& context, const MoeRouteParams& p) {
+template <int kPerThread>
+__global__ void __launch_bounds__(kManyTeams* kTeam, kManyBlocks) chooseByTeams(const __grid_constant__ MoeRouteParams p) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  __shared__ TeamShared shared[kManyTeams];
+  letNextBegin();
+  const int team = static_cast<int>(threadIdx.x) / kTeam;
+  Team<kPerThread> mine(p, shared[team]);
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kManyTeams + team;
+  awaitPrevious();
+  const int64_t rows = liveRows(p.rows, p.capacity);
+  for (int64_t r = first; r < rows; r += static_cast<int64_t>(gridDim.x) * kManyTeams) {
+    mine.load(r);
+    mine.choose([](int, int) {});
+  }
+#endif
+}
+
+template <int kPerThread>
+bool launchChoice(const CudaContext& context, const MoeRouteParams& p) {
+  if (p.capacity > kMostRows) {
+    launch(context, chooseByTeams<kPerThread>, persistentGrid(context, ceilDiv(p.capacity, kManyTeams), kManyBlocks), kManyTeams * kTeam, 0, p);
+    return false;
+  }
   const unsigned blocks = p.capacity == 1 ? 1 : kBlocks;
-  const int warps = p.capacity <= kFewRows ? kFewWarps : kManyWarps;
-  launch(context, chooseInCluster<kPerLane>, LaunchShape{dim3(blocks), warps * 32, 0, blocks, true}, p);
+  const int teams = static_cast<int>(std::clamp<int64_t>(ceilDiv(p.capacity, blocks), kLeastTeams, kMostTeams));
+  launch(context, chooseInCluster<kPerThread>, LaunchShape{dim3(blocks), teams * kTeam, 0, blocks}, p);
+  return true;
 }
 
 }  // namespace
 
-bool launchClusterChoice(const CudaContext& context, const MoeRouteParams& p) {
-  static_assert(kMostExperts <= 4 * kFewWarps * 32);
-  const int64_t all = p.classifier.rows;
-  if (context.capability != 90 || p.capacity > kBlocks * kRowsOfBlock || p.experts > kMostExperts || p.topK > kMostTopK || all > kMostOutputs) return false;
-  if (all <= 32 * 12) launchChoice<12>(context, p);
-  else launchChoice<24>(context, p);
-  return true;
+bool choosesByTeams(const CudaContext& context, const MoeRouteParams& p) {
+  return context.capability == 90 && p.classifier.rows > kTinyOutputs && p.experts < kMostExperts && p.topK <= kMostCandidates && p.classifier.rows <= kMostOutputs;
+}
+
+bool launchTeamChoice(const CudaContext& context, const MoeRouteParams& p) {
+  if (p.classifier.rows <= 3 * kTeam) return launchChoice<3>(context, p);
+  return launchChoice<6>(context, p);
 }
 
 }  // namespace longcat::cuda

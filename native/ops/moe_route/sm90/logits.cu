@@ -1,155 +1,203 @@
-// The router's logits of few rows on tensor cores: all multiprocessors stream the classifier once.
+// The router's logits on Hopper's tensor cores, for any number of rows.
 //
-// A cluster of kSlices blocks owns kN · 8 outputs and up to kM · 16 rows; a block takes a slice of hidden, each of its warps one run of it
-// (parts.cuh). A warp copies what it will use to a queue of its own, so that no barrier is in the loop and as much is in flight as the
-// queue holds. The warps' sums are added through shared memory, the blocks' through that of the cluster.
-#include "cuda/hopper/cluster.cuh"
-#include "cuda/hopper/launch.cuh"
+// The one order of a logit's sum: hidden is cut into kLanes lanes of whole steps of kStep numbers. A lane is one chain of products of depth
+// 16 from zero: sixteen numbers of hidden after the other, of each sixteen one part of the weights (parts.cuh) after the other, the greatest
+// first. Lanes are added in ascending order.
+//
+// A cluster of kBlocks blocks owns kOutputs outputs of up to kRows rows. Each of the two warpgroups of a block multiplies one lane, which a
+// warp copies for it through a ring in shared memory; for few rows the ring holds the whole lane, so that all of the classifier is under way
+// before the first product, and before the rows are there. Sums go to the block of the cluster that owns them, which adds the lanes.
+#include "cuda/dependent.cuh"
+#include "cuda/gemm_formats.cuh"
+#include "cuda/hopper/copy.cuh"
+#include "cuda/hopper/exchange.cuh"
+#include "cuda/hopper/tensor_map.h"
+#include "cuda/launch.cuh"
+#include "cuda/vectors.cuh"
 #include "ops/moe_route/sm90/parts.cuh"
 #include "ops/moe_route/sm90/route.h"
 
 namespace longcat::cuda {
 namespace {
 
-constexpr int kThreads = kLanes * 32;
-constexpr int64_t kFewerOutputs = 384;  // up to here 24 outputs a cluster, so that there are clusters enough
+constexpr int kBlocks = 8, kGroups = 2, kLanes = kBlocks * kGroups;
+constexpr int kOwned = kOutputs / kBlocks;  // outputs whose lanes a block adds
+constexpr int kMultipliers = kGroups * 128, kThreads = kMultipliers + kGroups * 32;
+constexpr int kSharedBytes = 227 << 10;
 
-template <class W, int kM, int kN>
-struct Queue {
-  static constexpr int kWeightBytes = kStep * sizeof(W) * 8;  // of the eight outputs of a tile, in a step
-  static constexpr int kRowBytes = kStep * sizeof(Bf16) * 8;  // of eight rows
-  static constexpr int kStageBytes = kN * kWeightBytes + 2 * kM * kRowBytes;
-  static constexpr int kStages = 3 * kLanes * kStageBytes <= 200 << 10 ? 3 : 2;
-  static constexpr int kBytes = kStages * kStageBytes;  // of a warp
-  static constexpr int kSums = kM * kN * 4 * 32;        // of a warp, at the queue's place when all of it has been used
-  static_assert(kSums * 4 <= kBytes);
+/// Shared memory of a block: a ring for each warpgroup, then the lanes' sums of the block's outputs.
+template <class W, int kRows>
+struct Memory {
+  static constexpr int kWeightBytes = kOutputs * kStep * sizeof(W), kStageBytes = kWeightBytes + kRows * kStep * static_cast<int>(sizeof(Bf16));
+  static constexpr int kPitch = kRows + 4;  // from an output's sums to the next one's: eight times four of them are in banks of their own
+  static constexpr int kSumBytes = kLanes * kOwned * kPitch * 4;
+  static constexpr int kFit = (kSharedBytes - kSumBytes - 256) / (kGroups * kStageBytes), kStages = kFit < 6 ? kFit : 6;
+  static constexpr int kBytes = kGroups * kStages * kStageBytes + kSumBytes + (2 * kGroups * kStages + 1) * 8;
+  static_assert(kStages >= 2 && kStageBytes % 1024 == 0 && kBytes <= kSharedBytes);
+
+  unsigned char* base;
+  __device__ __forceinline__ unsigned char* weights(int group, int stage) const { return base + (group * kStages + stage) * kStageBytes; }
+  __device__ __forceinline__ unsigned char* rows(int group, int stage) const { return weights(group, stage) + kWeightBytes; }
+  __device__ __forceinline__ float* sums(int lane, int owned) const {
+    return reinterpret_cast<float*>(base + kGroups * kStages * kStageBytes) + (lane * kOwned + owned) * kPitch;
+  }
+  __device__ __forceinline__ Barrier* barriers() const { return reinterpret_cast<Barrier*>(base + kGroups * kStages * kStageBytes + kSumBytes); }
+  __device__ __forceinline__ Barrier* full(int group, int stage) const { return barriers() + 1 + group * kStages + stage; }
+  __device__ __forceinline__ Barrier* empty(int group, int stage) const { return full(kGroups + group, stage); }
+  __device__ __forceinline__ Barrier* allSums() const { return barriers(); }
+
+  /// One thread.
+  __device__ void initialise() const {
+    initBarrier(allSums(), 1);
+    for (int group = 0; group < kGroups; ++group) {
+      for (int stage = 0; stage < kStages; ++stage) {
+        initBarrier(full(group, stage), 1);
+        initBarrier(empty(group, stage), 4);
+      }
+    }
+    fenceBarriers();
+    arriveExpecting(allSums(), kLanes * kOwned * kRows * 4);
+  }
 };
 
-/// Eight rows of one step in a warp's queue, in 16-byte pieces such that lane (g, t) copies pieces t, t + 4, … of row g, whole sectors with its
-/// neighbours, and reads its numbers of the j-th sixteen without bank conflicts: float32 its own piece j, bfloat16 half a piece of the quad's.
-__device__ __forceinline__ int placeOfPiece(float, int g, int piece) { return (piece >> 2) * 512 + (g * 4 + (piece & 3)) * 16; }
-__device__ __forceinline__ int placeOfPiece(Bf16, int g, int piece) { return g * 64 + (piece ^ (g & 2)) * 16; }
-__device__ __forceinline__ uint4 numbersOf(float, const unsigned char* rows, int g, int t, int j) {
-  return *reinterpret_cast<const uint4*>(rows + placeOfPiece(0.0f, g, 4 * j + t));
-}
-__device__ __forceinline__ uint2 numbersOf(Bf16, const unsigned char* rows, int g, int t, int j) {
-  return *reinterpret_cast<const uint2*>(rows + placeOfPiece(Bf16(), g, 2 * j + (t >> 1)) + (t & 1) * 8);
-}
+/// What is a lane's: steps [first, end).
+struct Lane {
+  int first, end;
+  __device__ Lane(int64_t hidden, int lane) {
+    const int steps = static_cast<int>((hidden + kStep - 1) / kStep);
+    first = laneBegin(steps, lane, kLanes), end = laneBegin(steps, lane + 1, kLanes);
+  }
+};
 
-template <class W, int kM, int kN>
-__global__ void __launch_bounds__(kThreads, 1) logitsOfFew(const __grid_constant__ MoeRouteParams p) {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  using Queue = Queue<W, kM, kN>;
-  extern __shared__ __align__(16) unsigned char shared[];
-  allowNextLaunch();
-  const int64_t firstRow = static_cast<int64_t>(blockIdx.z) * kM * 16, firstOutput = static_cast<int64_t>(blockIdx.y) * kN * 8;
-  const int64_t hidden = p.classifier.columns, all = p.classifier.rows;
-  if (blockIdx.z > 0 && firstRow >= liveRows(p.rows, p.capacity)) return;  // the whole cluster
-  const int lane = static_cast<int>(threadIdx.x) & 31, warp = static_cast<int>(threadIdx.x) >> 5, g = lane >> 2, t = lane & 3;
-  const int steps = static_cast<int>(hidden / kStep), run = static_cast<int>(blockIdx.x) * kLanes + warp;
-  const int first = laneBegin(steps, run, kSlices * kLanes), end = laneBegin(steps, run + 1, kSlices * kLanes);
-  unsigned char* queue = shared + warp * Queue::kBytes;
-
-  // Rows up to the capacity can be read, live or not; what is computed of the others is not written.
-  const auto copy = [&](int step, int stage) {
-    unsigned char* to = queue + stage * Queue::kStageBytes;
+/// Copies a lane. One thread.
+template <class W, int kRows>
+__device__ __forceinline__ void copyLane(const Memory<W, kRows>& memory, int group, const Lane& lane, const TensorMap& weightMap, const TensorMap& rowMap) {
+  constexpr int kStages = Memory<W, kRows>::kStages, kBoxColumns = 64;  // of two bytes each
+  const uint64_t weightPolicy = gridDim.z == 1 ? readOncePolicy() : readAgainPolicy(), rowPolicy = readAgainPolicy();
+  const auto copyWeights = [&](int step, int stage) {
+    arriveExpecting(memory.full(group, stage), memory.kStageBytes);
 #pragma unroll
-    for (int n = 0; n < kN; ++n) {
-      const int64_t output = firstOutput + n * 8 + g;
-      const auto* from = static_cast<const unsigned char*>(p.classifier.data) + ((output < all ? output : 0) * hidden + static_cast<int64_t>(step) * kStep) * sizeof(W);
-#pragma unroll
-      for (int i = 0; i < static_cast<int>(sizeof(W)) / 2; ++i)
-        copyAsync16(to + n * Queue::kWeightBytes + placeOfPiece(W(), g, 4 * i + t), from + (4 * i + t) * 16, output < all);
-    }
-#pragma unroll
-    for (int i = 0; i < 2 * kM; ++i) {
-      const int64_t row = firstRow + i * 8 + g;
-      const auto* from = static_cast<const Bf16*>(p.h.data) + (row < p.capacity ? row : 0) * hidden + static_cast<int64_t>(step) * kStep + t * 8;
-      copyAsync16(to + kN * Queue::kWeightBytes + i * Queue::kRowBytes + placeOfPiece(Bf16(), g, t), from, row < p.capacity);
-    }
+    for (int box = 0; box < Parts<W>::kBoxes; ++box)
+      copyBox(memory.weights(group, stage) + box * kOutputs * 128, &weightMap, memory.full(group, stage), (step * Parts<W>::kBoxes + box) * kBoxColumns,
+              blockIdx.y * kOutputs, weightPolicy);
   };
-#pragma unroll
-  for (int s = 0; s < Queue::kStages; ++s) {
-    if (first + s < end) copy(first + s, s);
-    commitCopies();
+  const auto copyRows = [&](int step, int stage) {
+    copyBox(memory.rows(group, stage), &rowMap, memory.full(group, stage), step * kStep, blockIdx.z * kRows, rowPolicy);
+  };
+  const int begun = min(lane.end - lane.first, kStages);
+  for (int i = 0; i < begun; ++i) copyWeights(lane.first + i, i);
+  awaitPrevious();
+  for (int i = 0; i < begun; ++i) copyRows(lane.first + i, i);
+  RingPlace<kStages> place;
+  for (int step = lane.first + begun; step < lane.end; ++step) {
+    wait(memory.empty(group, place.stage), place.phase);
+    copyWeights(step, place.stage);
+    copyRows(step, place.stage);
+    place.next();
   }
-  const int64_t live = liveRows(p.rows, p.capacity);
+}
 
-  float sum[kM][kN][4] = {};
-  int stage = 0;
-  for (int step = first; step < end; ++step) {
-    waitCopies<Queue::kStages - 1>();
-    __syncwarp();  // the other lanes' copies
-    const unsigned char* from = queue + stage * Queue::kStageBytes;
-#pragma unroll
-    for (int j = 0; j < kStep / 16; ++j) {
-      uint2 x[kM][2];
-      typename Parts<W>::Stored weight[kN];
-#pragma unroll
-      for (int i = 0; i < 2 * kM; ++i) x[i / 2][i % 2] = numbersOf(Bf16(), from + kN * Queue::kWeightBytes + i * Queue::kRowBytes, g, t, j);
-#pragma unroll
-      for (int n = 0; n < kN; ++n) weight[n] = numbersOf(W(), from + n * Queue::kWeightBytes, g, t, j);
-      multiply<W>(sum, x, weight);
-    }
-    __syncwarp();  // all lanes have read the stage
-    if (step + Queue::kStages < end) copy(step + Queue::kStages, stage);
-    commitCopies();
-    stage = stage + 1 == Queue::kStages ? 0 : stage + 1;
+/// A lane's sums of the tile. A warpgroup.
+template <class W, int kRows>
+__device__ __forceinline__ void multiplyLane(const Memory<W, kRows>& memory, int group, const Lane& lane, float (&sum)[kRows / 2]) {
+  Parts<W> parts;
+  RingPlace<Memory<W, kRows>::kStages> place;
+  int before = 0;
+  holdRegisters(sum);
+  for (int step = lane.first; step < lane.end; ++step) {
+    wait(memory.full(group, place.stage), place.phase);
+    parts.template multiply<kRows>(sum, memory.weights(group, place.stage), memory.rows(group, place.stage), [&] {
+      if (step > lane.first && (threadIdx.x & 31) == 0) arrive(memory.empty(group, before));
+    });
+    before = place.stage;
+    place.next();
   }
+  waitProducts<0>();
+  holdRegisters(sum);
+}
 
-  // [tile of rows][tile of outputs][upper, lower half][lane][two outputs]
-  auto* sums = reinterpret_cast<float*>(queue);
+/// To the blocks that own the outputs.
+template <class W, int kRows>
+__device__ __forceinline__ void sendSums(const Memory<W, kRows>& memory, int lane, const float (&sum)[kRows / 2]) {
 #pragma unroll
-  for (int i = 0; i < kM * kN * 2; ++i)
-    reinterpret_cast<float2*>(sums)[i * 32 + lane] = make_float2(sum[i / (2 * kN)][i / 2 % kN][i % 2 * 2], sum[i / (2 * kN)][i / 2 % kN][i % 2 * 2 + 1]);
+  for (int half = 0; half < 2; ++half) {
+    const int output = Parts<W>::outputOf(half), owner = output / kOwned;
+    const uint32_t to = addressIn(memory.sums(lane, output % kOwned) + threadIdx.x % 4 * 2, owner), barrier = addressIn(memory.allSums(), owner);
+#pragma unroll
+    for (int j = 0; j < kRows / 8; ++j) storeAt(to + j * 32, sum[4 * j + 2 * half], sum[4 * j + 2 * half + 1], barrier);
+  }
+}
+
+/// The logits of the block's own outputs. Both warpgroups.
+template <class W, int kRows>
+__device__ __forceinline__ void addLanes(const MoeRouteParams& p, const Memory<W, kRows>& memory) {
+  const int64_t firstRow = static_cast<int64_t>(blockIdx.z) * kRows, live = liveRows(p.rows, p.capacity), all = p.classifier.rows;
+  const int64_t firstOutput = static_cast<int64_t>(blockIdx.y) * kOutputs + clusterRank() * kOwned;
+  waitAcross(memory.allSums(), 0);
+  for (int i = threadIdx.x; i < kOwned * kRows; i += kMultipliers) {
+    const int owned = i % kOwned, r = i / kOwned;
+    float total = memory.sums(0, owned)[r];
+#pragma unroll
+    for (int lane = 1; lane < kLanes; ++lane) total += memory.sums(lane, owned)[r];
+    if (firstRow + r < live && firstOutput + owned < all) p.scores[(firstRow + r) * all + firstOutput + owned] = total;
+  }
+}
+
+/// Block (x, y, z): block x of the cluster of outputs from kOutputs · y, rows from kRows · z on.
+template <class W, int kRows>
+__global__ void __launch_bounds__(kThreads, 1)
+    logitsOfTile(const __grid_constant__ MoeRouteParams p, const __grid_constant__ TensorMap weightMap, const __grid_constant__ TensorMap rowMap) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ __align__(1024) unsigned char shared[];
+  letNextBegin();
+  if (blockIdx.z > 0) {
+    awaitPrevious();
+    if (blockIdx.z * kRows >= liveRows(p.rows, p.capacity)) return;  // the whole cluster
+  }
+  const Memory<W, kRows> memory{shared};
+  const int warp = static_cast<int>(threadIdx.x) >> 5, group = warp < kMultipliers / 32 ? warp / 4 : warp - kMultipliers / 32;
+  const int laneOfGroup = static_cast<int>(clusterRank()) * kGroups + group;
+  const Lane lane(p.classifier.columns, laneOfGroup);
+  if (threadIdx.x == 0) memory.initialise();
+  arriveAtCluster();
   __syncthreads();
-  auto* ofBlock = reinterpret_cast<float*>(shared);
-  for (int i = threadIdx.x; i < Queue::kSums; i += kThreads) {
-    float total = ofBlock[i];
-#pragma unroll
-    for (int w = 1; w < kLanes; ++w) total += reinterpret_cast<const float*>(shared + w * Queue::kBytes)[i];
-    ofBlock[i] = total;
+  if (warp >= kMultipliers / 32) {
+    if ((threadIdx.x & 31) == 0) copyLane(memory, group, lane, weightMap, rowMap);
+    waitForCluster();
+    return;
   }
-  syncCluster();
-  constexpr int kShare = Queue::kSums / kSlices;
-  for (int i = static_cast<int>(clusterRank()) * kShare + static_cast<int>(threadIdx.x), last = (static_cast<int>(clusterRank()) + 1) * kShare; i < last; i += kThreads) {
-    float part[kSlices];
-#pragma unroll
-    for (int s = 0; s < kSlices; ++s) part[s] = loadOfBlock(ofBlock + i, s);
-#pragma unroll
-    for (int s = 1; s < kSlices; ++s) part[0] += part[s];
-    const int tile = i / 128, of = i / 2 % 32;
-    const int64_t row = firstRow + tile / kN * 16 + i / 64 % 2 * 8 + of / 4, output = firstOutput + tile % kN * 8 + of % 4 * 2 + i % 2;
-    if (row < live && output < all) p.scores[row * all + output] = part[0];
-  }
-  syncCluster();  // no block ends while others read its sums
+  awaitPrevious();
+  float sum[kRows / 2] = {};
+  multiplyLane(memory, group, lane, sum);
+  waitForCluster();  // all barriers are there
+  sendSums(memory, laneOfGroup, sum);
+  addLanes(p, memory);  // and all that is sent here has come when the block ends
 #endif
 }
 
-template <class W, int kM, int kN>
-void launchFew(const CudaContext& context, const MoeRouteParams& p) {
-  const dim3 grid(kSlices, static_cast<unsigned>(ceilDiv(p.classifier.rows, kN * 8)), static_cast<unsigned>(ceilDiv(p.capacity, kM * 16)));
-  launch(context, logitsOfFew<W, kM, kN>, LaunchShape{grid, kThreads, static_cast<size_t>(kLanes * Queue<W, kM, kN>::kBytes), kSlices}, p);
-}
-
-template <class W, int kN>
-void launchFew(const CudaContext& context, const MoeRouteParams& p) {
-  if (p.capacity <= 16) launchFew<W, 1, kN>(context, p);
-  else if (p.capacity <= 32) launchFew<W, 2, kN>(context, p);
-  else launchFew<W, 4, kN>(context, p);
+template <class W, int kRows>
+void launchTiles(const CudaContext& context, const MoeRouteParams& p) {
+  const int64_t hidden = p.classifier.columns, all = p.classifier.rows, rowBytes = hidden * static_cast<int64_t>(sizeof(W));
+  const TensorMap weightMap = matrixMap(p.classifier.data, 2, all, rowBytes / 2, rowBytes, kOutputs, 64, 128);  // whatever the bytes mean
+  const TensorMap rowMap = matrixMap(p.h.data, 2, p.capacity, hidden, 2 * hidden, kRows, kStep, 128);
+  const dim3 grid(kBlocks, static_cast<unsigned>(ceilDiv(all, kOutputs)), static_cast<unsigned>(ceilDiv(p.capacity, kRows)));
+  launch(context, logitsOfTile<W, kRows>, LaunchShape{grid, kThreads, Memory<W, kRows>::kBytes, kBlocks}, p, weightMap, rowMap);
 }
 
 template <class W>
 void launchLogits(const CudaContext& context, const MoeRouteParams& p) {
-  if (p.classifier.rows > kFewerOutputs) launchFew<W, 6>(context, p);
-  else launchFew<W, 3>(context, p);
+  if (p.capacity <= 8) launchTiles<W, 8>(context, p);
+  else if (p.capacity <= 16) launchTiles<W, 16>(context, p);
+  else if (p.capacity <= 32) launchTiles<W, 32>(context, p);
+  else if (p.capacity <= 64) launchTiles<W, 64>(context, p);
+  else launchTiles<W, 128>(context, p);
 }
 
 }  // namespace
 
 bool logitsOnTensorCores(const CudaContext& context, const MoeRouteParams& p) {
   const int64_t hidden = p.classifier.columns;
-  return context.capability == 90 && p.activation == DType::bf16 && hidden % kStep == 0 && p.classifier.rows > kTinyOutputs &&
+  return context.capability == 90 && context.sharedBytes >= kSharedBytes && p.activation == DType::bf16 && p.classifier.rows > kTinyOutputs &&
          rowsAligned(p.h.as<Bf16>(), hidden) && rowsAligned(static_cast<const Bf16*>(p.classifier.data), hidden);
 }
 

@@ -1,73 +1,86 @@
-// The router's products on tensor cores, as exact as float32: a float32 weight is the sum of three bfloat16 numbers (8 + 8 + 8 bits of its
-// significand), activations are bfloat16 already, so that every product of a part is exact and only the sums round.
+// The router's products on Hopper's tensor cores, as exact as float32: a float32 weight is the sum of three bfloat16 numbers (8 + 8 + 8 bits
+// of its significand), activations are bfloat16 already, so that every product of a part is exact and only the sums round.
 //
-// The one order of a logit's sum: hidden is cut into kSlices · kLanes runs of whole steps of 32 numbers. A run is one chain of products of
-// depth 16 from zero: sixteen numbers of hidden after the other, of each sixteen one part after the other, the greatest first. The kLanes
-// runs of a slice are added in ascending order, then the slices. (Tensor cores give the same bits whichever instruction makes a product of
-// depth 16 and whichever operand is the rows, seen on an H100.)
+// Weights are wgmma's A: a tile of kOutputs outputs × kStep numbers of hidden. float32 numbers are split on their way from shared memory to
+// registers; bfloat16 are read where they are.
 #pragma once
 
-#include "cuda/gemm_formats.cuh"
-#include "cuda/vectors.cuh"
+#include "cuda/hopper/wgmma.cuh"
+#include "cuda/numbers.cuh"
 
 namespace longcat::cuda {
 
-constexpr int kSlices = 8, kLanes = 8;
-constexpr int kStep = 32;  // numbers of hidden
+constexpr int kOutputs = 64;  // of a tile
+constexpr int kStep = 64;     // numbers of hidden
+constexpr int kChains = kStep / 16;
 
-/// A thread's numbers of a step: 4t … 4t + 3 of each sixteen (t: its place in the quad), the first two in one register of an operand of
-/// m16n8k16, the others in the next. A sum does not care which of its terms stands where, as long as both operands agree.
+/// Descriptors count in 16 bytes.
+__device__ __forceinline__ uint64_t behind(uint64_t descriptor, int bytes) { return descriptor + static_cast<uint64_t>(bytes >> 4); }
+
+/// A tile in shared memory is kBoxes boxes of kOutputs rows of 128 bytes, swizzled by the copy engine. multiply() begins the products of a
+/// step, sixteen numbers of hidden after the other; when it returns, the last ones may still be under way. It calls afterFirst() when all
+/// products of the step before are over. outputOf(): which output of the tile a thread's sums 4j + 2 · half (+ 1) belong to.
 template <class W>
-struct Parts;
+class Parts;
 
 template <>
-struct Parts<Bf16> {
-  static constexpr int kCount = 1;
-  using Stored = uint2;
-  uint32_t pair[kCount][2];
-  __device__ __forceinline__ explicit Parts(const Stored& four) : pair{{four.x, four.y}} {}
+class Parts<Bf16> {
+ public:
+  static constexpr int kBoxes = 1;
+  static __device__ __forceinline__ int outputOf(int half) { return (threadIdx.x >> 5) % 4 * 16 + (threadIdx.x & 31) / 4 + 8 * half; }
+
+  template <int kRows, class F>
+  __device__ __forceinline__ void multiply(float (&sum)[kRows / 2], const unsigned char* weights, const unsigned char* rows, const F& afterFirst) {
+    beginProducts();
+#pragma unroll
+    for (int c = 0; c < kChains; ++c) productBf16<kRows>(sum, behind(rowsOfK(weights), 32 * c), behind(rowsOfK(rows), 32 * c));
+    endProducts();
+    waitProducts<1>();
+    afterFirst();
+  }
 };
 
 template <>
-struct Parts<float> {
-  static constexpr int kCount = 3;
-  using Stored = uint4;
-  uint32_t pair[kCount][2];
+class Parts<float> {
+ public:
+  static constexpr int kBoxes = 2, kCount = 3;
+  /// Neighbouring outputs: four threads of a quad times eight quads then read 8 bytes each from all banks.
+  static __device__ __forceinline__ int outputOf(int half) { return (threadIdx.x >> 5) % 4 * 16 + (threadIdx.x & 31) / 4 * 2 + half; }
 
-  __device__ __forceinline__ explicit Parts(const Stored& four) {
-    uint32_t rest[4] = {four.x, four.y, four.z, four.w};
+  template <int kRows, class F>
+  __device__ __forceinline__ void multiply(float (&sum)[kRows / 2], const unsigned char* weights, const unsigned char* rows, const F& afterFirst) {
+#pragma unroll
+    for (int c = 0; c < kChains; ++c) {
+      uint32_t(&a)[kCount][4] = a_[c % 2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const unsigned char* row = weights + (c / 2) * (kOutputs * 128) + outputOf(half) * 128;
+        const int t = threadIdx.x & 3, place = (((c % 2 * 4 + t / 2) ^ (outputOf(half) & 7)) << 4) + t % 2 * 8;
+        split(*reinterpret_cast<const uint2*>(row + place), *reinterpret_cast<const uint2*>(row + (place ^ 32)), half, a);
+      }
+      beginProducts();
+#pragma unroll
+      for (int part = 0; part < kCount; ++part) productBf16<kRows>(sum, a[part], behind(rowsOfK(rows), 32 * c));
+      endProducts();
+      waitProducts<1>();  // those of the sixteen before: their registers are free
+      if (c == 0) afterFirst();
+    }
+  }
+
+ private:
+  /// A thread's four of the sixteen numbers of an output, to its registers of each part: the upper halves, cut off, of what is left.
+  static __device__ __forceinline__ void split(uint2 low, uint2 high, int half, uint32_t (&a)[kCount][4]) {
+    uint32_t rest[4] = {low.x, low.y, high.x, high.y};
 #pragma unroll
     for (int part = 0; part < kCount; ++part) {
-      pair[part][0] = __byte_perm(rest[0], rest[1], 0x7632);  // the upper halves: bfloat16, cut off
-      pair[part][1] = __byte_perm(rest[2], rest[3], 0x7632);
+      a[part][half] = __byte_perm(rest[0], rest[1], 0x7632);
+      a[part][2 + half] = __byte_perm(rest[2], rest[3], 0x7632);
 #pragma unroll
       for (uint32_t& r : rest) r = __float_as_uint(__uint_as_float(r) - __uint_as_float(r & 0xffff0000u));  // exact
     }
   }
-};
 
-/// sum[m][n] += activations of tile m · weights of tile n over sixteen numbers of hidden. weight[n]: the thread's four of output lane/4 of
-/// tile n; x[m][half]: those of row lane/4 + 8 · half of tile m.
-template <class W, int M, int N>
-__device__ __forceinline__ void multiply(float (&sum)[M][N][4], const uint2 (&x)[M][2], const typename Parts<W>::Stored (&weight)[N]) {
-  uint32_t a[M][4];
-#pragma unroll
-  for (int m = 0; m < M; ++m) a[m][0] = x[m][0].x, a[m][1] = x[m][1].x, a[m][2] = x[m][0].y, a[m][3] = x[m][1].y;
-  uint32_t b[Parts<W>::kCount][N][2];
-#pragma unroll
-  for (int n = 0; n < N; ++n) {
-    const Parts<W> parts(weight[n]);
-#pragma unroll
-    for (int part = 0; part < Parts<W>::kCount; ++part) b[part][n][0] = parts.pair[part][0], b[part][n][1] = parts.pair[part][1];
-  }
-#pragma unroll
-  for (int part = 0; part < Parts<W>::kCount; ++part) {
-#pragma unroll
-    for (int n = 0; n < N; ++n) {
-#pragma unroll
-      for (int m = 0; m < M; ++m) mma16816(sum[m][n], a[m], b[part][n][0], b[part][n][1]);
-    }
-  }
-}
+  uint32_t a_[2][kCount][4];  // of these sixteen numbers and of those before
+};
 
 }  // namespace longcat::cuda

@@ -13,8 +13,9 @@ constexpr int64_t kTinyOutputs = 64;
 bool logitsOnTensorCores(const CudaContext& context, const MoeRouteParams& p);
 void launchTensorLogits(const CudaContext& context, const MoeRouteParams& p);
 
-/// Choice and plan by one cluster of blocks, in one launch that may begin before the logits are there. False: too many rows, experts or
-/// choices for it; nothing is launched.
-bool launchClusterChoice(const CudaContext& context, const MoeRouteParams& p);
+/// Whether rows of these sizes are chosen for by teams of warps (a softmax's order of sums is theirs); it depends on sizes alone.
+bool choosesByTeams(const CudaContext& context, const MoeRouteParams& p);
+/// Launches the choice. True: and the plan in the same launch, which few rows allow.
+bool launchTeamChoice(const CudaContext& context, const MoeRouteParams& p);
 
 }  // namespace longcat::cuda
