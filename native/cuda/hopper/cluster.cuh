@@ -1,5 +1,5 @@
-// Thread block clusters: blocks that run at the same time and read each other's shared memory. And launches that begin before the launch
-// before them has ended. PTX ISA 8.0, sm_90; launch.cuh is the host's side of both.
+// Thread block clusters: blocks that run at the same time and read each other's shared memory. PTX ISA 8.0, sm_90; LaunchShape (launch.cuh)
+// is the host's side.
 #pragma once
 
 #include <cstdint>
@@ -47,11 +47,5 @@ __device__ __forceinline__ T loadOfBlock(const T* own, uint32_t rank) {
   memcpy(&value, &bits, sizeof value);
   return value;
 }
-
-/// The next launch may begin, if it was made to begin early; it does once all blocks have said so or ended.
-__device__ __forceinline__ void allowNextLaunch() { asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory"); }
-/// Until the launch before has ended and all that it wrote is there. Before this, an early launch may only touch what no launch still
-/// under way can write or read.
-__device__ __forceinline__ void waitForLaunchBefore() { asm volatile("griddepcontrol.wait;\n" ::: "memory"); }
 
 }  // namespace longcat::cuda

@@ -17,8 +17,8 @@
 #include "cuda/gemm_work.cuh"
 #include "cuda/hopper/copy.cuh"
 #include "cuda/hopper/exchange.cuh"
-#include "cuda/hopper/launch.cuh"
 #include "cuda/hopper/wgmma.cuh"
+#include "cuda/launch.cuh"
 
 namespace longcat::cuda::few {
 
@@ -334,9 +334,9 @@ struct Shared {
 
 // ---- the warp that copies a warpgroup's weights ------------------------------------------------------------------------
 
-/// 16 bytes from global to shared memory, 256 from memory to the L2 cache: what follows in the row is the next stage's.
-__device__ __forceinline__ void copyWeights(void* shared, const void* global, uint64_t policy) {
-  asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::256B [%0], [%1], 16, %2;\n" ::"r"(sharedAddress(shared)), "l"(global), "l"(policy) : "memory");
+/// 16 bytes from global to shared memory. No policy for the L2 cache: the card calls cp.async with one illegal.
+__device__ __forceinline__ void copyWeights(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;\n" ::"r"(sharedAddress(shared)), "l"(global) : "memory");
 }
 __device__ __forceinline__ void copyScale(void* shared, const void* global) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(sharedAddress(shared)), "l"(global) : "memory");
@@ -348,7 +348,6 @@ __device__ void copyAll(const GemmProblem& p, const Plan& plan, const Shared& sh
   const int64_t k = depthOf(p), rowBytes = k * Format::kWeightBytes;
   const int outputs = static_cast<int>(outputsOf(p));
   const bool dual = p.epilogue == Epilogue::swiglu;
-  const uint64_t policy = readOncePolicy();
   Place place;
   for (int item = items.begin(); item < items.end(); ++item) {
     items.moveTo(item);
@@ -365,7 +364,7 @@ __device__ void copyAll(const GemmProblem& p, const Plan& plan, const Shared& sh
 #pragma unroll
         for (int i = 0; i < kTile / 4; ++i) {
           const int row = firstRow + 4 * i;
-          if (row < rows) copyWeights(to + swizzled128(row, piece), from + 4 * i * rowBytes, policy);
+          if (row < rows) copyWeights(to + swizzled128(row, piece), from + 4 * i * rowBytes);
         }
       }
       if (Format::kScaled && thread == 0 && rows > 0) copyScale(shared.scale(which, place.at), scale + s);
