@@ -39,7 +39,7 @@ __device__ inline void countRowTiles(const GemmProblem& p, int rowTile, int* pre
   int before = 0;
   for (int first = 0; first < groups; first += blockDim.x) {
     const int g = first + static_cast<int>(threadIdx.x);
-    int sum = g < groups ? (p.groupStart[g + 1] - p.groupStart[g] + rowTile - 1) / rowTile : 0;
+    int sum = g < groups ? (__ldcg(p.groupStart + g + 1) - __ldcg(p.groupStart + g) + rowTile - 1) / rowTile : 0;
 #pragma unroll
     for (int d = 1; d < 32; d <<= 1) {
       const int other = __shfl_up_sync(kAllLanes, sum, d);

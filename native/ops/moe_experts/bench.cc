@@ -57,7 +57,13 @@ struct Experts {
   Experts first(int64_t n) const {
     Experts some = *this;
     some.count = n;
-    for (bench::Weight* w : {&some.gate, &some.up, &some.down}) w->data.shape[0] = w->scale.shape[0] = n;
+    for (bench::Weight* w : {&some.gate, &some.up, &some.down}) {
+      for (Tensor* t : {&w->data, &w->scale}) {
+        if (!t->parts) continue;
+        t->shape[0] = n;
+        t->parts = std::make_shared<std::vector<const std::byte*>>(t->parts->begin(), t->parts->begin() + n);
+      }
+    }
     return some;
   }
 };
