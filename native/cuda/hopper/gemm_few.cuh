@@ -164,8 +164,8 @@ struct Multiplier {
 /// Fragments (of 8 rows of activations) that a thread sends at once.
 __host__ __device__ constexpr int fragmentsAtOnce(int columns) { return columns > 8 ? 2 : 1; }
 
-/// Sends a warpgroup's sums to their owners: octet u of its 64 outputs to block u · lanes / 8. A block without others keeps them: a launch
-/// without clusters must not send (the card calls that an illegal instruction).
+/// Sends a warpgroup's sums to their owners: octet u of its 64 outputs to block u · lanes / 8. A block without others, whose launch has no
+/// clusters, keeps them.
 template <int N>
 __device__ __forceinline__ void sendSums(const float (&sum)[N / 2], const Shared& shared, int buffer, int lane, int lanes, int which) {
   constexpr int kFragments = fragmentsAtOnce(N);
