@@ -26,6 +26,8 @@ void gemm(const CudaContext& context, const GemmProblem& p) {
   if (tensorCores(p)) {
     const int64_t rows = p.groupStart ? ceilDiv(p.capacity, p.groups) : p.capacity;  // of a group, about
     const bool fp8 = weightDtypeOf(p) == DType::f8e4m3, quantised = fp8 && context.fp8Activations;
+    const auto few = quantised ? fewFp8Quantised : fp8 ? fewFp8 : fewBf16;
+    if (context.capability == 90 && few(context, p, rows)) return;
     const auto stream = quantised ? streamFp8Quantised : fp8 ? streamFp8 : streamBf16;
     const auto tile = quantised ? tileFp8Quantised : fp8 ? tileFp8 : tileBf16;
     if (stream(context, p, rows) || tile(context, p, rows)) return;
