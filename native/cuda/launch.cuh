@@ -9,24 +9,38 @@
 
 namespace longcat::cuda {
 
-/// kernel<<<grid, threads, sharedBytes>>>(arguments…) on the context's stream. On capability 9.0 the kernel may begin while the one before it ends
-/// (dependent.cuh); PTX for newer cards has no such waiting in it, so there a launch is an ordinary one.
+/// kernel<<<grid, threads, sharedBytes>>>(arguments…) on the context's stream, in clusters of `cluster` blocks along x, a divisor of grid.x. On
+/// capability 9.0 the kernel may begin while the one before it ends (dependent.cuh); PTX for newer cards has no such waiting in it, so there a
+/// launch is an ordinary one.
 template <class... Params, class... Arguments>
-void launch(const CudaContext& context, void (*kernel)(Params...), dim3 grid, int threads, size_t sharedBytes, Arguments&&... arguments) {
+void launchClusters(const CudaContext& context, void (*kernel)(Params...), unsigned cluster, dim3 grid, int threads, size_t sharedBytes, Arguments&&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   if (sharedBytes > (48u << 10))
     LONGCAT_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sharedBytes)));
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2];
+  unsigned count = 0;
+  if (context.capability == 90) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {cluster, 1, 1};
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = sharedBytes;
   config.stream = context.stream;
-  config.attrs = &early;
-  config.numAttrs = context.capability == 90 ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   LONGCAT_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(arguments)...));
+}
+
+/// The same without clusters.
+template <class... Params, class... Arguments>
+void launch(const CudaContext& context, void (*kernel)(Params...), dim3 grid, int threads, size_t sharedBytes, Arguments&&... arguments) {
+  launchClusters(context, kernel, 1, grid, threads, sharedBytes, arguments...);
 }
 
 /// Blocks for a persistent kernel: `perMultiprocessor` on each, but no more than there is work.
