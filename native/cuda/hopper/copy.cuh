@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/hopper/barrier.cuh"
+#include "cuda/hopper/tensor_map.h"
 
 namespace longcat::cuda {
 
@@ -15,6 +16,11 @@ __device__ __forceinline__ uint64_t readOncePolicy() {
 __device__ __forceinline__ uint64_t readAgainPolicy() {
   uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;\n" : "=l"(policy));
+  return policy;
+}
+__device__ __forceinline__ uint64_t usualPolicy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;\n" : "=l"(policy));
   return policy;
 }
 
@@ -35,6 +41,15 @@ __device__ __forceinline__ void copyBox(void* shared, const void* map, Barrier* 
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], %6;\n" ::"r"(
           sharedAddress(shared)),
       "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "r"(z), "l"(policy)
+      : "memory");
+}
+/// A box of the matrix that begins at `matrix`, by an anywhereMap().
+__device__ __forceinline__ void copyBoxAnywhere(void* shared, const void* map, Barrier* barrier, const void* matrix, int x, int y, uint64_t policy) {
+  const uint64_t place = (reinterpret_cast<uint64_t>(matrix) - kAnywhereBase) >> 4;
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], %7;\n" ::"r"(
+          sharedAddress(shared)),
+      "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "r"(static_cast<int>(place & 0x7fffffff)), "r"(static_cast<int>(place >> 31)), "l"(policy)
       : "memory");
 }
 /// The same box to the same place, and to the same barrier, of every block of the cluster whose bit is set.
