@@ -37,7 +37,7 @@ pieces() {
   esac
 }
 
-# tool isa operation skip count (0: all that is left); the heavy ones first, so that none is left over at the end.
+# tool isa operation skip count (0: all that is left); those of one process first, so that what is short is done before what is long.
 list() {
   for op in "$@"; do
     read -r processes launches <<<"$(pieces "$op")"
@@ -48,7 +48,7 @@ list() {
         done
       done
     done
-  done | sort -s -k1,1nr | cut -d ' ' -f 2-
+  done | sort -s -k1,1n | cut -d ' ' -f 2-
 }
 
 one() {

@@ -69,6 +69,7 @@ check("the tarball holds what is needed and no more", () => {
     "dist/index.d.ts",
     "dist/cli/main.js",
     "dist/ai-sdk/index.js",
+    "dist/server/index.js",
     "dist/server/page/index.html",
     "models/mini/config.json",
     "README.md",
@@ -129,6 +130,18 @@ check("import, listDevices, inspect, Engine.load", () => {
     await engine.close();
     console.log(gpus.every(({ kind }) => kind === "cuda"), name, text);`;
   expect(evaluate(app, source) === "true cpu 136\n", "devices or sum are wrong");
+});
+check("import longcat-node/server: a server of one's own", () => {
+  const source = `import { Engine } from "longcat-node";
+    import { ApiServer, pageFiles } from "longcat-node/server";
+    const server = await ApiServer.listen({ port: 0 }, pageFiles());
+    const engine = await Engine.load();
+    server.serve(engine);
+    const statuses = await Promise.all(["/health", "/", "/v1/models"].map(async (path) => (await fetch(server.url + path)).status));
+    await server.drain();
+    await engine.close();
+    console.log(statuses.join());`;
+  expect(evaluate(app, source) === "200,200,200\n", "health, page or models are wrong");
 });
 check("a TypeScript program compiles against it", () => {
   const source =

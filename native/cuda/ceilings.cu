@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "cuda/dependent.cuh"
 #include "cuda/events.h"
+#include "cuda/hopper/ceiling.h"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/numbers.cuh"
@@ -29,11 +31,13 @@ __device__ __forceinline__ float uniform(uint64_t seed, int64_t i, float low, fl
 }
 
 __global__ void copyKernel(const uint4* __restrict__ from, uint4* __restrict__ to, int64_t count) {
+  awaitPrevious();
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) __stcs(to + i, __ldcs(from + i));
 }
 
 __global__ void readKernel(const uint4* __restrict__ from, int64_t count, uint32_t* sink) {
+  awaitPrevious();
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   uint32_t all = 0;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) {
@@ -47,6 +51,7 @@ __global__ void readKernel(const uint4* __restrict__ from, int64_t count, uint32
 __device__ __forceinline__ uint32_t ordinaryPair(uint32_t seed) { return (mix(seed) & 0x80ff80ffu) | 0x3f003f00u; }
 
 __global__ void __launch_bounds__(kThreads) mmaKernel(float* sink) {
+  awaitPrevious();
   const uint32_t lane = blockIdx.x * kThreads + threadIdx.x;
   uint32_t a[4], b[2];
   for (int i = 0; i < 4; ++i) a[i] = ordinaryPair(lane * 8 + i);
@@ -62,6 +67,7 @@ __global__ void __launch_bounds__(kThreads) mmaKernel(float* sink) {
 }
 
 __global__ void __launch_bounds__(kThreads) fmaKernel(float* sink, float factor, float addend) {
+  awaitPrevious();
   float d[kChains];
   for (int chain = 0; chain < kChains; ++chain) d[chain] = static_cast<float>(threadIdx.x + chain);
   for (int round = 0; round < kRounds; ++round) {
@@ -74,11 +80,13 @@ __global__ void __launch_bounds__(kThreads) fmaKernel(float* sink, float factor,
 }
 
 __global__ void fillFloats(float* data, int64_t count, float low, float high, uint64_t seed) {
+  awaitPrevious();
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) data[i] = uniform(seed, i, low, high);
 }
 
 __global__ void fillBf16(Bf16* data, int64_t count, float low, float high, uint64_t seed) {
+  awaitPrevious();
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride)
     data[i] = numberOf<Bf16>(uniform(seed, i, low, high));
@@ -86,6 +94,7 @@ __global__ void fillBf16(Bf16* data, int64_t count, float low, float high, uint6
 
 /// Codes with exponent fields 4 to 11 (2⁻³ to 31 in size), any sign and mantissa.
 __global__ void fillFp8(uint8_t* data, int64_t count, uint64_t seed) {
+  awaitPrevious();
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) {
     const uint32_t bits = mix(seed + static_cast<uint64_t>(i));
@@ -125,6 +134,7 @@ double fastest(const CudaContext& context, const Work& work) {
 
 Ceilings measureCeilings(const CudaContext& context) {
   Ceilings c;
+  DeviceMemory sink(sizeof(float));
   {
     const size_t bytes = size_t{512} << 20;
     DeviceMemory from(bytes), to(bytes);
@@ -134,9 +144,11 @@ Ceilings measureCeilings(const CudaContext& context) {
       launch(context, copyKernel, persistentGrid(context, ceilDiv(count, kThreads), 16), kThreads, 0, static_cast<const uint4*>(from.data), static_cast<uint4*>(to.data), count);
     });
     const double byCopy = fastest(context, [&] { LONGCAT_CUDA(cudaMemcpyAsync(to.data, from.data, bytes, cudaMemcpyDeviceToDevice, context.stream)); });
-    c.copyBytesPerSecond = 2.0 * static_cast<double>(bytes) / std::min(byKernel, byCopy);
+    const double byRead = fastest(context, [&] {
+      launch(context, readKernel, persistentGrid(context, ceilDiv(count, kThreads), 8), kThreads, 0, static_cast<const uint4*>(from.data), count, static_cast<uint32_t*>(sink.data));
+    });
+    c.bytesPerSecond = static_cast<double>(bytes) * std::max(2.0 / std::min(byKernel, byCopy), 1.0 / byRead);
   }
-  DeviceMemory sink(sizeof(float));
   for (int perMultiprocessor : {1, 2, 4}) {
     const int blocks = context.multiprocessors * perMultiprocessor;
     const double warps = static_cast<double>(blocks) * (kThreads / 32), steps = static_cast<double>(kRounds) * kChains;
@@ -145,12 +157,12 @@ Ceilings measureCeilings(const CudaContext& context) {
     c.mmaFlops = std::max(c.mmaFlops, warps * steps * 2 * 16 * 8 * 16 / mma);
     c.fmaFlops = std::max(c.fmaFlops, warps * 32 * steps * 2 / fma);
   }
+  if (context.capability == 90) {
+    double flops = 0;
+    const double seconds = fastest(context, [&] { flops = launchWgmma(context, static_cast<float*>(sink.data)); });
+    c.mmaFlops = std::max(c.mmaFlops, flops / seconds);
+  }
   return c;
-}
-
-void readThrough(const CudaContext& context, const void* data, size_t bytes, uint32_t* sink) {
-  const auto count = static_cast<int64_t>(bytes / sizeof(uint4));
-  launch(context, readKernel, persistentGrid(context, ceilDiv(count, kThreads), 8), kThreads, 0, static_cast<const uint4*>(data), count, sink);
 }
 
 void fillRandom(const CudaContext& context, void* data, DType dtype, int64_t count, float low, float high, uint64_t seed) {

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cuda/chunk.cuh"
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/numbers.cuh"
 #include "runtime/error.h"
@@ -70,6 +71,7 @@ __device__ __forceinline__ void narrow(const float (&v)[kChunk], Chunk<uint16_t>
 template <class From, class To>
 __global__ void __launch_bounds__(kThreads) convertKernel(const From* from, const float* scale, int64_t elements, int64_t columns, int64_t blocks,
                                                           To* to) {
+  awaitPrevious();
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * kChunk;
   for (int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kChunk; at < elements; at += step) {
     const int n = static_cast<int>(elements - at < kChunk ? elements - at : kChunk);

@@ -2,6 +2,7 @@
 //
 // k is cut in 8 slices: piece c of 32 numbers belongs to slice c mod 8. A slice is one chain of fused multiply-adds along k; the result is
 // the slices' sum in ascending order. Each warp of a block takes a slice; how many rows and outputs the block has changes no chain.
+#include "cuda/dependent.cuh"
 #include "cuda/gemm_variants.h"
 #include "cuda/gemm_work.cuh"
 #include "cuda/launch.cuh"
@@ -54,6 +55,7 @@ __device__ __forceinline__ void loadFloats(float (&to)[N], const float* from) {
 
 template <class Shape, class W, bool kDual>
 __global__ void __launch_bounds__(kSlices * 32, kDual ? 1 : 2) gemmGenericKernel(const __grid_constant__ GemmProblem p) {
+  awaitPrevious();
   constexpr int kMatrices = kDual ? 2 : 1, kO = Shape::kO, kN = Shape::kN, kDepth = Shape::kDepth;
   constexpr int kWarpFloats = Shape::warpFloats(kMatrices);
   constexpr int kWeightLoads = kO * kDepth / 32, kRowLoads = kN * kDepth / 32;

@@ -5,6 +5,7 @@
 // the queue holds. The lanes' sums are added through shared memory in ascending order.
 #pragma once
 
+#include "cuda/dependent.cuh"
 #include "cuda/gemm_formats.cuh"
 #include "cuda/gemm_work.cuh"
 #include "cuda/launch.cuh"
@@ -26,6 +27,7 @@ struct StreamShape {
 
 template <class Format, bool kDual, int kM, int kR>
 __global__ void __launch_bounds__(kMaxLanes * 32, StreamShape<Format, kDual, kM, kR>::kBlocks) gemmStream(const __grid_constant__ GemmProblem p) {
+  awaitPrevious();
   using Shape = StreamShape<Format, kDual, kM, kR>;
   constexpr int kTiles = Shape::kTiles, kStages = Shape::kStages;
   extern __shared__ __align__(16) unsigned char shared[];

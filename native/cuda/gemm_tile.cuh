@@ -4,6 +4,7 @@
 // rows are the gate's and half the up matrix's, and a warp has both of each output.
 #pragma once
 
+#include "cuda/dependent.cuh"
 #include "cuda/gemm_formats.cuh"
 #include "cuda/gemm_work.cuh"
 #include "cuda/launch.cuh"
@@ -35,6 +36,7 @@ struct TileShape {
 
 template <class Shape>
 __global__ void __launch_bounds__(Shape::kThreads) gemmTile(const __grid_constant__ GemmProblem p) {
+  awaitPrevious();
   using Format = typename Shape::FormatType;
   constexpr int kM = Shape::kM, kN = Shape::kN, kStages = Shape::kStages;
   constexpr bool kDual = Shape::kDual;

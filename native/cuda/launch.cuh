@@ -9,14 +9,24 @@
 
 namespace longcat::cuda {
 
-/// kernel<<<grid, threads, sharedBytes>>>(arguments…) on the context's stream.
+/// kernel<<<grid, threads, sharedBytes>>>(arguments…) on the context's stream. On capability 9.0 the kernel may begin while the one before it ends
+/// (dependent.cuh); PTX for newer cards has no such waiting in it, so there a launch is an ordinary one.
 template <class... Params, class... Arguments>
 void launch(const CudaContext& context, void (*kernel)(Params...), dim3 grid, int threads, size_t sharedBytes, Arguments&&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   if (sharedBytes > (48u << 10))
     LONGCAT_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sharedBytes)));
-  kernel<<<grid, threads, sharedBytes, context.stream>>>(static_cast<Params>(arguments)...);
-  LONGCAT_CUDA(cudaGetLastError());
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = sharedBytes;
+  config.stream = context.stream;
+  config.attrs = &early;
+  config.numAttrs = context.capability == 90 ? 1 : 0;
+  LONGCAT_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(arguments)...));
 }
 
 /// Blocks for a persistent kernel: `perMultiprocessor` on each, but no more than there is work.

@@ -1,12 +1,16 @@
 // The kernel that traps.
 #include "cuda/trap.h"
 
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 
 namespace longcat::cuda {
 namespace {
 
-__global__ void trap() { asm volatile("trap;"); }
+__global__ void trap() {
+  awaitPrevious();
+  asm volatile("trap;");
+}
 
 }  // namespace
 

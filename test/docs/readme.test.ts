@@ -100,3 +100,12 @@ describe("guide", () => {
     expect(stdout).toMatch(/^136 \{\s+ffnExpertsPerToken: [\d.]+,\s+zeroExpertShare: 0\.\d+\s+\}\n$/);
   });
 });
+
+describe("serving", () => {
+  it("its example of a server in one's own program answers", () => {
+    const page = readFileSync(join(ROOT, "docs", "serving.md"), "utf8");
+    const { stdout, ...rest } = run(firstExample(page.slice(page.indexOf("## In a program of one's own"))));
+    expect(rest).toEqual({ diagnostics: [], status: 0, stderr: "" });
+    expect(stdout).toContain("text: ' 42'");
+  });
+});

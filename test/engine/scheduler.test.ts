@@ -5,7 +5,7 @@ import { BlockManager } from "../../ts/engine/block-manager.js";
 import { CHAIN_START, chainDigest, type PrefixCacheMode } from "../../ts/engine/prefix-cache.js";
 import { type Admission, type Batch, Scheduler } from "../../ts/engine/scheduler.js";
 import { Sequence } from "../../ts/engine/sequence.js";
-import type { RunnerLimits, SlotSampling, StepResult, StepSequence } from "../../ts/model/runner-types.js";
+import type { RunnerLimits, SlotSampling, StepSequence } from "../../ts/model/runner-types.js";
 import { FAKE_LIMITS, FakeRunner, hashNext } from "./fake-runner.js";
 
 const sampling = (promptTokens: readonly number[], seed = 0): SlotSampling => ({
@@ -59,7 +59,10 @@ function fakeRouting(positions: number, { numLayers, topK }: RunnerLimits) {
   return { tokens: positions, experts };
 }
 
-/** Does with a batch what the engine does, and runs it with those after it that can be scheduled before its results are there. */
+/** Steps that are scheduled before the one at a time is reported, in the tests' runs. */
+const MOST_AHEAD = 2;
+
+/** Does with a batch what the engine does, and runs it with those after it that can be scheduled before it is reported. */
 async function step(scheduler: Scheduler, runner: FakeRunner): Promise<Batch> {
   const batch = scheduler.schedule();
   for (const { sequence, blocks } of batch.evicted)
@@ -68,12 +71,25 @@ async function step(scheduler: Scheduler, runner: FakeRunner): Promise<Batch> {
   extend(runner, batch);
   scheduler.dropEnded(batch);
   if (batch.entries.length === 0) return batch;
-  const results = runner.launch(batch.entries.map((entry) => entry.step));
-  const ahead = scheduler.scheduleAhead(batch);
-  if (ahead) extend(runner, ahead);
-  const following = ahead && runner.launch(ahead.entries.map((entry) => entry.step));
-  scheduler.postprocess(batch, await results);
-  if (ahead) scheduler.postprocess(ahead, (await following) as StepResult[]);
+  const underWay = [{ batch, results: runner.launch(batch.entries.map((entry) => entry.step)) }];
+  let ahead = 0;
+  const launchAhead = () => {
+    const last = underWay.at(-1);
+    const next = last && ahead < MOST_AHEAD ? scheduler.scheduleAhead(last.batch) : undefined;
+    if (!next) return;
+    ahead += 1;
+    extend(runner, next);
+    underWay.push({ batch: next, results: runner.launch(next.entries.map((entry) => entry.step)) });
+  };
+  launchAhead();
+  while (underWay.length > 0) {
+    const { batch: over, results } = underWay[0]!;
+    const there = await results;
+    scheduler.take(over, there);
+    underWay.shift();
+    launchAhead();
+    scheduler.report(over, there);
+  }
   return batch;
 }
 
@@ -133,6 +149,19 @@ const limits = fc
     spare: fc.nat(12),
   })
   .map(({ spare, ...some }) => ({ ...some, numBlocks: Math.ceil(MOST_POSITIONS / some.blockSize) + spare, contextLength: 64 }));
+/** Whether somebody who came earlier has four blocks in common with it: it may have waited for them, and been passed. */
+function beginsAsAnother(
+  { prompt, arrival }: Sequence,
+  requests: readonly { siblings: Sequence[] }[],
+  { blockSize }: RunnerLimits,
+): boolean {
+  const beginning = prompt.slice(0, 4 * blockSize).join();
+  return requests.some(({ siblings: [other] }) => {
+    if (other === undefined || other.arrival >= arrival || prompt.length <= 4 * blockSize) return false;
+    return other.prompt.slice(0, 4 * blockSize).join() === beginning;
+  });
+}
+
 const mode = fc.constantFrom<PrefixCacheMode>("on", "on", "all", "off");
 
 describe("scheduler", () => {
@@ -151,7 +180,7 @@ describe("scheduler", () => {
           expect(steps).toBeLessThan(10_000);
           const { admitted, evicted, entries } = await step(scheduler, runner);
           for (const { sequence } of admitted) {
-            if (seen.has(sequence) || sequence.siblings) continue;
+            if (seen.has(sequence) || sequence.siblings || beginsAsAnother(sequence, requests, runner.limits)) continue;
             seen.add(sequence);
             expect(sequence.arrival).toBeGreaterThan(started);
             started = sequence.arrival;
@@ -242,6 +271,58 @@ describe("scheduler", () => {
     expect(promptTokens).toBe(10 + 4);
   });
 
+  describe("a burst of prompts that begin alike", () => {
+    const common = Array.from({ length: 20 }, (_, i) => i);
+    const burst = async (prompts: number[][], cache: PrefixCacheMode) => {
+      const runner = new FakeRunner({ maxSequences: 8, maxBatchTokens: 64, numBlocks: 100 });
+      const scheduler = new Scheduler(runner.limits, cache);
+      const works = prompts.map((prompt) => ({ prompt, maxNewTokens: 3, n: 1 }));
+      const requests = works.map((one) => request(one));
+      for (const { siblings } of requests) scheduler.add(siblings[0] as Sequence);
+      const starts: number[][] = [];
+      while (scheduler.hasWork) starts.push((await step(scheduler, runner)).admitted.map(({ sequence }) => sequence.arrival));
+      expect(requests.map(({ outputs }) => outputs[0])).toEqual(works.map((one) => alone(one, 0)));
+      return { starts: starts.filter((one) => one.length > 0), cached: requests.map(({ siblings }) => siblings[0]?.cachedTokens) };
+    };
+
+    it("runs the beginning once: the others wait for the first, and who begins otherwise passes them", async () => {
+      const prompts = [
+        [...common, 1],
+        [...common, 2],
+        [9, 9, 9],
+        [...common, 3, 3],
+      ];
+      expect(await burst(prompts, "on")).toEqual({
+        starts: [
+          [0, 2],
+          [1, 3],
+        ],
+        cached: [0, 20, 0, 20],
+      });
+      expect(await burst(prompts, "off")).toEqual({ starts: [[0, 1, 2, 3]], cached: [0, 0, 0, 0] });
+    });
+
+    it("does not wait for less than four blocks, nor behind a longer prompt that is not the oldest", async () => {
+      expect((await burst([common.slice(0, 16), common.slice(0, 16)], "on")).starts).toEqual([[0, 1]]);
+      const long = [...common, ...new Array<number>(30).fill(7)];
+      expect((await burst([new Array<number>(50).fill(5), long, [...common, 1]], "on")).starts).toEqual([[0, 1, 2]]);
+    });
+
+    it("waits no longer when the one that runs it is aborted", async () => {
+      const runner = new FakeRunner({ numBlocks: 100 });
+      const scheduler = new Scheduler(runner.limits);
+      const works = [1, 2].map((last) => ({ prompt: [...common, last], maxNewTokens: 3, n: 1 }));
+      const [first, second] = works.map((one) => request(one));
+      const sequences = [first, second].map((one) => one?.siblings[0] as Sequence);
+      for (const sequence of sequences) scheduler.add(sequence);
+      expect(scheduler.schedule().admitted.map(({ sequence }) => sequence)).toEqual([sequences[0]]);
+      scheduler.abort(sequences[0] as Sequence);
+      while (scheduler.hasWork) await step(scheduler, runner);
+      expect(second?.outputs).toEqual([alone(works[1] as Work, 0)]);
+      expect(sequences[1]?.cachedTokens).toBe(0);
+    });
+  });
+
   it("lets decoding sequences go on while a long prompt runs in chunks, in the same steps", async () => {
     const runner = new FakeRunner({ maxBatchTokens: 4 });
     const scheduler = new Scheduler(runner.limits);
@@ -249,7 +330,8 @@ describe("scheduler", () => {
     await step(scheduler, runner);
     for (const sequence of request({ prompt: new Array<number>(40).fill(2), maxNewTokens: 1, n: 1 }).siblings) scheduler.add(sequence);
     while (scheduler.hasWork) await step(scheduler, runner);
-    const lengths = runner.steps.slice(1, 9).map((sequences) => sequences.map(({ tokens }) => tokens?.length ?? "decode"));
+    const first = runner.steps.findIndex(([entry]) => entry?.tokens?.length === 3);
+    const lengths = runner.steps.slice(first, first + 8).map((sequences) => sequences.map(({ tokens }) => tokens?.length ?? "decode"));
     expect(lengths).toEqual(new Array(8).fill([3, "decode"]));
   });
 
@@ -306,7 +388,7 @@ describe("scheduler", () => {
     scheduler.reset();
     expect(scheduler.hasWork).toBe(false);
     for (const sequence of lost) {
-      expect(sequence).toMatchObject({ state: "ended", slot: -1, blocks: [], stepsInFlight: 0 });
+      expect(sequence).toMatchObject({ state: "ended", slot: -1, blocks: [] });
       scheduler.abort(sequence); // as the request does that fails with it
     }
     checkBlocks(scheduler);
@@ -316,6 +398,43 @@ describe("scheduler", () => {
     while (scheduler.hasWork) await step(scheduler, runner);
     expect(outputs).toEqual([alone(next, 0), alone(next, 1)]);
     expect(scheduler.blocks.numFree).toBe(runner.limits.numBlocks);
+  });
+
+  it("schedules a step ahead before the last one is reported: without those that have drawn an end token, and not if one waits for their place", () => {
+    const scheduler = new Scheduler({ ...FAKE_LIMITS, maxSequences: 2 });
+    const endTokens = new Set([7]);
+    const [ends, goesOn, waits] = [1, 2, 3].map(
+      (token) =>
+        new Sequence({
+          ...{ prompt: [token], maxNewTokens: 8, sampling: sampling([token]), endTokens },
+          onStep: (_, { token }) => endTokens.has(token),
+          onError: () => undefined,
+        }),
+    ) as [Sequence, Sequence, Sequence];
+    const results = (...tokens: number[]) => tokens.map((token) => ({ token, logprob: 0, top: [], ffnExperts: [] }));
+    const take = (batch: Batch, ...tokens: number[]) => {
+      scheduler.take(batch, results(...tokens));
+      return batch;
+    };
+    const who = (batch: Batch | undefined) => batch?.entries.map(({ sequence }) => sequence);
+
+    scheduler.add(ends);
+    scheduler.add(goesOn);
+    const first = scheduler.schedule();
+    const second = scheduler.scheduleAhead(first) as Batch;
+    expect(who(second)).toEqual([ends, goesOn]);
+    take(first, 7, 8);
+    const third = scheduler.scheduleAhead(second) as Batch;
+    expect(who(third)).toEqual([goesOn]);
+    scheduler.report(first, results(7, 8));
+    expect(ends.state).toBe("ended");
+
+    scheduler.add(waits);
+    take(second, 9, 9);
+    expect(scheduler.scheduleAhead(third)).toBeUndefined();
+    scheduler.report(second, results(9, 9));
+    scheduler.report(take(third, 9), results(9));
+    expect(who(scheduler.schedule())).toEqual([waits, goesOn]);
   });
 
   it("refuses a sequence that could never fit, with both numbers", () => {

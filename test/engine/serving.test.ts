@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import type { Engine } from "../../ts/engine/engine.js";
 import type { EngineOptions } from "../../ts/engine/options.js";
-import type { GenerateResult } from "../../ts/engine/types.js";
+import type { GenerateResult, TokenPrompt } from "../../ts/engine/types.js";
 import { estimateModel } from "../../ts/engine/inspect.js";
 import type { GenerateParams } from "../../ts/sampling/parameters.js";
 import { type ModelName, modelPath } from "../helpers/fixtures.js";
@@ -64,6 +64,17 @@ describe.each(["mini", "tiny-a", "tiny-lite-a"] as const)("%s", (name: ModelName
     expect(prefixHitTokens).toBe(0 + 16 + 16 + 16 + 32 + 64 + 80 + 96 + 16);
     expect(prefixQueryTokens).toBe(97 + 1 + 16 + 17 + 31 + 32 + 33 + 80 + 81 + 97 + 97 + 97);
     idle(cached);
+  });
+
+  it("runs the beginning of prompts that come at once only once, with the answers that each has alone", async () => {
+    const [together, alone] = [await open(modelPath(name)), await open(modelPath(name), { prefixCache: false })];
+    const { tokens } = ids(80, 3);
+    const prompts = [5, 6, 7, 8].map((last) => ({ tokens: [...tokens, last, last] }));
+    const answers = await together.generate(prompts, params);
+    expect(answers.map(({ usage }) => usage.cachedTokens)).toEqual([0, 80, 80, 80]);
+    for (const [i, answer] of answers.entries())
+      expect(same(answer)).toEqual(same(await alone.generate(prompts[i] as TokenPrompt, params)));
+    idle(together);
   });
 
   it("answers the same after it had to give way, whatever is sampled and penalised", async () => {

@@ -77,6 +77,7 @@ describe("without a key", () => {
     const asked = { Origin: origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type" };
     const preflight = await get(url, "/v1/chat/completions", asked, "OPTIONS");
     expect([preflight.status, preflight.headers["access-control-allow-headers"]]).toEqual([204, "content-type"]);
+    expect((await get(url, "/v1/models", {})).headers["vary"]).toBe("Origin");
     expect((await get(url, "/v1/models", { Origin: "https://evil.example" }, "OPTIONS")).status).toBe(403);
     const refused = await get(url, "/v1/models", { Origin: "https://evil.example" });
     expect([refused.status, refused.headers["access-control-allow-origin"]]).toEqual([403, undefined]);
@@ -126,9 +127,12 @@ describe("options", () => {
     [{ port: 1.5 }, "port"],
     [{ host: "" }, "host"],
     [{ host: "no.such.host.invalid" }, "host"],
+    [{ cors: "https://chat.example" }, "cors"],
     [{ cors: ["chat.example"] }, "cors"],
     [{ cors: ["https://chat.example/path"] }, "cors"],
+    [{ allowedHosts: "chat.example" }, "allowedHosts"],
     [{ allowedHosts: ["a b"] }, "allowedHosts"],
+    [{ onLog: "stderr" }, "onLog"],
     [{ maxQueue: -1 }, "maxQueue"],
     [{ colour: 1 }, "colour"],
   ];

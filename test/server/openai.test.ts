@@ -159,8 +159,40 @@ describe("chat", () => {
     const { chunks } = await streamed(params);
     const counts = chunks.flatMap(({ choices }) => (choices[0] as Routed | undefined)?.routing?.ffn_experts ?? []);
     expect(counts).toEqual(whole.routing?.ffn_experts);
-    const called = await client.chat.completions.create({ ...mul, ...beyond({ routing: true }) });
-    expect(called.choices[0]?.message.tool_calls).toHaveLength(1);
+  });
+
+  it.each([
+    ["sum", sum, [0, 3, undefined]],
+    ["think", think, [0, 1, 20, 58, undefined]],
+    ["a tool call, wherever it is cut", mul, [8, 18, 20, 21, 22, 23, 24, 25, undefined]],
+    ["choices", { ...sum, n: 3, temperature: 1, seed: 5, logprobs: true, top_logprobs: 1 }, [undefined]],
+  ])("routing changes nothing else: %s", async (_, params, limits) => {
+    for (const max_tokens of limits) {
+      const [plain, routed] = await Promise.all(
+        [{}, { routing: true }].map((more) => client.chat.completions.create({ ...params, max_tokens, ...beyond(more) } as ChatParams)),
+      );
+      const essence = (answer: OpenAI.ChatCompletion | undefined) =>
+        answer?.choices.map(({ message, finish_reason, logprobs }) => ({
+          ...{ finish_reason, logprobs },
+          message: { ...message, tool_calls: message.tool_calls?.map((call) => ({ ...call, id: "" })) },
+        }));
+      expect(essence(routed)).toEqual(essence(plain));
+      const [first, second] = [plain, routed].map((answer) => ({ ...answer?.usage, prompt_tokens_details: undefined }));
+      expect(second).toEqual(first);
+    }
+  });
+
+  it("cached_tokens says what the prefix cache had, streamed, whole and with routing", async () => {
+    const long: ChatParams = { ...greedy, messages: [{ role: "user", content: "One day ".repeat(40) }], max_tokens: 2 };
+    const { usage } = await client.chat.completions.create(long);
+    const blocks = Math.floor(((usage?.prompt_tokens ?? 0) - 1) / 16);
+    expect(usage?.prompt_tokens_details?.cached_tokens).toBe(0);
+    for (const again of [
+      (await client.chat.completions.create(long)).usage,
+      (await client.chat.completions.create({ ...long, ...beyond({ routing: true }) })).usage,
+      (await streamed(long, true)).usage,
+    ])
+      expect(again?.prompt_tokens_details?.cached_tokens).toBe(16 * blocks);
   });
 });
 
@@ -219,6 +251,14 @@ describe("completions", () => {
 });
 
 describe("models, errors, aborts", () => {
+  it("finds the model by its name, and no other", async () => {
+    expect(await client.models.retrieve("mini")).toMatchObject({ id: "mini", object: "model", max_model_len: 4096 });
+    for (const name of ["gpt", "mini/x", "%zz"])
+      await expect(client.models.retrieve(name)).rejects.toMatchObject({ status: 404, param: "model" });
+    expect((await fetch(`${served.url}/v1/models/%zz`)).status).toBe(404);
+    expect((await fetch(`${served.url}/v1/models/mini`, { method: "DELETE" })).status).toBe(405);
+  });
+
   it("lists the model", async () => {
     const models = await client.models.list();
     expect(models.data.map(({ id }) => id)).toEqual(["mini"]);

@@ -4,11 +4,11 @@
  */
 
 import type { JSONObject, LanguageModelV3StreamPart, SharedV3Warning } from "@ai-sdk/provider";
-import type { Chunk, FinishReason, TokenLogprob, ToolCallDelta, Usage } from "../index.js";
+import type { Chunk, FinishReason, TokenLogprob, ToolCall, ToolCallDelta, Usage } from "../index.js";
 import { sdkFinishReason, sdkUsage } from "./result.js";
 
 /** What is open now: at most one thing at a time. */
-type Open = { kind: "reasoning" | "text"; id: string } | { kind: "call"; index: number; id: string; name: string; input: string };
+type Open = { kind: "reasoning" | "text"; id: string } | { kind: "call"; id: string; index: number };
 
 /** What a stream is told beyond its chunks. */
 export interface StreamSettings {
@@ -50,6 +50,7 @@ export class StreamParts {
       ...this.#written("reasoning", chunk.reasoning ?? ""),
       ...this.#written("text", chunk.text),
       ...(chunk.toolCallDelta === undefined ? [] : this.#called(chunk.toolCallDelta)),
+      ...(chunk.toolCalls === undefined ? [] : [...this.#close(), ...chunk.toolCalls.map(wholeCall)]),
     ];
   }
 
@@ -82,33 +83,22 @@ export class StreamParts {
     let open = this.#open;
     if (open?.kind !== "call" || open.index !== index) {
       parts.push(...this.#close());
-      open = { kind: "call", index, id, name, input: "" };
+      open = { kind: "call", index, id };
       this.#open = open;
       parts.push({ type: "tool-input-start", id, toolName: name });
     }
-    open.input += delta;
     return delta === "" ? parts : [...parts, { type: "tool-input-delta", id: open.id, delta }];
   }
 
-  /** A call that is not whole (it broke, or the answer was cut off) has had its pieces; it is no call. */
+  /** A call is known to be whole at the answer's end alone: until then it has only had its pieces. */
   #close(): LanguageModelV3StreamPart[] {
     const open = this.#open;
     this.#open = undefined;
     if (open === undefined) return [];
-    if (open.kind !== "call") return [{ type: `${open.kind}-end`, id: open.id }];
-    const { id, name, input } = open;
-    return [
-      { type: "tool-input-end", id },
-      ...(isObject(input) ? [{ type: "tool-call" as const, toolCallId: id, toolName: name, input }] : []),
-    ];
+    return [open.kind === "call" ? { type: "tool-input-end", id: open.id } : { type: `${open.kind}-end`, id: open.id }];
   }
 }
 
-function isObject(json: string): boolean {
-  try {
-    const value: unknown = JSON.parse(json);
-    return typeof value === "object" && value !== null && !Array.isArray(value);
-  } catch {
-    return false;
-  }
+function wholeCall({ id, name, arguments: input }: ToolCall): LanguageModelV3StreamPart {
+  return { type: "tool-call", toolCallId: id, toolName: name, input };
 }

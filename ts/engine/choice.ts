@@ -18,7 +18,7 @@ export interface TokenParser {
   push(token: number): TextDelta;
   end(): TextDelta;
   /** Everything so far; `reasoning` is there if the answer had any, even if it is empty. */
-  result(): { reasoning?: string; toolCalls?: readonly ToolCall[] };
+  result(): { text: string; reasoning?: string; toolCalls?: readonly ToolCall[] };
 }
 
 /** What a choice needs to know of its request. */
@@ -45,7 +45,6 @@ export class ChoiceOutput {
   readonly #rules: ChoiceRules;
   readonly #tokens: number[] = [];
   readonly #logprobs: TokenLogprob[] = [];
-  #text = "";
   #firstMs: number | undefined;
   #lastMs = 0;
   #finish: FinishReason | undefined;
@@ -69,8 +68,8 @@ export class ChoiceOutput {
     this.#tokens.push(result.token);
     const { delta, finish } = this.#read(result.token);
     this.#finish = finish;
-    const routing = { ffnExperts: [Array.from(result.ffnExperts.at(-1) ?? [])] };
-    const chunks = this.#chunks(delta, { tokens: [result.token], routing });
+    const chunks = this.#chunks(delta, [result.token]);
+    (chunks[0] as Chunk).routing = { ffnExperts: [numbersOf(result.ffnExperts.at(-1))] };
     if (this.#rules.logprobs >= 0) {
       const entry = this.#logprobOf(result);
       this.#logprobs.push(entry);
@@ -84,15 +83,15 @@ export class ChoiceOutput {
     if (this.#finish !== undefined) return [];
     this.#finish = reason;
     this.#lastMs = this.#rules.elapsedMs();
-    return this.#chunks(this.#rules.parser.end(), { tokens: [] });
+    return this.#chunks(this.#rules.parser.end(), []);
   }
 
   /** The answer so far, given what its sequence knows. */
   result({ routing, cachedTokens }: { routing: RoutingSum; cachedTokens: number }, shape: { numLayers: number; topK: number }): Choice {
     const { promptTokens, logprobs, parser } = this.#rules;
-    const { reasoning, toolCalls = [] } = parser.result();
+    const { text, reasoning, toolCalls = [] } = parser.result();
     return {
-      text: this.#text,
+      text,
       tokens: [...this.#tokens],
       finishReason: this.#finish ?? "abort",
       usage: { promptTokens, cachedTokens, completionTokens: this.#tokens.length },
@@ -122,17 +121,24 @@ export class ChoiceOutput {
     return { delta, finish: called ? "tool_calls" : "stop" };
   }
 
-  #chunks(delta: TextDelta, first: Pick<Chunk, "tokens" | "routing">): Chunk[] {
-    this.#text += delta.text;
+  #chunks(delta: TextDelta, tokens: number[]): Chunk[] {
     const { index } = this.#rules;
-    const chunk: Chunk = { index, text: delta.text, ...first, ...(delta.reasoning !== "" && { reasoning: delta.reasoning }) };
+    const chunk: Chunk = { index, text: delta.text, tokens };
+    if (delta.reasoning !== "") chunk.reasoning = delta.reasoning;
     const chunks = [chunk];
     delta.toolCalls.forEach((toolCallDelta, i) => {
       if (i === 0) chunk.toolCallDelta = toolCallDelta;
       else chunks.push({ index, text: "", tokens: [], toolCallDelta });
     });
-    if (this.#finish !== undefined) (chunks.at(-1) as Chunk).finishReason = this.#finish;
+    if (this.#finish !== undefined) this.#endWith(chunks.at(-1) as Chunk, this.#finish);
     return chunks;
+  }
+
+  /** The last chunk says how the choice ended, and which of its calls are whole. */
+  #endWith(last: Chunk, reason: FinishReason): void {
+    last.finishReason = reason;
+    const { toolCalls = [] } = this.#rules.parser.result();
+    if (toolCalls.length > 0) last.toolCalls = [...toolCalls];
   }
 
   #logprobOf(result: StepResult): TokenLogprob {
@@ -150,6 +156,13 @@ export class ChoiceOutput {
     const seconds = (this.#lastMs - first) / 1000;
     return { ttftMs: first, tokensPerSecond: later > 0 && seconds > 0 ? later / seconds : 0 };
   }
+}
+
+/** Bytes as plain numbers. A loop: `Array.from` goes through an iterator, which costs more than all else that a token takes here. */
+function numbersOf(bytes: Uint8Array = new Uint8Array()): number[] {
+  const numbers: number[] = [];
+  for (let i = 0; i < bytes.length; i++) numbers.push(bytes[i] as number);
+  return numbers;
 }
 
 /** A log-probability that JSON can carry. */
@@ -178,5 +191,5 @@ function join(a: TextDelta, b: TextDelta): TextDelta {
 export const SILENT_PARSER: TokenParser = {
   push: () => NO_DELTA,
   end: () => NO_DELTA,
-  result: () => ({}),
+  result: () => ({ text: "" }),
 };

@@ -94,9 +94,11 @@ export interface Chunk {
   /**
    * A piece of a tool call; a step that adds several pieces gives several chunks. The first of each `index` has `id` and `name`, all may
    * have more of `arguments`. A call is announced before it is whole: one that breaks afterwards, or that the answer's end cuts off, has
-   * deltas, yet it is neither in the result's `toolCalls` nor text. Only the result says which calls are whole, by their `id`.
+   * deltas, yet it is neither in `toolCalls` nor text.
    */
   toolCallDelta?: ToolCallDelta;
+  /** In the choice's last chunk only: the calls that are whole, as the result has them; absent if there are none. */
+  toolCalls?: ToolCall[];
   /** One entry for each of `tokens`; only with `logprobs`. */
   logprobs?: TokenLogprob[];
   /** In the choice's last chunk only. */

@@ -18,7 +18,7 @@ export interface TokenSource {
 }
 
 /** How long building a vocabulary may keep the event loop from turning. */
-const TURN_MS = 5;
+const TURN_MS = 3;
 /** Plain tokens of more characters are let through only where there is no limit. */
 const MAX_COUNTED = 64;
 /** Masks that are kept, over all grammars. */
@@ -73,8 +73,12 @@ export class Vocabulary {
       counts[i] = Math.min(count, MAX_COUNTED + 1);
       totals[count > 0 ? "plain" : "other"] += bytes.length;
     });
+    // Room for millions of nodes takes its own milliseconds.
+    await turn();
     const plain = new TrieBuilder(totals.plain);
+    await turn();
     const other = new TrieBuilder(totals.other);
+    await turn();
     const exact = Array.from({ length: MAX_COUNTED + 2 }, () => new Int32Array(words));
     await inTurns(textIds.length, (i) => {
       const id = textIds[i] as number;

@@ -96,6 +96,8 @@ export function resolveServerOptions(options: ServerOptions): ResolvedServerOpti
   for (const name of ["host", "modelName"] as const)
     if (resolved[name] !== undefined && (typeof resolved[name] !== "string" || resolved[name] === ""))
       throw refused(name, resolved[name], "a name");
+  for (const name of ["cors", "allowedHosts"] as const) if (!Array.isArray(resolved[name])) throw refused(name, resolved[name], "an array");
+  if (typeof resolved.onLog !== "function") throw refused("onLog", resolved.onLog, "a function");
   checkKey(resolved.apiKey);
   resolved.cors.forEach((origin) => {
     checkOrigin(origin);

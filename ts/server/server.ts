@@ -17,7 +17,7 @@ import { completions } from "./completions.js";
 import { asHttpError, HttpError, isFault, unavailable } from "./errors.js";
 import { Metrics } from "./metrics.js";
 import { type ResolvedServerOptions, resolveServerOptions, type ServerOptions } from "./options.js";
-import { detokenize, models, score, tokenize } from "./texts.js";
+import { detokenize, models, oneModel, score, tokenize } from "./texts.js";
 
 /** Bodies that may arrive at once, in times of the largest. */
 const BODIES_AT_ONCE = 16;
@@ -34,13 +34,15 @@ const ROUTES: Readonly<Record<string, { method: "GET" | "POST"; handler: Handler
   "/v1/chat/completions": { method: "POST", handler: chatCompletions },
   "/v1/completions": { method: "POST", handler: completions },
   "/v1/models": { method: "GET", handler: models },
+  "/v1/models/{model}": { method: "GET", handler: oneModel },
   "/v1/score": { method: "POST", handler: score },
   "/tokenize": { method: "POST", handler: tokenize },
   "/detokenize": { method: "POST", handler: detokenize },
 };
 
-/** A file of the page at `/`. */
+/** A file as it is served. */
 export interface PageFile {
+  /** The value of Content-Type. */
   type: string;
   body: string | Uint8Array;
 }
@@ -48,15 +50,18 @@ export interface PageFile {
 type State = { is: "loading" } | { is: "ready"; served: ServedEngine } | { is: "draining" } | { is: "failed"; reason: string };
 
 /**
- * An OpenAI-compatible server.
+ * An OpenAI-compatible server. Its routes, fields, errors and limits: docs/serving.md.
  *
  * @example
+ * const engine = await Engine.load();
  * const server = await ApiServer.listen({ port: 8000 });
- * server.serve(await Engine.load());
- * …
+ * server.serve(engine);
+ * console.log(server.url);
+ * // … and at the end
  * await server.drain();
+ * await engine.close();
  */
-export class ApiServer {
+export class ApiServer implements AsyncDisposable {
   readonly #options: ResolvedServerOptions;
   readonly #access: Access;
   readonly #limits: BodyLimits;
@@ -84,22 +89,26 @@ export class ApiServer {
       requestTimeout: headersTimeoutMs + bodyTimeoutMs + 1000,
       keepAliveTimeout: idleTimeoutMs,
       connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+      requireHostHeader: false, // checked with the rest, and answered in JSON
     });
     this.#server.maxConnections = maxConnections;
     const onRequest = (request: IncomingMessage, response: ServerResponse): void => void this.#answer(request, response);
     this.#server
       .on("request", onRequest)
       .on("checkContinue", onRequest)
+      .on("checkExpectation", onRequest) // other expectations may be left alone
       .on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
   }
 
   /**
    * Listens. Until {@link serve} is called, `/health` says that the model loads.
    *
+   * @param options See {@link ServerOptions}.
+   * @param pages Files by path, served without a key: `pageFiles()` is the chat page at `/`. Default none.
    * @throws LongcatError `OPTION_INVALID`: a wrong option, or an address that cannot be listened on.
    */
-  static async listen(options: ServerOptions = {}, pages: ReadonlyMap<string, PageFile> = new Map()): Promise<ApiServer> {
-    const resolved = resolveServerOptions(options);
+  static async listen(options?: ServerOptions | null, pages: ReadonlyMap<string, PageFile> = new Map()): Promise<ApiServer> {
+    const resolved = resolveServerOptions(options ?? {});
     const server = new ApiServer(resolved, pages);
     await new Promise<void>((resolve, reject) => {
       const { host, port } = resolved;
@@ -131,13 +140,16 @@ export class ApiServer {
     return this.#served?.model;
   }
 
-  /** Answers with this engine from now on. It stays the caller's: {@link drain} does not close it. */
+  /**
+   * Answers with this engine from now on, after one that has failed too; answers under way stay with the one they have. It remains the
+   * caller's: {@link drain} does not close it.
+   */
   serve(engine: Pick<Engine, "generate" | "stream" | "score" | "tokenize" | "detokenize" | "stats" | "info">): void {
     const info = engine.info;
     const { modelName, maxQueue } = this.#options;
     const model = modelName ?? (basename(info.directory) || "longcat");
     this.#served = { engine, info, model, admission: new Admission(info.maxSequences, maxQueue) };
-    if (this.#state.is === "loading") this.#state = { is: "ready", served: this.#served };
+    if (this.#state.is !== "draining") this.#state = { is: "ready", served: this.#served };
   }
 
   /**
@@ -147,6 +159,10 @@ export class ApiServer {
   drain(): Promise<void> {
     this.#draining ??= this.#drain();
     return this.#draining;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.drain();
   }
 
   async #drain(): Promise<void> {
@@ -176,7 +192,8 @@ export class ApiServer {
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const [path = "", query = ""] = splitUrl(request.url ?? "");
+    const [url, query] = splitUrl(request.url ?? "");
+    const path = url.startsWith("/v1/models/") ? "/v1/models/{model}" : url;
     const known = Object.hasOwn(ROUTES, path) || path === "/health" || path === "/metrics" || this.#pages.has(path);
     const call = new Call(known ? path : "other", request, response, {
       options: this.#options,
@@ -211,6 +228,7 @@ export class ApiServer {
 
   async #route(call: Call, path: string, query: string): Promise<void> {
     const { method = "", headers } = call.request;
+    checkHosts(call.request);
     if (method === "OPTIONS") return this.#preflight(call);
     this.#access.checkPlace(headers);
     const isGet = method === "GET" || method === "HEAD";
@@ -280,9 +298,17 @@ function connectionError(error: NodeJS.ErrnoException): HttpError {
   return new HttpError(400, "bad_request", "this is not HTTP/1.1 as it should be");
 }
 
+/** The path and what is behind its question mark. */
 function splitUrl(url: string): [string, string] {
   const at = url.indexOf("?");
   return at < 0 ? [url, ""] : [url.slice(0, at), url.slice(at + 1)];
+}
+
+/** Throws a 400 unless there is one Host. Of several Node gives the first, and something in between might have looked at another. */
+function checkHosts({ rawHeaders, httpVersion }: IncomingMessage): void {
+  const count = rawHeaders.filter((text, i) => i % 2 === 0 && text.toLowerCase() === "host").length;
+  if (count > 1 || (count === 0 && httpVersion !== "1.0"))
+    throw new HttpError(400, "bad_request", `Host: ${count === 0 ? "is missing" : "is there twice"}; give one`, { close: true });
 }
 
 function refuseMethod(method: string, path: string, allowed: string): never {

@@ -2,13 +2,15 @@
  * A chat prompt to token ids through the checkpoint's own template. Content never becomes special tokens.
  * @module
  */
+import { basename } from "node:path";
 import { LongcatError } from "../errors.js";
 import { type ChatPrompt, type CheckedChat, type Json, type TemplateMessage, validateChat } from "./messages.js";
 import { SpecialGuard } from "./special-guard.js";
 import { TemplateProgram, TemplateRefusal } from "./template-program.js";
 import type { EncodeResult, Segment, Tokenizer } from "./tokenizer.js";
 import { readChatTemplates } from "./tokenizer-files.js";
-import { THINK_CLOSE, THINK_OPEN } from "./markers.js";
+import { KEY_OPEN, THINK_CLOSE, THINK_OPEN } from "./markers.js";
+import type { CallForm } from "./tool-call-parser.js";
 import type { Tool } from "./types.js";
 
 /** Where the answer begins: in plain text, or in reasoning that the prompt has opened. */
@@ -24,6 +26,8 @@ export interface RenderedChat {
   startsInReasoning: ReasoningStart;
   /** The tools that the prompt shows. */
   tools: Tool[];
+  /** How the template writes the calls of a history, and so the model its own. */
+  callForm: CallForm;
 }
 
 /** A chat prompt as ids. */
@@ -32,9 +36,11 @@ export interface EncodedChat extends RenderedChat {
 }
 
 interface Source {
-  path: string;
+  /** Its file's name. Not the path: errors of requests go to clients, who need not know the folder. */
+  file: string;
   program: TemplateProgram;
   source: string;
+  callForm: CallForm;
 }
 
 /** Variables that the template gets from this class alone. */
@@ -64,7 +70,8 @@ export class ChatTemplate {
     const templates = new Map<string, Source>();
     for (const [name, { path, source }] of await readChatTemplates(dir, tokenizer.config)) {
       try {
-        templates.set(name, { path, source, program: new TemplateProgram(source) });
+        const callForm = source.includes(KEY_OPEN) ? "xml" : "json";
+        templates.set(name, { file: basename(path), source, program: new TemplateProgram(source), callForm });
       } catch (error) {
         throw new LongcatError("TOKENIZER_INVALID", `${path}: the chat template "${name}" does not parse: ${(error as Error).message}`, {
           cause: error,
@@ -113,7 +120,8 @@ export class ChatTemplate {
       .map((part) => (typeof part === "string" ? guard.clean(part) : part))
       .filter((part) => part !== "");
     const rendered = guard.clean(marked);
-    return { rendered, segments, tools: chat.tools, startsInReasoning: reasoningStart(segments, rendered, this.#tokenizer) };
+    const startsInReasoning = reasoningStart(segments, rendered, this.#tokenizer);
+    return { rendered, segments, tools: chat.tools, callForm: source.callForm, startsInReasoning };
   }
 
   /** Checks, renders and encodes a chat prompt. Throws what {@link render} throws. */
@@ -136,7 +144,7 @@ export class ChatTemplate {
 }
 
 /** The template's own arguments, `enable_thinking` among them. */
-function thinkingArgs(chat: CheckedChat, { program, path }: Source): { [key: string]: Json } {
+function thinkingArgs(chat: CheckedChat, { program, file }: Source): { [key: string]: Json } {
   const given = { ...chat.templateArgs };
   for (const name of Object.keys(given)) {
     if (RESERVED.includes(name)) throw new LongcatError("OPTION_INVALID", `templateArgs.${name}: is set by the engine`);
@@ -144,7 +152,7 @@ function thinkingArgs(chat: CheckedChat, { program, path }: Source): { [key: str
     const known = [...program.reads].filter((one) => !RESERVED.includes(one));
     throw new LongcatError(
       "OPTION_INVALID",
-      `templateArgs.${name}: the chat template of ${path} does not read it; it reads ${known.join(", ") || "no further names"}`,
+      `templateArgs.${name}: the chat template of ${file} does not read it; it reads ${known.join(", ") || "no further names"}`,
     );
   }
   if (chat.enableThinking === undefined) return given;
@@ -152,7 +160,7 @@ function thinkingArgs(chat: CheckedChat, { program, path }: Source): { [key: str
     throw new LongcatError("OPTION_INVALID", "enableThinking and templateArgs.enable_thinking contradict each other");
   }
   if (chat.enableThinking && !program.reads.has("enable_thinking")) {
-    throw new LongcatError("OPTION_INVALID", `enableThinking: the chat template of ${path} has no reasoning to turn on`);
+    throw new LongcatError("OPTION_INVALID", `enableThinking: the chat template of ${file} has no reasoning to turn on`);
   }
   return { ...given, enable_thinking: chat.enableThinking };
 }
@@ -194,13 +202,13 @@ function collectTexts(value: Json, texts: string[]): void {
   }
 }
 
-function renderWith({ program, path }: Source, variables: Record<string, unknown>, texts: number): string {
+function renderWith({ program, file }: Source, variables: Record<string, unknown>, texts: number): string {
   try {
     return program.render(variables, texts);
   } catch (error) {
     const message = (error as Error).message;
     const said = error instanceof TemplateRefusal ? `refused the messages: ${message}` : `cannot render the messages: ${message}`;
-    throw new LongcatError("PROMPT_INVALID", `the chat template of ${path} ${said}`, { cause: error });
+    throw new LongcatError("PROMPT_INVALID", `the chat template of ${file} ${said}`, { cause: error });
   }
 }
 

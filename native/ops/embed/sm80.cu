@@ -1,6 +1,7 @@
 // embed on a GPU: rows of the table, widened to float, eight numbers a thread.
 #include "ops/embed/params.h"
 
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/vectors.cuh"
 
@@ -12,6 +13,7 @@ constexpr int kThreads = 128;
 /// Block (x, y): octets of the row from x · kThreads on, rows y, y + gridDim.y, …
 template <class E, bool kWhole>
 __global__ void __launch_bounds__(kThreads) gatherRows(const __grid_constant__ EmbedParams p) {
+  awaitPrevious();
   const int64_t rows = liveRows(p.rows, p.capacity), hidden = p.table.columns;
   const int64_t k = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kOctet;
   if (k >= hidden) return;

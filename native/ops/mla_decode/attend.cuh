@@ -8,6 +8,7 @@
 // for both.
 #pragma once
 
+#include "cuda/dependent.cuh"
 #include "cuda/mma.cuh"
 #include "ops/mla_decode/live.cuh"
 
@@ -210,6 +211,7 @@ struct AttendBlock {
 /// Partial results of all live splits: a persistent block takes a split and a group of 16·MT heads at a time.
 template <int MT, int STAGES>
 __global__ void __launch_bounds__(kAttendThreads) attendSplits(const MlaDecodeParams p) {
+  awaitPrevious();
   extern __shared__ __align__(128) unsigned char sharedBytes[];
   using Block = AttendBlock<MT>;
   const Block block(p, sharedBytes, STAGES);

@@ -1,6 +1,7 @@
 // mla_decode of any sizes and dtypes in float32 arithmetic: float32 activations, and what the tensor-core kernels do not take.
 #pragma once
 
+#include "cuda/dependent.cuh"
 #include "ops/mla_decode/live.cuh"
 
 namespace longcat::cuda {
@@ -18,6 +19,7 @@ __device__ __forceinline__ float weightAt(const WeightView& w, int64_t row, int6
 /// q_lat = q_nope W_k: a thread for each number, along nope.
 template <class T>
 __global__ void __launch_bounds__(kGenericThreads) absorbGeneric(const MlaDecodeParams p) {
+  awaitPrevious();
   const Live live = liveOf(p);
   const int64_t items = (live.rows - live.begin) * p.heads * p.kvRank, threads = static_cast<int64_t>(gridDim.x) * kGenericThreads;
   for (int64_t item = static_cast<int64_t>(blockIdx.x) * kGenericThreads + threadIdx.x; item < items; item += threads) {
@@ -42,6 +44,7 @@ __device__ __forceinline__ float scoreGeneric(const MlaDecodeParams& p, const T*
 /// Partial results: a block for each split and head.
 template <class T>
 __global__ void __launch_bounds__(kGenericThreads) attendGeneric(const MlaDecodeParams p) {
+  awaitPrevious();
   static_assert(kGenericThreads == kSplitKeys);  // thread j has key j
   __shared__ int32_t keyRow[kSplitKeys];
   __shared__ float scores[kSplitKeys];
@@ -79,6 +82,7 @@ __global__ void __launch_bounds__(kGenericThreads) attendGeneric(const MlaDecode
 /// out = W_v latent: a warp for each number, lanes along the latent. The merged latents lie in qLatent.
 template <class T>
 __global__ void __launch_bounds__(kGenericThreads) valuesGeneric(const MlaDecodeParams p) {
+  awaitPrevious();
   const Live live = liveOf(p);
   const int lane = threadIdx.x & 31;
   const int64_t items = (live.rows - live.begin) * p.heads * p.vDim, warps = static_cast<int64_t>(gridDim.x) * kGenericWarps;

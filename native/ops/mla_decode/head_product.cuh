@@ -7,6 +7,7 @@
 // quarter the codes' sums are multiplied by their scale and added where the block of scales ends.
 #pragma once
 
+#include "cuda/dependent.cuh"
 #include "cuda/mma.cuh"
 #include "ops/mla_decode/merge.cuh"
 
@@ -191,6 +192,7 @@ struct ProductBlock {
 /// grid: x = heads · tiles of NT columns, y = 16-row tiles, every gridDim.y-th of which a block takes.
 template <Product P, RowSource S, class W, int NT>
 __global__ void __launch_bounds__(kProductThreads) headProduct(const MlaDecodeParams p) {
+  awaitPrevious();
   static_assert(S == RowSource::given || P == Product::values);
   extern __shared__ __align__(128) unsigned char sharedBytes[];
   const ProductBlock<P, W, NT> block(p, sharedBytes);

@@ -2,6 +2,7 @@
 // one chain along the splits, whichever lane, warp or kernel sums it.
 #pragma once
 
+#include "cuda/dependent.cuh"
 #include "ops/mla_decode/live.cuh"
 
 namespace longcat::cuda {
@@ -70,6 +71,7 @@ constexpr int kMergeThreads = 128;
 /// Merged latents of all decode rows, rounded to T, to qLatent, whose queries nobody needs any more. A warp takes 32 columns.
 template <class T>
 __global__ void __launch_bounds__(kMergeThreads) mergeRows(const MlaDecodeParams p) {
+  awaitPrevious();
   const Live live = liveOf(p);
   const int64_t slices = (p.kvRank + 31) / 32, items = (live.rows - live.begin) * p.heads * slices;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * (kMergeThreads / 32);

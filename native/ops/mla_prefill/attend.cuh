@@ -8,6 +8,7 @@
 
 #include <math_constants.h>
 
+#include "cuda/dependent.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/numbers.cuh"
 #include "ops/mla_prefill/prompts.cuh"
@@ -307,6 +308,7 @@ __device__ __forceinline__ void attendTile(const MlaPrefillParams& p, const Head
 /// Blocks take (head, query tile) pairs, all tiles of a head before the next head's, so that its keys and values stay in the L2 cache.
 template <bool kUsual>
 __global__ void __launch_bounds__(kAttendThreads, 2) attendTensorCores(const MlaPrefillParams p, const Round round) {
+  awaitPrevious();
   extern __shared__ __align__(128) unsigned char attendShared[];
   auto& shared = *reinterpret_cast<AttendShared*>(attendShared);
   const HeadShape<kUsual> shape(p);

@@ -4,6 +4,7 @@
 
 #include <math_constants.h>
 
+#include "cuda/dependent.cuh"
 #include "cuda/numbers.cuh"
 #include "ops/mla_prefill/prompts.cuh"
 
@@ -65,6 +66,7 @@ __device__ inline void weighPlain(PlainShared& shared) {
     shared.weights[lane][r] = weightA;
     shared.weights[lane + 32][r] = weightB;
     const float sum = warpSum(weightA + weightB), factor = expf(before - most);
+    __syncwarp();  // every lane has read the maximum
     if (lane == 0) {
       shared.maximum[r] = most;
       shared.factor[r] = factor;
@@ -109,6 +111,7 @@ __device__ void sumPlain(const MlaPrefillParams& p, const QueryTile& tile, int h
 
 template <class T>
 __global__ void __launch_bounds__(kPlainThreads) attendPlain(const MlaPrefillParams p, const Round round) {
+  awaitPrevious();
   __shared__ __align__(16) PlainShared shared;
   constexpr int kKeys = static_cast<int>(kKeyTile);
   const Live live = liveOf(p);

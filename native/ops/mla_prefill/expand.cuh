@@ -2,6 +2,7 @@
 // A sum goes over k in ascending order: through tensor cores in steps of 16, FP8 promoted with its scale every 128, or one by one.
 #pragma once
 
+#include "cuda/dependent.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/numbers.cuh"
 #include "ops/mla_prefill/prompts.cuh"
@@ -193,6 +194,7 @@ __device__ __forceinline__ void expandTile(const MlaPrefillParams& p, const int3
 /// Persistent: each block takes neighbouring tiles, so that it seldom looks up rows.
 template <class W>
 __global__ void __launch_bounds__(kExpandThreads, sizeof(W) == 1 ? 1 : 2) expandTensorCores(const MlaPrefillParams p, const Round round) {
+  awaitPrevious();
   extern __shared__ __align__(128) unsigned char expandShared[];
   __shared__ int32_t cacheRow[kExpandRows];
   auto* stages = reinterpret_cast<ExpandStage*>(expandShared);
@@ -219,6 +221,7 @@ __global__ void __launch_bounds__(kExpandThreads, sizeof(W) == 1 ? 1 : 2) expand
 /// Any sizes and dtypes, in float32.
 template <class T>
 __global__ void __launch_bounds__(kExpandThreads) expandPlain(const MlaPrefillParams p, const Round round) {
+  awaitPrevious();
   __shared__ float latents[kPlainDepth][kPlainTile + 1], weights[kPlainDepth][kPlainTile + 1];
   __shared__ int32_t cacheRow[kPlainTile];
   const Live live = liveOf(p);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "cuda/dependent.cuh"
 #include "cuda/gemm.h"
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
@@ -77,6 +78,7 @@ __device__ void normRow(const A* x, const WeightView& weight, float eps, float f
 /// Block y = 0: norms the query's latent of a row in place. Block y = 1: writes the row's place in the cache.
 template <class A>
 __global__ void __launch_bounds__(kNormThreads) finishLatents(MlaProjectParams p) {
+  awaitPrevious();
   __shared__ float shared[32];
   const int64_t rows = liveRows(p.rows, p.capacity), qRank = p.qA.rows, width = p.kvA.rows, kvRank = width - p.rope, half = p.rope / 2;
   for (int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
@@ -103,6 +105,7 @@ __global__ void __launch_bounds__(kNormThreads) finishLatents(MlaProjectParams p
 /// (rows, heads in groups of the block's warps).
 template <class A>
 __global__ void __launch_bounds__(kRotateWarps * 32) rotateQueries(MlaProjectParams p) {
+  awaitPrevious();
   const int lane = threadIdx.x & 31;
   const int64_t head = static_cast<int64_t>(blockIdx.y) * (blockDim.x >> 5) + (threadIdx.x >> 5);
   if (head >= p.heads) return;
@@ -131,6 +134,7 @@ __global__ void __launch_bounds__(kRotateWarps * 32) rotateQueries(MlaProjectPar
 /// nothing reads any more.
 template <class A>
 __global__ void __launch_bounds__(kNormThreads) rotateWideQueries(MlaProjectParams p) {
+  awaitPrevious();
   const int64_t rows = liveRows(p.rows, p.capacity), width = p.nope + p.rope, half = p.rope / 2;
   for (int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
     A* scratch = static_cast<A*>(p.kvLatent.data) + r * p.kvA.rows;

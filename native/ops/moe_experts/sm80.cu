@@ -2,6 +2,7 @@
 // The sum's order: the first expert's product, then one fused step an expert in ascending id, the identity term last.
 #include "ops/moe_experts/params.h"
 
+#include "cuda/dependent.cuh"
 #include "cuda/gemm.h"
 #include "cuda/launch.cuh"
 #include "cuda/vectors.cuh"
@@ -27,6 +28,7 @@ struct Total {
 /// Block (x, y): octets of the row from x · kThreads on, tokens y, y + gridDim.y, …
 template <class A, bool kWhole>
 __global__ void __launch_bounds__(kThreads) combineTokens(const __grid_constant__ MoeExpertsParams p) {
+  awaitPrevious();
   const int64_t rows = liveRows(p.rows, p.capacity), width = p.gate.columns;
   const int64_t k = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kOctet;
   if (k >= width) return;

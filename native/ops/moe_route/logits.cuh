@@ -2,6 +2,7 @@
 // sum has the order that sm80.cu states.
 #pragma once
 
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/vectors.cuh"
@@ -79,6 +80,7 @@ __device__ __forceinline__ void logitsOf(const MoeRouteParams& p, int64_t row, i
 /// rows y, y + gridDim.y, …
 template <class X, class W, bool kWhole, int kRows, int kOutputs, int kRowWarps, int kOutputWarps>
 __global__ void __launch_bounds__(kRowWarps * kOutputWarps * 32) logitsOfTile(const __grid_constant__ MoeRouteParams p) {
+  awaitPrevious();
   __shared__ float parts[kRowWarps * kOutputWarps][kParts<kRows * kOutputs>];
   const int warp = static_cast<int>(threadIdx.x) >> 5;
   const int64_t rows = liveRows(p.rows, p.capacity), all = p.classifier.rows;

@@ -5,6 +5,7 @@
 // and the lanes' sums are added in ascending order. Softmax: lane l adds ids l, l + 32, … in ascending order, then a butterfly.
 #include "ops/moe_route/params.h"
 
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "ops/moe_route/logits.cuh"
 #include "ops/moe_route/plan.cuh"
@@ -32,12 +33,14 @@ __device__ __forceinline__ void chooseAndPlan(const MoeRouteParams& p, int64_t r
 
 template <int kPerLane>
 __global__ void __launch_bounds__(kFewThreads) chooseFew(const __grid_constant__ MoeRouteParams p) {
+  awaitPrevious();
   chooseAndPlan<kPerLane>(p, liveRows(p.rows, p.capacity));
 }
 
 /// With the products as well.
 template <class X, class W, bool kWhole>
 __global__ void __launch_bounds__(kFewThreads) routeFew(const __grid_constant__ MoeRouteParams p) {
+  awaitPrevious();
   const int64_t rows = liveRows(p.rows, p.capacity), all = p.classifier.rows;
   for (int64_t i = threadIdx.x >> 5; i < rows * all; i += kFewThreads / 32) logitsOf<X, W, kWhole, 1, 1>(p, i / all, rows, i % all, nullptr);
   __syncthreads();
@@ -46,12 +49,14 @@ __global__ void __launch_bounds__(kFewThreads) routeFew(const __grid_constant__ 
 
 template <int kPerLane>
 __global__ void __launch_bounds__(kChooseThreads) chooseMany(const __grid_constant__ MoeRouteParams p) {
+  awaitPrevious();
   const int64_t rows = liveRows(p.rows, p.capacity), warps = kChooseThreads / 32;
   for (int64_t r = blockIdx.x * warps + (threadIdx.x >> 5); r < rows; r += gridDim.x * warps) chooseOfRow<kPerLane>(p, r);
 }
 
 /// Block b plans experts from b · kExpertsOfBlock on.
 __global__ void __launch_bounds__(kPlanThreads) planMany(const __grid_constant__ MoeRouteParams p) {
+  awaitPrevious();
   __shared__ PlanShared shared;
   const int64_t first = blockIdx.x * kExpertsOfBlock, left = p.experts - first;
   planExperts<kPlanThreads>(p, liveRows(p.rows, p.capacity), first, left < kExpertsOfBlock ? left : kExpertsOfBlock, shared);

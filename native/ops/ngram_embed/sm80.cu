@@ -7,6 +7,7 @@
 // l, l + 32, … of the whole vector in ascending order, then a butterfly. Shapes, dtypes and the card alone choose.
 #include "ops/ngram_embed/params.h"
 
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/reduce.cuh"
@@ -175,6 +176,7 @@ __device__ __forceinline__ int piecesOf(int64_t rows, int chunks) {
 
 template <int kTiles, bool kWhole>
 __global__ void __launch_bounds__(kThreads) embedTiles(const __grid_constant__ NgramEmbedParams p) {
+  awaitPrevious();
   extern __shared__ uint4 dynamicShared[];
   constexpr int kRows = kTiles * 8;
   const Tile tile = tileOf(p, kRows);
@@ -220,6 +222,7 @@ __device__ __forceinline__ void stagePieces(const NgramEmbedParams& p, int64_t b
 /// Block (x, y): outputs from 32 x on, tiles of rows y, y + gridDim.y, …
 template <class W>
 __global__ void __launch_bounds__(kAnyWarps * 32) embedAny(const __grid_constant__ NgramEmbedParams p) {
+  awaitPrevious();
   __shared__ float staged[kAnyRows][kAnyStage];
   __shared__ int32_t ids[kAnyRows * (kMaxNgramTables + 1)];
   const int64_t rows = liveRows(p.rows, p.capacity), hidden = p.wordTable.columns, width = tableWidth(p);

@@ -1,6 +1,7 @@
 // random_fill on a GPU: a chunk of elements for each thread and step.
 #include "ops/random_fill/params.h"
 
+#include "cuda/dependent.cuh"
 #include "cuda/chunk.cuh"
 #include "cuda/launch.cuh"
 #include "ops/random_fill/uniform.h"
@@ -18,6 +19,7 @@ __device__ __forceinline__ void store(float value, uint8_t& to) { to = fill::e4m
 /// T: float, uint16_t (bf16's bits) or uint8_t (e4m3 codes).
 template <class T>
 __global__ void __launch_bounds__(kThreads) fillKernel(RandomFillParams p) {
+  awaitPrevious();
   T* out = static_cast<T*>(p.out);
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * kChunk;
   for (int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kChunk; at < p.elements; at += step) {

@@ -2,6 +2,7 @@
 // squares in ascending order, and cuda/reduce.cuh folds the threads. n depends on the width alone, so that is the order of every sum.
 #include "ops/rms_norm/params.h"
 
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/vectors.cuh"
@@ -64,6 +65,7 @@ __device__ __forceinline__ void scaleOctet(float (&v)[kOctet], float scale, cons
 /// the rest is read again.
 template <class X, class A, class W, bool kWhole>
 __global__ void __launch_bounds__(kMaxThreads) normRows(const __grid_constant__ RmsNormParams p, const int threads) {
+  awaitPrevious();
   __shared__ float shared[32];
   const int rowsOfBlock = static_cast<int>(blockDim.x) / threads, thread = static_cast<int>(threadIdx.x) % threads;
   const int64_t rows = liveRows(p.rows, p.capacity), width = p.width, first = static_cast<int64_t>(thread) * kOctet, step = static_cast<int64_t>(threads) * kOctet;

@@ -1,4 +1,5 @@
 // token_logprobs on a GPU: one block a row.
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "ops/op.h"
 #include "ops/token_logprobs/log_sum_exp.cuh"
@@ -8,6 +9,7 @@ namespace longcat::cuda {
 namespace {
 
 __global__ void __launch_bounds__(kLogSumThreads, 1) tokenLogprobsKernel(const TokenLogprobsParams p) {
+  awaitPrevious();
   __shared__ LogSumShared shared;
   const int64_t live = *p.rows < p.capacity ? *p.rows : p.capacity;
   for (int64_t r = blockIdx.x; r < live; r += gridDim.x) {

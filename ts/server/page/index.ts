@@ -6,13 +6,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { extname } from "node:path";
 import { fileURLToPath } from "node:url";
-
-/** A file as it is served. */
-export interface PageFile {
-  /** The value of Content-Type. */
-  type: string;
-  body: Buffer;
-}
+import type { PageFile } from "../server.js";
 
 /** The page's files, beside TypeScript and what it compiles to. */
 const FILES = /^(index\.html|icon\.svg|page\.css|(api|page|routing|store|view)\.js)$/;

@@ -1,0 +1,67 @@
+/** The server as a program's own: `longcat-node/server`. */
+import { afterAll, describe, expect, it } from "vitest";
+import { Engine, LongcatError } from "../../ts/index.js";
+import { ApiServer, pageFiles } from "../../ts/server/index.js";
+import { post } from "./servers.js";
+
+const sum = { messages: [{ role: "user", content: "Compute 56 + 80." }], temperature: 0 };
+const CHAT = "/v1/chat/completions";
+const engines: Engine[] = [];
+const load = async (): Promise<Engine> => {
+  const engine = await Engine.load(undefined, { device: "cpu", threads: 2, cacheBytes: 16 * 1024 * 1024, maxSequences: 4 });
+  engines.push(engine);
+  return engine;
+};
+afterAll(() => Promise.all(engines.map((engine) => engine.close())));
+const listen = () => ApiServer.listen({ port: 0, onLog: () => undefined });
+
+describe("ApiServer", () => {
+  it("listens before there is an engine, answers with it, and leaves it to its owner", async () => {
+    const server = await ApiServer.listen({ port: 0 }, pageFiles());
+    const health = await fetch(`${server.url}/health`);
+    expect([health.status, await health.json(), server.model]).toEqual([503, { status: "loading" }, undefined]);
+    expect((await post(server.url, CHAT, sum)).json.error).toMatchObject({ type: "overloaded_error", code: "loading" });
+    expect((await fetch(`${server.url}/`)).headers.get("content-type")).toBe("text/html; charset=utf-8");
+    const engine = await load();
+    server.serve(engine);
+    expect(server.model).toBe("mini");
+    expect((await post(server.url, CHAT, sum)).json.choices[0].message.content).toBe("136");
+    await server.drain();
+    expect((await engine.generate({ messages: sum.messages as [] }, { temperature: 0 })).text).toBe("136");
+  });
+
+  it("without pages has none", async () => {
+    const server = await listen();
+    expect((await fetch(`${server.url}/`)).status).toBe(404);
+    await server.drain();
+  });
+
+  it("answers with another engine once it is given one, after a fault too", async () => {
+    const [first, second] = [await load(), await load()];
+    const server = await listen();
+    const broken = new Proxy(first, {
+      get: (target, name) => {
+        if (name === "generate") return () => Promise.reject(new LongcatError("CUDA_ERROR", "an illegal address"));
+        const value: unknown = Reflect.get(target, name, target);
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+    server.serve(broken);
+    expect((await post(server.url, CHAT, sum)).status).toBe(500);
+    expect((await fetch(`${server.url}/health`)).status).toBe(503);
+    server.serve(first);
+    expect((await post(server.url, CHAT, sum)).json.choices[0].message.content).toBe("136");
+    server.serve(second);
+    await first.close();
+    expect((await post(server.url, CHAT, sum)).json.choices[0].message.content).toBe("136");
+    await server.drain();
+  });
+
+  it("is disposed of by a drain", async () => {
+    const server = await listen();
+    const { url } = server;
+    await server[Symbol.asyncDispose]();
+    expect(server.draining).toBe(true);
+    await expect(fetch(`${url}/health`)).rejects.toThrow();
+  });
+});
