@@ -27,6 +27,22 @@ __device__ __forceinline__ uint64_t usualPolicy() {
 /// The map must be in constant, parameter or global memory, at a multiple of 64 bytes.
 __device__ __forceinline__ void prefetchMap(const void* map) { asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory"); }
 
+// A map may be changed on the device: in shared memory, whence it is copied to global memory for use.
+
+/// The map in shared memory (at a multiple of 128 bytes) describes the matrix that begins at `data` instead. One thread; then a barrier of the warp.
+__device__ __forceinline__ void pointMap(void* sharedMap, const void* data) {
+  asm volatile("tensormap.replace.tile.global_address.shared::cta.b1024.b64 [%0], %1;\n" ::"r"(sharedAddress(sharedMap)), "l"(data) : "memory");
+}
+/// Copies a map from shared to global memory and makes it known to this thread's copies from there on. Whole warps; no copy by the map that was
+/// there may be under way.
+__device__ __forceinline__ void publishMap(void* map, const void* sharedMap) {
+  asm volatile("tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned [%0], [%1], 128;\n" ::"l"(
+                   __cvta_generic_to_global(map)),
+               "r"(sharedAddress(sharedMap))
+               : "memory");
+  asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;\n" ::"l"(map) : "memory");
+}
+
 /// A box from coordinates (x innermost) on to shared memory; its whole size is counted at the barrier, also where it sticks out of the
 /// tensor (zeros are written there).
 __device__ __forceinline__ void copyBox(void* shared, const void* map, Barrier* barrier, int x, int y, uint64_t policy) {
@@ -41,15 +57,6 @@ __device__ __forceinline__ void copyBox(void* shared, const void* map, Barrier* 
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], %6;\n" ::"r"(
           sharedAddress(shared)),
       "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "r"(z), "l"(policy)
-      : "memory");
-}
-/// A box of the matrix that begins at `matrix`, by an anywhereMap().
-__device__ __forceinline__ void copyBoxAnywhere(void* shared, const void* map, Barrier* barrier, const void* matrix, int x, int y, uint64_t policy) {
-  const uint64_t place = (reinterpret_cast<uint64_t>(matrix) - kAnywhereBase) >> 4;
-  asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], %7;\n" ::"r"(
-          sharedAddress(shared)),
-      "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "r"(static_cast<int>(place & 0x7fffffff)), "r"(static_cast<int>(place >> 31)), "l"(policy)
       : "memory");
 }
 /// The same box to the same place, and to the same barrier, of every block of the cluster whose bit is set.

@@ -1,11 +1,13 @@
 // Products of many rows on Hopper: persistent clusters of two blocks, in each a warpgroup that copies and two that multiply.
 //
-// An item is a tile of at most kRows rows × the weight rows of both blocks. Each block has 128 weight rows, 64 a warpgroup, as wgmma's A, and all
-// of the tile's rows as its B: either block fetches half of them and sends them to both. Stages of 64 numbers of k pass through a ring in shared
-// memory. The order of summation is gemm_formats.cuh's: a lane of k is a chain in the warpgroup's registers, and a finished lane is added to the
-// total, which waits in other registers and, where those do not suffice, in shared memory.
+// An item is a tile of rows × kColumns weight rows. Each block has half of the tile's rows, as wgmma's A, and all of its weight rows, as B: either
+// block fetches half of those and sends them to both. Rows that are chosen by index are gathered by ordinary asynchronous copies, all else is the
+// copy engine's. Stages of 64 numbers of k pass through a ring in shared memory. The order of summation is gemm_formats.cuh's: a lane of k is a
+// chain in the warpgroup's registers, and a finished lane is added to the total, which waits in other registers and, where those do not suffice,
+// in shared memory.
 //
-// For SwiGLU a block's weight rows are eight of the gate, the same eight of the up matrix, and so on: a thread has both sums of an output.
+// For SwiGLU the first half of a warpgroup's columns are the gate's and the second half the same outputs of the up matrix, so that a thread has
+// both sums of an output.
 #pragma once
 
 #include "cuda/dependent.cuh"
@@ -14,38 +16,42 @@
 #include "cuda/hopper/cluster.cuh"
 #include "cuda/hopper/copy.cuh"
 #include "cuda/hopper/wgmma.cuh"
+#include "cuda/launch.cuh"
 
 namespace longcat::cuda::many {
 
 constexpr int kCluster = 2, kMultipliers = 2, kThreads = 128 * (kMultipliers + 1);
-constexpr int kWeights = 64 * kMultipliers;        // weight rows of a block
-constexpr int kDepth = 64, kRowBytes = 128;        // numbers of k in a stage, bytes of a row of them
-constexpr int kBoxRows = 32;                       // rows that one copy fetches where they lie one after another
-constexpr int kOctetBytes = 8 * kRowBytes;         // eight rows: what the swizzle repeats after
-constexpr int kChunk = 64;                         // rows whose results are laid out for storing at once
-constexpr int kChunkBytes = kChunk * 64 * 2;       // of a warpgroup's 64 outputs
-constexpr int kSumRegisters = 184;                 // of a thread, for lanes and totals
+constexpr int kGatherers = 64;                      // threads that copy rows by index: the second and third warp
+constexpr int kDepth = 64, kRowBytes = 128;         // numbers of k in a stage, bytes of a row of them
+constexpr int kUnit = 64;                           // rows of a wgmma, and of a copy of rows
+constexpr int kSumRegisters = 184;                  // of a thread, for lanes and totals
 constexpr int kProducerRegisters = 56, kMultiplierRegisters = 224;
 
-template <bool kDual_, int kRows_>
+/// kRows: of a block, 64 or 128. With 128 each warpgroup has 64 of them and all columns, with 64 all rows and half of the columns.
+template <bool kDual_, int kRows_, int kColumns_>
 struct Shape {
   static constexpr bool kDual = kDual_;
-  static constexpr int kRows = kRows_;
-  static constexpr int kOutputs = kDual ? kWeights / 2 : kWeights;  // of a block
-  static constexpr int kWeightBytes = kWeights * kRowBytes, kStageBytes = kWeightBytes + kRows * kRowBytes;
-  /// Of a warpgroup: totals that have no registers, then the results on their way out.
-  static constexpr int kTotalBytes = kRows > kSumRegisters ? 128 * 4 * (kRows - kSumRegisters) : 0;
-  static constexpr int kSpareBytes = kTotalBytes > kChunkBytes ? kTotalBytes : kChunkBytes;
-  static constexpr int kStages = ((222 << 10) - kMultipliers * kSpareBytes) / kStageBytes;
+  static constexpr int kRows = kRows_, kColumns = kColumns_, kTileRows = kCluster * kRows;
+  static constexpr int kWidth = kRows == 128 ? kColumns : kColumns / 2;  // columns of a warpgroup
+  static constexpr int kOutputs = kDual ? kColumns / 2 : kColumns, kOwnOutputs = kDual ? kWidth / 2 : kWidth;  // of a tile, of a warpgroup
+  static constexpr int kBox = kColumns / 4;  // weight rows of a copy
+  static constexpr int kRowsBytes = kRows * kRowBytes, kStageBytes = kRowsBytes + kColumns * kRowBytes;
+  /// Of a warp: totals that have no registers; later results on their way out, kPieces × 8 outputs of 16 rows.
+  static constexpr int kPieces = kOwnOutputs % 64 == 0 ? 8 : 4;
+  static constexpr int kTotalBytes = kWidth > kSumRegisters ? 32 * 4 * (kWidth - kSumRegisters) : 0;
+  static constexpr int kSpareBytes = kTotalBytes > 16 * 16 * kPieces ? kTotalBytes : 16 * 16 * kPieces;
+  static constexpr int kStages = ((221 << 10) - 4 * kMultipliers * kSpareBytes) / kStageBytes;
   static int64_t sharedBytes(const GemmProblem& p) {
-    return kStages * (kStageBytes + sizeof(int4) + 2 * sizeof(Barrier)) + kMultipliers * kSpareBytes + kRows * sizeof(int) + prefixBytes(p);
+    return kStages * (kStageBytes + sizeof(int4) + 2 * sizeof(Barrier)) + 4 * kMultipliers * kSpareBytes + sizeof(TensorMap) + kRows * sizeof(int) +
+           prefixBytes(p);
   }
 };
 
-/// A block's shared memory. `tiles`: with the first stage of an item comes what the item is (row, rows, the block's first output, group).
+/// A block's shared memory. `tiles`: with the first stage of an item comes what the block has of it (row, rows, output).
 template <class Shape>
 struct Memory {
   unsigned char *stages, *spare;
+  TensorMap* map;
   int4* tiles;
   Barrier *full, *empty;
   int *sources, *prefix;
@@ -53,66 +59,120 @@ struct Memory {
   __device__ explicit Memory(unsigned char* shared) {
     stages = shared;
     spare = stages + Shape::kStages * Shape::kStageBytes;
-    tiles = reinterpret_cast<int4*>(spare + kMultipliers * Shape::kSpareBytes);
+    map = reinterpret_cast<TensorMap*>(spare + 4 * kMultipliers * Shape::kSpareBytes);
+    tiles = reinterpret_cast<int4*>(map + 1);
     full = reinterpret_cast<Barrier*>(tiles + Shape::kStages);
     empty = full + Shape::kStages;
     sources = reinterpret_cast<int*>(empty + Shape::kStages);
     prefix = sources + Shape::kRows;
   }
-  __device__ unsigned char* weights(int stage) const { return stages + stage * Shape::kStageBytes; }
-  __device__ unsigned char* rows(int stage) const { return weights(stage) + Shape::kWeightBytes; }
+  __device__ unsigned char* rows(int stage) const { return stages + stage * Shape::kStageBytes; }
+  __device__ unsigned char* weights(int stage) const { return rows(stage) + Shape::kRowsBytes; }
 };
 
-/// Columns of wgmma that a tile of so many rows takes.
-__device__ __forceinline__ int widthOf(int rows) { return (rows + 63) / 64 * 64; }
+/// The rows [row, row + rows) of an item that block `rank` has; in units, as even as can be.
+struct Share {
+  int row, rows;
+  __device__ __forceinline__ Share(const WorkItem& item, int rank) {
+    const int all = static_cast<int>(item.rowEnd - item.row), half = (all + kCluster * kUnit - 1) / (kCluster * kUnit) * kUnit;
+    row = static_cast<int>(item.row) + rank * half;
+    rows = rank == 0 ? min(all, half) : all - half;
+    if (rows < 0) rows = 0;
+  }
+  __device__ __forceinline__ int padded() const { return (rows + kUnit - 1) / kUnit * kUnit; }
+};
 
-/// The lane-0 thread of warp 0 copies weights, and rows where they lie one after another; of warps 1 and 2, rows by index.
+constexpr int kMapSlots = 9;
+/// Maps of experts' matrices, whose addresses only the device knows: by multiprocessor, since a block fills one.
+static __device__ TensorMap groupMaps[256][kMapSlots];
+
+/// Makes maps for one group's matrix after another, kSlots of which may be in use.
+template <int kSlots>
+class GroupMaps {
+ public:
+  static_assert(kSlots <= kMapSlots);
+  /// Whole warps call, here and below. `model`: a map of such a matrix; `shared`: room for one.
+  __device__ __forceinline__ GroupMaps(const TensorMap& model, TensorMap* shared) : shared_(shared) {
+    uint32_t multiprocessor;
+    asm("mov.u32 %0, %%smid;\n" : "=r"(multiprocessor));
+    slots_ = groupMaps[multiprocessor];
+    const int lane = threadIdx.x & 31;
+    reinterpret_cast<uint32_t*>(shared)[lane] = reinterpret_cast<const uint32_t*>(&model)[lane];
+    __syncwarp();
+  }
+  __device__ __forceinline__ const TensorMap* of(const unsigned char* matrix) {
+    TensorMap* map = slots_ + next_;
+    next_ = next_ + 1 == kSlots ? 0 : next_ + 1;
+    if ((threadIdx.x & 31) == 0) pointMap(shared_, matrix);
+    __syncwarp();
+    publishMap(map, shared_);
+    return map;
+  }
+
+ private:
+  TensorMap *shared_, *slots_;
+  int next_ = 0;
+};
+
+/// The first warp: weights, and rows where they lie one after another.
 template <class Shape>
-__device__ __forceinline__ void produce(const GemmProblem& p, const TensorMap& weightMap, const TensorMap& rowMap, const Work& work, const Memory<Shape>& m) {
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, rank = static_cast<int>(rankInCluster());
-  const bool gathers = p.rowIndex != nullptr;
-  if (gathers ? warp > 2 : warp > 0) return;
+__device__ __forceinline__ void copyTiles(const GemmProblem& p, const TensorMap& weightMap, const TensorMap& weightMap2, const TensorMap& rowMap,
+                                          const Work& work, const Memory<Shape>& m) {
+  const int rank = static_cast<int>(clusterRank());
+  const bool gathers = p.rowIndex != nullptr, leads = (threadIdx.x & 31) == 0;
   const uint64_t policy = usualPolicy();
   const int steps = static_cast<int>((depthOf(p) + kDepth - 1) / kDepth);
+  const TensorMap* map = Shape::kDual && rank == 1 ? &weightMap2 : &weightMap;
+  GroupMaps<Shape::kStages + 1> maps(weightMap, m.map);
   RingPlace<Shape::kStages> place;
   for (int item = blockIdx.x / kCluster; item < work.items(); item += gridDim.x / kCluster) {
     const WorkItem tile = work.at(item);
-    const int row = static_cast<int>(tile.row), rows = static_cast<int>(tile.rowEnd - tile.row);
-    const int output = static_cast<int>(tile.output) + rank * Shape::kOutputs, half = widthOf(rows) / 2;
-    if (warp == 0 && lane == 0) {
-      const Matrix first = matrixOf(p, tile.group, false), second = matrixOf(p, tile.group, Shape::kDual);
-      const int bytes = Shape::kWeightBytes + (gathers ? rows : 2 * half) * kRowBytes;
+    const Share share(tile, rank);
+    // For SwiGLU a block copies the boxes of one matrix. The tile has four boxes: of each warpgroup's columns first the gate's.
+    if (p.groupStart) map = maps.of(matrixOf(p, tile.group, Shape::kDual && rank == 1).data);
+    const int output = static_cast<int>(tile.output) + (Shape::kDual ? 0 : 2 * rank * Shape::kBox);
+    const int box = Shape::kDual && Shape::kWidth < Shape::kColumns ? rank : 2 * rank, boxStep = Shape::kDual && Shape::kWidth < Shape::kColumns ? 2 : 1;
+    if (leads) {
+      const int bytes = Shape::kColumns * kRowBytes + (gathers ? 0 : share.padded() * kRowBytes);
       for (int step = 0; step < steps; ++step, place.next()) {
         Barrier* full = m.full + place.stage;
         wait(m.empty + place.stage, place.phase ^ 1);
-        if (step == 0) m.tiles[place.stage] = make_int4(row, rows, output, tile.group);
+        if (step == 0) m.tiles[place.stage] = make_int4(share.row, share.rows, static_cast<int>(tile.output), 0);
         arriveExpecting(full, bytes);
-        unsigned char* to = m.weights(place.stage);
-        if constexpr (Shape::kDual) {
-#pragma unroll 2
-          for (int octet = 0; octet < Shape::kOutputs / 8; ++octet) {
-            copyBoxAnywhere(to + 2 * octet * kOctetBytes, &weightMap, full, first.data, step * kDepth, output + 8 * octet, policy);
-            copyBoxAnywhere(to + (2 * octet + 1) * kOctetBytes, &weightMap, full, second.data, step * kDepth, output + 8 * octet, policy);
-          }
-        } else {
-          copyBoxAnywhere(to, &weightMap, full, first.data, step * kDepth, output, policy);
-        }
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          copyBoxToAll(m.weights(place.stage) + (box + i * boxStep) * Shape::kBox * kRowBytes, map, full, step * kDepth, output + i * Shape::kBox,
+                       (1 << kCluster) - 1, policy);
         if (gathers) continue;
-        for (int r = rank * half; r < (rank + 1) * half; r += kBoxRows)
-          copyBoxToAll(m.rows(place.stage) + r * kRowBytes, &rowMap, full, step * kDepth, row + r, (1 << kCluster) - 1, policy);
+        for (int r = 0; r < share.rows; r += kUnit) copyBox(m.rows(place.stage) + r * kRowBytes, &rowMap, full, step * kDepth, share.row + r, policy);
       }
-    } else if (warp > 0) {
-      const int begin = rank * half + (warp - 1) * half / 2, end = min(begin + half / 2, rows);
-      __syncwarp();
-      for (int r = begin + lane; r < end; r += 32) m.sources[r] = p.rowIndex[row + r];
-      __syncwarp();
-      if (lane > 0) continue;
-      for (int step = 0; step < steps; ++step, place.next()) {
-        wait(m.empty + place.stage, place.phase ^ 1);
+    }
+    __syncwarp();
+  }
+}
+
+/// The next two warps, where rows are chosen by index: eight threads copy 128 bytes of a row.
+template <class Shape>
+__device__ __forceinline__ void gatherRows(const GemmProblem& p, const Work& work, const Memory<Shape>& m) {
+  const int thread = threadIdx.x - 32, piece = thread & 7, rank = static_cast<int>(clusterRank());
+  const int k = static_cast<int>(depthOf(p)), steps = (k + kDepth - 1) / kDepth;
+  const int64_t rowBytes = p.xStride * 2;
+  RingPlace<Shape::kStages> place;
+  for (int item = blockIdx.x / kCluster; item < work.items(); item += gridDim.x / kCluster) {
+    const WorkItem tile = work.at(item);
+    const Share share(tile, rank);
+    const int rows = share.padded();
+    syncSome(1, kGatherers);  // nobody reads the last item's
+    for (int r = thread; r < rows; r += kGatherers) m.sources[r] = p.rowIndex[min(share.row + r, static_cast<int>(tile.rowEnd) - 1)];
+    syncSome(1, kGatherers);
+    const unsigned char* from = static_cast<const unsigned char*>(p.x.data) + piece * 16;
+    for (int step = 0; step < steps; ++step, from += kRowBytes, place.next()) {
+      wait(m.empty + place.stage, place.phase ^ 1);
+      const bool there = step * kDepth + piece * 8 < k;
+      unsigned char* to = m.rows(place.stage);
 #pragma unroll 4
-        for (int r = begin; r < end; ++r)
-          copyBoxToAll(m.rows(place.stage) + r * kRowBytes, &rowMap, m.full + place.stage, step * kDepth, m.sources[r], (1 << kCluster) - 1, policy);
-      }
+      for (int r = thread >> 3; r < rows; r += kGatherers / 8) copyAsync16(to + swizzled128(r, piece), from + m.sources[r] * rowBytes, there);
+      arriveAfterCopies(m.full + place.stage);
     }
   }
 }
@@ -121,11 +181,15 @@ __device__ __forceinline__ void produce(const GemmProblem& p, const TensorMap& w
 template <class Shape>
 struct Consumer {
   const Memory<Shape>& m;
+  const bool gathered;  // rows come by ordinary copies
   RingPlace<Shape::kStages> place;
   int held = -1;  // the stage that products under way still read
 
-  __device__ explicit Consumer(const Memory<Shape>& memory) : m(memory) {}
-  __device__ __forceinline__ void await() { wait(m.full + place.stage, place.phase); }
+  __device__ Consumer(const Memory<Shape>& memory, bool gathered) : m(memory), gathered(gathered) {}
+  __device__ __forceinline__ void await() {
+    wait(m.full + place.stage, place.phase);
+    if (gathered) fenceAsyncProxy();
+  }
   /// After the last products with this stage were issued: those before them are over.
   __device__ __forceinline__ void pass() {
     waitProducts<1>();
@@ -137,6 +201,15 @@ struct Consumer {
     waitProducts<0>();
     giveBack();
   }
+  /// Takes no part in an item of so many stages.
+  __device__ __forceinline__ void skip(int stages) {
+    for (int i = 0; i < stages; ++i) {
+      wait(m.full + place.stage, place.phase);
+      held = place.stage;
+      giveBack();
+      place.next();
+    }
+  }
 
  private:
   /// Each warp tells both blocks, since either copies into the stage.
@@ -147,28 +220,38 @@ struct Consumer {
   }
 };
 
-/// sum = a lane of k: steps [begin, end) of 32 numbers, of `steps`. `warpgroup`: which 64 of the weight rows.
-template <int kWidth, class Shape>
-__device__ __forceinline__ void multiplyLane(float (&sum)[kWidth / 2], Consumer<Shape>& ring, int warpgroup, int begin, int end, int steps) {
-  for (int step = begin; step < end;) {
-    const int half = step & 1;  // of the stage
-    if (half == 0) ring.await();
-    const uint64_t a = rowsOfK(ring.m.weights(ring.place.stage) + warpgroup * 64 * kRowBytes + half * kRowBytes / 2);
-    const uint64_t b = rowsOfK(ring.m.rows(ring.place.stage) + half * kRowBytes / 2);
-    const bool whole = half == 0 && step + 1 < end;
-    if (whole) {
-      beginProducts();
+/// sum += kCount products of 16 numbers of k each; `add` false: sum = those.
+template <int kWidth, int kCount>
+__device__ __forceinline__ void multiplySteps(float (&sum)[kWidth / 2], const unsigned char* rows, const unsigned char* weights, bool add) {
+  const uint64_t a = rowsOfK(rows), b = rowsOfK(weights);
+  beginProducts();
 #pragma unroll
-      for (int i = 0; i < 4; ++i) productBf16<kWidth>(sum, a + 2 * i, b + 2 * i, i > 0 || step != begin);
-      endProducts();
-    } else {
-      beginProducts();
-#pragma unroll
-      for (int i = 0; i < 2; ++i) productBf16<kWidth>(sum, a + 2 * i, b + 2 * i, i > 0 || step != begin);
-      endProducts();
-    }
-    step += whole ? 2 : 1;
-    if ((step & 1) == 0 || step == steps) ring.pass();
+  for (int i = 0; i < kCount; ++i) productBf16<kWidth>(sum, a + 2 * i, b + 2 * i, i > 0 || add);
+  endProducts();
+}
+
+/// sum = a lane of k: steps [begin, end) of 32 numbers, of `steps`. A lane may begin or end in the middle of a stage.
+template <class Shape>
+__device__ __forceinline__ void multiplyLane(float (&sum)[Shape::kWidth / 2], Consumer<Shape>& ring, int warpgroup, int begin, int end, int steps) {
+  constexpr bool kSplitsRows = Shape::kRows == 128;
+  const int rowOffset = kSplitsRows ? warpgroup * kUnit * kRowBytes : 0, weightOffset = kSplitsRows ? 0 : warpgroup * Shape::kWidth * kRowBytes;
+  const auto rows = [&] { return ring.m.rows(ring.place.stage) + rowOffset; };
+  const auto weights = [&] { return ring.m.weights(ring.place.stage) + weightOffset; };
+  int step = begin;
+  if (step & 1) {
+    multiplySteps<Shape::kWidth, 2>(sum, rows() + kRowBytes / 2, weights() + kRowBytes / 2, false);
+    ring.pass();
+    ++step;
+  }
+  for (; step + 1 < end; step += 2) {
+    ring.await();
+    multiplySteps<Shape::kWidth, 4>(sum, rows(), weights(), step != begin);
+    ring.pass();
+  }
+  if (step < end) {
+    ring.await();
+    multiplySteps<Shape::kWidth, 2>(sum, rows(), weights(), step != begin);
+    if (end == steps) ring.pass();
   }
   ring.finish();
   holdRegisters(sum);
@@ -181,16 +264,16 @@ struct Total {
   float own[kOwn] = {};
   float4* rest;
 
-  __device__ explicit Total(unsigned char* spare) : rest(reinterpret_cast<float4*>(spare) + (threadIdx.x & 127)) {}
+  __device__ explicit Total(unsigned char* spare) : rest(reinterpret_cast<float4*>(spare) + (threadIdx.x & 31)) {}
   __device__ __forceinline__ void add(const float (&sum)[kSums], bool first) {
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) own[i] = first ? sum[i] : own[i] + sum[i];
 #pragma unroll
     for (int i = kOwn; i < kSums; i += 4) {
-      float4 v = rest[(i - kOwn) / 4 * 128];
+      float4 v = rest[(i - kOwn) / 4 * 32];
       v.x = first ? sum[i] : v.x + sum[i], v.y = first ? sum[i + 1] : v.y + sum[i + 1];
       v.z = first ? sum[i + 2] : v.z + sum[i + 2], v.w = first ? sum[i + 3] : v.w + sum[i + 3];
-      rest[(i - kOwn) / 4 * 128] = v;
+      rest[(i - kOwn) / 4 * 32] = v;
     }
   }
   __device__ __forceinline__ void finish(float (&sum)[kSums]) const {
@@ -198,7 +281,7 @@ struct Total {
     for (int i = 0; i < kOwn; ++i) sum[i] = own[i] + sum[i];
 #pragma unroll
     for (int i = kOwn; i < kSums; i += 4) {
-      const float4 v = rest[(i - kOwn) / 4 * 128];
+      const float4 v = rest[(i - kOwn) / 4 * 32];
       sum[i] = v.x + sum[i], sum[i + 1] = v.y + sum[i + 1], sum[i + 2] = v.z + sum[i + 2], sum[i + 3] = v.w + sum[i + 3];
     }
   }
@@ -221,142 +304,145 @@ __device__ __forceinline__ int layoutPlace(int row, int piece) {
   return line * 128 + (((at & 7) ^ (line & 7)) << 4);
 }
 
-/// Writes a warpgroup's results: outputs by rows as wgmma left them, through shared memory (kChunkBytes) where they leave as octets.
-template <bool kDual, int kWidth>
-__device__ __forceinline__ void storeTile(const GemmProblem& p, float (&sum)[kWidth / 2], const int4& tile, int warpgroup, unsigned char* spare) {
-  constexpr int kPieces = kDual ? 4 : 8;  // octets of outputs
-  const int thread = threadIdx.x & 127, warp = thread >> 5, lane = thread & 31, g = lane >> 2, q = lane & 3;
-  const int first = tile.z + warpgroup * kPieces * 8;  // output
-  const int outputs = static_cast<int>(outputsOf(p));
-  if (!storesOctets(p)) {
+/// Writes a warp's 16 rows, of which `rows` are live, from `output` on: as octets, through shared memory.
+template <class Shape>
+__device__ __forceinline__ void storeOctets(const GemmProblem& p, float (&sum)[Shape::kWidth / 2], int row, int rows, int output, unsigned char* spare) {
+  constexpr int kPieces = Shape::kPieces;
+  const int lane = threadIdx.x & 31, q = lane & 3, outputs = static_cast<int>(outputsOf(p));
 #pragma unroll
-    for (int i = 0; i < kWidth / 2; ++i) {
-      if (kDual && i % 4 >= 2) continue;
-      const int r = i / 4 * 8 + 2 * q + i % 2, output = first + (kDual ? warp * 8 + g : warp * 16 + i % 4 / 2 * 8 + g);
-      if (r < tile.y && output < outputs) storeResult<kDual>(p, tile.x + r, output, sum[i], kDual ? sum[i + 2] : 0);
-    }
-    return;
-  }
-  if constexpr (kDual) {
+  for (int chunk = 0; chunk < Shape::kOwnOutputs / (8 * kPieces); ++chunk) {
+    __syncwarp();  // nobody reads what was there
 #pragma unroll
-    for (int i = 0; i < kWidth / 2; i += 4) {
-      sum[i] = silu(sum[i]) * sum[i + 2];
-      sum[i + 1] = silu(sum[i + 1]) * sum[i + 3];
-    }
-  } else if (p.bias.data) {
-    float bias[2];
+    for (int j = 0; j < kPieces; j += 2) {
+      float* s = sum + 4 * (chunk * kPieces + j);
+      if (!Shape::kDual && p.bias.data) {
 #pragma unroll
-    for (int upper = 0; upper < 2; ++upper) {
-      const int output = first + warp * 16 + upper * 8 + g;
-      bias[upper] = output < outputs ? loadNumber(p.bias.data, p.bias.dtype, output) : 0;
-    }
-#pragma unroll
-    for (int i = 0; i < kWidth / 2; ++i) sum[i] += bias[i % 4 / 2];
-  }
-#pragma unroll
-  for (int chunk = 0; chunk < kWidth / kChunk; ++chunk) {
-    syncSome(1 + warpgroup, 128);  // nobody reads what was there
-#pragma unroll
-    for (int j = 0; j < kChunk / 8; j += kDual ? 4 : 2) {  // eight rows each
-      const float* s = sum + 4 * (chunk * kChunk / 8 + j);
+        for (int i = 0; i < 4; ++i) {
+          const int o = output + (chunk * kPieces + j + i / 2) * 8 + 2 * q + i % 2;
+          const float bias = o < outputs ? loadNumber(p.bias.data, p.bias.dtype, o) : 0;
+          s[i / 2 * 4 + i % 2] += bias;
+          s[i / 2 * 4 + i % 2 + 2] += bias;
+        }
+      }
       uint32_t pairs[4];
-      int row, piece;  // that this lane gives the address of
-      if constexpr (kDual) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) pairs[i] = bf16Pair(s[4 * i], s[4 * i + 1]);
-        row = (j + lane / 8) * 8 + lane % 8, piece = warp;
-      } else {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) pairs[i] = bf16Pair(s[2 * i], s[2 * i + 1]);
-        row = (j + lane / 16) * 8 + lane % 8, piece = 2 * warp + lane / 8 % 2;
-      }
-      storeMatrix4Transposed(spare + layoutPlace<kPieces>(row, piece), pairs);
+      for (int i = 0; i < 4; ++i) pairs[i] = bf16Pair(s[2 * i], s[2 * i + 1]);
+      storeMatrix4(spare + layoutPlace<kPieces>(lane % 16, j + lane / 16), pairs);
     }
-    syncSome(1 + warpgroup, 128);
+    __syncwarp();
 #pragma unroll
-    for (int i = 0; i < kChunk * kPieces / 128; ++i) {
-      const int unit = thread + i * 128, row = unit / kPieces, piece = unit % kPieces, r = chunk * kChunk + row, output = first + piece * 8;
-      if (r < tile.y && output < outputs) {
-        const uint4 octet = *reinterpret_cast<const uint4*>(spare + layoutPlace<kPieces>(row, piece));
-        *reinterpret_cast<uint4*>(static_cast<Bf16*>(p.out.data) + (tile.x + r) * p.outStride + output) = octet;
+    for (int i = 0; i < kPieces / 2; ++i) {
+      const int unit = lane + i * 32, r = unit / kPieces, piece = unit % kPieces, o = output + (chunk * kPieces + piece) * 8;
+      if (r < rows && o < outputs) {
+        const uint4 octet = *reinterpret_cast<const uint4*>(spare + layoutPlace<kPieces>(r, piece));
+        *reinterpret_cast<uint4*>(static_cast<Bf16*>(p.out.data) + (row + r) * p.outStride + o) = octet;
       }
     }
   }
-  syncSome(1 + warpgroup, 128);
 }
 
-/// One item: its lanes of k, their total, and the results. All of a width's registers are named at compile time.
-template <int kWidth, class Shape>
+/// The same one by one: float32 results, odd strides.
+template <class Shape>
+__device__ __forceinline__ void storeNumbers(const GemmProblem& p, const float (&sum)[Shape::kWidth / 2], int row, int rows, int output, unsigned char* spare) {
+  constexpr int kOctets = Shape::kPieces / 2, kRow = 8 * kOctets;  // as float32
+  const int lane = threadIdx.x & 31, g = lane >> 2, q = lane & 3, outputs = static_cast<int>(outputsOf(p));
+  auto* numbers = reinterpret_cast<float*>(spare);
+#pragma unroll
+  for (int chunk = 0; chunk < Shape::kOwnOutputs / kRow; ++chunk) {
+    __syncwarp();  // nobody reads what was there
+#pragma unroll
+    for (int i = 0; i < 4 * kOctets; ++i) numbers[(i % 4 / 2 * 8 + g) * kRow + i / 4 * 8 + 2 * q + i % 2] = sum[chunk * 4 * kOctets + i];
+    __syncwarp();
+#pragma unroll 1
+    for (int i = lane; i < 16 * kRow; i += 32) {
+      const int r = i / kRow, o = output + chunk * kRow + i % kRow;
+      if (r < rows && o < outputs) storeResult<false>(p, row + r, o, numbers[i], 0);
+    }
+  }
+}
+
+template <class Shape>
+__device__ __forceinline__ void storeTile(const GemmProblem& p, float (&sum)[Shape::kWidth / 2], int row, int rows, int output, unsigned char* spare) {
+  if constexpr (Shape::kDual) {
+#pragma unroll
+    for (int i = 0; i < Shape::kWidth / 4; ++i) sum[i] = silu(sum[i]) * sum[i + Shape::kWidth / 4];
+  }
+  storesOctets(p) ? storeOctets<Shape>(p, sum, row, rows, output, spare) : storeNumbers<Shape>(p, sum, row, rows, output, spare);
+  __syncwarp();
+}
+
+/// One item: its lanes of k, their total, and the results.
+template <class Shape>
 __device__ __forceinline__ void multiplyTile(const GemmProblem& p, Consumer<Shape>& ring, const int4& tile, int warpgroup) {
-  unsigned char* spare = ring.m.spare + warpgroup * Shape::kSpareBytes;
+  constexpr bool kSplitsRows = Shape::kRows == 128;
   const int64_t k = depthOf(p);
-  const int steps = static_cast<int>(k / Bf16Format::kStep), lanes = lanesOf(k);
-  float sum[kWidth / 2] = {};
-  Total<kWidth / 2> total(spare);
+  const int steps = static_cast<int>(k / Bf16Format::kStep), lanes = lanesOf(k), warp = threadIdx.x >> 5 & 3;
+  const int first = (kSplitsRows ? warpgroup * kUnit : 0) + 16 * warp;  // the warp's first row
+  if (tile.y <= first - 16 * warp) return ring.skip((steps + 1) / 2);
+  unsigned char* spare = ring.m.spare + (4 * warpgroup + warp) * Shape::kSpareBytes;
+  float sum[Shape::kWidth / 2] = {};
+  Total<Shape::kWidth / 2> total(spare);
   for (int lane = 0; lane < lanes; ++lane) {
-    multiplyLane<kWidth>(sum, ring, warpgroup, laneBegin(steps, lane, lanes), laneBegin(steps, lane + 1, lanes), steps);
+    multiplyLane(sum, ring, warpgroup, laneBegin(steps, lane, lanes), laneBegin(steps, lane + 1, lanes), steps);
     if (lane + 1 < lanes) total.add(sum, lane == 0);
     else if (lane > 0) total.finish(sum);
   }
-  storeTile<Shape::kDual, kWidth>(p, sum, tile, warpgroup, spare);
+  storeTile<Shape>(p, sum, tile.x + first, tile.y - first, tile.z + (kSplitsRows ? 0 : warpgroup * Shape::kOwnOutputs), spare);
 }
 
 template <class Shape>
 __device__ __forceinline__ void multiply(const GemmProblem& p, int items, const Memory<Shape>& m) {
   const int warpgroup = threadIdx.x / 128 - 1;
-  Consumer<Shape> ring(m);
+  Consumer<Shape> ring(m, p.rowIndex != nullptr);
   for (int item = blockIdx.x / kCluster; item < items; item += gridDim.x / kCluster) {
     ring.await();
     const int4 tile = m.tiles[ring.place.stage];
-    const int width = widthOf(tile.y);
-    if (width == 64) multiplyTile<64>(p, ring, tile, warpgroup);
-    else if (width == 128) multiplyTile<128>(p, ring, tile, warpgroup);
-    if constexpr (Shape::kRows == 256) {
-      if (width == 192) multiplyTile<192>(p, ring, tile, warpgroup);
-      else if (width == 256) multiplyTile<256>(p, ring, tile, warpgroup);
-    }
+    multiplyTile(p, ring, tile, warpgroup);
   }
 }
 
-/// `rowTile`: rows of an item, at most kRows.
 template <class Shape>
-__global__ void __launch_bounds__(kThreads, 1)
-gemmMany(const __grid_constant__ GemmProblem p, const __grid_constant__ TensorMap weightMap, const __grid_constant__ TensorMap rowMap, int rowTile) {
+__global__ void __launch_bounds__(kThreads, 1) gemmMany(const __grid_constant__ GemmProblem p, const __grid_constant__ TensorMap weightMap,
+                                                        const __grid_constant__ TensorMap weightMap2, const __grid_constant__ TensorMap rowMap) {
+  awaitPrevious();
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) unsigned char shared[];
   const Memory<Shape> m(shared);
   if (threadIdx.x == 0) {
-    prefetchMap(&weightMap);
     prefetchMap(&rowMap);
     for (int stage = 0; stage < Shape::kStages; ++stage) {
-      initBarrier(m.full + stage, 1);
+      initBarrier(m.full + stage, 1 + (p.rowIndex ? kGatherers : 0));
       initBarrier(m.empty + stage, kCluster * kMultipliers * 4);
     }
     fenceBarriers();
   }
-  awaitPrevious();
-  const Work work(p, rowTile, kCluster * Shape::kOutputs, m.prefix);
+  const Work work(p, Shape::kTileRows, Shape::kOutputs, m.prefix);
   syncCluster();
   if (threadIdx.x < 128) {
     fewerRegisters<kProducerRegisters>();
-    produce(p, weightMap, rowMap, work, m);
+    if (threadIdx.x < 32) copyTiles(p, weightMap, weightMap2, rowMap, work, m);
+    else if (threadIdx.x < 32 + kGatherers && p.rowIndex) gatherRows(p, work, m);
   } else {
     moreRegisters<kMultiplierRegisters>();
     multiply(p, work.items(), m);
   }
-  __syncwarp();
-  syncCluster();  // the other block may still send rows here, or say that it has read its own
+  syncCluster();  // the other block may still send weights here, or say that it has read its own
 #endif
 }
 
+/// False: not launched, since there are too many groups for a block's shared memory.
 template <class Shape>
-void launchMany(const CudaContext& context, const GemmProblem& p, int rowTile) {
-  const int64_t k = depthOf(p), outputs = outputsOf(p);
-  const TensorMap weightMap = anywhereMap(2, outputs, k, 2 * k, Shape::kDual ? 8 : kWeights, kDepth, kRowBytes);
-  const int64_t rowsOfX = p.rowIndex ? int64_t{1} << 31 : p.capacity;
-  const TensorMap rowMap = matrixMap(p.x.data, 2, rowsOfX, k, 2 * p.xStride, p.rowIndex ? 1 : kBoxRows, kDepth, kRowBytes);
-  const int clusters = static_cast<int>(std::min<int64_t>(mostItems(p, rowTile, kCluster * Shape::kOutputs), context.multiprocessors / kCluster));
-  launchClusters<kCluster>(context, gemmMany<Shape>, kCluster * clusters, kThreads, Shape::sharedBytes(p), p, weightMap, rowMap, rowTile);
+bool launchMany(const CudaContext& context, const GemmProblem& p) {
+  const int64_t k = depthOf(p), outputs = outputsOf(p), sharedBytes = Shape::sharedBytes(p);
+  if (sharedBytes > context.sharedBytes) return false;
+  const auto weightMap = [&](const void* data) { return matrixMap(data, 2, outputs, k, 2 * k, Shape::kBox, kDepth, kRowBytes); };
+  const TensorMap first = weightMap(p.groupStart ? p.x.data : p.weight.data);  // of a group's matrices all but the address
+  const TensorMap second = Shape::kDual && !p.groupStart ? weightMap(p.weight2.data) : first;
+  const TensorMap rowMap = matrixMap(p.x.data, 2, p.capacity, k, 2 * p.xStride, kUnit, kDepth, kRowBytes);
+  const int64_t clusters = std::min<int64_t>(mostItems(p, Shape::kTileRows, Shape::kOutputs), context.multiprocessors / kCluster);
+  const LaunchShape shape{dim3(static_cast<unsigned>(kCluster * clusters)), kThreads, static_cast<size_t>(sharedBytes), kCluster};
+  launch(context, gemmMany<Shape>, shape, p, first, second, rowMap);
+  return true;
 }
 
 }  // namespace longcat::cuda::many

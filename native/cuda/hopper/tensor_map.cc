@@ -35,7 +35,7 @@ CUtensorMapSwizzle swizzleOf(int bytes) {
 
 /// sizes and box from the innermost dimension on; strides, in bytes, from the second on.
 TensorMap encode(const void* data, int elementBytes, int rank, const cuuint64_t* sizes, const cuuint64_t* strides, const cuuint32_t* box, int swizzleBytes) {
-  const cuuint32_t steps[5] = {1, 1, 1, 1, 1};
+  const cuuint32_t steps[3] = {1, 1, 1};
   const CUtensorMapDataType type = elementBytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_UINT16;
   TensorMap map;
   const CUresult result = encoder()(&map, type, rank, const_cast<void*>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
@@ -58,13 +58,6 @@ TensorMap pileMap(const void* data, int elementBytes, int64_t planes, int64_t ro
   const cuuint64_t strides[2] = {static_cast<cuuint64_t>(rowBytes), static_cast<cuuint64_t>(planeBytes)};
   const cuuint32_t box[3] = {static_cast<cuuint32_t>(boxColumns), static_cast<cuuint32_t>(boxRows), 1};
   return encode(data, elementBytes, 3, sizes, strides, box, swizzleBytes);
-}
-
-TensorMap anywhereMap(int elementBytes, int64_t rows, int64_t columns, int64_t rowBytes, int boxRows, int boxColumns, int swizzleBytes) {
-  const cuuint64_t sizes[4] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows), cuuint64_t{1} << 31, cuuint64_t{1} << 13};
-  const cuuint64_t strides[3] = {static_cast<cuuint64_t>(rowBytes), 16, cuuint64_t{16} << 31};
-  const cuuint32_t box[4] = {static_cast<cuuint32_t>(boxColumns), static_cast<cuuint32_t>(boxRows), 1, 1};
-  return encode(reinterpret_cast<const void*>(kAnywhereBase), elementBytes, 4, sizes, strides, box, swizzleBytes);
 }
 
 }  // namespace longcat::cuda

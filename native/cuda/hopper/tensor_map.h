@@ -17,10 +17,4 @@ TensorMap matrixMap(const void* data, int elementBytes, int64_t rows, int64_t co
 TensorMap pileMap(const void* data, int elementBytes, int64_t planes, int64_t rows, int64_t columns, int64_t planeBytes, int64_t rowBytes, int boxRows,
                   int boxColumns, int swizzleBytes);
 
-/// Matrices of one shape wherever they begin (at multiples of 16 bytes): the whole address space as a tensor [2^13, 2^31, rows, columns] whose outer
-/// dimensions are places 2^35 and 16 bytes apart, so that a matrix's address is a pair of coordinates (copyBoxAnywhere, copy.cuh). One map does for
-/// all experts of a stack, whose matrices only the device knows.
-TensorMap anywhereMap(int elementBytes, int64_t rows, int64_t columns, int64_t rowBytes, int boxRows, int boxColumns, int swizzleBytes);
-constexpr uint64_t kAnywhereBase = 1 << 16;  // where that tensor begins: below all memory of a GPU
-
 }  // namespace longcat::cuda
