@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #include "cuda/mma.cuh"
 
@@ -36,15 +35,12 @@ __device__ __forceinline__ void syncCluster() {
   waitForCluster();
 }
 
-/// The word that block `rank` of the cluster has where this block has `own`.
-template <class T>
-__device__ __forceinline__ T loadOfBlock(const T* own, uint32_t rank) {
-  static_assert(sizeof(T) == 4);
-  uint32_t there, bits;
+/// The 16 bytes that block `rank` of the cluster has where this block has `own`.
+__device__ __forceinline__ uint4 loadOfBlock(const uint4* own, uint32_t rank) {
+  uint32_t there;
+  uint4 value;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(sharedAddress(own)), "r"(rank));
-  asm volatile("ld.shared::cluster.u32 %0, [%1];\n" : "=r"(bits) : "r"(there) : "memory");
-  T value;
-  memcpy(&value, &bits, sizeof value);
+  asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];\n" : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w) : "r"(there) : "memory");
   return value;
 }
 
