@@ -51,8 +51,9 @@ bool sampleByClusters(const SampleParams& p, const CudaContext& context) {
   if (context.capability != 90 || mostDepth < 1) return false;
   const Shape shape(p, mostDepth);
   if (shape.depth > mostDepth) return false;
-  launchClusters(context, sampleTogetherKernel, shape.blocks, dim3(static_cast<unsigned>(p.capacity) * shape.blocks), kThreads,
-                 sizeof(Together) + static_cast<size_t>(shape.depth) * kBytesOfDepth, p, shape.depth);
+  const LaunchShape clusters{dim3(static_cast<unsigned>(p.capacity) * shape.blocks), kThreads, sizeof(Together) + static_cast<size_t>(shape.depth) * kBytesOfDepth,
+                             static_cast<unsigned>(shape.blocks)};
+  launch(context, sampleTogetherKernel, clusters, p, shape.depth);
   return true;
 }
 
