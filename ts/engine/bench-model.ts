@@ -12,7 +12,7 @@ import { type Shape, shapeConfig } from "../model/shapes.js";
 import { DEFAULT_PARAMETERS } from "../sampling/parameters.js";
 import type { EngineParts } from "./engine.js";
 import { checkDirectory, loadParts } from "./load.js";
-import { DEFAULT_OPTIONS, type EngineOptions, resolveOptions } from "./options.js";
+import { type EngineOptions, resolveOptions } from "./options.js";
 import type { EngineInfo } from "./types.js";
 
 /** Random weights instead of a checkpoint. */
