@@ -60,6 +60,8 @@ __device__ __forceinline__ void fenceAsyncProxy() { asm volatile("fence.proxy.as
 
 /// A barrier among `threads` threads of the block (whole warps), by number 1 to 15; 0 is __syncthreads.
 __device__ __forceinline__ void syncSome(int number, int threads) { asm volatile("bar.sync %0, %1;\n" ::"r"(number), "r"(threads) : "memory"); }
+/// The same without waiting for the others: `threads` counts those who wait and those who only arrive.
+__device__ __forceinline__ void arriveSome(int number, int threads) { asm volatile("bar.arrive %0, %1;\n" ::"r"(number), "r"(threads) : "memory"); }
 
 /// Registers of each thread of the calling warpgroup from here on; the kernel has a cap by __launch_bounds__(threads, 1).
 template <int kRegisters>

@@ -22,12 +22,6 @@ static_assert(kProductWarps == kProductRows);
 
 enum class Product { absorb, values };
 
-/// What a product reads as its rows.
-enum class RowSource {
-  given,   // q, or latents that were merged into qLatent
-  splits,  // partial results, merged here
-};
-
 constexpr int64_t productDepth(int64_t k) { return (k + 15) / 16 * 16; }
 /// Elements from row to row in shared memory: an odd number of 16-byte chunks.
 template <Product P, int NT>
@@ -103,12 +97,13 @@ struct ProductBlock {
   }
 
   /// Merges rows [first, first + 16) from their splits. Few rows: several warps take a row, each its slices of 32 columns.
+  template <RowSource S>
   __device__ void mergeInput(const Live& live, int64_t first) const {
     const int64_t left = live.rows - first;
     const int warp = threadIdx.x / 32, slices = left == 1 ? 16 : left == 2 ? 8 : left <= 4 ? 4 : left <= 8 ? 2 : 1;
     const int row = warp / slices, slice = warp % slices;
     if (row >= left) return;
-    const RowSplits splits = rowSplits(p, live, first + row, head);
+    const RowSplits splits = rowSplits<S>(p, live, first + row, head);
     if (slices >= 8) mergeSlices<1, 16>(splits, row, slice, slices);
     else if (slices == 4) mergeSlices<4, 4>(splits, row, slice, slices);
     else mergeSlices<8, 4>(splits, row, slice, slices);
@@ -189,7 +184,7 @@ struct ProductBlock {
   }
 };
 
-/// grid: x = heads · tiles of NT columns, y = 16-row tiles, every gridDim.y-th of which a block takes.
+/// S: where the rows come from; `given` is q where they are absorbed. grid: x = heads · tiles of NT columns, y = 16-row tiles, every gridDim.y-th of which a block takes.
 template <Product P, RowSource S, class W, int NT>
 __global__ void __launch_bounds__(kProductThreads) headProduct(const MlaDecodeParams p) {
   awaitPrevious();
@@ -202,7 +197,7 @@ __global__ void __launch_bounds__(kProductThreads) headProduct(const MlaDecodePa
   block.loadWeights();
   for (; first < live.rows; first += static_cast<int64_t>(gridDim.y) * kProductRows) {
     if constexpr (S == RowSource::given) block.loadRows(first, live.rows);
-    else block.mergeInput(live, first);
+    else block.template mergeInput<S>(live, first);
     commitCopies();
     waitCopies<0>();
     __syncthreads();  // weights and rows are there; the sums before have been read

@@ -6,6 +6,7 @@
 #include "ops/mla_decode/generic.cuh"
 #include "ops/mla_decode/head_product.cuh"
 #include "ops/mla_decode/merge.cuh"
+#include "ops/mla_decode/sm90/attend.h"
 
 namespace longcat::cuda {
 namespace {
@@ -89,22 +90,22 @@ void attend(const CudaContext& context, const MlaDecodeParams& p) {
   launch(context, attendGeneric<T>, dim3(persistentGrid(context, p.maxSplits * p.heads, kSmallBlocks)), kGenericThreads, 0, p);
 }
 
-template <class T>
+template <class T, RowSource S>
 void mergeIntoLatent(const CudaContext& context, const MlaDecodeParams& p) {
   const int64_t blocks = ceilDiv(p.capacity * p.heads * ceilDiv(p.kvRank, 32), kMergeThreads / 32);
-  launch(context, mergeRows<T>, dim3(persistentGrid(context, blocks, 16)), kMergeThreads, 0, p);
+  launch(context, mergeRows<T, S>, dim3(persistentGrid(context, blocks, 16)), kMergeThreads, 0, p);
 }
 
 /// Merge and values: one kernel where its blocks, each of which merges for itself, read little more than once what there is.
-template <class T>
+template <class T, RowSource S>
 void finish(const CudaContext& context, const MlaDecodeParams& p) {
   const bool onTensorCores = multiple(p.vDim, 8) && fitsProduct<Product::values>(context, p);
   if (onTensorCores) {
     const int64_t repeats = ceilDiv(p.vDim, wideTiles<Product::values>(context, p) ? 64 : 16);
     const int64_t bytes = p.maxSplits * p.heads * p.kvRank * static_cast<int64_t>(sizeof(float));
-    if (repeats * bytes <= kRepeatedMergeBytes) return product<Product::values, RowSource::splits>(context, p);
+    if (repeats * bytes <= kRepeatedMergeBytes) return product<Product::values, S>(context, p);
   }
-  mergeIntoLatent<T>(context, p);
+  mergeIntoLatent<T, S>(context, p);
   if (onTensorCores) return product<Product::values, RowSource::given>(context, p);
   const int64_t blocks = ceilDiv(p.capacity * p.heads * p.vDim, kGenericWarps);
   launch(context, valuesGeneric<T>, dim3(persistentGrid(context, blocks, kSmallBlocks)), kGenericThreads, 0, p);
@@ -117,8 +118,9 @@ void mla_decode(const void* params, const CudaContext& context) {
   if (p.capacity == 0 || p.maxSplits == 0) return;
   LONGCAT_ACTIVATION(p.activation, T, {
     absorb<T>(context, p);
+    if (inChunks(p) && attendUnitsOnHopper(context, p)) return finish<T, RowSource::units>(context, p);
     attend<T>(context, p);
-    finish<T>(context, p);
+    finish<T, RowSource::splits>(context, p);
   });
 }
 

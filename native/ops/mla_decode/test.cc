@@ -55,6 +55,14 @@ LONGCAT_TEST(mla_decode) {
 }
 
 LONGCAT_TEST(mla_decode) {
+  // The sizes that Hopper has a kernel for: latents of 512, rope keys of 64; any heads, pages that are parts of a tile of 64 keys or several.
+  checkCase(t, {3, 32, 64, 16, 512, 64}, DType::bf16, {1300, 64, 1}, {0, 63, 64, 127, 128, 300, 513});
+  checkCase(t, {70, 16, 64, 8, 512, 16}, DType::bf16, {70, 3}, {15, 63});
+  checkCase(t, {2, 16, 64, 8, 512, 8}, DType::bf16, {290, 130}, {255, 256});
+  checkCase(t, {5, 16, 64, 8, 512, 128}, DType::f8e4m3, {200, 129}, {});
+}
+
+LONGCAT_TEST(mla_decode) {
   // More rows than one task merges: the same bits as each alone.
   const Sizes sizes{2, 16, 16, 32, 24, 16};
   std::vector<int64_t> lengths;
