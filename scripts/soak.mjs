@@ -115,8 +115,8 @@ function seeded(seed) {
   };
 }
 
-/** Clients for some seconds. `counts` and `problems` are added to. */
-async function load(server, { expected, durationS, requests, random, counts, problems }) {
+/** Clients for some seconds. `counts`, `healthMs` and `problems` are added to. */
+async function load(server, { expected, durationS, requests, random, counts, healthMs, problems }) {
   const ending = new AbortController();
   setMaxListeners(0, ending.signal);
   const timer = setTimeout(() => ending.abort(), 1000 * durationS);
@@ -144,16 +144,16 @@ async function load(server, { expected, durationS, requests, random, counts, pro
     }
   };
   const done = Promise.all(Array.from({ length: CLIENTS_AT_ONCE }, one));
-  await Promise.all([done, watchHealth(server, over, counts, problems)]);
+  await Promise.all([done, watchHealth(server, over, healthMs, problems)]);
   clearTimeout(timer);
 }
 
-/** /health is 200 all the time, and soon. */
-async function watchHealth(server, over, counts, problems) {
+/** /health is 200 all the time, and soon. `healthMs` gets how long each answer took. */
+async function watchHealth(server, over, healthMs, problems) {
   while (!over()) {
     try {
       const { status, ms } = await server.get("/health");
-      counts.slowestHealthMs = Math.max(counts.slowestHealthMs, ms);
+      healthMs.push(ms);
       if (status !== 200) problems.push(`/health was ${status}`);
     } catch (error) {
       problems.push(`health: ${error.message}`);
@@ -178,18 +178,19 @@ async function soak({ durationS, requests, seed }) {
   const server = new SoakServer();
   await server.start();
   const problems = [];
-  const counts = { requests: 0, slowestHealthMs: 0 };
+  const counts = { requests: 0 };
+  const healthMs = [];
   const report = { durationS, seed, clients: CLIENTS_AT_ONCE, capacity: SEQUENCES + QUEUE, counts, problems };
   try {
     const expected = await askAlone(server);
     const fresh = await server.holds();
-    const plan = { expected, requests, random: seeded(seed), counts, problems };
+    const plan = { expected, requests, random: seeded(seed), counts, healthMs, problems };
     // Buffers, code and pools are as large as they get after some seconds of the same.
     await load(server, { ...plan, durationS: Math.min(60, durationS / 3) });
     const before = await server.settled(fresh.handles);
     if (before !== undefined) await load(server, { ...plan, durationS: durationS - Math.min(60, durationS / 3) });
     const after = await server.settled(fresh.handles);
-    Object.assign(report, { fresh, before, after });
+    Object.assign(report, { fresh, before, after, healthMs: percentiles(healthMs) });
     if (after === undefined)
       problems.push(`it did not come to rest: ${JSON.stringify(await server.holds())}, fresh ${JSON.stringify(fresh)}`);
     else {
@@ -212,15 +213,23 @@ async function soak({ durationS, requests, seed }) {
   return report;
 }
 
-function describe({ durationS, clients, capacity, counts, before, after, problems, log }) {
+/** Nearest ranks. */
+function percentiles(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  const at = (share) => sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)];
+  return { p50: at(0.5), p99: at(0.99), max: at(1) };
+}
+
+function describe({ durationS, clients, capacity, counts, healthMs = {}, before, after, problems, log }) {
   const megabytes = (holds) => (holds === undefined ? "?" : `${Math.round(holds.memoryBytes / 2 ** 20)} MiB`);
-  const { requests, slowestHealthMs, ...kinds } = counts;
+  const { requests, ...kinds } = counts;
+  const ms = (value) => `${value?.toFixed(0) ?? "?"} ms`;
   return [
     `${clients} clients on a capacity of ${capacity} for ${durationS} s: ${requests} requests, ${after?.tokens ?? "?"} tokens, ${after?.preemptions ?? "?"} preemptions`,
     ...Object.entries(kinds)
       .sort()
       .map(([name, count]) => `  ${name.padEnd(22)} ${count}`),
-    `slowest /health ${slowestHealthMs.toFixed(0)} ms; memory ${megabytes(before)} after the warm-up, ${megabytes(after)} at the end`,
+    `/health ${ms(healthMs.p50)} in the middle, p99 ${ms(healthMs.p99)}, slowest ${ms(healthMs.max)}; memory ${megabytes(before)} after the warm-up, ${megabytes(after)} at the end`,
     ...(problems.length === 0 ? ["It holds."] : ["It does not hold:", ...problems.map((problem) => `  ${problem}`), "", log ?? ""]),
   ].join("\n");
 }

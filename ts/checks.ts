@@ -71,12 +71,19 @@ export function rejectUnknown(
   what: string,
   code: LongcatErrorCode = "OPTION_INVALID",
 ): void {
-  for (const key of Object.keys(input)) {
-    if (names.includes(key)) continue;
-    const near = nearest(key, names);
-    const hint = near === undefined ? `known are ${names.join(", ")}` : `did you mean ${near}?`;
-    throw new LongcatError(code, `unknown ${what} ${show(key)}: ${hint}`);
-  }
+  const key = Object.keys(input).find((one) => !names.includes(one));
+  if (key !== undefined) throw new LongcatError(code, `unknown ${what} ${show(key)}: ${hint(key, names)}`);
+}
+
+/** The same for the fields of `field`, whose path the error then begins with. */
+export function rejectUnknownFields(input: Record<string, unknown>, names: readonly string[], field: string): void {
+  const key = Object.keys(input).find((one) => !names.includes(one));
+  if (key !== undefined) throw new LongcatError("OPTION_INVALID", `${field}.${key.slice(0, 100)}: is not known; ${hint(key, names)}`);
+}
+
+function hint(key: string, names: readonly string[]): string {
+  const near = nearest(key, names);
+  return near === undefined ? `known are ${names.join(", ")}` : `did you mean ${near}?`;
 }
 
 /** An options record: absent gives {}, anything but a plain record is refused. */

@@ -6,6 +6,7 @@
 
 #include "cuda/dependent.cuh"
 #include "cuda/events.h"
+#include "cuda/hopper/ceiling.h"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/numbers.cuh"
@@ -133,6 +134,7 @@ double fastest(const CudaContext& context, const Work& work) {
 
 Ceilings measureCeilings(const CudaContext& context) {
   Ceilings c;
+  DeviceMemory sink(sizeof(float));
   {
     const size_t bytes = size_t{512} << 20;
     DeviceMemory from(bytes), to(bytes);
@@ -142,9 +144,11 @@ Ceilings measureCeilings(const CudaContext& context) {
       launch(context, copyKernel, persistentGrid(context, ceilDiv(count, kThreads), 16), kThreads, 0, static_cast<const uint4*>(from.data), static_cast<uint4*>(to.data), count);
     });
     const double byCopy = fastest(context, [&] { LONGCAT_CUDA(cudaMemcpyAsync(to.data, from.data, bytes, cudaMemcpyDeviceToDevice, context.stream)); });
-    c.copyBytesPerSecond = 2.0 * static_cast<double>(bytes) / std::min(byKernel, byCopy);
+    const double byRead = fastest(context, [&] {
+      launch(context, readKernel, persistentGrid(context, ceilDiv(count, kThreads), 8), kThreads, 0, static_cast<const uint4*>(from.data), count, static_cast<uint32_t*>(sink.data));
+    });
+    c.bytesPerSecond = static_cast<double>(bytes) * std::max(2.0 / std::min(byKernel, byCopy), 1.0 / byRead);
   }
-  DeviceMemory sink(sizeof(float));
   for (int perMultiprocessor : {1, 2, 4}) {
     const int blocks = context.multiprocessors * perMultiprocessor;
     const double warps = static_cast<double>(blocks) * (kThreads / 32), steps = static_cast<double>(kRounds) * kChains;
@@ -153,12 +157,12 @@ Ceilings measureCeilings(const CudaContext& context) {
     c.mmaFlops = std::max(c.mmaFlops, warps * steps * 2 * 16 * 8 * 16 / mma);
     c.fmaFlops = std::max(c.fmaFlops, warps * 32 * steps * 2 / fma);
   }
+  if (context.capability == 90) {
+    double flops = 0;
+    const double seconds = fastest(context, [&] { flops = launchWgmma(context, static_cast<float*>(sink.data)); });
+    c.mmaFlops = std::max(c.mmaFlops, flops / seconds);
+  }
   return c;
-}
-
-void readThrough(const CudaContext& context, const void* data, size_t bytes, uint32_t* sink) {
-  const auto count = static_cast<int64_t>(bytes / sizeof(uint4));
-  launch(context, readKernel, persistentGrid(context, ceilDiv(count, kThreads), 8), kThreads, 0, static_cast<const uint4*>(data), count, sink);
 }
 
 void fillRandom(const CudaContext& context, void* data, DType dtype, int64_t count, float low, float high, uint64_t seed) {

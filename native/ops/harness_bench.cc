@@ -258,7 +258,7 @@ void BenchContext::time(const BenchCase& what, const char* op, const OpArgs& giv
   checkArity(*spec, arguments);
   std::vector<double> samples;
 #ifdef LONGCAT_HAS_CUDA
-  if (onGpu()) samples = timeOnGpu(*spec, arguments);
+  if (onGpu()) samples = timeOnGpu(*spec, arguments, what.bytes);
 #endif
   if (!onGpu()) samples = samplesOnProcessor(*spec, arguments);
   std::sort(samples.begin(), samples.end());
@@ -331,7 +331,7 @@ Machine machineOf(const BenchOptions& options) {
 void printMachine(const Machine& m) {
   const BenchCeilings& c = m.ceilings;
   std::printf("%s (%s); ceilings measured here: memory %.1f GB/s", m.name.c_str(), m.capability.c_str(), c.bytesPerSecond / 1e9);
-  if (c.mmaFlops > 0) std::printf(", bf16 mma.sync %.1f TFLOP/s", c.mmaFlops / 1e12);
+  if (c.mmaFlops > 0) std::printf(", bf16 tensor cores %.1f TFLOP/s", c.mmaFlops / 1e12);
   std::printf(", f32 multiply-add %.3f TFLOP/s\n", c.fmaFlops / 1e12);
   if (c.mmaFlops == 0) std::printf("what fits the processor's caches stays there from run to run: more than 100 %% of memory\n");
   std::fflush(stdout);

@@ -46,8 +46,8 @@ struct BenchOptions {
 
 /// What the machine can do at most, measured in the same run.
 struct BenchCeilings {
-  double bytesPerSecond = 0;   // processor: read; GPU: read and written by a copy
-  double mmaFlops = 0;         // tensor cores, bfloat16 by mma.sync; 0 on a processor
+  double bytesPerSecond = 0;   // read; on a GPU read, or read and written by a copy
+  double mmaFlops = 0;         // tensor cores, bfloat16; 0 on a processor
   double fmaFlops = 0;         // float32
 };
 
@@ -107,7 +107,7 @@ class BenchContext {
   bench::Weight stack(DType dtype, int64_t count, int64_t stored, int64_t rows, int64_t columns);
   int64_t randomInteger(int64_t below);
 
-  /// Median time of the operation. On a GPU by events in a captured graph, after all of the cache was read over.
+  /// Median time of the operation. On a GPU in a captured graph of many calls, over operands that the cache does not hold (harness_cuda.h).
   void time(const BenchCase& what, const char* op, const OpArgs& arguments);
 
  private:

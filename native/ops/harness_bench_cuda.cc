@@ -1,5 +1,7 @@
 // Benchmarks on a GPU: memory, random numbers, the clock (harness_cuda.h).
 #include <algorithm>
+#include <cmath>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -14,9 +16,12 @@
 namespace longcat {
 namespace {
 
-constexpr int kUnits = 8;             // timed runs in one graph
-constexpr double kSecondsACase = 0.3; // of the operation and what defeats the cache
-constexpr int kMaxReplays = 8;
+constexpr double kColdBytes = 400e6;    // operands that a graph goes through before it comes back to the first: many times a card's cache
+constexpr int kMostSets = 64;
+constexpr int kLeastCalls = 16;         // of short operations in one graph
+constexpr double kSecondsAGraph = 5e-3; // of long ones
+constexpr double kSecondsACase = 0.3;
+constexpr int kMaxReplays = 20;
 
 class GpuBuffer : public Buffer {
  public:
@@ -33,33 +38,67 @@ class GpuBuffer : public Buffer {
   ~GpuBuffer() override { cudaFree(data_); }
 };
 
-/// Memory four times the size of the card's cache. It is read, not written: written lines would still have to leave while the operation runs.
-struct CacheBreaker {
-  GpuBuffer memory{std::max<size_t>(static_cast<size_t>(gpuState().properties.l2CacheSize) * 4, size_t{64} << 20)};
-  GpuBuffer sink{sizeof(uint32_t)};
-  void run() const { cuda::readThrough(gpuState().context, memory.data(), memory.bytes(), reinterpret_cast<uint32_t*>(sink.data())); }
+/// The operands of one call, copied: what shared memory shares it in the copy, too. Stacks stay where they are, since the experts of one call
+/// are many times a cache as a rule.
+class OperandSet {
+ public:
+  explicit OperandSet(const OpArgs& from) : arguments_(from), tensors_(static_cast<size_t>(from.numTensors)) {
+    for (int i = 0; i < from.numTensors; ++i) {
+      if (!from.tensor[i]) continue;
+      Tensor& tensor = tensors_[static_cast<size_t>(i)];
+      tensor = *from.tensor[i];
+      if (!tensor.parts) move(tensor);
+      arguments_.tensor[i] = &tensor;
+    }
+  }
+  OperandSet(const OperandSet&) = delete;
+  OperandSet& operator=(const OperandSet&) = delete;
+  const OpArgs& arguments() const { return arguments_; }
+
+ private:
+  void move(Tensor& tensor) {
+    std::shared_ptr<Buffer>& copy = copies_[tensor.buffer.get()];
+    if (!copy) {
+      copy = allocateOnGpu(tensor.buffer->bytes());
+      LONGCAT_CUDA(cudaMemcpy(copy->data(), tensor.buffer->data(), copy->bytes(), cudaMemcpyDeviceToDevice));
+    }
+    tensor.data = copy->data() + (tensor.data - tensor.buffer->data());
+    tensor.buffer = copy;
+  }
+
+  OpArgs arguments_;
+  std::vector<Tensor> tensors_;
+  std::map<const Buffer*, std::shared_ptr<Buffer>> copies_;
 };
 
-const CacheBreaker& cacheBreaker() {
-  static const auto* one = new CacheBreaker();  // lives as long as the CUDA context
-  return *one;
+/// Bytes that a copy of the operands takes.
+double bytesOfSet(const OpArgs& arguments) {
+  std::map<const Buffer*, double> buffers;
+  for (int i = 0; i < arguments.numTensors; ++i) {
+    const Tensor* t = arguments.tensor[i];
+    if (t && !t->parts) buffers[t->buffer.get()] = static_cast<double>(t->buffer->bytes());
+  }
+  double sum = 0;
+  for (const auto& [buffer, bytes] : buffers) sum += bytes;
+  return sum;
 }
 
-/// A graph of kUnits times: read over the cache, event, operation, event.
+/// Parameters of one call, as a binding prepares them.
+struct Prepared {
+  alignas(64) std::byte params[kMaxParamBytes];
+};
+
+/// A graph of `calls` calls in a row, over the sets in turn, between two events.
 class TimedGraph {
  public:
-  TimedGraph(const OpSpec& spec, const void* params) {
+  TimedGraph(const OpSpec& spec, const std::vector<Prepared>& sets, int calls) : calls_(calls) {
     const CudaContext& context = gpuState().context;
-    const CacheBreaker& breaker = cacheBreaker();
     LONGCAT_CUDA(cudaStreamBeginCapture(context.stream, cudaStreamCaptureModeThreadLocal));
     cudaGraph_t graph = nullptr;
     try {
-      for (int i = 0; i < kUnits; ++i) {
-        breaker.run();
-        LONGCAT_CUDA(cudaEventRecordWithFlags(begin_[i], context.stream, cudaEventRecordExternal));
-        spec.cuda(params, context);
-        LONGCAT_CUDA(cudaEventRecordWithFlags(end_[i], context.stream, cudaEventRecordExternal));
-      }
+      LONGCAT_CUDA(cudaEventRecordWithFlags(begin_, context.stream, cudaEventRecordExternal));
+      for (int i = 0; i < calls; ++i) spec.cuda(sets[static_cast<size_t>(i) % sets.size()].params, context);
+      LONGCAT_CUDA(cudaEventRecordWithFlags(end_, context.stream, cudaEventRecordExternal));
     } catch (...) {
       cudaStreamEndCapture(context.stream, &graph);
       if (graph) cudaGraphDestroy(graph);
@@ -76,20 +115,19 @@ class TimedGraph {
   TimedGraph(const TimedGraph&) = delete;
   TimedGraph& operator=(const TimedGraph&) = delete;
 
-  /// Replays; seconds of each run go behind `samples`.
-  void run(std::vector<double>& samples) const {
+  /// Replays; seconds of a call.
+  double run() const {
     cudaStream_t stream = gpuState().context.stream;
     LONGCAT_CUDA(cudaGraphLaunch(executable_, stream));
     LONGCAT_CUDA(cudaStreamSynchronize(stream));
-    for (int i = 0; i < kUnits; ++i) {
-      float ms = 0;
-      LONGCAT_CUDA(cudaEventElapsedTime(&ms, begin_[i], end_[i]));
-      samples.push_back(ms * 1e-3);
-    }
+    float ms = 0;
+    LONGCAT_CUDA(cudaEventElapsedTime(&ms, begin_, end_));
+    return ms * 1e-3 / calls_;
   }
 
  private:
-  TimedEvent begin_[kUnits], end_[kUnits];
+  TimedEvent begin_, end_;
+  int calls_;
   cudaGraphExec_t executable_ = nullptr;
 };
 
@@ -102,23 +140,35 @@ void fillRandomOnGpu(const Tensor& tensor, float low, float high, uint64_t seed)
   cuda::fillRandom(gpuState().context, tensor.data, tensor.dtype, tensor.elements(), low, high, seed);
 }
 
-std::vector<double> timeOnGpu(const OpSpec& spec, const OpArgs& arguments) {
+std::vector<double> timeOnGpu(const OpSpec& spec, const OpArgs& arguments, double bytes) {
   require(spec.cuda != nullptr, std::string(spec.name) + " has no body for GPUs");
-  alignas(64) std::byte params[kMaxParamBytes];
-  spec.prepare(arguments, params);
-  const CudaContext& context = gpuState().context;
+  size_t free = 0, total = 0;
+  LONGCAT_CUDA(cudaMemGetInfo(&free, &total));
+  const double room = 0.8 * static_cast<double>(free) / std::max(1.0, bytesOfSet(arguments));
+  const int sets = std::clamp(static_cast<int>(std::min(std::ceil(kColdBytes / std::max(1.0, bytes)), room)), 1, kMostSets);
+  std::vector<std::unique_ptr<OperandSet>> copies;
+  std::vector<Prepared> prepared(static_cast<size_t>(sets));
+  spec.prepare(arguments, prepared[0].params);
+  for (int i = 1; i < sets; ++i) {
+    copies.push_back(std::make_unique<OperandSet>(arguments));
+    spec.prepare(copies.back()->arguments(), prepared[static_cast<size_t>(i)].params);
+  }
   // Once eagerly: loads the kernels, and names the operation if it faults.
-  spec.cuda(params, context);
+  const CudaContext& context = gpuState().context;
+  spec.cuda(prepared[0].params, context);
   const cudaError_t error = cudaStreamSynchronize(context.stream);
   if (error != cudaSuccess) throwCuda(error, spec.name, __FILE__, __LINE__);
 
-  const TimedGraph graph(spec, params);
+  const TimedGraph once(spec, prepared, sets);
+  once.run();
+  const double about = once.run();
+  const int least = std::max(sets, kLeastCalls), most = std::max(sets, static_cast<int>(kSecondsAGraph / about));
+  const int calls = (std::min(least, most) + sets - 1) / sets * sets;
+  const TimedGraph graph(spec, prepared, calls);
+  graph.run();
   std::vector<double> samples;
-  graph.run(samples);  // warms up, and says how many more there is time for
-  const double least = *std::min_element(samples.begin(), samples.end()) + 1e-4;
-  samples.clear();
-  const int replays = std::clamp(static_cast<int>(kSecondsACase / (least * kUnits)), 1, kMaxReplays);
-  for (int i = 0; i < replays; ++i) graph.run(samples);
+  const int replays = std::clamp(static_cast<int>(kSecondsACase / (about * calls)), 3, kMaxReplays);
+  for (int i = 0; i < replays; ++i) samples.push_back(graph.run());
   return samples;
 }
 
@@ -127,7 +177,7 @@ BenchCeilings measureOnGpu(std::string* name, std::string* capability) {
   *name = s.properties.name;
   *capability = std::to_string(s.properties.major) + "." + std::to_string(s.properties.minor);
   const cuda::Ceilings c = cuda::measureCeilings(s.context);
-  return {c.copyBytesPerSecond, c.mmaFlops, c.fmaFlops};
+  return {c.bytesPerSecond, c.mmaFlops, c.fmaFlops};
 }
 
 }  // namespace longcat

@@ -40,8 +40,9 @@ struct BenchCeilings;
 std::shared_ptr<Buffer> allocateOnGpu(size_t bytes);
 /// Every element of a dense tensor (cuda/ceilings.h).
 void fillRandomOnGpu(const Tensor& tensor, float low, float high, uint64_t seed);
-/// Seconds of single runs: events in a captured graph around the operation, before each of which the card's cache was read over.
-std::vector<double> timeOnGpu(const OpSpec& spec, const OpArgs& arguments);
+/// Seconds of a call: many in a row in a captured graph, the next one's launch after the last one's, each over other copies of its operands so that
+/// the card's cache holds none of them; one number a replay. `bytes`: what a call moves.
+std::vector<double> timeOnGpu(const OpSpec& spec, const OpArgs& arguments, double bytes);
 /// The card's ceilings, its name and its compute capability ("9.0").
 BenchCeilings measureOnGpu(std::string* name, std::string* capability);
 

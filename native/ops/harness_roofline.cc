@@ -108,7 +108,7 @@ std::string rooflineSvg(const std::string& title, const BenchCeilings& ceilings,
   std::string s = text("<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 %g %g' font-family='sans-serif' font-size='12'>\n", kWidth, kHeight);
   s += text("<rect width='%g' height='%g' fill='white'/>\n<text x='%g' y='28' font-size='16'>", kWidth, kHeight, kLeft) + escaped(title) +
        text(": memory %.4g GB/s</text>\n", ceilings.bytesPerSecond / 1e9);
-  s += axes(p) + roof(p, ceilings.bytesPerSecond, ceilings.mmaFlops, "bf16 mma.sync") + roof(p, ceilings.bytesPerSecond, ceilings.fmaFlops, "f32 multiply-add");
+  s += axes(p) + roof(p, ceilings.bytesPerSecond, ceilings.mmaFlops, "bf16 tensor cores") + roof(p, ceilings.bytesPerSecond, ceilings.fmaFlops, "f32 multiply-add");
   return s + points(p, rows) + "</svg>\n";
 }
 

@@ -137,6 +137,26 @@ describe("generate", () => {
     expect(logprobs?.[0]?.logprob).toBe(-9999);
   });
 
+  it("hands the pieces of an answer to a listener, of an array with choices counted prompt by prompt; what it throws fails the call", async () => {
+    const { engine, idle } = make();
+    const params: GenerateParams = { maxTokens: 6, n: 2, seed: 1 };
+    const prompts = ["abc", "de", "f"];
+    const texts = new Array<string>(6).fill("");
+    const ends: (number | undefined)[] = [];
+    const results = await engine.generate(prompts, params, ({ index, text, finishReason, usage }) => {
+      texts[index] += text;
+      if (finishReason !== undefined) ends[index] = usage?.completionTokens;
+    });
+    expect(texts).toEqual(results.flatMap(({ choices = [] }) => choices.map(({ text }) => text)));
+    expect(ends).toEqual([undefined, 12, undefined, 12, undefined, 12]);
+    const thrown = new Error("no more");
+    const failing = () => {
+      throw thrown;
+    };
+    await expect(engine.generate("abc", params, failing)).rejects.toMatchObject({ code: "INTERNAL", cause: thrown });
+    idle();
+  });
+
   it("gives each prompt of an array what it gets alone, in order", async () => {
     const { engine, idle } = make();
     const prompts = ["abc", { tokens: [5, 6] }, "a", { messages: [{ role: "user" as const, content: "xyz" }] }, "qrstuv"];

@@ -5,7 +5,7 @@ import { BlockManager } from "../../ts/engine/block-manager.js";
 import { CHAIN_START, chainDigest, type PrefixCacheMode } from "../../ts/engine/prefix-cache.js";
 import { type Admission, type Batch, Scheduler } from "../../ts/engine/scheduler.js";
 import { Sequence } from "../../ts/engine/sequence.js";
-import type { RunnerLimits, SlotSampling, StepResult, StepSequence } from "../../ts/model/runner-types.js";
+import type { RunnerLimits, SlotSampling, StepSequence } from "../../ts/model/runner-types.js";
 import { FAKE_LIMITS, FakeRunner, hashNext } from "./fake-runner.js";
 
 const sampling = (promptTokens: readonly number[], seed = 0): SlotSampling => ({
@@ -59,7 +59,10 @@ function fakeRouting(positions: number, { numLayers, topK }: RunnerLimits) {
   return { tokens: positions, experts };
 }
 
-/** Does with a batch what the engine does, and runs it with those after it that can be scheduled before its results are there. */
+/** Steps that are scheduled before the one at a time is reported, in the tests' runs. */
+const MOST_AHEAD = 2;
+
+/** Does with a batch what the engine does, and runs it with those after it that can be scheduled before it is reported. */
 async function step(scheduler: Scheduler, runner: FakeRunner): Promise<Batch> {
   const batch = scheduler.schedule();
   for (const { sequence, blocks } of batch.evicted)
@@ -68,12 +71,25 @@ async function step(scheduler: Scheduler, runner: FakeRunner): Promise<Batch> {
   extend(runner, batch);
   scheduler.dropEnded(batch);
   if (batch.entries.length === 0) return batch;
-  const results = runner.launch(batch.entries.map((entry) => entry.step));
-  const ahead = scheduler.scheduleAhead(batch);
-  if (ahead) extend(runner, ahead);
-  const following = ahead && runner.launch(ahead.entries.map((entry) => entry.step));
-  scheduler.postprocess(batch, await results);
-  if (ahead) scheduler.postprocess(ahead, (await following) as StepResult[]);
+  const underWay = [{ batch, results: runner.launch(batch.entries.map((entry) => entry.step)) }];
+  let ahead = 0;
+  const launchAhead = () => {
+    const last = underWay.at(-1);
+    const next = last && ahead < MOST_AHEAD ? scheduler.scheduleAhead(last.batch) : undefined;
+    if (!next) return;
+    ahead += 1;
+    extend(runner, next);
+    underWay.push({ batch: next, results: runner.launch(next.entries.map((entry) => entry.step)) });
+  };
+  launchAhead();
+  while (underWay.length > 0) {
+    const { batch: over, results } = underWay[0]!;
+    const there = await results;
+    scheduler.take(over, there);
+    underWay.shift();
+    launchAhead();
+    scheduler.report(over, there);
+  }
   return batch;
 }
 
@@ -314,7 +330,8 @@ describe("scheduler", () => {
     await step(scheduler, runner);
     for (const sequence of request({ prompt: new Array<number>(40).fill(2), maxNewTokens: 1, n: 1 }).siblings) scheduler.add(sequence);
     while (scheduler.hasWork) await step(scheduler, runner);
-    const lengths = runner.steps.slice(1, 9).map((sequences) => sequences.map(({ tokens }) => tokens?.length ?? "decode"));
+    const first = runner.steps.findIndex(([entry]) => entry?.tokens?.length === 3);
+    const lengths = runner.steps.slice(first, first + 8).map((sequences) => sequences.map(({ tokens }) => tokens?.length ?? "decode"));
     expect(lengths).toEqual(new Array(8).fill([3, "decode"]));
   });
 
@@ -371,7 +388,7 @@ describe("scheduler", () => {
     scheduler.reset();
     expect(scheduler.hasWork).toBe(false);
     for (const sequence of lost) {
-      expect(sequence).toMatchObject({ state: "ended", slot: -1, blocks: [], stepsInFlight: 0 });
+      expect(sequence).toMatchObject({ state: "ended", slot: -1, blocks: [] });
       scheduler.abort(sequence); // as the request does that fails with it
     }
     checkBlocks(scheduler);
@@ -381,6 +398,43 @@ describe("scheduler", () => {
     while (scheduler.hasWork) await step(scheduler, runner);
     expect(outputs).toEqual([alone(next, 0), alone(next, 1)]);
     expect(scheduler.blocks.numFree).toBe(runner.limits.numBlocks);
+  });
+
+  it("schedules a step ahead before the last one is reported: without those that have drawn an end token, and not if one waits for their place", () => {
+    const scheduler = new Scheduler({ ...FAKE_LIMITS, maxSequences: 2 });
+    const endTokens = new Set([7]);
+    const [ends, goesOn, waits] = [1, 2, 3].map(
+      (token) =>
+        new Sequence({
+          ...{ prompt: [token], maxNewTokens: 8, sampling: sampling([token]), endTokens },
+          onStep: (_, { token }) => endTokens.has(token),
+          onError: () => undefined,
+        }),
+    ) as [Sequence, Sequence, Sequence];
+    const results = (...tokens: number[]) => tokens.map((token) => ({ token, logprob: 0, top: [], ffnExperts: [] }));
+    const take = (batch: Batch, ...tokens: number[]) => {
+      scheduler.take(batch, results(...tokens));
+      return batch;
+    };
+    const who = (batch: Batch | undefined) => batch?.entries.map(({ sequence }) => sequence);
+
+    scheduler.add(ends);
+    scheduler.add(goesOn);
+    const first = scheduler.schedule();
+    const second = scheduler.scheduleAhead(first) as Batch;
+    expect(who(second)).toEqual([ends, goesOn]);
+    take(first, 7, 8);
+    const third = scheduler.scheduleAhead(second) as Batch;
+    expect(who(third)).toEqual([goesOn]);
+    scheduler.report(first, results(7, 8));
+    expect(ends.state).toBe("ended");
+
+    scheduler.add(waits);
+    take(second, 9, 9);
+    expect(scheduler.scheduleAhead(third)).toBeUndefined();
+    scheduler.report(second, results(9, 9));
+    scheduler.report(take(third, 9), results(9));
+    expect(who(scheduler.schedule())).toEqual([waits, goesOn]);
   });
 
   it("refuses a sequence that could never fit, with both numbers", () => {

@@ -7,7 +7,10 @@ const NATIVE = join(import.meta.dirname, "../../native");
 
 /** Kernels in a file: name and body, up to the brace that ends it at the beginning of a line. */
 function kernels(text: string): { name: string; body: string }[] {
-  return [...text.matchAll(/__global__[^;{]*?(\w+)\([^;{]*?\)\s*\{([\s\S]*?)\n\}/g)].map(([, name, body]) => ({ name: name as string, body: body as string }));
+  return [...text.matchAll(/__global__[^;{]*?(\w+)\([^;{]*?\)\s*\{([\s\S]*?)\n\}/g)].map(([, name, body]) => ({
+    name: name as string,
+    body: body as string,
+  }));
 }
 
 const files = readdirSync(NATIVE, { recursive: true, encoding: "utf8" }).filter((file) => /\.cuh?$/.test(file));

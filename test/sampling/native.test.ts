@@ -31,7 +31,7 @@ class SampleBench {
     this.params = make("float64", ROWS, 13);
     this.#arguments = {
       ...{ logits: this.logits, params: this.params, logitSlot: make("int32", ROWS), logitPosition: make("int32", ROWS) },
-      ...{ allowed: make("int32", words), tokenCounts: make("int32", ROWS, vocabulary), bias: make("float32", ROWS, vocabulary) },
+      ...{ allowed: make("int32", words), adjustments: make("int32", ROWS, 1, 3), numAdjustments: make("int32", ROWS) },
       ...{ mask: make("int32", ROWS, words), history: make("int32", ROWS, CONTEXT), tokens: make("int32", ROWS) },
       ...{ logprob: make("float32", ROWS), topIds: make("int32", ROWS, MOST_LOGPROBS), topLogprobs: make("float32", ROWS, MOST_LOGPROBS) },
       ...{ counts: make("int32", 8), candidateIds: make("int32", ROWS, LISTED), candidateExps: make("float64", ROWS, LISTED) },

@@ -16,6 +16,8 @@ const chat = (fields: object) => post(served.url, CHAT, { ...sum, ...fields });
 const completion = (fields: object) =>
   post(served.url, "/v1/completions", { prompt: "12 + 30 =", temperature: 0, max_tokens: 4, ...fields });
 
+const tools = [{ type: "function", function: { name: "f" } }];
+
 describe("fields that are refused by name", () => {
   const cases: [object, string][] = [
     [{ logit_bias: { 999999: -100 } }, "logit_bias"],
@@ -63,13 +65,20 @@ describe("fields that are refused by name", () => {
     [{ messages: "hello" }, "messages"],
     [{ messages: [{ role: "user", content: [{ type: "image_url", image_url: {} }] }] }, "messages[0].content[0]"],
     [{ response_format: { type: "yaml" } }, "response_format.type"],
+    [{ response_format: { type: "json_object", schema: {} } }, "response_format.schema"],
+    [{ response_format: { type: "json_schema", json_schema: { name: 5, schema: {} } } }, "response_format.json_schema.name"],
+    [{ response_format: { type: "json_object" }, ignore_eos: true }, "ignore_eos"],
+    [{ response_format: { type: "json_object" }, tools, tool_choice: "required" }, "response_format"],
+    [{ tools, tool_choice: { type: "function", function: { name: "f" }, strict: true } }, "tool_choice.strict"],
+    [{ tools, tool_choice: { type: "function", function: { name: "g" } } }, "tool_choice"],
     [{ model: 5 }, "model"],
   ];
   it.each(cases)("%j", async (fields, param) => {
     const { status, json } = await chat(fields);
     expect([status, json.error.type]).toEqual([400, "invalid_request_error"]);
     expect(json.error.param === null ? json.error.message : json.error.param).toContain(param);
-    expect(json.error.message).not.toMatch(/topP|maxTokens|stopTokens|minP|logitBias/);
+    expect(json.error.message).not.toMatch(/topP|maxTokens|stopTokens|minP|logitBias|responseFormat|toolChoice|ignoreEos/);
+    expect(json.error.message).not.toContain(process.cwd());
   });
 
   it.each([
@@ -101,7 +110,17 @@ describe("fields that are refused by name", () => {
 
 describe("fields that are accepted", () => {
   it.each([
-    [{ user: "u", store: true, metadata: { a: "b" }, service_tier: "auto", parallel_tool_calls: true }],
+    [
+      {
+        user: "u",
+        safety_identifier: "s",
+        prompt_cache_key: "k",
+        store: true,
+        metadata: { a: "b" },
+        service_tier: "auto",
+        parallel_tool_calls: true,
+      },
+    ],
     [{ max_tokens: null, top_p: null, stop: null, tools: null, stream: null, stream_options: null, logit_bias: null, seed: null, n: null }],
     [{ max_tokens: 8, max_completion_tokens: 8 }],
     [{ response_format: { type: "text" } }],

@@ -4,6 +4,7 @@ import OpenAI from "openai";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
 import type { Engine } from "../../ts/engine/engine.js";
 import { LongcatError } from "../../ts/errors.js";
+import type { Chunk, GenerateParams } from "../../ts/index.js";
 import { longcat, MAIN } from "../cli/longcat.js";
 import { framesOf, isIdle, post, servers, until } from "./servers.js";
 
@@ -51,13 +52,13 @@ describe("the queue", () => {
 function failing(engine: Engine, error: Error): Engine {
   return new Proxy(engine, {
     get: (target, name) => {
-      if (name === "stream")
-        return async function* (...args: Parameters<Engine["stream"]>) {
+      if (name === "generate")
+        return (prompt: string, params: GenerateParams, onChunk: (chunk: Chunk) => void) => {
           let count = 0;
-          for await (const chunk of target.stream(...args)) {
+          return target.generate(prompt, params, (chunk) => {
             if (++count === 3) throw error;
-            yield chunk;
-          }
+            onChunk(chunk);
+          });
         };
       const value: unknown = Reflect.get(target, name, target);
       return typeof value === "function" ? value.bind(target) : value;

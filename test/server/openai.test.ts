@@ -251,6 +251,14 @@ describe("completions", () => {
 });
 
 describe("models, errors, aborts", () => {
+  it("finds the model by its name, and no other", async () => {
+    expect(await client.models.retrieve("mini")).toMatchObject({ id: "mini", object: "model", max_model_len: 4096 });
+    for (const name of ["gpt", "mini/x", "%zz"])
+      await expect(client.models.retrieve(name)).rejects.toMatchObject({ status: 404, param: "model" });
+    expect((await fetch(`${served.url}/v1/models/%zz`)).status).toBe(404);
+    expect((await fetch(`${served.url}/v1/models/mini`, { method: "DELETE" })).status).toBe(405);
+  });
+
   it("lists the model", async () => {
     const models = await client.models.list();
     expect(models.data.map(({ id }) => id)).toEqual(["mini"]);

@@ -4,6 +4,8 @@
  * @module
  */
 import { type AnswerFormat, Grammars, type Guide, type NewGuide } from "../grammar/index.js";
+import { ADJUSTMENT_WORDS, adjustmentsOf } from "../model/adjustments.js";
+import type { SlotSampling } from "../model/runner-types.js";
 import { SlotMasks } from "../model/slot-masks.js";
 import { NUM_SAMPLE_FIELDS, SampleField } from "../model/state.js";
 import { Device, type Tensor } from "../runtime/device.js";
@@ -42,7 +44,14 @@ export interface SamplingResult extends SamplingPlan {
   /** Handing the upload to the device's queue. */
   uploadMs: StepTimes;
   /** The `sample` operation on one thread of the processor, by what the rows ask for. */
-  sample: { what: string; ms: number }[];
+  sample: SampleTime[];
+}
+
+/** Milliseconds of one call for all rows. */
+export interface SampleTime {
+  /** How they draw; then, behind a comma, what else they ask for. */
+  what: string;
+  ms: number;
 }
 
 const text = { type: "string" };
@@ -187,17 +196,23 @@ function summary(values: readonly number[]): StepTimes {
   return { median: at(0.5), p99: at(0.99), max: at(1) };
 }
 
-/** Logits [batch, vocabulary] as steep as a text's: the id of rank r has a share of r^−1.5, ranks scattered over the ids. */
+/** Scatters ranks over the ids, otherwise in each row. */
+function idOfRank(rank: number, row: number, vocabulary: number): number {
+  const stride = 40_503; // of no common factor with a power of two
+  return (rank * stride + row * 977) % vocabulary;
+}
+
+/** Logits [batch, vocabulary] as steep as a text's: the id of rank r has a share of r^−1.5. */
 function likeText(batch: number, vocabulary: number): Float32Array {
   const logits = new Float32Array(batch * vocabulary);
-  const stride = 40_503; // of no common factor with a power of two
   for (let row = 0; row < batch; row++)
-    for (let rank = 0; rank < vocabulary; rank++)
-      logits[row * vocabulary + ((rank * stride + row * 977) % vocabulary)] = -1.5 * Math.log(rank + 1);
+    for (let rank = 0; rank < vocabulary; rank++) logits[row * vocabulary + idOfRank(rank, row, vocabulary)] = -1.5 * Math.log(rank + 1);
   return logits;
 }
 
-const RUNS = 9;
+const RUNS = 15;
+/** Distinct ids in a row's prompt and answer, half of them generated: what some 5,000 tokens of text have. */
+const COUNTED = 2000;
 const PENALTIES = { [SampleField.repetition]: 1.1, [SampleField.presence]: 0.5, [SampleField.frequency]: 0.5 };
 const MASKED = { [SampleField.useMask]: 1 };
 const WARM = { [SampleField.temperature]: 1, [SampleField.topP]: 0.95 };
@@ -208,8 +223,32 @@ const CASES: readonly { what: string; fields: Readonly<Record<number, number>> }
   { what: "greedy, penalties", fields: PENALTIES },
   { what: "greedy, masks and penalties", fields: { ...MASKED, ...PENALTIES } },
   { what: "temperature 1, topP 0.95", fields: WARM },
+  { what: "temperature 1, topP 0.95, masks", fields: { ...WARM, ...MASKED } },
+  { what: "temperature 1, topP 0.95, penalties", fields: { ...WARM, ...PENALTIES } },
   { what: "temperature 1, topP 0.95, masks and penalties", fields: { ...WARM, ...MASKED, ...PENALTIES } },
 ];
+
+/** The parameters of `batch` slots. */
+function paramsOf(batch: number, fields: Readonly<Record<number, number>>): Float64Array {
+  const row = new Float64Array(NUM_SAMPLE_FIELDS);
+  row.set([0, 1, 0, 0, 1, 0, 0, 1, -1, 0, 0, -1, 0]);
+  for (const [field, value] of Object.entries(fields)) row[Number(field)] = value;
+  return Float64Array.from({ length: batch * row.length }, (_, i) => row[i % row.length] as number);
+}
+
+/** What of `sampling` the penalties read of a row: COUNTED ids, as likely as any. */
+function countedOf(row: number, vocabulary: number): Int32Array {
+  const ids = Array.from({ length: Math.min(COUNTED, vocabulary) }, (_, i) => idOfRank(i * 61, row, vocabulary));
+  const sampling: SlotSampling = {
+    ...{ temperature: 0, topP: 1, topK: 0, minP: 0, repetitionPenalty: 2, presencePenalty: 0, frequencyPenalty: 0 },
+    ...{ seed: 0, logprobs: -1, logitBias: new Map(), promptTokens: ids.filter((_, i) => i % 2 === 0) },
+  };
+  return adjustmentsOf(
+    sampling,
+    ids.filter((_, i) => i % 2 === 1),
+    vocabulary,
+  ) as Int32Array;
+}
 
 /** Times the operation. Every mask lets all through, so that what it saves elsewhere does not hide what it costs. */
 async function timeSample({ batch, vocabulary }: SamplingPlan, device: Device): Promise<SamplingResult["sample"]> {
@@ -220,10 +259,11 @@ async function timeSample({ batch, vocabulary }: SamplingPlan, device: Device): 
   const params = make("float64", batch, NUM_SAMPLE_FIELDS);
   const [logitSlot, logitPosition, counts] = [make("int32", batch), make("int32", batch), make("int32", 8)];
   const [allowed, mask] = [make("int32", words), make("int32", batch, words)];
+  const [adjustments, numAdjustments] = [make("int32", batch, COUNTED + 1, ADJUSTMENT_WORDS), make("int32", batch)];
   const tensors = {
-    ...{ logits, params, logitSlot, logitPosition, counts, allowed, mask },
-    ...{ tokenCounts: make("int32", batch, vocabulary), bias: make("float32", batch, vocabulary), history: make("int32", batch, 16) },
+    ...{ logits, params, logitSlot, logitPosition, counts, allowed, mask, adjustments, numAdjustments },
     ...{
+      history: make("int32", batch, 16),
       tokens: make("int32", batch),
       logprob: make("float32", batch),
       topIds: make("int32", batch, 20),
@@ -236,24 +276,24 @@ async function timeSample({ batch, vocabulary }: SamplingPlan, device: Device): 
   queue.write(counts, Int32Array.of(0, 0, 0, 0, batch, 0, 0, 0));
   queue.write(allowed, new Int32Array(words).fill(-1));
   queue.write(mask, new Int32Array(batch * words).fill(-1));
-  const results: SamplingResult["sample"] = [];
-  for (const { what, fields } of CASES) {
-    const row = new Float64Array(NUM_SAMPLE_FIELDS);
-    row.set([0, 1, 0, 0, 1, 0, 0, 1, -1, 0, 0, -1, 0]);
-    for (const [field, value] of Object.entries(fields)) row[Number(field)] = value;
-    queue.write(
-      params,
-      Float64Array.from({ length: batch * row.length }, (_, i) => row[i % row.length] as number),
-    );
-    const times: number[] = [];
-    for (let run = 0; run < RUNS; run++) {
+  const counted = Array.from({ length: batch }, (_, row) => countedOf(row, vocabulary));
+  const lists = new Int32Array(adjustments.bytes / 4);
+  for (const [row, list] of counted.entries()) lists.set(list, (row * lists.length) / batch);
+  const times = CASES.map((): number[] => []);
+  for (let run = 0; run < RUNS; run++) {
+    for (const [i, { fields }] of CASES.entries()) {
+      queue.write(params, paramsOf(batch, fields));
+      queue.write(adjustments, lists); // each run counts a token
+      queue.write(
+        numAdjustments,
+        Int32Array.from(counted, (list) => list.length / ADJUSTMENT_WORDS),
+      );
       await queue.done();
       const begun = performance.now();
       ops.sample(queue, tensors);
       await queue.done();
-      times.push(performance.now() - begun);
+      times[i]?.push(performance.now() - begun);
     }
-    results.push({ what, ms: median(times) });
   }
-  return results;
+  return CASES.map(({ what }, i) => ({ what, ms: median(times[i] ?? []) }));
 }

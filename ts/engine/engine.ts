@@ -53,6 +53,7 @@ export interface ScoreOptions {
 /** How long the prompts of an array may keep the event loop from turning. */
 const LONGEST_TURN_MS = 10;
 
+type OnChunk = (chunk: Chunk) => void;
 type AnyRequest = GenerateRequest | ScoreRequest;
 
 /** Blocks that running sequences have got, set at a time: fewer commands than a step has to spare. */
@@ -62,9 +63,12 @@ const GROWTHS_AT_ONCE = 16;
 interface StepUnderWay {
   batch: Batch;
   /** Resolves when all of it is enqueued. */
-  launched: Promise<void>;
+  launched: Promise<unknown>;
   results: Promise<StepResult[]>;
 }
+
+/** Steps under way at most: one that runs, and one that the device finds when it is done with that. */
+const MOST_UNDER_WAY = 2;
 
 /**
  * A loaded checkpoint.
@@ -87,7 +91,8 @@ export class Engine implements AsyncDisposable {
   readonly #active = new Set<AnyRequest>();
   readonly #counters = { steps: 0, generatedTokens: 0 };
   #loop: Promise<void> | undefined;
-  #ahead: StepUnderWay | undefined;
+  /** The oldest first. */
+  #underWay: StepUnderWay[] = [];
   #closing: Promise<void> | undefined;
 
   private constructor(parts: EngineParts) {
@@ -158,17 +163,27 @@ export class Engine implements AsyncDisposable {
    *
    * @param prompt Text, a chat or token ids; all of an array are checked before any runs.
    * @param params See {@link GenerateParams}.
+   * @param onChunk Called with each piece of the answer when its step is over: what `stream` gives, without a loop. Of an array, `index` counts
+   * all choices, prompt by prompt. The steps of all calls wait while it runs; what it throws fails the call.
    * @throws LongcatError `PROMPT_INVALID`, `OPTION_INVALID`, `CONTEXT_OVERFLOW`, `OUT_OF_MEMORY`, `DISPOSED`; `ABORTED` with the result so
    * far as `partial` (of an array: an array).
    *
    * @example
    * const { text, finishReason } = await engine.generate("Once upon a time", { maxTokens: 64, temperature: 0 });
    */
-  generate(prompt: string | ChatPrompt | TokenPrompt, params?: GenerateParams | null): Promise<GenerateResult>;
-  generate(prompts: readonly Prompt[], params?: GenerateParams | null): Promise<GenerateResult[]>;
-  async generate(prompt: Prompt | readonly Prompt[], params?: GenerateParams | null): Promise<GenerateResult | GenerateResult[]> {
-    if (Array.isArray(prompt)) return this.#generateAll(prompt as readonly Prompt[], params);
-    const request = await this.#submit(prompt as Prompt, params, () => undefined);
+  generate(
+    prompt: string | ChatPrompt | TokenPrompt,
+    params?: GenerateParams | null,
+    onChunk?: (chunk: Chunk) => void,
+  ): Promise<GenerateResult>;
+  generate(prompts: readonly Prompt[], params?: GenerateParams | null, onChunk?: (chunk: Chunk) => void): Promise<GenerateResult[]>;
+  async generate(
+    prompt: Prompt | readonly Prompt[],
+    params?: GenerateParams | null,
+    onChunk: OnChunk = () => undefined,
+  ): Promise<GenerateResult | GenerateResult[]> {
+    if (Array.isArray(prompt)) return this.#generateAll(prompt as readonly Prompt[], params, onChunk);
+    const request = await this.#submit(prompt as Prompt, params, onChunk);
     await request.done;
     return request.result();
   }
@@ -271,21 +286,21 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #submit(prompt: Prompt, params: GenerateParams | null | undefined, emit: (chunk: Chunk) => void): Promise<GenerateRequest> {
+  async #submit(prompt: Prompt, params: GenerateParams | null | undefined, onChunk: OnChunk): Promise<GenerateRequest> {
     const startedMs = performance.now();
     const parameters = this.#parameters(params);
     const prepared = await this.#prepare(prompt, parameters);
-    return this.#run(this.#request(prepared, parameters, startedMs, emit)).request;
+    return this.#run(this.#request(prepared, parameters, startedMs, onChunk)).request;
   }
 
-  async #generateAll(prompts: readonly Prompt[], params: GenerateParams | null | undefined): Promise<GenerateResult[]> {
+  async #generateAll(prompts: readonly Prompt[], params: GenerateParams | null | undefined, onChunk: OnChunk): Promise<GenerateResult[]> {
     const startedMs = performance.now();
     const parameters = this.#parameters(params);
     const prepared: PreparedPrompt[] = [];
     let turnedMs = startedMs;
     for (const [i, prompt] of prompts.entries()) {
       if (performance.now() - turnedMs > LONGEST_TURN_MS) {
-        await new Promise((resolve) => setImmediate(resolve));
+        await eventLoopTurn();
         turnedMs = performance.now();
       }
       try {
@@ -294,7 +309,12 @@ export class Engine implements AsyncDisposable {
         throw atPosition(error, i);
       }
     }
-    const requests = prepared.map((one) => this.#request(one, parameters, startedMs, () => undefined));
+    const requests = prepared.map((one, i) =>
+      this.#request(one, parameters, startedMs, (chunk) => {
+        chunk.index += i * parameters.n;
+        onChunk(chunk);
+      }),
+    );
     for (const request of requests) this.#run(request);
     try {
       await Promise.all(requests.map(({ done }) => done));
@@ -306,10 +326,10 @@ export class Engine implements AsyncDisposable {
     return requests.map((request) => request.result());
   }
 
-  #request(prompt: PreparedPrompt, parameters: Parameters, startedMs: number, emit: (chunk: Chunk) => void): GenerateRequest {
+  #request(prompt: PreparedPrompt, parameters: Parameters, startedMs: number, onChunk: OnChunk): GenerateRequest {
     return new GenerateRequest(this.#host, prompt, parameters, startedMs, (chunk) => {
       this.#counters.generatedTokens += chunk.tokens.length;
-      emit(chunk);
+      onChunk(chunk);
     });
   }
 
@@ -333,56 +353,71 @@ export class Engine implements AsyncDisposable {
     return { request, finished };
   }
 
-  /** Steps until nothing is left. Between steps the event loop runs, so that calls, aborts and streams are served. */
+  /** Steps until nothing is left. The event loop turns once a step at least, so that calls, aborts and streams are served. */
   async #steps(): Promise<void> {
     try {
       do {
-        await new Promise((resolve) => setImmediate(resolve));
-        if (this.#scheduler.hasWork || this.#ahead !== undefined) await this.#turn();
-      } while (this.#scheduler.hasWork || this.#ahead !== undefined);
+        await eventLoopTurn();
+        if (this.#scheduler.hasWork) this.#launch(this.#scheduler.schedule());
+        while (this.#underWay.length > 0) await this.#turn();
+      } while (this.#scheduler.hasWork);
     } catch (error) {
       this.#failAll(error);
     } finally {
-      this.#ahead = undefined;
+      this.#underWay = [];
       this.#loop = undefined;
     }
   }
 
-  /** Takes in the results of one step, with the step after it under way already where that is known. */
+  /**
+   * Deals with the oldest step under way. What can follow those under way is launched before anybody is told of this one's tokens: the device
+   * does not wait for parsers, streams and sockets.
+   */
   async #turn(): Promise<void> {
-    const now = this.#ahead ?? this.#launch(this.#scheduler.schedule());
-    this.#ahead = undefined;
+    this.#launchAhead();
+    const { batch, results } = this.#underWay[0] as StepUnderWay;
     try {
-      await now.launched;
-      const next = this.#scheduler.scheduleAhead(now.batch);
-      if (next !== undefined) this.#ahead = this.#launch(next);
-      this.#scheduler.postprocess(now.batch, await now.results);
+      const there = await results;
+      this.#scheduler.take(batch, there);
+      this.#underWay.shift();
+      this.#launchAhead();
+      if (this.#underWay.length > 0) await eventLoopTurn();
+      this.#scheduler.report(batch, there);
     } catch (error) {
-      this.#failBatch(now.batch, error);
+      this.#underWay = this.#underWay.filter((step) => step.batch !== batch);
+      this.#failBatch(batch, error);
     }
     this.#counters.steps += 1;
   }
 
-  /** Sets up who starts, and enqueues a step. */
-  #launch(batch: Batch): StepUnderWay {
-    let launched: () => void = () => {};
-    const step: StepUnderWay = { batch, launched: new Promise((resolve) => (launched = resolve)), results: Promise.resolve([]) };
-    step.results = this.#enqueue(batch, launched).finally(launched);
-    step.results.catch(() => undefined); // told where it is awaited
-    return step;
+  #launchAhead(): void {
+    while (this.#underWay.length < MOST_UNDER_WAY) {
+      const last = this.#underWay.at(-1);
+      const next = last && this.#scheduler.scheduleAhead(last.batch);
+      if (next === undefined) return;
+      this.#launch(next);
+    }
   }
 
-  async #enqueue(batch: Batch, launched: () => void): Promise<StepResult[]> {
+  /** Sets up who starts, and enqueues a step behind those under way. */
+  #launch(batch: Batch): void {
+    const launched = this.#enqueue(batch, this.#underWay.at(-1)?.launched);
+    const results = launched.then(({ results }) => results);
+    results.catch(() => undefined); // told where it is awaited
+    this.#underWay.push({ batch, launched, results });
+  }
+
+  /** Resolves when all is enqueued; the results are wrapped, so that they are not waited for. */
+  async #enqueue(batch: Batch, before: Promise<unknown> | undefined): Promise<{ results: Promise<StepResult[]> }> {
     const { runner } = this.#parts;
+    await before;
     for (const eviction of batch.evicted) await this.#save(eviction);
     for (const admission of batch.admitted) await this.#place(admission);
-    await this.#extend(batch.grown);
+    if (batch.grown.length > 0) await this.#extend(batch.grown);
     await setMasks(batch.entries);
     await runner.room();
     this.#scheduler.dropEnded(batch);
-    const results = batch.entries.length > 0 ? runner.launch(batch.entries.map(({ step }) => step)) : Promise.resolve([]);
-    launched();
-    return results;
+    return { results: batch.entries.length > 0 ? runner.launch(batch.entries.map(({ step }) => step)) : Promise.resolve([]) };
   }
 
   /** Enqueues the reads of what a sequence had in the cache. */
@@ -446,6 +481,10 @@ export class Engine implements AsyncDisposable {
     const failed = asLongcatError(error);
     for (const request of [...this.#active]) request.fail(failed);
   }
+}
+
+function eventLoopTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function checkScoreOptions(options: unknown): { parseSpecial: boolean; signal: AbortSignal | undefined } {

@@ -130,6 +130,7 @@ export class GenerateRequest extends Request<GenerateResult> {
           prompt: prompt.ids,
           maxNewTokens,
           sampling: slotSampling(parameters, choiceSeed(seed, index), prompt.ids),
+          endTokens: ends,
           ...(guides[index] && { guide: guides[index] }),
           ...(parameters.n > 1 && { siblings }),
           onStep: (step, result) => this.#onStep(index, step, result),

@@ -1,13 +1,16 @@
 /**
  * Who runs next. First come, first served: a sequence waits until there is a slot and cache for its prompt, then takes part in steps until
  * it ends. Blocks are given out as sequences grow; when they run out, the youngest gives way: its latents go to host memory, and it comes
- * back before anybody who waits behind it. The oldest can always go on, so everybody ends. Five verbs: add, schedule, preempt, postprocess,
+ * back before anybody who waits behind it. The oldest can always go on, so everybody ends. Six verbs: add, schedule, preempt, take, report,
  * abort.
  *
  * A step takes one token of everybody who decodes, and fills the rest of its budget with prompts. While a step runs, the one after it may
- * be scheduled too (`scheduleAhead`), as long as it decodes the same sequences: their positions are known, their tokens lie on the device.
- * If one of them ends meanwhile, its part in the second step was for nothing; its slot and blocks can be given out at once all the same,
- * since whatever the next owner does is enqueued behind that step.
+ * be scheduled too (`scheduleAhead`) where it only decodes: positions are known, and tokens lie on the device. If somebody ends meanwhile, its
+ * part in the second step was for nothing; its slot and blocks can be given out at once all the same, since whatever the next owner does is
+ * enqueued behind that step. A step with prompts is scheduled when those before it are over, so that whoever has come by then has a part.
+ *
+ * A finished step's results are dealt with in two parts, so that the device need not wait for whoever listens: `take` writes down what the
+ * next step depends on, `report` tells the requests.
  * @module
  */
 
@@ -123,35 +126,34 @@ export class Scheduler {
     this.#changed = true;
   }
 
-  /** The next step, when none is under way. Its sequences are marked as in a step until `postprocess` or `abandon`. */
+  /** The next step, when none is under way and all are reported. */
   schedule(): Batch {
     const admitted = this.#admit();
     const { decodes, grown, evicted } = this.#grow(this.#whoDecodes());
-    const prompts = this.#running.filter((sequence) => sequence.inPrompt);
+    const prompts = this.#running.filter(({ restOfPrompt }) => restOfPrompt > 0);
     const chunks = this.#chunks(prompts, this.#limits.maxBatchTokens - decodes.length);
-    const tokens = decodes.map((sequence) => ({ sequence, step: sequence.nextToken() }));
     this.#promptsLast = chunks.length > 0;
-    return this.#mark({ evicted, admitted, grown, entries: [...chunks, ...tokens] });
+    return this.#mark({ evicted, admitted, grown, entries: [...chunks, ...decodes.map(nextToken)] });
   }
 
   /**
-   * The step after `batch`, which is under way; undefined if it is not known yet: somebody may start, runs a prompt or would have to give
-   * way, or nobody in the batch goes on for certain.
+   * The step after `batch`, the last one under way; undefined if it is not known yet, or would not only decode: somebody may start, has prompt
+   * left to run or would have to give way, or nobody goes on for certain. May be called between `take` and `report`.
    */
   scheduleAhead(batch: Batch): Batch | undefined {
-    if (this.#waiting.length > 0 && this.#changed) return undefined;
+    // Whoever waits may do so for what a prompt under way leaves in the prefix cache, or for its sibling.
+    if (this.#waiting.length > 0 && (this.#changed || batch.entries.some(({ step }) => step.tokens !== null))) return undefined;
     // What a guided sequence may draw depends on the token before; while one runs, all keep its step, rather than take turns with it.
-    if (this.#running.some((sequence) => sequence.stepsInFlight === 0 || sequence.guide !== undefined)) return undefined;
-    if (batch.entries.some(({ step }) => step.tokens !== null)) return undefined;
-    const going = batch.entries.map(({ sequence }) => sequence).filter((sequence) => sequence.goesOn);
+    if (this.#running.some(({ guide, restOfPrompt }) => guide !== undefined || restOfPrompt > 0)) return undefined;
+    const going = this.#whoDecodes();
     if (going.length === 0 || going.filter((sequence) => this.#needsBlock(sequence)).length > this.blocks.numFree) return undefined;
     const { grown } = this.#grow(going);
-    return this.#mark({ evicted: [], admitted: [], grown, entries: going.map((sequence) => ({ sequence, step: sequence.nextToken() })) });
+    return this.#mark({ evicted: [], admitted: [], grown, entries: going.map(nextToken) });
   }
 
   /** Takes slot and blocks from a sequence that no step under way has a part in, and puts it back among those who wait. */
   preempt(sequence: Sequence): Eviction {
-    if (sequence.stepsInFlight > 0) throw new LongcatError("INTERNAL", "a sequence cannot give way while it is in a step");
+    if (sequence.scheduled > sequence.computed) throw new LongcatError("INTERNAL", "a sequence cannot give way while it is in a step");
     const blocks = sequence.blocks.slice(0, this.blocks.blocksFor(sequence.computed));
     this.#giveBack(sequence);
     sequence.state = "waiting";
@@ -163,39 +165,40 @@ export class Scheduler {
 
   /** Takes those out of a step that have ended since it was scheduled. To be called right before it is launched. */
   dropEnded(batch: Batch): void {
-    for (const { sequence } of batch.entries) if (sequence.state === "ended") sequence.stepsInFlight -= 1;
     batch.entries = batch.entries.filter(({ sequence }) => sequence.state !== "ended");
   }
 
-  /** Hands a finished step's results to its sequences; those at their end give back slot and blocks. */
-  postprocess(batch: Batch, results: readonly StepResult[]): void {
-    batch.entries.forEach(({ sequence, step }, i) => {
-      sequence.stepsInFlight -= 1;
-      if (sequence.state === "ended") return;
+  /** Writes down what a step that is over has computed and drawn: of those under way, the oldest. */
+  take(batch: Batch, results: readonly StepResult[]): void {
+    for (const [i, { sequence, step }] of batch.entries.entries()) {
+      if (sequence.state === "ended") continue;
+      sequence.take(step, results[i] as StepResult);
+      if (sequence.atEnd) this.#changed = true;
+    }
+  }
+
+  /** Hands results that were taken to their sequences; those at their end give back slot and blocks. */
+  report(batch: Batch, results: readonly StepResult[]): void {
+    for (const [i, { sequence, step }] of batch.entries.entries()) {
+      if (sequence.state === "ended") continue;
       const result = results[i] as StepResult;
-      sequence.take(step, result);
+      sequence.countExperts(result);
       this.#counters.promptTokens += step.tokens?.length ?? 0;
       this.#store(sequence);
       if (sequence.report(step, result)) this.#end(sequence);
-    });
+    }
   }
 
   /** Ends all sequences of a step that failed, and those whose latents it should have saved. */
   abandon(batch: Batch): void {
-    for (const { sequence } of batch.entries) {
-      sequence.stepsInFlight -= 1;
-      this.#end(sequence);
-    }
+    for (const { sequence } of batch.entries) this.#end(sequence);
     for (const { sequence } of batch.admitted) this.#end(sequence);
     for (const { sequence } of batch.evicted) if (sequence.computed > 0 && sequence.saved === undefined) this.#end(sequence);
   }
 
   /** Ends everything and starts anew, whatever state it was left in: an error of the scheduler's own. */
   reset(): void {
-    for (const sequence of this.unfinished) {
-      sequence.stepsInFlight = 0;
-      leave(sequence);
-    }
+    for (const sequence of this.unfinished) leave(sequence);
     this.#waiting = [];
     this.#running = [];
     this.#blocks = new BlockManager(this.#limits.numBlocks, this.#limits.blockSize);
@@ -209,8 +212,8 @@ export class Scheduler {
 
   #mark(batch: Batch): Batch {
     this.#steps += 1;
-    for (const { sequence } of batch.entries) {
-      sequence.stepsInFlight += 1;
+    for (const { sequence, step } of batch.entries) {
+      sequence.scheduled += step.tokens?.length ?? 1;
       sequence.lastStep = this.#steps;
     }
     return batch;
@@ -266,7 +269,7 @@ export class Scheduler {
     sequence.numStored = shared.length;
     if (source !== undefined) return this.#fork(sequence, source);
     if (sequence.saved !== undefined) return { sequence, known: sequence.computed, restore: { firstBlock: shared.length } };
-    sequence.computed = shared.length * blockSize;
+    sequence.computed = sequence.scheduled = shared.length * blockSize;
     sequence.cachedTokens = sequence.computed;
     sequence.experts = shared.flatMap((block) => [...this.blocks.cache.expertsOf(block)]);
     if (this.#looksUp(sequence)) this.#counters.prefixQueryTokens += sequence.prompt.length;
@@ -276,7 +279,7 @@ export class Scheduler {
 
   #fork(sequence: Sequence, source: Sequence): Admission {
     const length = sequence.sharedLength;
-    sequence.computed = length;
+    sequence.computed = sequence.scheduled = length;
     sequence.experts = source.experts.slice(0, length);
     const last = sequence.numStored;
     const copyBlock = { from: source.blocks[last] as number, to: sequence.blocks[last] as number };
@@ -352,9 +355,8 @@ export class Scheduler {
   /** Everybody who decodes; where not all fit beside the prompts' share, those that have waited longest. */
   #whoDecodes(): Sequence[] {
     const { maxBatchTokens } = this.#limits;
-    const decodes = this.#running.filter((sequence) => !sequence.inPrompt);
-    if (decodes.length === this.#running.length && decodes.length <= maxBatchTokens) return decodes;
-    const promptShare = decodes.length === this.#running.length ? 0 : Math.ceil(maxBatchTokens * LEAST_PROMPT_SHARE);
+    const decodes = this.#running.filter((sequence) => sequence.decodes);
+    const promptShare = this.#running.some(({ restOfPrompt }) => restOfPrompt > 0) ? Math.ceil(maxBatchTokens * LEAST_PROMPT_SHARE) : 0;
     // A budget of one token goes to prompts and decodes in turn.
     const room = promptShare < maxBatchTokens ? maxBatchTokens - promptShare : this.#promptsLast ? maxBatchTokens : 0;
     if (decodes.length <= room) return decodes;
@@ -362,13 +364,13 @@ export class Scheduler {
   }
 
   #needsBlock(sequence: Sequence): boolean {
-    return sequence.nextPosition >= sequence.blocks.length * this.blocks.blockSize;
+    return sequence.scheduled >= sequence.blocks.length * this.blocks.blockSize;
   }
 
   /** Sees that each has a block for its next token, the oldest first; the youngest of all give way where there is none. */
-  #grow(sequences: readonly Sequence[]): { decodes: Sequence[]; grown: Growth[]; evicted: Eviction[] } {
+  #grow(sequences: readonly Sequence[]): { decodes: readonly Sequence[]; grown: Growth[]; evicted: Eviction[] } {
     const [grown, evicted]: [Growth[], Eviction[]] = [[], []];
-    for (const sequence of [...sequences].sort((a, b) => a.arrival - b.arrival)) {
+    for (const sequence of sequences.filter((one) => this.#needsBlock(one)).sort((a, b) => a.arrival - b.arrival)) {
       while (sequence.state === "running" && this.#needsBlock(sequence)) {
         const blocks = this.blocks.allocate(1);
         if (blocks === undefined) evicted.push(this.preempt(this.#running.at(-1) as Sequence));
@@ -378,7 +380,8 @@ export class Scheduler {
         }
       }
     }
-    return { decodes: sequences.filter(({ state }) => state === "running"), grown, evicted };
+    const decodes = evicted.length === 0 ? sequences : sequences.filter(({ state }) => state === "running");
+    return { decodes, grown, evicted };
   }
 
   #chunks(prompts: readonly Sequence[], room: number): Batch["entries"] {
@@ -398,6 +401,11 @@ const LEAST_PROMPT_SHARE = 1 / 4;
 
 /** Blocks of a prompt that are worth waiting for, at least a step, rather than to run them beside another that runs the same. */
 const LEAST_AWAITED_BLOCKS = 4;
+
+/** A sequence's part in a step that decodes. */
+function nextToken(sequence: Sequence): Batch["entries"][number] {
+  return { sequence, step: sequence.nextToken() };
+}
 
 /** Takes a sequence out of its place. */
 function leave(sequence: Sequence): void {

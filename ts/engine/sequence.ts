@@ -18,6 +18,8 @@ export interface SequenceRequest {
   /** Most tokens to generate; 0: run the prompt only. prompt + maxNewTokens fits in the context. */
   maxNewTokens: number;
   sampling: SlotSampling;
+  /** Tokens that end it whatever `onStep` says: so much is known before it is asked. */
+  endTokens?: ReadonlySet<number>;
   /** Report the log-probability of each prompt token. Needs maxNewTokens 0. */
   score?: boolean;
   /** The choices of one request; they share the prompt. Absent: the sequence is alone. */
@@ -37,6 +39,7 @@ export class Sequence {
   readonly prompt: readonly number[];
   readonly maxNewTokens: number;
   readonly sampling: SlotSampling;
+  readonly endTokens: ReadonlySet<number> | undefined;
   readonly score: boolean;
   readonly siblings: Sequence[] | undefined;
   readonly guide: SequenceRequest["guide"];
@@ -51,10 +54,10 @@ export class Sequence {
   blocks: number[] = [];
   /** Positions that are in the cache, or were when it gave way. */
   computed = 0;
+  /** The same once the steps under way are over. */
+  scheduled = 0;
   /** Tokens drawn so far. */
   readonly tokens: number[] = [];
-  /** Steps under way that it has a part in. */
-  stepsInFlight = 0;
   /** The step it last had a part in. */
   lastStep = 0;
   /** Prompt tokens that were found in the prefix cache when it started. */
@@ -71,6 +74,7 @@ export class Sequence {
     this.prompt = request.prompt;
     this.maxNewTokens = request.maxNewTokens;
     this.sampling = request.sampling;
+    this.endTokens = request.endTokens;
     this.score = request.score ?? false;
     this.siblings = request.siblings;
     this.guide = request.guide;
@@ -99,11 +103,6 @@ export class Sequence {
     return this.prompt.length - 1;
   }
 
-  /** The position of its next decode token: beyond the steps under way, each of which is one token. */
-  get nextPosition(): number {
-    return this.computed + this.stepsInFlight;
-  }
-
   /** FFN experts over all tokens of this sequence that went through the model, whoever ran them. */
   get routing(): RoutingSum {
     return { tokens: this.experts.length, experts: this.experts.reduce((sum, count) => sum + count, 0) };
@@ -123,16 +122,18 @@ export class Sequence {
     return this.#digests[index] as string;
   }
 
-  /** Prompt tokens that a step runs at most before something else has to happen: a choice stops before the prompt's last token, so that the
-   * others can join. */
+  /**
+   * Prompt tokens that the next step runs at most; 0 once all are scheduled. A choice stops before the prompt's last token, so that the others
+   * can join.
+   */
   get restOfPrompt(): number {
-    const whole = this.siblings !== undefined && this.computed < this.sharedLength ? this.sharedLength : this.prompt.length;
-    return whole - this.computed;
+    const whole = this.siblings !== undefined && this.scheduled < this.sharedLength ? this.sharedLength : this.prompt.length;
+    return Math.max(0, whole - this.scheduled);
   }
 
   /** The next prompt chunk of at most `budget` tokens. */
   nextChunk(budget: number): StepSequence {
-    const from = this.computed;
+    const from = this.scheduled;
     const to = from + Math.min(this.restOfPrompt, budget);
     const step: StepSequence = {
       slot: this.slot,
@@ -146,26 +147,41 @@ export class Sequence {
 
   /** Its next decode token: the one drawn last, at the position it has. */
   nextToken(): StepSequence {
-    return { slot: this.slot, position: this.nextPosition, tokens: null, sample: true };
+    return { slot: this.slot, position: this.scheduled, tokens: null, sample: true };
   }
 
-  /** Whether a decode step may follow those under way: they leave it tokens to generate. */
-  get goesOn(): boolean {
-    return this.state === "running" && !this.inPrompt && this.generated + this.stepsInFlight < this.maxNewTokens;
+  /** Whether its next step decodes: its prompt is scheduled, and the steps under way leave it tokens to generate. */
+  get decodes(): boolean {
+    const drawn = this.scheduled - this.prompt.length + 1;
+    return this.state === "running" && drawn > 0 && drawn < this.maxNewTokens && !this.atEnd;
+  }
+
+  /** Whether what it has drawn ends it, as far as its request need not be asked. */
+  get atEnd(): boolean {
+    const last = this.tokens.at(-1);
+    return (!this.inPrompt && this.generated >= this.maxNewTokens) || (last !== undefined && this.endTokens?.has(last) === true);
   }
 
   /** Takes a step's result. */
   take(step: StepSequence, result: StepResult): void {
     this.computed += step.tokens?.length ?? 1;
-    for (const row of result.ffnExperts) this.experts.push(row.reduce((sum, count) => sum + count, 0));
     if (step.sample) this.tokens.push(result.token);
+  }
+
+  /** Counts the FFN experts of a step that was taken. */
+  countExperts({ ffnExperts }: StepResult): void {
+    for (const row of ffnExperts) {
+      let sum = 0;
+      for (const count of row) sum += count;
+      this.experts.push(sum);
+    }
   }
 
   /** Hands a result that was taken to its request; true when the sequence is at its end. */
   report(step: StepSequence, result: StepResult): boolean {
     try {
       const ended = this.#onStep(step, result);
-      return ended || (!this.inPrompt && this.generated >= this.maxNewTokens);
+      return ended || this.atEnd;
     } catch (error) {
       this.fail(error);
       return true;

@@ -62,7 +62,7 @@ export function sample(queue: Queue, program: Program): void {
   const { state } = program;
   ops.sample(queue, {
     ...{ logits, logitSlot: step.logitSlot, logitPosition: step.logitPosition, params: state.sampleParams, allowed: state.allowed },
-    ...{ tokenCounts: state.tokenCounts, bias: state.bias, mask: state.mask, history: state.history },
+    ...{ adjustments: state.adjustments, numAdjustments: state.numAdjustments, mask: state.mask, history: state.history },
     ...{ tokens: result.tokens, logprob: result.logprob, topIds: result.topIds, topLogprobs: result.topLogprobs, counts: step.counts },
   });
 }

@@ -8,6 +8,8 @@
 
 /** Most alternatives that a token's log-probabilities may list (native/ops/sample/params.h, kMaxLogprobs). */
 export const MAX_LOGPROBS = 20;
+/** Most entries of `logitBias`. */
+export const MAX_LOGIT_BIAS = 4096;
 
 /** Sampling state of a slot; set when a sequence takes it, and again whenever something changes. */
 export interface SlotSampling {
@@ -23,7 +25,7 @@ export interface SlotSampling {
   seed: number;
   /** −1: none; else how many alternatives to list (0 … MAX_LOGPROBS). */
   logprobs: number;
-  /** Token id → addend; empty: none. */
+  /** Token id → addend; empty: none. At most MAX_LOGIT_BIAS. */
   logitBias: ReadonlyMap<number, number>;
   /** The prompt, for the repetition penalty; only read when repetitionPenalty ≠ 1. */
   promptTokens: readonly number[];

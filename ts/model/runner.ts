@@ -5,6 +5,7 @@
 
 import { LongcatError } from "../errors.js";
 import type { Device, Graph, Queue, Tensor } from "../runtime/device.js";
+import { ADJUSTMENT_WORDS, adjustmentsOf } from "./adjustments.js";
 import { type ActivationDType, type Capacity, KEY_TILE } from "./activations.js";
 import { type ModelConfig, ropeParameters } from "./config.js";
 import { COMMANDS_PER_LAYER } from "./layer.js";
@@ -12,7 +13,7 @@ import { forward, head, sample, score } from "./model.js";
 import { createProgram, type Program, type ProgramParts, SPLIT_KEYS } from "./program.js";
 import type { ModelRunner, RunnerLimits, SlotSampling, StepResult, StepSequence } from "./runner-types.js";
 import type { ModelSizes } from "./sizing.js";
-import { allocateState, blocksPerSequence, IN_PROMPT, type ModelState, NUM_SAMPLE_FIELDS, SampleField } from "./state.js";
+import { allocateState, blocksPerSequence, type ModelState, NUM_SAMPLE_FIELDS, SampleField } from "./state.js";
 import { SlotMasks } from "./slot-masks.js";
 import { StepBlocks } from "./step-block.js";
 import type { ModelWeights } from "./weights.js";
@@ -114,16 +115,11 @@ export class Runner implements ModelRunner {
     row[SampleField.hostDraw] = 0;
     this.#writeParams(slot);
 
-    const V = this.config.vocabSize;
-    const counts = new Int32Array(V);
-    if (sampling.repetitionPenalty !== 1) for (const id of sampling.promptTokens) counts[id] = IN_PROMPT;
-    for (const id of generated) counts[id]! += 1;
-    this.#queue.write(this.#state.tokenCounts, counts, slot * V * 4);
-    if (sampling.logitBias.size > 0) {
-      const bias = new Float32Array(V);
-      for (const [id, value] of sampling.logitBias) bias[id] = value;
-      this.#queue.write(this.#state.bias, bias, slot * V * 4);
-    }
+    const adjustments = adjustmentsOf(sampling, generated, this.config.vocabSize);
+    if (!adjustments) return;
+    const { adjustments: all, numAdjustments } = this.#state;
+    if (adjustments.length > 0) this.#queue.write(all, adjustments, (slot * all.bytes) / this.#sizes.maxSequences);
+    this.#queue.write(numAdjustments, Int32Array.of(adjustments.length / ADJUSTMENT_WORDS), slot * 4);
   }
 
   setBlocks(slot: number, first: number, blocks: readonly number[]): void {

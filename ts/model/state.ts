@@ -6,6 +6,7 @@
 import type { Device, Tensor } from "../runtime/device.js";
 import { bytesOf, type DType } from "../runtime/dtype.js";
 import type { ActivationDType } from "./activations.js";
+import { ADJUSTMENT_WORDS, maxAdjustments } from "./adjustments.js";
 import type { ModelConfig } from "./config.js";
 
 /** Sizes of the state. */
@@ -40,8 +41,6 @@ export const SampleField = {
 } as const;
 /** How many there are. */
 export const NUM_SAMPLE_FIELDS = 13;
-/** Bit of a token count: the id occurs in the prompt. */
-export const IN_PROMPT = 1 << 30;
 
 /** S slots, V vocabulary. */
 export interface ModelState<T = Tensor> {
@@ -55,10 +54,10 @@ export interface ModelState<T = Tensor> {
   sampleParams: T;
   /** [ceil(V/32)] bits: ids that may be sampled. */
   allowed: T;
-  /** [S, V] i32 */
-  tokenCounts: T;
-  /** [S, V] f32 */
-  bias: T;
+  /** [S, maxAdjustments, 3] i32: id, count and bias (float32) of the ids that a slot's penalties and biases change, by ascending id. */
+  adjustments: T;
+  /** [S] i32 */
+  numAdjustments: T;
   /** [S, ceil(V/32)] bits */
   mask: T;
 }
@@ -74,8 +73,8 @@ function createState<T>(config: ModelConfig, sizes: StateSizes, make: (dtype: DT
     history: make("int32", [S, contextLength]),
     sampleParams: make("float64", [S, NUM_SAMPLE_FIELDS]),
     allowed: make("int32", [words]),
-    tokenCounts: make("int32", [S, V]),
-    bias: make("float32", [S, V]),
+    adjustments: make("int32", [S, maxAdjustments({ vocabulary: V, contextLength }), ADJUSTMENT_WORDS]),
+    numAdjustments: make("int32", [S]),
     mask: make("int32", [S, words]),
   };
 }

@@ -130,8 +130,8 @@ export interface OpArguments {
     logitPosition: Tensor;
     params: Tensor;
     allowed: Tensor;
-    tokenCounts: Tensor;
-    bias: Tensor;
+    adjustments: Tensor;
+    numAdjustments: Tensor;
     mask: Tensor;
     history: Tensor;
     tokens: Tensor;

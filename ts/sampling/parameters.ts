@@ -3,13 +3,26 @@
  * @module
  */
 
-import { abortSignal, absent, boolean, integer, invalid, isPlain, number, oneOf, record, rejectUnknown, show } from "../checks.js";
+import {
+  abortSignal,
+  absent,
+  boolean,
+  integer,
+  invalid,
+  isPlain,
+  number,
+  oneOf,
+  record,
+  rejectUnknown,
+  rejectUnknownFields,
+  show,
+} from "../checks.js";
 import { LongcatError } from "../errors.js";
 import { ANY_OBJECT } from "../grammar/index.js";
-import { MAX_LOGPROBS, type SlotSampling } from "../model/runner-types.js";
+import { MAX_LOGIT_BIAS, MAX_LOGPROBS, type SlotSampling } from "../model/runner-types.js";
 import type { ToolChoice } from "../text/index.js";
 
-export { MAX_LOGPROBS };
+export { MAX_LOGIT_BIAS, MAX_LOGPROBS };
 
 /**
  * Which format the answer has: text; any JSON object; or JSON of a schema, given as OpenAI writes it or directly. Reasoning before the
@@ -70,8 +83,6 @@ export interface GenerateParams {
   signal?: AbortSignal | null;
 }
 
-/** Most entries of `logitBias`. */
-export const MAX_LOGIT_BIAS = 4096;
 /** Most `stop` strings. */
 export const MAX_STOP_STRINGS = 64;
 /** Most characters of a `stop` string. */
@@ -171,7 +182,7 @@ const CHECKS: { [K in keyof Required<GenerateParams>]: Check } = {
     to.logitBias = checkLogitBias(value, vocabulary);
   },
   seed: (value, to) => {
-    to.seed = integer(value, "seed", 0, MAX_SEED);
+    to.seed = integer(value, "seed", 0, MAX_SEED, " and at most 2^53 − 1");
   },
   stop: (value, to, vocabulary) => {
     to.stop = checkStop(value, vocabulary);
@@ -229,10 +240,12 @@ export function choiceSeed(seed: number, index: number): number {
 
 function checkToolChoice(value: unknown): ToolChoice {
   if (value === "auto" || value === "none" || value === "required") return value;
-  const named = isPlain(value) && value["type"] === "function" && isPlain(value["function"]) ? value["function"]["name"] : undefined;
-  if (typeof named !== "string")
+  const named = isPlain(value) && value["type"] === "function" ? value["function"] : undefined;
+  if (!isPlain(value) || !isPlain(named) || typeof named["name"] !== "string")
     throw invalid("toolChoice", value, '"auto", "none", "required" or { type: "function", function: { name } }');
-  return { type: "function", function: { name: named } };
+  rejectUnknownFields(value, ["type", "function"], "toolChoice");
+  rejectUnknownFields(named, ["name"], "toolChoice.function");
+  return { type: "function", function: { name: named["name"] } };
 }
 
 function withoutAbsent<T extends object>(values: T): Partial<T> {
@@ -292,10 +305,10 @@ function checkResponseFormat(value: unknown): Parameters["responseFormat"] {
   const format = record(value, "responseFormat");
   const type = oneOf(format["type"], "responseFormat.type", ["text", "json_object", "json_schema"]);
   if (type !== "json_schema") {
-    rejectUnknown(format, ["type"], "field of responseFormat");
+    rejectUnknownFields(format, ["type"], "responseFormat");
     return type === "text" ? undefined : { schema: ANY_OBJECT, path: "responseFormat" };
   }
-  rejectUnknown(format, ["type", "json_schema", "schema"], "field of responseFormat");
+  rejectUnknownFields(format, ["type", "json_schema", "schema"], "responseFormat");
   if (!absent(format["schema"])) {
     if (!absent(format["json_schema"]))
       throw new LongcatError("OPTION_INVALID", "responseFormat: schema and json_schema exclude each other; give one");
@@ -303,7 +316,11 @@ function checkResponseFormat(value: unknown): Parameters["responseFormat"] {
   }
   const given = format["json_schema"];
   if (!isPlain(given)) throw invalid("responseFormat.json_schema", given, "an object with a schema");
-  rejectUnknown(given, ["name", "description", "schema", "strict"], "field of responseFormat.json_schema");
+  const { name, description, strict } = given;
+  rejectUnknownFields(given, ["name", "description", "schema", "strict"], "responseFormat.json_schema");
+  for (const [key, value] of Object.entries({ name, description }))
+    if (!absent(value) && typeof value !== "string") throw invalid(`responseFormat.json_schema.${key}`, value, "a string");
+  if (!absent(strict)) boolean(strict, "responseFormat.json_schema.strict");
   if (absent(given["schema"])) throw invalid("responseFormat.json_schema.schema", given["schema"], "a schema");
   return { schema: given["schema"], path: "responseFormat.json_schema.schema" };
 }

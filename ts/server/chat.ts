@@ -6,7 +6,7 @@
 import type { Chunk, FinishReason, ToolCall } from "../index.js";
 import type { Call, ServedEngine } from "./call.js";
 import { CHAT_FIELD_NAMES, chatRequest, checkModel, type GenerationRequest } from "./fields.js";
-import { admitted, chunksOf, type Finished, type FinishedChoice, finish, StreamFigures } from "./generation.js";
+import { admitted, type Finished, type FinishedChoice, finish } from "./generation.js";
 import { type AnswerHead, answerHead, arrayPieces, chatLogprob, openObject, routingOf, routingPieces, usageOf } from "./wire.js";
 
 export async function chatCompletions(call: Call, served: ServedEngine): Promise<void> {
@@ -24,16 +24,11 @@ export async function chatCompletions(call: Call, served: ServedEngine): Promise
 async function stream(call: Call, served: ServedEngine, request: GenerationRequest, head: AnswerHead): Promise<void> {
   const events = call.events();
   const frames = new ChatFrames(head, request.routing, served.info.topK);
-  const figures = new StreamFigures(call);
-  for await (const chunk of chunksOf(call, served, request)) {
-    figures.add(chunk);
-    let blocked: Promise<void> | undefined;
-    for (const frame of frames.of(chunk)) blocked = events.send(frame);
-    if (blocked !== undefined) await blocked;
-  }
-  figures.end();
-  if (request.includeUsage) events.send(frames.usage(usageOf(figures.usage)));
-  events.done();
+  const { usage } = await finish(call, served, request, (chunk) => {
+    for (const frame of frames.of(chunk)) events.send(frame);
+  });
+  if (request.includeUsage) events.send(frames.usage(usageOf(usage)));
+  await events.done();
   call.cutIfUnread();
 }
 
@@ -51,23 +46,28 @@ export class ChatFrames {
     this.#topK = topK;
   }
 
-  *of(chunk: Chunk): Generator<string> {
+  /** The frames of a chunk. */
+  of(chunk: Chunk): string[] {
     const { index, logprobs, finishReason } = chunk;
+    const frames: string[] = [];
     if (!this.#begun.has(index)) {
       this.#begun.add(index);
-      yield this.#frame({ index, delta: { role: "assistant", content: "" }, finish_reason: null });
+      frames.push(this.#frame({ index, delta: { role: "assistant", content: "" }, finish_reason: null }));
     }
     const delta = deltaOf(chunk);
     const routing = this.#routing ? chunk.routing : undefined;
     if (delta !== undefined || logprobs !== undefined || routing !== undefined)
-      yield this.#frame({
-        index,
-        delta: delta ?? {},
-        ...(logprobs !== undefined && { logprobs: { content: logprobs.map(chatLogprob), refusal: null } }),
-        ...(routing !== undefined && { routing: routingOf(routing.ffnExperts, this.#topK) }),
-        finish_reason: null,
-      });
-    if (finishReason !== undefined) yield this.#frame({ index, delta: {}, finish_reason: finishReason });
+      frames.push(
+        this.#frame({
+          index,
+          delta: delta ?? {},
+          ...(logprobs !== undefined && { logprobs: { content: logprobs.map(chatLogprob), refusal: null } }),
+          ...(routing !== undefined && { routing: routingOf(routing.ffnExperts, this.#topK) }),
+          finish_reason: null,
+        }),
+      );
+    if (finishReason !== undefined) frames.push(this.#frame({ index, delta: {}, finish_reason: finishReason }));
+    return frames;
   }
 
   /** The frame of a stream whose usage was asked for. */

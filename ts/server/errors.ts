@@ -95,7 +95,8 @@ export function isFault(error: unknown): error is LongcatError {
  */
 export function asHttpError(error: unknown, fields: Readonly<Record<string, string>>): HttpError {
   if (error instanceof HttpError) return error;
-  if (!(error instanceof LongcatError)) return new HttpError(500, "internal", "the server failed; its log says more");
+  if (!(error instanceof LongcatError) || error.code === "INTERNAL")
+    return new HttpError(500, "internal", "the server failed; its log says more");
   const status = STATUS[error.code] ?? 500;
   if (status === 429) return overloaded(error.message, 1);
   if (status === 503) return unavailable(error.code.toLowerCase(), error.message);
@@ -103,8 +104,12 @@ export function asHttpError(error: unknown, fields: Readonly<Record<string, stri
   return new HttpError(status, code, ...inFields(error.message, fields));
 }
 
-/** `topP: 7 is not accepted` → `top_p: 7 is not accepted`; `prompts[1]: …` → `prompt[1]: …`. */
-function inFields(message: string, fields: Readonly<Record<string, string>>): [string, { param: string | null }] {
+/** `topP: 7 is not accepted` → `top_p: 7 is not accepted`; `prompts[1]: …` → `prompt[1]: …`. Names within the message are the fields' too. */
+function inFields(words: string, fields: Readonly<Record<string, string>>): [string, { param: string | null }] {
+  const message = words.replace(
+    /(?<!^|["\w])[a-z]+[A-Z]\w*(?!["\w])/g,
+    (name) => (Object.hasOwn(fields, name) ? fields[name] : name) as string,
+  );
   const position = /^prompts(\[\d+\]): /.exec(message);
   if (position !== null) {
     const param = `prompt${position[1]}`;

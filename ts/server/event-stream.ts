@@ -26,7 +26,7 @@ export class EventStream {
   #pending = "";
   #flushing = false;
   #flushedMs = Number.NEGATIVE_INFINITY;
-  /** While the client has not read what it was sent. */
+  /** While the client has not read what it was sent; frames are kept meanwhile. */
   #blocked: Promise<void> | undefined;
   #ended = false;
 
@@ -42,21 +42,20 @@ export class EventStream {
     response.once("close", () => this.stop());
   }
 
-  /** Sends one frame. What is returned, if anything, resolves when there is room for more. */
-  send(json: string): Promise<void> | undefined {
-    if (this.#ended || this.#response.destroyed) return undefined;
+  /** Sends one frame. */
+  send(json: string): void {
+    if (this.#ended || this.#response.destroyed) return;
     this.#pending += `data: ${json}\n\n`;
-    if (!this.#flushing && this.#blocked === undefined) {
-      this.#flushing = true;
-      const waitMs = this.#flushedMs + JOINED_MS - performance.now();
-      if (waitMs > 1) setTimeout(this.#flush, waitMs);
-      else setImmediate(this.#flush);
-    }
-    return this.#blocked;
+    if (this.#flushing || this.#blocked !== undefined) return;
+    this.#flushing = true;
+    const waitMs = this.#flushedMs + JOINED_MS - performance.now();
+    if (waitMs > 1) setTimeout(this.#flush, waitMs);
+    else setImmediate(this.#flush);
   }
 
-  /** The end of a good answer. */
-  done(): void {
+  /** The end of a good answer, once the client has read what was sent before. */
+  async done(): Promise<void> {
+    while (this.#blocked !== undefined) await this.#blocked;
     this.#end("data: [DONE]\n\n");
   }
 

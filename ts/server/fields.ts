@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { ChatPrompt, GenerateParams, Prompt } from "../index.js";
+import { type ChatPrompt, type GenerateParams, MAX_CHOICES, type Prompt } from "../index.js";
 import type { JsonObject } from "./body.js";
 import { badField, HttpError } from "./errors.js";
 
@@ -28,7 +28,7 @@ const PARAMETERS = {
 } as const satisfies Record<string, keyof GenerateParams>;
 
 /** Fields of OpenAI that cannot change the output. */
-const WITHOUT_EFFECT = ["user", "store", "metadata", "service_tier"];
+const WITHOUT_EFFECT = ["user", "safety_identifier", "prompt_cache_key", "store", "metadata", "service_tier"];
 /** Fields of the generating routes that are neither parameters nor part of the prompt. */
 const DELIVERY = ["model", "stream", "stream_options", "routing", "max_tokens", "logprobs"];
 const CHAT_PROMPT = ["messages", "tools", "tool_choice", "enable_thinking", "chat_template_kwargs"];
@@ -188,7 +188,7 @@ function chatLogprobs(body: JsonObject): GenerateParams["logprobs"] {
 
 /** What `n` says, where it says something that the engine will accept. */
 function numChoices({ n }: JsonObject): number {
-  return Number.isInteger(n) && (n as number) > 0 ? (n as number) : 1;
+  return Number.isInteger(n) && (n as number) > 0 && (n as number) <= MAX_CHOICES ? (n as number) : 1;
 }
 
 function delivery(body: JsonObject): Delivery {

@@ -17,7 +17,7 @@ import { completions } from "./completions.js";
 import { asHttpError, HttpError, isFault, unavailable } from "./errors.js";
 import { Metrics } from "./metrics.js";
 import { type ResolvedServerOptions, resolveServerOptions, type ServerOptions } from "./options.js";
-import { detokenize, models, score, tokenize } from "./texts.js";
+import { detokenize, models, oneModel, score, tokenize } from "./texts.js";
 
 /** Bodies that may arrive at once, in times of the largest. */
 const BODIES_AT_ONCE = 16;
@@ -34,6 +34,7 @@ const ROUTES: Readonly<Record<string, { method: "GET" | "POST"; handler: Handler
   "/v1/chat/completions": { method: "POST", handler: chatCompletions },
   "/v1/completions": { method: "POST", handler: completions },
   "/v1/models": { method: "GET", handler: models },
+  "/v1/models/{model}": { method: "GET", handler: oneModel },
   "/v1/score": { method: "POST", handler: score },
   "/tokenize": { method: "POST", handler: tokenize },
   "/detokenize": { method: "POST", handler: detokenize },
@@ -189,7 +190,8 @@ export class ApiServer implements AsyncDisposable {
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const [path = "", query = ""] = splitUrl(request.url ?? "");
+    const [url, query] = splitUrl(request.url ?? "");
+    const path = url.startsWith("/v1/models/") ? "/v1/models/{model}" : url;
     const known = Object.hasOwn(ROUTES, path) || path === "/health" || path === "/metrics" || this.#pages.has(path);
     const call = new Call(known ? path : "other", request, response, {
       options: this.#options,
@@ -293,6 +295,7 @@ function connectionError(error: NodeJS.ErrnoException): HttpError {
   return new HttpError(400, "bad_request", "this is not HTTP/1.1 as it should be");
 }
 
+/** The path and what is behind its question mark. */
 function splitUrl(url: string): [string, string] {
   const at = url.indexOf("?");
   return at < 0 ? [url, ""] : [url.slice(0, at), url.slice(at + 1)];

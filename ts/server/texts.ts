@@ -1,5 +1,5 @@
 /**
- * Routes about texts and tokens, which generate nothing: `/v1/models`, `/v1/score`, `/tokenize`, `/detokenize`.
+ * Routes about the model, texts and tokens, which generate nothing: `/v1/models`, `/v1/score`, `/tokenize`, `/detokenize`.
  * @module
  */
 
@@ -29,6 +29,22 @@ const CREATED = Math.floor(Date.now() / 1000);
 
 export function models(call: Call, served: ServedEngine): void {
   call.sendJson({ object: "list", data: [modelOf(served, CREATED)] });
+}
+
+/** `/v1/models/NAME`: the model, if that is its id. */
+export function oneModel(call: Call, served: ServedEngine): void {
+  const [, name = ""] = /^\/v1\/models\/([^?]*)/.exec(call.request.url ?? "") ?? [];
+  checkModel({ model: decoded(name) }, served.model);
+  call.sendJson(modelOf(served, CREATED));
+}
+
+/** The text of a path; one that is not written as it should be stays as it is, and names nothing. */
+function decoded(path: string): string {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    return path;
+  }
 }
 
 /** `/v1/score {prompt}` → `{tokens, logprobs}`. */

@@ -2,6 +2,7 @@
  * A chat prompt to token ids through the checkpoint's own template. Content never becomes special tokens.
  * @module
  */
+import { basename } from "node:path";
 import { LongcatError } from "../errors.js";
 import { type ChatPrompt, type CheckedChat, type Json, type TemplateMessage, validateChat } from "./messages.js";
 import { SpecialGuard } from "./special-guard.js";
@@ -32,7 +33,8 @@ export interface EncodedChat extends RenderedChat {
 }
 
 interface Source {
-  path: string;
+  /** Its file's name. Not the path: errors of requests go to clients, who need not know the folder. */
+  file: string;
   program: TemplateProgram;
   source: string;
 }
@@ -64,7 +66,7 @@ export class ChatTemplate {
     const templates = new Map<string, Source>();
     for (const [name, { path, source }] of await readChatTemplates(dir, tokenizer.config)) {
       try {
-        templates.set(name, { path, source, program: new TemplateProgram(source) });
+        templates.set(name, { file: basename(path), source, program: new TemplateProgram(source) });
       } catch (error) {
         throw new LongcatError("TOKENIZER_INVALID", `${path}: the chat template "${name}" does not parse: ${(error as Error).message}`, {
           cause: error,
@@ -136,7 +138,7 @@ export class ChatTemplate {
 }
 
 /** The template's own arguments, `enable_thinking` among them. */
-function thinkingArgs(chat: CheckedChat, { program, path }: Source): { [key: string]: Json } {
+function thinkingArgs(chat: CheckedChat, { program, file }: Source): { [key: string]: Json } {
   const given = { ...chat.templateArgs };
   for (const name of Object.keys(given)) {
     if (RESERVED.includes(name)) throw new LongcatError("OPTION_INVALID", `templateArgs.${name}: is set by the engine`);
@@ -144,7 +146,7 @@ function thinkingArgs(chat: CheckedChat, { program, path }: Source): { [key: str
     const known = [...program.reads].filter((one) => !RESERVED.includes(one));
     throw new LongcatError(
       "OPTION_INVALID",
-      `templateArgs.${name}: the chat template of ${path} does not read it; it reads ${known.join(", ") || "no further names"}`,
+      `templateArgs.${name}: the chat template of ${file} does not read it; it reads ${known.join(", ") || "no further names"}`,
     );
   }
   if (chat.enableThinking === undefined) return given;
@@ -152,7 +154,7 @@ function thinkingArgs(chat: CheckedChat, { program, path }: Source): { [key: str
     throw new LongcatError("OPTION_INVALID", "enableThinking and templateArgs.enable_thinking contradict each other");
   }
   if (chat.enableThinking && !program.reads.has("enable_thinking")) {
-    throw new LongcatError("OPTION_INVALID", `enableThinking: the chat template of ${path} has no reasoning to turn on`);
+    throw new LongcatError("OPTION_INVALID", `enableThinking: the chat template of ${file} has no reasoning to turn on`);
   }
   return { ...given, enable_thinking: chat.enableThinking };
 }
@@ -194,13 +196,13 @@ function collectTexts(value: Json, texts: string[]): void {
   }
 }
 
-function renderWith({ program, path }: Source, variables: Record<string, unknown>, texts: number): string {
+function renderWith({ program, file }: Source, variables: Record<string, unknown>, texts: number): string {
   try {
     return program.render(variables, texts);
   } catch (error) {
     const message = (error as Error).message;
     const said = error instanceof TemplateRefusal ? `refused the messages: ${message}` : `cannot render the messages: ${message}`;
-    throw new LongcatError("PROMPT_INVALID", `the chat template of ${path} ${said}`, { cause: error });
+    throw new LongcatError("PROMPT_INVALID", `the chat template of ${file} ${said}`, { cause: error });
   }
 }
 

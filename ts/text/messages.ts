@@ -53,6 +53,10 @@ function bad(field: string, what: string): LongcatError {
   return new LongcatError("PROMPT_INVALID", `${field}: ${what}`);
 }
 
+function badOption(field: string, what: string): LongcatError {
+  return new LongcatError("OPTION_INVALID", `${field}: ${what}`);
+}
+
 /** A value for a message: short, whatever it is. */
 function show(value: unknown): string {
   if (value === undefined) return "nothing";
@@ -71,10 +75,10 @@ function absent(value: unknown): value is null | undefined {
   return value === undefined || value === null;
 }
 
-function refuseUnknown(value: Record<string, unknown>, field: string, known: readonly string[]): void {
+function refuseUnknown(value: Record<string, unknown>, field: string, known: readonly string[], refuse = bad): void {
   for (const key of Object.keys(value)) {
     if (!known.includes(key) && !absent(value[key]))
-      throw bad(field === "" ? key : `${field}.${key}`, `is not known; known are ${known.join(", ")}`);
+      throw refuse(field === "" ? key : `${field}.${key}`, `is not known; known are ${known.join(", ")}`);
   }
 }
 
@@ -92,7 +96,7 @@ export function validateChat(prompt: ChatPrompt): CheckedChat {
   const tools = checkTools(prompt.tools);
   const hidden = checkToolChoice(prompt.toolChoice, tools);
   if (!absent(prompt.enableThinking) && typeof prompt.enableThinking !== "boolean") {
-    throw new LongcatError("OPTION_INVALID", `enableThinking: must be true or false, not ${show(prompt.enableThinking)}`);
+    throw badOption("enableThinking", `must be true or false, not ${show(prompt.enableThinking)}`);
   }
   return {
     messages: messages.map((message: unknown, at) => checkMessage(message, `messages[${at}]`, calls)),
@@ -131,7 +135,7 @@ function checkMessage(value: unknown, field: string, calls: KnownCalls): Templat
   refuseUnknown(value, field, [...MESSAGE_KEYS, ...EMPTY_MESSAGE_KEYS]);
   const role = value["role"];
   if (typeof role !== "string" || !ROLES.includes(role))
-    throw bad(`${field}.role`, `${show(role)} is not known; known are ${ROLES.join(", ")}`);
+    throw bad(`${field}.role`, `${absent(role) ? "is missing" : `${show(role)} is not known`}; known are ${ROLES.join(", ")}`);
   const message: TemplateMessage = {
     role: role === "developer" ? "system" : (role as TemplateMessage["role"]),
     content: checkContent(value["content"], `${field}.content`, role === "assistant"),
@@ -282,17 +286,21 @@ function checkFunction(value: unknown, field: string): Tool["function"] {
 function checkToolChoice(value: unknown, tools: readonly Tool[]): boolean {
   if (absent(value) || value === "auto") return false;
   if (value === "none") return true;
-  const named = isObject(value) && value["type"] === "function" && isObject(value["function"]) ? value["function"]["name"] : undefined;
-  if (value !== "required" && typeof named !== "string") {
-    throw new LongcatError(
-      "OPTION_INVALID",
-      `toolChoice: ${show(value)} is not known; known are "auto", "none", "required" and {type: "function", function: {name}}`,
-    );
-  }
-  if (typeof named === "string" && !tools.some((tool) => tool.function.name === named)) {
-    throw new LongcatError("OPTION_INVALID", `toolChoice: ${show(named)} is not one of the tools`);
-  }
-  if (tools.length === 0)
-    throw new LongcatError("OPTION_INVALID", `toolChoice: ${show(named ?? value)} needs tools; give them with the messages`);
+  const named = value === "required" ? undefined : toolNamed(value);
+  if (named !== undefined && !tools.some((tool) => tool.function.name === named))
+    throw badOption("toolChoice", `${show(named)} is not one of the tools`);
+  if (tools.length === 0) throw badOption("toolChoice", `${show(value)} needs tools; give them with the messages`);
   return false;
+}
+
+function toolNamed(value: unknown): string {
+  const called = isObject(value) && value["type"] === "function" ? value["function"] : undefined;
+  if (!isObject(value) || !isObject(called) || typeof called["name"] !== "string")
+    throw badOption(
+      "toolChoice",
+      `${show(value)} is not known; known are "auto", "none", "required" and {type: "function", function: {name}}`,
+    );
+  refuseUnknown(value, "toolChoice", ["type", "function"], badOption);
+  refuseUnknown(called, "toolChoice.function", ["name"], badOption);
+  return called["name"];
 }

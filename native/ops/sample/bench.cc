@@ -1,4 +1,4 @@
-// sample at each model's vocabulary. Floor: the logits' and the token counts' bytes.
+// sample at each model's vocabulary. Floor: the logits' bytes.
 #include "ops/harness_bench.h"
 #include "ops/sample/params.h"
 #include "ops/step_plan/params.h"
@@ -23,20 +23,21 @@ LONGCAT_BENCH(sample) {
   for (const ModelShape* m : b.models()) {
     const int64_t vocabulary = m->vocabulary, words = (vocabulary + 31) / 32;
     for (int64_t T : b.tokens(b.onGpu() ? 256 : 16)) {
-      const Tensor logits = b.random(DType::f32, {T, vocabulary}, -10, 10), position = b.i32({T}), bias = b.empty(DType::f32, {T, vocabulary});
+      const Tensor logits = b.random(DType::f32, {T, vocabulary}, -10, 10), position = b.i32({T});
       std::vector<int32_t> slot, count(8);
       for (int64_t i = 0; i < T; ++i) slot.push_back(static_cast<int32_t>(i));
       count[numLogitRows] = static_cast<int32_t>(T);
-      const Tensor slots = b.i32({T}, slot), live = b.i32({8}, count), counts = b.i32({T, vocabulary}), mask = b.i32({T, words}), history = b.i32({T, 64});
+      const Tensor slots = b.i32({T}, slot), live = b.i32({8}, count), mask = b.i32({T, words}), history = b.i32({T, 64});
       const Tensor allowed = b.i32({words}, std::vector<int32_t>(static_cast<size_t>(words), -1));
+      const Tensor adjustments = b.i32({T, 1, kAdjustmentWords}), numAdjustments = b.i32({T});
       const Tensor tokens = b.empty(DType::i32, {T}), logprob = b.empty(DType::f32, {T});
       const Tensor topIds = b.empty(DType::i32, {T, kMaxLogprobs}), top = b.empty(DType::f32, {T, kMaxLogprobs});
       for (const Way& way : {Way{"greedy", 0, 1, 0, -1}, Way{"greedy, 5 logprobs", 0, 1, 0, 5}, Way{"temperature", 1, 1, 0, -1}, Way{"top-p 0.9", 1, .9, 0, -1},
                              Way{"top-k 40", 1, 1, 40, -1}}) {
         const Tensor params = b.f64({T, kNumSampleFields}, fieldsOf(way, T));
-        b.time({m, std::to_string(vocabulary) + " " + way.label, T, "", 8.0 * static_cast<double>(T * vocabulary), 0}, "sample",
-               args({&logits, &slots, &position, &params, &allowed, &counts, &bias, &mask, &history, &tokens, &logprob, &topIds, &top, &live, nullptr,
-                     nullptr, nullptr}));
+        b.time({m, std::to_string(vocabulary) + " " + way.label, T, "", 4.0 * static_cast<double>(T * vocabulary), 0}, "sample",
+               args({&logits, &slots, &position, &params, &allowed, &adjustments, &numAdjustments, &mask, &history, &tokens, &logprob, &topIds, &top,
+                     &live, nullptr, nullptr, nullptr}));
       }
     }
   }

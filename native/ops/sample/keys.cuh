@@ -25,8 +25,9 @@ struct Row {
   const float* logits;
   const uint32_t* allowed;
   const uint32_t* mask;     // null: none
-  const float* bias;        // null: none
-  const int32_t* counts;    // null: no penalty is set
+  const Adjustment* adjustments;
+  int numAdjustments;       // 0 where no penalty or bias is set
+  bool penalised, biased;
   int vocabulary;
   uint32_t position;
   const double* field;      // of the slot
@@ -38,9 +39,10 @@ struct Row {
     logits = p.logits + r * p.vocabulary;
     allowed = p.allowed;
     mask = field[useMask] != 0 ? p.mask + slot * words : nullptr;
-    bias = field[useBias] != 0 ? p.bias + slot * p.vocabulary : nullptr;
-    const bool penalised = field[SampleField::repetition] != 1 || field[SampleField::presence] != 0 || field[SampleField::frequency] != 0;
-    counts = penalised ? p.tokenCounts + slot * p.vocabulary : nullptr;
+    penalised = isPenalised(field);
+    biased = field[useBias] != 0;
+    adjustments = p.adjustments + slot * p.maxAdjustments;
+    numAdjustments = penalised || biased ? p.numAdjustments[slot] : 0;
     vocabulary = static_cast<int>(p.vocabulary);
     position = static_cast<uint32_t>(p.logitPosition[r]);
     const double k = field[SampleField::topK];
@@ -50,23 +52,35 @@ struct Row {
   /// The model's own logits: no penalty, bias or mask of the row.
   __device__ Row raw() const {
     Row row = *this;
-    row.mask = nullptr, row.bias = nullptr, row.counts = nullptr;
+    row.mask = nullptr, row.numAdjustments = 0;
     return row;
   }
-  __device__ bool plain() const { return !counts && !bias; }
+  __device__ bool plain() const { return numAdjustments == 0; }
+
+  /// Place in the list of the first adjustment whose id is not below `id`.
+  __device__ int placeOf(int id) const {
+    int low = 0, high = numAdjustments;
+    while (low < high) {
+      const int middle = (low + high) >> 1;
+      if (adjustments[middle].id < id) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
 
   /// Step 2 of params.h. Each operation is rounded by itself, as on the CPU: no fused multiply-add.
   __device__ double adjusted(int id, float logit) const {
     double l = logit;
-    if (counts) {
-      if (const int32_t count = counts[id]) {
-        const double repetition = field[SampleField::repetition];
-        l = l > 0 ? __ddiv_rn(l, repetition) : __dmul_rn(l, repetition);
-        if (const int32_t generated = count & (kInPrompt - 1))
-          l = __dsub_rn(l, __dadd_rn(__dmul_rn(field[SampleField::frequency], generated), field[SampleField::presence]));
-      }
+    const int place = placeOf(id);
+    if (place == numAdjustments || adjustments[place].id != id) return l;
+    const Adjustment a = adjustments[place];
+    if (penalised && a.count) {
+      const double repetition = field[SampleField::repetition];
+      l = l > 0 ? __ddiv_rn(l, repetition) : __dmul_rn(l, repetition);
+      if (const int32_t generated = a.count & (kInPrompt - 1))
+        l = __dsub_rn(l, __dadd_rn(__dmul_rn(field[SampleField::frequency], generated), field[SampleField::presence]));
     }
-    return bias ? __dadd_rn(l, bias[id]) : l;
+    return biased ? __dadd_rn(l, a.bias) : l;
   }
 };
 

@@ -1,6 +1,6 @@
 // sample: its arguments, their checks, and the loop over rows.
 #include "ops/check.h"
-#include "ops/sample/row.h"
+#include "ops/sample/draw.h"
 #include "ops/sample/sample.h"
 #include "ops/step_plan/params.h"
 
@@ -11,16 +11,16 @@ extern const OpSpec kSampleOp;
 namespace {
 
 enum Arg {
-  kLogits, kLogitSlot, kLogitPosition, kParams, kAllowed, kTokenCounts, kBias, kMask, kHistory, kTokens, kLogprob, kTopIds, kTopLogprobs,
-  kCounts, kCandidateIds, kCandidateExps, kCandidateStats, kNumArgs
+  kLogits, kLogitSlot, kLogitPosition, kParams, kAllowed, kAdjustments, kNumAdjustments, kMask, kHistory, kTokens, kLogprob, kTopIds,
+  kTopLogprobs, kCounts, kCandidateIds, kCandidateExps, kCandidateStats, kNumArgs
 };
 const TensorArg kTensors[kNumArgs] = {{"logits"},
                                       {"logit_slot"},
                                       {"logit_position"},
                                       {"params"},
                                       {"allowed"},
-                                      {"token_counts", Use::inout},
-                                      {"bias"},
+                                      {"adjustments", Use::inout},
+                                      {"num_adjustments", Use::inout},
                                       {"mask"},
                                       {"history", Use::inout},
                                       {"tokens", Use::out},
@@ -44,8 +44,9 @@ void prepare(const OpArgs& args, void* storage) {
   p.logitPosition = check.dense<const int32_t>(kLogitPosition, DType::i32, {rows});
   p.params = check.dense<const double>(kParams, DType::f64, {slots, kNumSampleFields});
   p.allowed = check.dense<const uint32_t>(kAllowed, DType::i32, {words});
-  p.tokenCounts = check.dense<int32_t>(kTokenCounts, DType::i32, {slots, p.vocabulary});
-  p.bias = check.dense<const float>(kBias, DType::f32, {slots, p.vocabulary});
+  p.maxAdjustments = check.size(kAdjustments, 1);
+  p.adjustments = reinterpret_cast<Adjustment*>(check.dense<int32_t>(kAdjustments, DType::i32, {slots, p.maxAdjustments, kAdjustmentWords}));
+  p.numAdjustments = check.dense<int32_t>(kNumAdjustments, DType::i32, {slots});
   p.mask = check.dense<const uint32_t>(kMask, DType::i32, {slots, words});
   p.history = check.dense<int32_t>(kHistory, DType::i32, {slots, kAnySize});
   p.historyStride = check.size(kHistory, 1);
@@ -61,12 +62,10 @@ void prepare(const OpArgs& args, void* storage) {
   require(all || none, "sample: candidate_ids, candidate_exps and candidate_stats go together");
 }
 
-size_t threadScratch(const void* params) {
-  return static_cast<size_t>(static_cast<const SampleParams*>(params)->vocabulary) * sizeof(SampleEntry);
-}
+size_t threadScratch(const void* params) { return DrawScratch::bytes(static_cast<const SampleParams*>(params)->vocabulary); }
 
 /// What a draw by the host sees: up to kCandidates candidates, and the sum and number of all others.
-void writeCandidates(const SampleParams& p, int64_t r, const Candidates& candidates) {
+void writeCandidates(const SampleParams& p, int64_t r, Candidates& candidates) {
   int32_t* ids = p.candidateIds + r * kCandidates;
   double* exps = p.candidateExps + r * kCandidates;
   const int64_t listed = std::min(candidates.count(), kCandidates);
@@ -76,26 +75,26 @@ void writeCandidates(const SampleParams& p, int64_t r, const Candidates& candida
   }
   double beyond = 0;
   for (int64_t j = listed; j < candidates.count(); ++j) beyond += candidates.entries()[j].value;
-  p.candidateStats[2 * r] = beyond + candidates.tailSum();
+  p.candidateStats[2 * r] = beyond + candidates.tailSum(0);
   p.candidateStats[2 * r + 1] = static_cast<double>(candidates.count() - listed + candidates.tailCount());
 }
 
 /// An id that is allowed whatever the row's own mask says: an empty mask must not end in an id that does not exist.
 int32_t lowestAllowed(const SampleRow& row) {
   int32_t lowest = 0;
-  row.forAllowed(false, [&](int32_t id) { return lowest = id, false; });
+  row.forIds([&](int64_t w) { return row.existing(w); }, [&](int32_t id) { return lowest = id, false; });
   return lowest;
 }
 
-int32_t chooseToken(const SampleParams& p, int64_t r, const SampleRow& row, SampleEntry* entries) {
+int32_t chooseToken(const SampleParams& p, int64_t r, const SampleRow& row, const DrawScratch& scratch) {
   const double* f = p.params + p.logitSlot[r] * kNumSampleFields;
   const bool forced = f[SampleField::forced] >= 0 && f[SampleField::forced] < static_cast<double>(p.vocabulary);
   const bool writesCandidates = f[hostDraw] != 0 && p.candidateIds;
   int32_t token = -1;
   if (writesCandidates || (!forced && row.temperature > 0)) {
-    const Candidates candidates(row, entries);
+    Candidates candidates(row, scratch);
     if (writesCandidates) writeCandidates(p, r, candidates);
-    if (!forced) token = drawToken(row, candidates, entries);
+    if (!forced) token = drawToken(row, candidates);
   } else if (!forced) {
     token = greedyToken(row);
   }
@@ -103,7 +102,21 @@ int32_t chooseToken(const SampleParams& p, int64_t r, const SampleRow& row, Samp
   return token >= 0 ? token : lowestAllowed(row);
 }
 
-void sampleRow(const SampleParams& p, int64_t r, SampleEntry* entries) {
+/// Counts a token that was drawn, for the penalties of later steps.
+void countToken(const SampleParams& p, int64_t slot, int32_t token) {
+  Adjustment* begin = p.adjustments + slot * p.maxAdjustments;
+  Adjustment* end = begin + p.numAdjustments[slot];
+  Adjustment* place = std::lower_bound(begin, end, token, [](const Adjustment& a, int32_t id) { return a.id < id; });
+  if (place < end && place->id == token) {
+    ++place->count;
+  } else if (p.numAdjustments[slot] < p.maxAdjustments) {
+    std::move_backward(place, end, end + 1);
+    *place = {token, 1, 0};
+    ++p.numAdjustments[slot];
+  }
+}
+
+void sampleRow(const SampleParams& p, int64_t r, const DrawScratch& scratch) {
   int32_t* topIds = p.topIds + r * kMaxLogprobs;
   float* topLogprobs = p.topLogprobs + r * kMaxLogprobs;
   const int64_t slot = p.logitSlot[r];
@@ -113,15 +126,16 @@ void sampleRow(const SampleParams& p, int64_t r, SampleEntry* entries) {
   if (slot < 0) return;
 
   const SampleRow row(p, r);
-  const int32_t token = chooseToken(p, r, row, entries);
-  const double listed = p.params[slot * kNumSampleFields + numLogprobs];
+  const int32_t token = chooseToken(p, r, row, scratch);
+  const double* f = p.params + slot * kNumSampleFields;
+  const double listed = f[numLogprobs];
   if (listed >= 0) {
     const double logSum = logSumExp(row.logits, p.vocabulary);
     p.logprob[r] = logprobOf(row.logits[token], logSum);
     listLogprobs(row, static_cast<int>(std::min<double>(listed, kMaxLogprobs)), logSum, topIds, topLogprobs);
   }
   p.tokens[r] = token;
-  ++p.tokenCounts[slot * p.vocabulary + token];
+  if (isPenalised(f)) countToken(p, slot, token);
   const int64_t position = p.logitPosition[r];
   if (position >= 0 && position < p.historyStride) p.history[slot * p.historyStride + position] = token;
 }
@@ -130,7 +144,8 @@ void sampleRow(const SampleParams& p, int64_t r, SampleEntry* entries) {
 
 void sampleRows(const SampleParams& p, const CpuContext& context) {
   const int64_t rows = std::min<int64_t>(std::max(p.counts[numLogitRows], 0), p.capacity);
-  context.pool.parallelFor(rows, [&](int64_t r, int thread) { sampleRow(p, r, context.scratch<SampleEntry>(thread)); });
+  context.pool.parallelFor(
+      rows, [&](int64_t r, int thread) { sampleRow(p, r, DrawScratch(context.scratch<std::byte>(thread), p.vocabulary)); });
 }
 
 const OpSpec kSampleOp = {"sample", kTensors, kNumArgs, nullptr, 0, prepare, threadScratch, LONGCAT_CPU_BODIES(sample), LONGCAT_CUDA_BODY(sample)};

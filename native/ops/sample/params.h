@@ -2,8 +2,8 @@
 // The steps, in float64 unless said, the same in ts/sampling/sampler.ts, which must give the same bits:
 //   1. l_i = logits_i; ids outside the allowed mask (and, where set, the row's own mask) are out for good.
 //      logprobs come from the raw logits over the whole vocabulary: logits_i - max - log Σ exp(logits - max).
-//   2. repetition r for ids in prompt or output: l > 0 ? l / r : l · r;  l -= frequency · count + presence · (count > 0), over
-//      generated tokens;  l += bias_i.
+//   2. Of the ids in the slot's list of adjustments: repetition r for ids in prompt or output: l > 0 ? l / r : l · r;
+//      l -= frequency · count + presence · (count > 0), over generated tokens;  l += bias_i. All others stay as they are.
 //   3. temperature 0: the largest l, ties by lower id. Else e_i = exp((l_i - l_first) / temperature), one exp an id, computed here
 //      alone (the twin gets them). Order of the ids: the C largest by l descending (ties: lower id), the candidates; then all
 //      others, the tail, by ascending id. C is topK where that is on; else the first of 64, 512, 4096, … whose candidates hold topP
@@ -19,6 +19,7 @@
 //   (a >>> 5) · 2^26 + (b >>> 6), over 2^53.
 #pragma once
 #include "ops/weight.h"
+#include "runtime/anywhere.h"
 namespace longcat {
 
 /// Columns of the parameters of a slot, f64 [slots, kNumSampleFields].
@@ -30,18 +31,26 @@ enum SampleField {
 constexpr int kMaxLogprobs = 20;
 constexpr int64_t kFirstCandidates = 64, kMoreCandidates = 8;  // how many are ranked first, and how many times more each time after
 constexpr int64_t kCandidates = 1024;                           // how many the host may see
-constexpr int32_t kInPrompt = 1 << 30;  // in token_counts: the id occurs in the prompt; the lower bits count generated ones
+constexpr int32_t kInPrompt = 1 << 30;
 
-// tensors: logits, logit_slot, logit_position, params, allowed, token_counts, bias, mask, history, tokens, logprob, top_ids, top_logprobs, counts,
-//          candidate_ids?, candidate_exps?, candidate_stats?
+/// What may change an id's logit. A slot has a list of them by ascending id.
+struct Adjustment {
+  int32_t id;
+  int32_t count;  // kInPrompt: the id occurs in the prompt; the lower bits count generated ones
+  float bias;
+};
+constexpr int64_t kAdjustmentWords = sizeof(Adjustment) / sizeof(int32_t);
+
+// tensors: logits, logit_slot, logit_position, params, allowed, adjustments, num_adjustments, mask, history, tokens, logprob, top_ids,
+//          top_logprobs, counts, candidate_ids?, candidate_exps?, candidate_stats?
 struct SampleParams {
   const float* logits;            // [R, vocabulary]
   const int32_t* logitSlot;       // [R] slot whose parameters the row takes; -1: no token is wanted (score)
   const int32_t* logitPosition;   // [R] position that the new token will have
   const double* params;           // [slots, kNumSampleFields]
   const uint32_t* allowed;        // [ceil(vocabulary/32)] bit set: the tokenizer has this id
-  int32_t* tokenCounts;           // [slots, vocabulary]; the drawn token is counted here
-  const float* bias;              // [slots, vocabulary], read where useBias
+  Adjustment* adjustments;        // [slots, maxAdjustments], read where useBias is set or a penalty is on; then the drawn token is counted
+  int32_t* numAdjustments;        // [slots]; a token that would be one too many is not counted
   const uint32_t* mask;           // [slots, ceil(vocabulary/32)], read where useMask
   int32_t* history;               // [slots, context]: the token is written at [slot][position] (if position < context)
   int64_t historyStride;
@@ -53,7 +62,12 @@ struct SampleParams {
   int32_t* candidateIds;          // [R, kCandidates] or null; -1 beyond the last
   double* candidateExps;          // [R, kCandidates] or null
   double* candidateStats;         // [R, 2] or null: sum of the tail's e, number of ids in the tail
-  int64_t capacity, vocabulary;
+  int64_t capacity, vocabulary, maxAdjustments;
 };
+
+/// Whether a slot with these parameters (SampleField) counts its tokens.
+LONGCAT_ANYWHERE inline bool isPenalised(const double* field) {
+  return field[SampleField::repetition] != 1 || field[SampleField::presence] != 0 || field[SampleField::frequency] != 0;
+}
 
 }  // namespace longcat

@@ -90,6 +90,31 @@ __device__ void listNothing(const SampleParams& p, int64_t r) {
   }
 }
 
+/// Counts a token that was drawn, for the penalties of later steps. All threads; nobody else reads the list any more.
+__device__ __noinline__ void countToken(const SampleParams& p, int64_t slot, const Row& row, int32_t token) {
+  Adjustment* list = p.adjustments + slot * p.maxAdjustments;
+  const int place = row.placeOf(token), count = row.numAdjustments;
+  const bool known = place < count && list[place].id == token;
+  if (!known && count == p.maxAdjustments) return;
+  if (!known) {
+    for (int end = count; end > place; end -= kThreads) {  // makes room, from the end on
+      const int i = end - 1 - static_cast<int>(threadIdx.x);
+      Adjustment moved;
+      if (i >= place) moved = list[i];
+      __syncthreads();
+      if (i >= place) list[i + 1] = moved;
+      __syncthreads();
+    }
+  }
+  if (threadIdx.x != 0) return;
+  if (known) {
+    ++list[place].count;
+  } else {
+    list[place] = {token, 1, 0};
+    p.numAdjustments[slot] = count + 1;
+  }
+}
+
 __global__ void __launch_bounds__(kThreads, 1) sampleKernel(const SampleParams p) {
   awaitPrevious();
   extern __shared__ __align__(16) unsigned char memory[];
@@ -115,11 +140,11 @@ __global__ void __launch_bounds__(kThreads, 1) sampleKernel(const SampleParams p
   } else {
     listNothing(p, r);
   }
-  __syncthreads();  // nobody reads the counts any more
+  __syncthreads();  // nobody reads the adjustments any more
+  if (row.penalised) countToken(p, slot, row, token);
   if (threadIdx.x != 0) return;
   p.tokens[r] = token;
   p.logprob[r] = logprob;
-  ++p.tokenCounts[slot * p.vocabulary + token];
   const int64_t position = p.logitPosition[r];
   if (position >= 0 && position < p.historyStride) p.history[slot * p.historyStride + position] = token;
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <string>
 
 #include "ops/harness.h"
@@ -19,13 +20,15 @@ const float inf = std::numeric_limits<float>::infinity();
 /// A step of sampling: R rows, R + 1 slots, row r in slot R - r.
 struct Sampling {
   int64_t rows, vocabulary;
-  Tensor logits, logitSlot, logitPosition, params, allowed, tokenCounts, bias, mask, history, tokens, logprob, topIds, topLogprobs, counts, ids, exps,
+  std::vector<std::map<int32_t, Adjustment>> adjusted;  // by slot
+  Tensor logits, logitSlot, logitPosition, params, allowed, adjustments, numAdjustments, mask, history, tokens, logprob, topIds, topLogprobs, counts, ids, exps,
       stats;
 
-  Sampling(OpContext& t, int64_t r, int64_t v)
-      : rows(r), vocabulary(v), logits(t.randomF32({r + 1, v}, -8, 8)), logitSlot(t.i32({r + 1})), logitPosition(t.i32({r + 1})),
+  Sampling(OpContext& t, int64_t r, int64_t v) : Sampling(t, r, v, v) {}
+  Sampling(OpContext& t, int64_t r, int64_t v, int64_t maxAdjustments)
+      : rows(r), vocabulary(v), adjusted(r + 1), logits(t.randomF32({r + 1, v}, -8, 8)), logitSlot(t.i32({r + 1})), logitPosition(t.i32({r + 1})),
         params(t.f64({r + 1, kNumSampleFields})), allowed(t.i32({(v + 31) / 32}, std::vector<int32_t>((v + 31) / 32, -1))),
-        tokenCounts(t.i32({r + 1, v})), bias(t.f32({r + 1, v})), mask(t.i32({r + 1, (v + 31) / 32})), history(t.i32({r + 1, kContext})),
+        adjustments(t.i32({r + 1, maxAdjustments, kAdjustmentWords})), numAdjustments(t.i32({r + 1})), mask(t.i32({r + 1, (v + 31) / 32})), history(t.i32({r + 1, kContext})),
         tokens(t.i32({r + 1})), logprob(t.f32({r + 1})), topIds(t.i32({r + 1, kMaxLogprobs})), topLogprobs(t.f32({r + 1, kMaxLogprobs})),
         counts(t.i32({8})), ids(t.i32({r + 1, kCandidates})), exps(t.f64({r + 1, kCandidates})), stats(t.f64({r + 1, 2})) {
     at<int32_t>(counts, numLogitRows) = static_cast<int32_t>(r);
@@ -40,16 +43,34 @@ struct Sampling {
   int64_t slot(int64_t row) const { return rows - row; }
   double& field(int64_t row, SampleField f) { return at<double>(params, slot(row) * kNumSampleFields + f); }
   float& logit(int64_t row, int64_t id) { return at<float>(logits, row * vocabulary + id); }
-  int32_t& count(int64_t row, int64_t id) { return at<int32_t>(tokenCounts, slot(row) * vocabulary + id); }
-  float& addend(int64_t row, int64_t id) { return at<float>(bias, slot(row) * vocabulary + id); }
+  Adjustment& adjustment(int64_t row, int64_t id) { return adjusted[slot(row)].try_emplace(static_cast<int32_t>(id), Adjustment{static_cast<int32_t>(id), 0, 0}).first->second; }
+  bool isPenalised(int64_t row) { return longcat::isPenalised(&field(row, SampleField::temperature)); }
   void forbid(int64_t id) { at<uint32_t>(allowed, id / 32) &= ~(1u << id % 32); }
   void permit(int64_t row, int64_t id) { at<uint32_t>(mask, slot(row) * ((vocabulary + 31) / 32) + id / 32) |= 1u << id % 32; }
   bool isAllowed(int64_t id) const { return at<uint32_t>(allowed, id / 32) >> id % 32 & 1; }
   bool isPermitted(int64_t row, int64_t id) { return at<uint32_t>(mask, slot(row) * ((vocabulary + 31) / 32) + id / 32) >> id % 32 & 1; }
 
   OpArgs arguments(bool withCandidates = true) const {
-    return args({&logits, &logitSlot, &logitPosition, &params, &allowed, &tokenCounts, &bias, &mask, &history, &tokens, &logprob, &topIds, &topLogprobs,
-                 &counts, withCandidates ? &ids : nullptr, withCandidates ? &exps : nullptr, withCandidates ? &stats : nullptr});
+    for (int64_t i = 0; i <= rows; ++i) {
+      at<int32_t>(numAdjustments, i) = static_cast<int32_t>(adjusted[i].size());
+      Adjustment* next = &at<Adjustment>(adjustments, i * adjustments.shape[1]);
+      for (const auto& [id, adjustment] : adjusted[i]) *next++ = adjustment;
+    }
+    return args({&logits, &logitSlot, &logitPosition, &params, &allowed, &adjustments, &numAdjustments, &mask, &history, &tokens, &logprob, &topIds,
+                 &topLogprobs, &counts, withCandidates ? &ids : nullptr, withCandidates ? &exps : nullptr, withCandidates ? &stats : nullptr});
+  }
+  bool hasRoom(int64_t row, int32_t id) const {
+    const auto& list = adjusted[slot(row)];
+    return list.count(id) || static_cast<int64_t>(list.size()) < adjustments.shape[1];
+  }
+  /// Whether the operation's list is that of `adjusted`.
+  bool hasAdjustments(int64_t row) const {
+    const auto& wanted = adjusted[slot(row)];
+    const Adjustment* next = &at<Adjustment>(adjustments, slot(row) * adjustments.shape[1]);
+    return at<int32_t>(numAdjustments, slot(row)) == static_cast<int32_t>(wanted.size()) && std::all_of(wanted.begin(), wanted.end(), [&](const auto& entry) {
+      const Adjustment& got = *next++;
+      return got.id == entry.first && got.count == entry.second.count && got.bias == entry.second.bias;
+    });
   }
   int32_t token(int64_t row) const { return at<int32_t>(tokens, row); }
 };
@@ -73,10 +94,12 @@ int32_t wanted(Sampling& s, int64_t row) {
   for (int64_t i = 0; i < s.vocabulary; ++i) {
     if (!s.isAllowed(i) || (s.field(row, useMask) != 0 && !s.isPermitted(row, i))) continue;
     double l = s.logit(row, i);
-    const int32_t count = s.count(row, i), generated = count & (kInPrompt - 1);
-    if (count) l = l > 0 ? l / s.field(row, repetition) : l * s.field(row, repetition);
+    const auto found = s.adjusted[s.slot(row)].find(static_cast<int32_t>(i));
+    const Adjustment adjustment = found == s.adjusted[s.slot(row)].end() ? Adjustment{} : found->second;
+    const int32_t generated = adjustment.count & (kInPrompt - 1);
+    if (adjustment.count) l = l > 0 ? l / s.field(row, repetition) : l * s.field(row, repetition);
     l -= s.field(row, frequency) * generated + s.field(row, presence) * (generated > 0);
-    if (s.field(row, useBias) != 0) l += s.addend(row, i);
+    if (s.field(row, useBias) != 0) l += adjustment.bias;
     order.push_back({std::isnan(l) ? -INFINITY : l, 0, static_cast<int32_t>(i)});
   }
   std::stable_sort(order.begin(), order.end(), [](const Id& a, const Id& b) { return a.l > b.l; });
@@ -120,14 +143,14 @@ int32_t wanted(Sampling& s, int64_t row) {
 void expectDraws(TestContext& t, Sampling& s, const std::string& label) {
   std::vector<int32_t> want;
   for (int64_t r = 0; r < s.rows; ++r) want.push_back(wanted(s, r));
-  std::vector<int32_t> counted = t.integers(s.tokenCounts);
-  for (int64_t r = 0; r < s.rows; ++r) ++counted[s.slot(r) * s.vocabulary + want[r]];
   t.run(t.isas().back(), "sample", s.arguments(), 1 + static_cast<int>(t.randomInteger(3)));
   std::vector<int32_t> got = t.integers(s.tokens);
   t.expect(got.back() == -1, "rows beyond the live ones are not written");
   got.resize(s.rows);
   t.expectSame(label, got, want);
-  t.expectSame(label + ": counts", t.integers(s.tokenCounts), counted);
+  for (int64_t r = 0; r < s.rows; ++r)
+    if (s.isPenalised(r) && s.hasRoom(r, want[r])) ++s.adjustment(r, want[r]).count;
+  for (int64_t r = 0; r < s.rows; ++r) t.expect(s.hasAdjustments(r), label + ": adjustments");
   for (int64_t r = 0; r < s.rows; ++r)
     t.expect(Sampling::at<int32_t>(s.history, s.slot(r) * kContext + 5 + r) == got[r], label + ": history");
 }
@@ -172,8 +195,8 @@ LONGCAT_TEST(sample) {
         s.field(r, hostDraw) = pick({0, 1});
         for (int64_t id = 0; id < vocabulary; ++id) {
           s.logit(r, id) = std::round(s.logit(r, id) * 64) / (t.randomInteger(2) ? 64 : 1e3f);  // ties too
-          if (t.randomInteger(4) == 0) s.count(r, id) = static_cast<int32_t>(t.randomInteger(3)) | (t.randomInteger(2) ? kInPrompt : 0);
-          if (t.randomInteger(8) == 0) s.addend(r, id) = static_cast<float>(t.randomInteger(11) - 5);
+          if (t.randomInteger(4) == 0) s.adjustment(r, id).count = static_cast<int32_t>(t.randomInteger(3)) | (t.randomInteger(2) ? kInPrompt : 0);
+          if (t.randomInteger(8) == 0) s.adjustment(r, id).bias = static_cast<float>(t.randomInteger(11) - 5);
           if (t.randomInteger(3) != 0 || id == 0) s.permit(r, id);
         }
       }
@@ -205,12 +228,25 @@ LONGCAT_TEST(sample) {
         for (int64_t id = 0; id < vocabulary; ++id) {
           if (levels) s.logit(r, id) = static_cast<float>(t.randomInteger(levels));
           else if (r % 4 == 1 && id % 4 == 0 && id / 4 % 32 == 5) s.logit(r, id) += 16;  // the best ones lie in step
-          if (t.randomInteger(4) == 0) s.count(r, id) = 1;
+          if (t.randomInteger(4) == 0) s.adjustment(r, id).count = 1;
           if (t.randomInteger(3) != 0 || id == 0) s.permit(r, id);
         }
       }
       expectDraws(t, s, "vocabulary " + std::to_string(vocabulary) + ", run " + std::to_string(run));
     }
+  }
+}
+
+LONGCAT_TEST(sample) {
+  // Lists of adjustments: none yet, all ids, one that is full, ids at the ends of it; drawn again and again, as in a sequence's steps.
+  for (int64_t vocabulary : {40, 4200}) {
+    Sampling s(t, 5, vocabulary, 64);
+    const auto id = [&](int64_t i) { return vocabulary * i / 64; };
+    for (int64_t r = 0; r < s.rows; ++r) s.field(r, SampleField::temperature) = r % 2, s.field(r, presence) = 5, s.field(r, frequency) = 0.25;
+    for (int64_t i = 0; i < std::min<int64_t>(vocabulary, 64); ++i) s.adjustment(1, id(i)).bias = static_cast<float>(i % 3), s.adjustment(2, id(i)).count = 1;
+    s.adjustment(3, 0).count = kInPrompt, s.adjustment(3, vocabulary - 1).count = 2;
+    s.field(1, useBias) = 1, s.field(2, repetition) = 1.5, s.field(3, repetition) = 2;
+    for (int step = 0; step < 6; ++step) expectDraws(t, s, "vocabulary " + std::to_string(vocabulary) + ", step " + std::to_string(step));
   }
 }
 
@@ -247,11 +283,13 @@ LONGCAT_TEST(sample) {
     s.field(6, useMask) = 1;
     s.field(7, forced) = 7;
     s.field(7, useMask) = 1;
+    s.field(7, presence) = 1;
     t.run(Isa::plain, "sample", s.arguments());
     std::vector<int32_t> got = t.integers(s.tokens);
     got.resize(8);
     t.expectSame("lowest allowed, the only number, infinity, lowest allowed, forced", got, {1, 1, 1, 1, 9, 11, 1, 7});
-    t.expect(s.count(7, 7) == 1, "a forced token is counted");
+    s.adjustment(7, 7).count = 1;
+    t.expect(s.hasAdjustments(7), "a forced token is counted");
   }
   Sampling s(t, 2, 40);
   Sampling::at<int32_t>(s.logitSlot, 0) = -1;
