@@ -25,6 +25,12 @@ __device__ __forceinline__ uint64_t rowsAcrossK(const void* tile, uint32_t panel
   return (static_cast<uint64_t>(sharedAddress(tile) & 0x3ffff) >> 4) | (static_cast<uint64_t>(panelBytes >> 4) << 16) | (64ull << 32) | (1ull << 62);
 }
 
+/// The same tile `bytes` further on, a multiple of 16. Cheaper than a new description: beside products of few columns, making those is what takes long.
+__device__ __forceinline__ uint64_t furtherOn(uint64_t tile, int bytes) {
+  const uint32_t low = static_cast<uint32_t>(tile) + static_cast<uint32_t>(bytes >> 4), high = static_cast<uint32_t>(tile >> 32);
+  return static_cast<uint64_t>(high) << 32 | low;
+}
+
 /// Before the first product of a chain: registers and shared memory written so far are seen by it.
 __device__ __forceinline__ void beginProducts() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 __device__ __forceinline__ void endProducts() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
@@ -105,6 +111,12 @@ __device__ __forceinline__ void productBf16(float (&sum)[N / 2], const A& a, uin
 template <int N, class A>
 __device__ __forceinline__ void productE4m3(float (&sum)[N / 2], const A& a, uint64_t b, bool add = true) {
   Products<N>::e4m3(sum, a, b, add);
+}
+
+/// Four 8×8 matrices of 16-bit numbers to shared memory, as fragments of A have them; lane l gives the address of row l % 8 of matrix l / 8.
+__device__ __forceinline__ void storeMatrix4(void* row, const uint32_t (&r)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};\n" ::"r"(sharedAddress(row)), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+               : "memory");
 }
 
 }  // namespace longcat::cuda

@@ -10,6 +10,7 @@
 #include "cuda/dependent.cuh"
 #include "cuda/mma.cuh"
 #include "ops/mla_decode/merge.cuh"
+#include "ops/mla_decode/merge_units.cuh"
 
 namespace longcat::cuda {
 namespace {
@@ -21,6 +22,13 @@ constexpr int64_t kProductMaxDepth = 512;  // of k: both operands lie in shared 
 static_assert(kProductWarps == kProductRows);
 
 enum class Product { absorb, values };
+
+/// What a product reads as its rows.
+enum class RowSource {
+  given,   // q, or latents that were merged into qLatent
+  splits,  // partial results of the split list, merged here
+  units,   // those of Hopper's units, where a row is not finished
+};
 
 constexpr int64_t productDepth(int64_t k) { return (k + 15) / 16 * 16; }
 /// Elements from row to row in shared memory: an odd number of 16-byte chunks.
@@ -103,7 +111,14 @@ struct ProductBlock {
     const int warp = threadIdx.x / 32, slices = left == 1 ? 16 : left == 2 ? 8 : left <= 4 ? 4 : left <= 8 ? 2 : 1;
     const int row = warp / slices, slice = warp % slices;
     if (row >= left) return;
-    const RowSplits splits = rowSplits<S>(p, live, first + row, head);
+    if constexpr (S == RowSource::units) {
+      const RowUnits units = rowUnits(p, kUnitRule, live, first + row, head);
+      if (slices >= 4) unitSlice<1>(units, first + row, row, slice, slices);
+      else if (slices == 2) unitSlice<2>(units, first + row, row, slice, slices);
+      else unitSlice<4>(units, first + row, row, slice, slices);
+      return;
+    }
+    const RowSplits splits = rowSplits(p, live, first + row, head);
     if (slices >= 8) mergeSlices<1, 16>(splits, row, slice, slices);
     else if (slices == 4) mergeSlices<4, 4>(splits, row, slice, slices);
     else mergeSlices<8, 4>(splits, row, slice, slices);
@@ -117,6 +132,25 @@ struct ProductBlock {
 #pragma unroll
       for (int c = 0; c < C; ++c)
         if (mine + c * slices * 32 < depth) rows[row * (depth + 8) + mine + c * slices * 32] = numberOf<Bf16>(merged[c]);
+    }
+  }
+
+  /// The same of units: a slice has 512 / slices columns, N pieces of 128 or a part of one. Finished rows lie in qLatent.
+  template <int N>
+  __device__ __forceinline__ void unitSlice(const RowUnits& units, int64_t pairRow, int row, int slice, int slices) const {
+    const int lane = threadIdx.x & 31, width = static_cast<int>(kHopperRank) / slices, begin = slice * width;
+    const bool mine = 4 * lane < width;
+    float4 merged[N];
+    Bf16* to = rows + row * (depth + 8) + begin;
+    if (mergeUnits<N>(units, begin + 4 * lane, mine ? static_cast<int>(kHopperRank) : 0, merged)) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        const uint2 columns = pairColumns(merged[i]);
+        if (mine) *reinterpret_cast<uint2*>(to + 128 * i + lane / 4 * 16 + pairedColumn(lane & 3)) = columns;
+      }
+    } else {
+      const Bf16* from = numbersIn<Bf16>(p.qLatent) + (pairRow * p.heads + head) * kHopperRank + begin;
+      for (int c = lane; c < width / 8; c += 32) copyAsync16(to + 8 * c, from + 8 * c);
     }
   }
 
@@ -184,17 +218,17 @@ struct ProductBlock {
   }
 };
 
-/// S: where the rows come from; `given` is q where they are absorbed. grid: x = heads · tiles of NT columns, y = 16-row tiles, every gridDim.y-th of which a block takes.
+/// grid: x = heads · tiles of NT columns, y = 16-row tiles, every gridDim.y-th of which a block takes.
 template <Product P, RowSource S, class W, int NT>
 __global__ void __launch_bounds__(kProductThreads) headProduct(const MlaDecodeParams p) {
-  awaitPrevious();
   static_assert(S == RowSource::given || P == Product::values);
   extern __shared__ __align__(128) unsigned char sharedBytes[];
   const ProductBlock<P, W, NT> block(p, sharedBytes);
+  block.loadWeights();  // which nobody writes
+  awaitPrevious();
+  letNextBegin();
   const Live live = liveOf(p);
   int64_t first = live.begin + static_cast<int64_t>(blockIdx.y) * kProductRows;
-  if (first >= live.rows) return;
-  block.loadWeights();
   for (; first < live.rows; first += static_cast<int64_t>(gridDim.y) * kProductRows) {
     if constexpr (S == RowSource::given) block.loadRows(first, live.rows);
     else block.template mergeInput<S>(live, first);
@@ -205,6 +239,7 @@ __global__ void __launch_bounds__(kProductThreads) headProduct(const MlaDecodePa
     __syncthreads();  // the sums are there; the rows have been read
     block.store(first, live.rows);
   }
+  waitCopies<0>();  // of the weights, where there were no rows
 }
 
 }  // namespace

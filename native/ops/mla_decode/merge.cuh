@@ -3,17 +3,10 @@
 #pragma once
 
 #include "cuda/dependent.cuh"
-#include "ops/mla_decode/units.cuh"
+#include "ops/mla_decode/live.cuh"
 
 namespace longcat::cuda {
 namespace {
-
-/// Where merged latents come from.
-enum class RowSource {
-  given,   // nothing is merged: they lie in qLatent
-  splits,  // partial results of the split list's entries
-  units,   // of Hopper's units (units.cuh)
-};
 
 /// The splits of one row and head: `count` partial results, `stride` floats apart.
 struct RowSplits {
@@ -22,16 +15,9 @@ struct RowSplits {
 };
 
 /// A whole warp calls.
-template <RowSource S>
 __device__ __forceinline__ RowSplits rowSplits(const MlaDecodeParams& p, const Live& live, int64_t row, int64_t head) {
-  static_assert(S != RowSource::given);
-  const int64_t width = p.kvRank + 2;
-  if constexpr (S == RowSource::units) {
-    return {p.partial + (unitsBefore(p, kUnitRule, live, row) * p.heads + head) * width, p.heads * width, unitsOf(kUnitRule, p.positions[row] + 1)};
-  } else {
-    const int64_t first = firstSplit(p, live.splits, row), all = p.positions[row] / kSplitKeys + 1, left = live.splits - first;
-    return {p.partial + (first * p.heads + head) * width, p.heads * width, all < left ? all : left};
-  }
+  const int64_t first = firstSplit(p, live.splits, row), all = p.positions[row] / kSplitKeys + 1, left = live.splits - first;
+  return {p.partial + (first * p.heads + head) * (p.kvRank + 2), p.heads * (p.kvRank + 2), all < left ? all : left};
 }
 
 /// Merged columns column, column + columnStep, … (C of them; 0 from kvRank on), one set for each lane; U splits are loaded at once.
@@ -83,7 +69,7 @@ __device__ __forceinline__ void mergeColumns(const RowSplits& splits, int64_t kv
 constexpr int kMergeThreads = 128;
 
 /// Merged latents of all decode rows, rounded to T, to qLatent, whose queries nobody needs any more. A warp takes 32 columns.
-template <class T, RowSource S>
+template <class T>
 __global__ void __launch_bounds__(kMergeThreads) mergeRows(const MlaDecodeParams p) {
   awaitPrevious();
   const Live live = liveOf(p);
@@ -93,7 +79,7 @@ __global__ void __launch_bounds__(kMergeThreads) mergeRows(const MlaDecodeParams
     const int64_t pair = item / slices, row = live.begin + pair / p.heads, head = pair % p.heads;
     const int64_t column = (item - pair * slices) * 32 + (threadIdx.x & 31);
     float merged[1];
-    mergeColumns<1, 16>(rowSplits<S>(p, live, row, head), p.kvRank, column, 32, merged);
+    mergeColumns<1, 16>(rowSplits(p, live, row, head), p.kvRank, column, 32, merged);
     if (column < p.kvRank) numbersIn<T>(p.qLatent)[(row * p.heads + head) * p.kvRank + column] = numberOf<T>(merged[0]);
   }
 }

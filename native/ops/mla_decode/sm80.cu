@@ -7,6 +7,7 @@
 #include "ops/mla_decode/head_product.cuh"
 #include "ops/mla_decode/merge.cuh"
 #include "ops/mla_decode/sm90/attend.h"
+#include "ops/mla_decode/sm90/head_product.h"
 
 namespace longcat::cuda {
 namespace {
@@ -59,6 +60,7 @@ bool fitsProduct(const CudaContext& context, const MlaDecodeParams& p) {
 
 template <class T>
 void absorb(const CudaContext& context, const MlaDecodeParams& p) {
+  if (inChunks(p) && weightInChunks(p) && manyRowsOnHopper(context, p)) return absorbMany(context, p);
   // Along k, FP8 scales must be the same within each step of 16.
   const bool steps = p.kvB.dtype != DType::f8e4m3 || multiple(p.nope + p.vDim, 16);
   if (steps && fitsProduct<Product::absorb>(context, p)) return product<Product::absorb, RowSource::given>(context, p);
@@ -90,25 +92,40 @@ void attend(const CudaContext& context, const MlaDecodeParams& p) {
   launch(context, attendGeneric<T>, dim3(persistentGrid(context, p.maxSplits * p.heads, kSmallBlocks)), kGenericThreads, 0, p);
 }
 
-template <class T, RowSource S>
+template <class T>
 void mergeIntoLatent(const CudaContext& context, const MlaDecodeParams& p) {
   const int64_t blocks = ceilDiv(p.capacity * p.heads * ceilDiv(p.kvRank, 32), kMergeThreads / 32);
-  launch(context, mergeRows<T, S>, dim3(persistentGrid(context, blocks, 16)), kMergeThreads, 0, p);
+  launch(context, mergeRows<T>, dim3(persistentGrid(context, blocks, 16)), kMergeThreads, 0, p);
+}
+
+bool valuesOnTensorCores(const CudaContext& context, const MlaDecodeParams& p) { return multiple(p.vDim, 8) && fitsProduct<Product::values>(context, p); }
+
+/// Values of the latents in qLatent.
+template <class T>
+void values(const CudaContext& context, const MlaDecodeParams& p) {
+  if (inChunks(p) && weightInChunks(p) && manyRowsOnHopper(context, p)) return valuesOfMany(context, p);
+  if (valuesOnTensorCores(context, p)) return product<Product::values, RowSource::given>(context, p);
+  const int64_t blocks = ceilDiv(p.capacity * p.heads * p.vDim, kGenericWarps);
+  launch(context, valuesGeneric<T>, dim3(persistentGrid(context, blocks, kSmallBlocks)), kGenericThreads, 0, p);
 }
 
 /// Merge and values: one kernel where its blocks, each of which merges for itself, read little more than once what there is.
-template <class T, RowSource S>
+template <class T>
 void finish(const CudaContext& context, const MlaDecodeParams& p) {
-  const bool onTensorCores = multiple(p.vDim, 8) && fitsProduct<Product::values>(context, p);
-  if (onTensorCores) {
+  if (valuesOnTensorCores(context, p)) {
     const int64_t repeats = ceilDiv(p.vDim, wideTiles<Product::values>(context, p) ? 64 : 16);
     const int64_t bytes = p.maxSplits * p.heads * p.kvRank * static_cast<int64_t>(sizeof(float));
-    if (repeats * bytes <= kRepeatedMergeBytes) return product<Product::values, S>(context, p);
+    if (repeats * bytes <= kRepeatedMergeBytes) return product<Product::values, RowSource::splits>(context, p);
   }
-  mergeIntoLatent<T, S>(context, p);
-  if (onTensorCores) return product<Product::values, RowSource::given>(context, p);
-  const int64_t blocks = ceilDiv(p.capacity * p.heads * p.vDim, kGenericWarps);
-  launch(context, valuesGeneric<T>, dim3(persistentGrid(context, blocks, kSmallBlocks)), kGenericThreads, 0, p);
+  mergeIntoLatent<T>(context, p);
+  values<T>(context, p);
+}
+
+/// The same after Hopper's attention: one kernel for as many rows as it takes at once.
+void finishUnits(const CudaContext& context, const MlaDecodeParams& p) {
+  if (p.capacity <= kProductRows && valuesOnTensorCores(context, p)) return product<Product::values, RowSource::units>(context, p);
+  mergeUnitsOnHopper(context, p);
+  values<Bf16>(context, p);
 }
 
 }  // namespace
@@ -118,9 +135,9 @@ void mla_decode(const void* params, const CudaContext& context) {
   if (p.capacity == 0 || p.maxSplits == 0) return;
   LONGCAT_ACTIVATION(p.activation, T, {
     absorb<T>(context, p);
-    if (inChunks(p) && attendUnitsOnHopper(context, p)) return finish<T, RowSource::units>(context, p);
+    if (inChunks(p) && aligned(p.partial, 16) && attendUnitsOnHopper(context, p)) return finishUnits(context, p);
     attend<T>(context, p);
-    finish<T, RowSource::splits>(context, p);
+    finish<T>(context, p);
   });
 }
 

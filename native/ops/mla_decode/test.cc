@@ -63,6 +63,13 @@ LONGCAT_TEST(mla_decode) {
 }
 
 LONGCAT_TEST(mla_decode) {
+  // LongCat's own sizes, and more rows than are few: products with kv_b by another kernel, whose bits are those of a row alone.
+  for (DType dtype : {DType::bf16, DType::f8e4m3}) {
+    checkCase(t, {2, 128, 64, 128, 512, 64}, dtype, {70, 3, 64, 1, 9, 65, 17, 2, 33, 4, 5, 40, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 18, 19}, {});
+  }
+}
+
+LONGCAT_TEST(mla_decode) {
   // More rows than one task merges: the same bits as each alone.
   const Sizes sizes{2, 16, 16, 32, 24, 16};
   std::vector<int64_t> lengths;
