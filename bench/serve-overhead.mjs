@@ -3,7 +3,10 @@
  * Engine.stream alone, then through the HTTP server as 64 streams that another process reads. Processor time of this process by step is the
  * figure; the wall clock stands beside it.
  *
- *   node bench/serve-overhead.mjs [--batch 64] [--tokens 512] [--runs 5] [--json]        dist must be built
+ * With --step-us the model takes so long, one step after another as on a device, and what counts is how long before the end of the step under
+ * way the next one is enqueued: as long as that is before, the device never waits. The median says it, whatever else the machine does.
+ *
+ *   node bench/serve-overhead.mjs [--batch 64] [--tokens 512] [--runs 5] [--step-us 250] [--json]        dist must be built
  */
 import { fork } from "node:child_process";
 import { Agent, request } from "node:http";
@@ -12,11 +15,34 @@ import { parseArgs } from "node:util";
 
 const SELF = fileURLToPath(import.meta.url);
 
-/** A runner of given limits whose steps are over at once: each row's next token is one of some ordinary ones. */
-function instantRunner(limits) {
+/** A device without work: a step takes `stepMs` from its launch, or from the end of the one before it. */
+class StubDevice {
+  freeMs = 0;
+  /** Of each step: how long before the end of the one before it it was launched; below zero: after. */
+  earlyMs = [];
+
+  constructor(stepMs) {
+    this.stepMs = stepMs;
+  }
+
+  /** Resolves in a turn of the event loop when the step is over. */
+  step() {
+    const now = performance.now();
+    if (this.freeMs > 0) this.earlyMs.push(this.freeMs - now);
+    const endMs = Math.max(this.freeMs, now) + this.stepMs;
+    this.freeMs = endMs;
+    return new Promise((resolve) => {
+      const look = () => (performance.now() < endMs ? setImmediate(look) : resolve());
+      setImmediate(look);
+    });
+  }
+}
+
+/** A runner of given limits on such a device: each row's next token is one of some ordinary ones. */
+function stubRunner(limits, device) {
   const nothing = () => undefined;
   const launch = async (sequences) => {
-    await new Promise((resolve) => setImmediate(resolve));
+    await device.step();
     return sequences.map(({ position, tokens, sample }) => ({
       token: sample ? 300 + (position % 200) : -1,
       logprob: 0,
@@ -31,22 +57,24 @@ function instantRunner(limits) {
   };
 }
 
-async function instantEngine(batch) {
+async function stubEngine(batch, device) {
   const { Engine } = await import("../dist/index.js");
   const { checkDirectory, loadParts } = await import("../dist/engine/load.js");
   const { resolveOptions } = await import("../dist/engine/options.js");
   const options = { device: "cpu", threads: 1, maxSequences: batch, prefixCache: false, cacheBytes: 1 << 30 };
   const parts = await loadParts(checkDirectory(undefined), resolveOptions(options));
-  return Engine.fromParts({ ...parts, runner: instantRunner(parts.runner.limits) });
+  return Engine.fromParts({ ...parts, runner: stubRunner(parts.runner.limits, device) });
 }
 
-/** Processor and wall time of this process by step of the engine, in µs. */
-async function measure(engine, work) {
+/** Processor and wall time of this process by step of the engine, and how early steps were launched, in µs. */
+async function measure(engine, device, work) {
   const [cpu, startMs, steps] = [process.cpuUsage(), performance.now(), engine.stats.steps];
+  Object.assign(device, { freeMs: 0, earlyMs: [] });
   await work();
   const { user, system } = process.cpuUsage(cpu);
   const count = engine.stats.steps - steps;
-  return { steps: count, cpuUs: (user + system) / count, wallUs: (1000 * (performance.now() - startMs)) / count };
+  const wallUs = (1000 * (performance.now() - startMs)) / count;
+  return { steps: count, cpuUs: (user + system) / count, wallUs, earlyUs: 1000 * median(device.earlyMs) };
 }
 
 const params = (tokens) => ({ maxTokens: tokens, temperature: 0, ignoreEos: true });
@@ -88,23 +116,26 @@ async function medianRun(runs, run) {
   const results = [];
   for (let i = 0; i <= runs; i++) results.push(await run());
   const counted = results.slice(1);
-  return {
-    steps: counted[0].steps,
-    cpuUs: median(counted.map(({ cpuUs }) => cpuUs)),
-    wallUs: median(counted.map(({ wallUs }) => wallUs)),
-  };
+  return Object.fromEntries(Object.keys(counted[0]).map((name) => [name, median(counted.map((result) => result[name]))]));
 }
 
-async function main({ batch, tokens, runs, json }) {
+/** The figures of one way, in a line. The device's looks take processor time, which then says nothing. */
+function line(name, { batch, runs, stepUs }, { cpuUs, wallUs, earlyUs, steps }) {
+  const figures = stepUs > 0 ? `a step is launched ${earlyUs.toFixed(0)} µs before the end of the one before it` : `${cpuUs.toFixed(0)} µs of processor a step`;
+  return `${name}, batch ${batch}: ${figures}, ${wallUs.toFixed(0)} µs by the clock (${steps} steps, median of ${runs})`;
+}
+
+async function main({ batch, tokens, runs, stepUs, json }) {
   const { ApiServer } = await import("../dist/server/index.js");
-  const engine = await instantEngine(batch);
-  const alone = await medianRun(runs, () => measure(engine, () => streamAll(engine, batch, tokens)));
+  const device = new StubDevice(stepUs / 1000);
+  const engine = await stubEngine(batch, device);
+  const alone = await medianRun(runs, () => measure(engine, device, () => streamAll(engine, batch, tokens)));
   const server = await ApiServer.listen({ port: 0 });
   server.serve(engine);
   const child = fork(SELF, ["--client", server.url, "--batch", String(batch), "--tokens", String(tokens)]);
   await next(child);
   const served = await medianRun(runs, () =>
-    measure(engine, async () => {
+    measure(engine, device, async () => {
       child.send("read");
       await next(child);
     }),
@@ -112,11 +143,9 @@ async function main({ batch, tokens, runs, json }) {
   child.disconnect();
   await server.drain();
   await engine.close();
-  if (json) return console.log(JSON.stringify({ batch, tokens, runs, engine: alone, server: served }, null, 2));
-  for (const [name, { cpuUs, wallUs, steps }] of Object.entries({ "Engine.stream": alone, "HTTP streams": served }))
-    console.log(
-      `${name}, batch ${batch}: ${cpuUs.toFixed(0)} µs of processor a step, ${wallUs.toFixed(0)} µs by the clock (${steps} steps, median of ${runs})`,
-    );
+  if (json) return console.log(JSON.stringify({ batch, tokens, runs, stepUs, engine: alone, server: served }, null, 2));
+  for (const [name, figures] of Object.entries({ "Engine.stream": alone, "HTTP streams": served }))
+    console.log(line(name, { batch, runs, stepUs }, figures));
 }
 
 const { values } = parseArgs({
@@ -124,10 +153,11 @@ const { values } = parseArgs({
     batch: { type: "string", default: "64" },
     tokens: { type: "string", default: "512" },
     runs: { type: "string", default: "5" },
+    "step-us": { type: "string", default: "0" },
     json: { type: "boolean", default: false },
     client: { type: "string" },
   },
 });
-const [batch, tokens, runs] = [values.batch, values.tokens, values.runs].map(Number);
+const [batch, tokens, runs, stepUs] = [values.batch, values.tokens, values.runs, values["step-us"]].map(Number);
 if (values.client !== undefined) await client(values.client, batch, tokens);
-else await main({ batch, tokens, runs, json: values.json });
+else await main({ batch, tokens, runs, stepUs, json: values.json });

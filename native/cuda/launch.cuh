@@ -3,30 +3,52 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "cuda/check.h"
 #include "cuda/context.h"
 
 namespace longcat::cuda {
 
-/// kernel<<<grid, threads, sharedBytes>>>(arguments…) on the context's stream. On capability 9.0 the kernel may begin while the one before it ends
-/// (dependent.cuh); PTX for newer cards has no such waiting in it, so there a launch is an ordinary one.
+/// How many blocks of what.
+struct LaunchShape {
+  dim3 grid;
+  int threads;
+  size_t sharedBytes = 0;
+  unsigned cluster = 1;  // blocks along x that make a cluster, a divisor of grid.x, at most 8; more than one on Hopper only
+};
+
+/// kernel(arguments…) on the context's stream. On capability 9.0 the kernel may begin while the one before it ends (dependent.cuh); PTX for
+/// newer cards has no such waiting in it, so there a launch is an ordinary one.
+template <class... Params, class... Arguments>
+void launch(const CudaContext& context, void (*kernel)(Params...), const LaunchShape& shape, Arguments&&... arguments) {
+  if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
+  if (shape.sharedBytes > (48u << 10))
+    LONGCAT_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.sharedBytes)));
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (context.capability == 90) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {shape.cluster, 1, 1};
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = shape.grid;
+  config.blockDim = dim3(static_cast<unsigned>(shape.threads));
+  config.dynamicSmemBytes = shape.sharedBytes;
+  config.stream = context.stream;
+  config.attrs = attributes;
+  config.numAttrs = count;
+  LONGCAT_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(arguments)...));
+}
+
+/// kernel<<<grid, threads, sharedBytes>>>(arguments…), without clusters.
 template <class... Params, class... Arguments>
 void launch(const CudaContext& context, void (*kernel)(Params...), dim3 grid, int threads, size_t sharedBytes, Arguments&&... arguments) {
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  if (sharedBytes > (48u << 10))
-    LONGCAT_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(sharedBytes)));
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = sharedBytes;
-  config.stream = context.stream;
-  config.attrs = &early;
-  config.numAttrs = context.capability == 90 ? 1 : 0;
-  LONGCAT_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(arguments)...));
+  launch(context, kernel, LaunchShape{grid, threads, sharedBytes}, std::forward<Arguments>(arguments)...);
 }
 
 /// Blocks for a persistent kernel: `perMultiprocessor` on each, but no more than there is work.

@@ -9,6 +9,7 @@ export const END_TOKEN = 49;
 /** Holds back what may begin a stop string. */
 class FakeParser implements TokenParser {
   #held = "";
+  #text = "";
   #call: string | undefined;
   readonly #calls: ToolCall[] = [];
   readonly #stop: readonly string[];
@@ -35,8 +36,8 @@ class FakeParser implements TokenParser {
     return this.#out(this.#held.length, false);
   }
 
-  result(): { toolCalls: ToolCall[] } {
-    return { toolCalls: this.#calls };
+  result(): { text: string; toolCalls: ToolCall[] } {
+    return { text: this.#text, toolCalls: this.#calls };
   }
 
   #pushCall(letter: string): TextDelta {
@@ -60,6 +61,7 @@ class FakeParser implements TokenParser {
   #out(length: number, stopped: boolean): TextDelta {
     const text = this.#held.slice(0, length);
     this.#held = stopped ? "" : this.#held.slice(length);
+    this.#text += text;
     return { text, reasoning: "", toolCalls: [], stopped };
   }
 }

@@ -66,7 +66,7 @@ describe("a GPU", () => {
     expect(sizes.allocatedBytes).toBe(weightBytes + cacheBytes + stateBytes + scratchBytes);
     expect(2 * cacheBytes).toBe(sized({ availableBytes: 80 * GB }).cacheBytes);
     expect(sizes.prompt.expandedRows).toBe(8192);
-    expect(sized({ ...gpu, maxBatchTokens: 1, availableBytes: 80 * GB }).prompt.expandedRows).toBe(64);
+    expect(sized({ ...gpu, maxBatchTokens: 1, availableBytes: 80 * GB }).prompt.expandedRows).toBe(128);
   });
 
   it.each([4, 5])('gives "auto" caches 90 %% of what %d GB leave beside the rest and the graphs', (gigabytes) => {

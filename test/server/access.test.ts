@@ -77,6 +77,7 @@ describe("without a key", () => {
     const asked = { Origin: origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type" };
     const preflight = await get(url, "/v1/chat/completions", asked, "OPTIONS");
     expect([preflight.status, preflight.headers["access-control-allow-headers"]]).toEqual([204, "content-type"]);
+    expect((await get(url, "/v1/models", {})).headers["vary"]).toBe("Origin");
     expect((await get(url, "/v1/models", { Origin: "https://evil.example" }, "OPTIONS")).status).toBe(403);
     const refused = await get(url, "/v1/models", { Origin: "https://evil.example" });
     expect([refused.status, refused.headers["access-control-allow-origin"]]).toEqual([403, undefined]);

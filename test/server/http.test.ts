@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { MAX_DEPTH } from "../../ts/server/json-guard.js";
 import { alive, isIdle, post, Raw, type Served, servers, until } from "./servers.js";
 
-const { mini, closeAll } = servers();
+const { mini, over, closeAll } = servers();
 let served: Served;
 let url: string;
 beforeAll(async () => {
@@ -184,6 +184,7 @@ describe("connections", () => {
     ["garbage", "\u0000\u0001\u0002 garbage\r\n\r\n", 400],
     ["TLS", "\u0016\u0003\u0001\u0002\u0000\u0001\u0000", 400],
     ["no Host", "GET /health HTTP/1.1\r\n\r\n", 400],
+    ["two Hosts", "GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", 400],
     ["two lengths", `POST ${CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}`, 400],
     ["length and chunks", `POST ${CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}`, 400],
     ["a head of 100 kB", `GET /health HTTP/1.1\r\nHost: localhost\r\nX: ${"a".repeat(100_000)}\r\n\r\n`, 431],
@@ -192,6 +193,17 @@ describe("connections", () => {
     const raw = new Raw(url).send(text);
     await raw.closed;
     expect(statusOf(raw)).toBe(status);
+    expect(raw.text).toContain('{"error":{"message":');
+  });
+
+  it("HTTP/1.0 needs no Host where a key is asked for; other expectations than 100-continue are left alone", async () => {
+    const { url: keyed } = await over(served.engine, { apiKey: "k" });
+    const old = new Raw(keyed).send("GET /v1/models HTTP/1.0\r\nAuthorization: Bearer k\r\n\r\n");
+    await old.closed;
+    expect([statusOf(old), old.text.includes('"mini"')]).toEqual([200, true]);
+    const expecting = new Raw(url).send("GET /health HTTP/1.1\r\nHost: localhost\r\nExpect: 200-ok\r\nConnection: close\r\n\r\n");
+    await expecting.closed;
+    expect(statusOf(expecting)).toBe(200);
   });
 
   it("a body that stops arriving: 408, and closed", async () => {

@@ -18,7 +18,7 @@ export interface TokenParser {
   push(token: number): TextDelta;
   end(): TextDelta;
   /** Everything so far; `reasoning` is there if the answer had any, even if it is empty. */
-  result(): { reasoning?: string; toolCalls?: readonly ToolCall[] };
+  result(): { text: string; reasoning?: string; toolCalls?: readonly ToolCall[] };
 }
 
 /** What a choice needs to know of its request. */
@@ -45,7 +45,6 @@ export class ChoiceOutput {
   readonly #rules: ChoiceRules;
   readonly #tokens: number[] = [];
   readonly #logprobs: TokenLogprob[] = [];
-  #text = "";
   #firstMs: number | undefined;
   #lastMs = 0;
   #finish: FinishReason | undefined;
@@ -90,9 +89,9 @@ export class ChoiceOutput {
   /** The answer so far, given what its sequence knows. */
   result({ routing, cachedTokens }: { routing: RoutingSum; cachedTokens: number }, shape: { numLayers: number; topK: number }): Choice {
     const { promptTokens, logprobs, parser } = this.#rules;
-    const { reasoning, toolCalls = [] } = parser.result();
+    const { text, reasoning, toolCalls = [] } = parser.result();
     return {
-      text: this.#text,
+      text,
       tokens: [...this.#tokens],
       finishReason: this.#finish ?? "abort",
       usage: { promptTokens, cachedTokens, completionTokens: this.#tokens.length },
@@ -123,7 +122,6 @@ export class ChoiceOutput {
   }
 
   #chunks(delta: TextDelta, tokens: number[]): Chunk[] {
-    this.#text += delta.text;
     const { index } = this.#rules;
     const chunk: Chunk = { index, text: delta.text, tokens };
     if (delta.reasoning !== "") chunk.reasoning = delta.reasoning;
@@ -193,5 +191,5 @@ function join(a: TextDelta, b: TextDelta): TextDelta {
 export const SILENT_PARSER: TokenParser = {
   push: () => NO_DELTA,
   end: () => NO_DELTA,
-  result: () => ({}),
+  result: () => ({ text: "" }),
 };

@@ -6,7 +6,7 @@
 import { LongcatError } from "../errors.js";
 import type { AnswerFormat, NewGuide } from "../grammar/index.js";
 import type { Parameters } from "../sampling/parameters.js";
-import type { Tool, ToolChoice } from "../text/index.js";
+import type { CallForm, Tool, ToolChoice } from "../text/index.js";
 import type { TextTools } from "./prompt.js";
 import type { Batch } from "./scheduler.js";
 
@@ -17,6 +17,8 @@ export interface GuidedCall {
   toolChoice?: ToolChoice;
   /** Tools that the prompt shows. */
   tools?: readonly Tool[];
+  /** How the model writes calls. */
+  callForm?: CallForm;
   /** The prompt has opened reasoning, which comes before what is guided. */
   inReasoning: boolean;
 }
@@ -36,14 +38,14 @@ export async function guidesOf(call: GuidedCall, text: TextTools | undefined): P
   return text.grammars.guides(format, call.inReasoning);
 }
 
-function formatOf({ parameters, toolChoice, tools = [], inReasoning }: GuidedCall): AnswerFormat | undefined {
+function formatOf({ parameters, toolChoice, tools = [], callForm: form = "json", inReasoning }: GuidedCall): AnswerFormat | undefined {
   const { responseFormat } = parameters;
   const afterReasoning = inReasoning;
   if (toolChoice === undefined || toolChoice === "auto" || toolChoice === "none") {
     if (responseFormat === undefined) return undefined;
     // Left to itself the model may call a tool instead, with any arguments.
     const free = tools.map(({ function: { name } }) => ({ name, parameters: undefined, path: "tools" }));
-    return { json: responseFormat, afterReasoning, ...(free.length > 0 && { calls: { tools: free, several: true } }) };
+    return { json: responseFormat, afterReasoning, ...(free.length > 0 && { calls: { tools: free, several: true, form } }) };
   }
   if (responseFormat !== undefined)
     throw new LongcatError(
@@ -56,7 +58,7 @@ function formatOf({ parameters, toolChoice, tools = [], inReasoning }: GuidedCal
     path: `tools[${i}].function.parameters`,
   }));
   const wanted = toolChoice === "required" ? callable : callable.filter(({ name }) => name === toolChoice.function.name);
-  return { calls: { tools: wanted, several: toolChoice === "required" }, afterReasoning };
+  return { calls: { tools: wanted, several: toolChoice === "required", form }, afterReasoning };
 }
 
 /** How long making masks may keep the event loop from turning. */

@@ -6,7 +6,7 @@
 import { absent, invalid, isPlain, rejectUnknown, show } from "../checks.js";
 import { LongcatError } from "../errors.js";
 import type { Parameters, VocabularyFacts } from "../sampling/parameters.js";
-import type { ChatPrompt, EncodeResult, Tool, ToolChoice } from "../text/index.js";
+import type { CallForm, ChatPrompt, EncodeResult, Tool, ToolChoice } from "../text/index.js";
 import type { Grammars, NewGuide } from "../grammar/index.js";
 import { SILENT_PARSER, type TokenParser } from "./choice.js";
 import { type GuidedCall, guidesOf } from "./guided.js";
@@ -34,6 +34,8 @@ export interface TextTools {
 export interface EncodedAnswer extends Pick<PreparedPrompt, "newParser"> {
   /** Tools that the prompt shows. */
   tools?: readonly Tool[];
+  /** How the model writes calls. Default JSON. */
+  callForm?: CallForm;
   /** Whether the prompt has opened reasoning. */
   startsInReasoning?: boolean | string;
 }
@@ -120,8 +122,8 @@ async function encodeChat(
   const toolChoice = toolChoiceOf(prompt, parameters) as ToolChoice | undefined; // encodeChat checks it
   const chat = { ...prompt, toolChoice } as unknown as ChatPrompt;
   const encoded = await given.encodeChat(chat, { maxTokens: limits.modelContext });
-  const { newParser, tools: shown = [], startsInReasoning = false } = encoded;
-  const call = { ...(!absent(toolChoice) && { toolChoice }), tools: shown, inReasoning: startsInReasoning !== false };
+  const { newParser, tools: shown = [], callForm, startsInReasoning = false } = encoded;
+  const call = { ...(!absent(toolChoice) && { toolChoice }), tools: shown, callForm, inReasoning: startsInReasoning !== false };
   return { ids: idsOf(encoded, limits), newParser, call };
 }
 

@@ -5,10 +5,12 @@
 import { isPlain, show } from "../checks.js";
 import { LongcatError } from "../errors.js";
 import { CALL_CLOSE, CALL_OPEN } from "../text/markers.js";
+import type { CallForm } from "../text/tool-call-parser.js";
 import { Automaton } from "./automaton.js";
 import { JsonForms } from "./json.js";
 import { type Node, TooLarge } from "./node.js";
-import { refuse, SchemaCompiler, type Writer } from "./schema.js";
+import { PAIR_TAGS, pairsGrammar } from "./pairs.js";
+import { refuse, type Schema, SchemaCompiler, type Writer } from "./schema.js";
 
 /** A tool that may be called, and where its schema stands in what the caller gave. */
 export interface CallableTool {
@@ -22,8 +24,8 @@ export interface CallableTool {
 export interface AnswerFormat {
   /** A JSON text of this schema; `path` names it in messages. */
   json?: { schema: unknown; path: string };
-  /** Calls of these tools: one, or one and more. */
-  calls?: { tools: readonly CallableTool[]; several: boolean };
+  /** Calls of these tools, one or one and more, in the form that the model's template writes them in. */
+  calls?: { tools: readonly CallableTool[]; several: boolean; form: CallForm };
   /** Whether line breaks may come first, as behind reasoning. */
   afterReasoning: boolean;
 }
@@ -33,7 +35,7 @@ const MAX_DEPTH = 256;
 const MAX_VALUES = 200_000;
 
 /** The schema of `json_object`. */
-export const ANY_OBJECT: unknown = { type: "object" };
+export const ANY_OBJECT: Schema = { type: "object" };
 
 /**
  * Compiles an answer's grammar, in two turns of the event loop; schemas are limited in size so that each is short.
@@ -58,7 +60,8 @@ export async function compileAnswer(format: AnswerFormat, symbolOf: (text: strin
   };
   try {
     if (format.json !== undefined) starts.push(compiled(format.json.schema, format.json.path)(end));
-    if (format.calls !== undefined) starts.push(calls(forms, format.calls, marker, compiled, end));
+    const tagged = PAIR_TAGS.every((tag) => symbolOf(tag) !== undefined);
+    if (format.calls !== undefined) starts.push(calls(forms, format.calls, { marker, compiled, tagged }, end));
   } catch (error) {
     if (error instanceof TooLarge) throw refuse(format.json?.path ?? "tools", `is too large: it ${error.message}`);
     throw error;
@@ -70,29 +73,38 @@ export async function compileAnswer(format: AnswerFormat, symbolOf: (text: strin
   return new Automaton(start);
 }
 
-/** Calls as the templates of the family write them: JSON between tags. */
+/** What calls are written with. `tagged`: keys and values may stand between tags. */
+interface CallTools {
+  marker(text: string, next: Node): Node;
+  compiled(schema: unknown, path: string): Writer;
+  tagged: boolean;
+}
+
+/** Calls as the templates of the family write them: JSON between tags, or a name with keys and values where the schema allows it. */
 function calls(
   forms: JsonForms,
-  { tools, several }: { tools: readonly CallableTool[]; several: boolean },
-  marker: (text: string, next: Node) => Node,
-  compiled: (schema: unknown, path: string) => Writer,
+  { tools, several, form }: NonNullable<AnswerFormat["calls"]>,
+  { marker, compiled, tagged }: CallTools,
   end: Node,
 ): Node {
   const { builder } = forms;
   const after = builder.node({ empties: [end] });
   const line = (next: Node): Node => builder.optional(builder.literal("\n", next), next);
-  const close = builder.literal("}", line(marker(CALL_CLOSE, after)));
-  const heads = tools.map(({ name, parameters, path }) => ({
-    text: `{"name": ${JSON.stringify(name)}, "arguments": `,
-    next: compiled(objectOnly(parameters, path), path)(close),
-  }));
+  const close = marker(CALL_CLOSE, after);
+  const closeJson = builder.literal("}", line(close));
+  const heads = tools.map(({ name, parameters, path }) => {
+    const schema = objectOnly(parameters, path);
+    const pairs = form === "xml" && tagged ? pairsGrammar({ builder, tag: marker, json: compiled }, name, schema, path) : undefined;
+    if (pairs !== undefined) return { text: `${name}\n`, next: pairs(close) };
+    return { text: `{"name": ${JSON.stringify(name)}, "arguments": `, next: compiled(schema, path)(closeJson) };
+  });
   const first = marker(CALL_OPEN, line(builder.literals(heads)));
   if (several) after.empties.push(line(first));
   return first;
 }
 
 /** Arguments are always an object, whatever the schema leaves open. */
-function objectOnly(parameters: unknown, path: string): unknown {
+function objectOnly(parameters: unknown, path: string): Schema {
   if (parameters === undefined || parameters === null || parameters === true) return ANY_OBJECT;
   if (!isPlain(parameters)) throw refuse(path, `${show(parameters)} is no schema of an object`);
   const { type } = parameters;

@@ -72,5 +72,5 @@ export class Grammars {
 
 function keyOf({ json, calls, afterReasoning }: AnswerFormat): string {
   const tools = calls?.tools.map(({ name, parameters, path }) => [name, schemaText(parameters, path)]);
-  return JSON.stringify([json && schemaText(json.schema, json.path), tools, calls?.several, afterReasoning]);
+  return JSON.stringify([json && schemaText(json.schema, json.path), tools, calls?.several, calls?.form, afterReasoning]);
 }

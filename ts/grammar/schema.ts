@@ -30,7 +30,7 @@ const TYPES = ["null", "boolean", "integer", "number", "string", "array", "objec
 type Type = (typeof TYPES)[number];
 
 /** Keywords that say nothing about which values match. */
-const ANNOTATIONS = new Set([
+export const ANNOTATIONS = new Set([
   ...[
     "title",
     "description",

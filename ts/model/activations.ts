@@ -31,7 +31,7 @@ export interface Capacity {
 }
 
 /** Keys of a tile of prompt attention (native/ops/mla_prefill/params.h). */
-export const KEY_TILE = 64;
+export const KEY_TILE = 128;
 
 /** How a layout gets its tensors: T is a tensor, or nothing while only counting. */
 type Allocate<T> = (dtype: DType, shape: number[]) => T;
@@ -113,6 +113,8 @@ export interface Activations<T> {
     expanded?: T;
     /** GPU: [T, H, v], what each row of prompt attention has summed so far. */
     accumulator?: T;
+    /** GPU: [2 + expandedRows], where in the cache the keys are. */
+    roundPlan?: T;
   };
   /** [T, ffn] act: shares its memory with `attention`, which is never alive at the same time. */
   ffnHidden: T;
@@ -273,6 +275,7 @@ export function layoutActivations<T>(
       ...(expandedRows > 0 && {
         expanded: allocate(act, [expandedRows, H, config.qkNopeHeadDim + config.vHeadDim]),
         accumulator: allocate("float32", [T, H, config.vHeadDim]),
+        roundPlan: allocate("int32", [2 + expandedRows]),
       }),
     }),
     () => allocate(act, [T, config.ffnHiddenSize]),

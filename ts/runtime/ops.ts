@@ -76,6 +76,7 @@ export interface OpArguments {
     state: Tensor;
     expanded?: Tensor | undefined;
     accumulator?: Tensor | undefined;
+    roundPlan?: Tensor | undefined;
     maxKeys: number;
   };
   mlaDecode: AttentionArguments & { rowSlot: Tensor; splits: Tensor; qLatent: Tensor; partial: Tensor };

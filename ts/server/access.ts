@@ -59,7 +59,8 @@ export class Access {
 
   /** Headers by which a browser lets a page of an allowed origin read the answer. */
   corsHeaders({ origin }: IncomingHttpHeaders): Record<string, string> {
-    if (origin === undefined || !this.#allows(origin)) return {};
+    if (this.#origins.size === 0) return {};
+    if (origin === undefined || !this.#allows(origin)) return { Vary: "Origin" };
     return {
       "Access-Control-Allow-Origin": this.#origins.has("*") ? "*" : origin,
       "Access-Control-Expose-Headers": "Retry-After, X-Request-Id",
@@ -69,10 +70,9 @@ export class Access {
 
   /** The answer to a browser's question before a request: headers of a 204, or undefined for an origin that is not allowed. */
   preflight(headers: IncomingHttpHeaders): Record<string, string> | undefined {
-    const allowed = this.corsHeaders(headers);
-    if (Object.keys(allowed).length === 0) return undefined;
+    if (headers.origin === undefined || !this.#allows(headers.origin)) return undefined;
     const asked = headers["access-control-request-headers"] ?? "authorization, content-type";
-    return { ...allowed, ...PREFLIGHT, "Access-Control-Allow-Headers": asked };
+    return { ...this.corsHeaders(headers), ...PREFLIGHT, "Access-Control-Allow-Headers": asked };
   }
 
   #allows(origin: string): boolean {

@@ -89,12 +89,14 @@ export class ApiServer implements AsyncDisposable {
       requestTimeout: headersTimeoutMs + bodyTimeoutMs + 1000,
       keepAliveTimeout: idleTimeoutMs,
       connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+      requireHostHeader: false, // checked with the rest, and answered in JSON
     });
     this.#server.maxConnections = maxConnections;
     const onRequest = (request: IncomingMessage, response: ServerResponse): void => void this.#answer(request, response);
     this.#server
       .on("request", onRequest)
       .on("checkContinue", onRequest)
+      .on("checkExpectation", onRequest) // other expectations may be left alone
       .on("clientError", (error, socket) => this.#refuse(error, socket as Socket));
   }
 
@@ -226,6 +228,7 @@ export class ApiServer implements AsyncDisposable {
 
   async #route(call: Call, path: string, query: string): Promise<void> {
     const { method = "", headers } = call.request;
+    checkHosts(call.request);
     if (method === "OPTIONS") return this.#preflight(call);
     this.#access.checkPlace(headers);
     const isGet = method === "GET" || method === "HEAD";
@@ -299,6 +302,13 @@ function connectionError(error: NodeJS.ErrnoException): HttpError {
 function splitUrl(url: string): [string, string] {
   const at = url.indexOf("?");
   return at < 0 ? [url, ""] : [url.slice(0, at), url.slice(at + 1)];
+}
+
+/** Throws a 400 unless there is one Host. Of several Node gives the first, and something in between might have looked at another. */
+function checkHosts({ rawHeaders, httpVersion }: IncomingMessage): void {
+  const count = rawHeaders.filter((text, i) => i % 2 === 0 && text.toLowerCase() === "host").length;
+  if (count > 1 || (count === 0 && httpVersion !== "1.0"))
+    throw new HttpError(400, "bad_request", `Host: ${count === 0 ? "is missing" : "is there twice"}; give one`, { close: true });
 }
 
 function refuseMethod(method: string, path: string, allowed: string): never {

@@ -9,7 +9,8 @@ import { SpecialGuard } from "./special-guard.js";
 import { TemplateProgram, TemplateRefusal } from "./template-program.js";
 import type { EncodeResult, Segment, Tokenizer } from "./tokenizer.js";
 import { readChatTemplates } from "./tokenizer-files.js";
-import { THINK_CLOSE, THINK_OPEN } from "./markers.js";
+import { KEY_OPEN, THINK_CLOSE, THINK_OPEN } from "./markers.js";
+import type { CallForm } from "./tool-call-parser.js";
 import type { Tool } from "./types.js";
 
 /** Where the answer begins: in plain text, or in reasoning that the prompt has opened. */
@@ -25,6 +26,8 @@ export interface RenderedChat {
   startsInReasoning: ReasoningStart;
   /** The tools that the prompt shows. */
   tools: Tool[];
+  /** How the template writes the calls of a history, and so the model its own. */
+  callForm: CallForm;
 }
 
 /** A chat prompt as ids. */
@@ -37,6 +40,7 @@ interface Source {
   file: string;
   program: TemplateProgram;
   source: string;
+  callForm: CallForm;
 }
 
 /** Variables that the template gets from this class alone. */
@@ -66,7 +70,8 @@ export class ChatTemplate {
     const templates = new Map<string, Source>();
     for (const [name, { path, source }] of await readChatTemplates(dir, tokenizer.config)) {
       try {
-        templates.set(name, { file: basename(path), source, program: new TemplateProgram(source) });
+        const callForm = source.includes(KEY_OPEN) ? "xml" : "json";
+        templates.set(name, { file: basename(path), source, program: new TemplateProgram(source), callForm });
       } catch (error) {
         throw new LongcatError("TOKENIZER_INVALID", `${path}: the chat template "${name}" does not parse: ${(error as Error).message}`, {
           cause: error,
@@ -115,7 +120,8 @@ export class ChatTemplate {
       .map((part) => (typeof part === "string" ? guard.clean(part) : part))
       .filter((part) => part !== "");
     const rendered = guard.clean(marked);
-    return { rendered, segments, tools: chat.tools, startsInReasoning: reasoningStart(segments, rendered, this.#tokenizer) };
+    const startsInReasoning = reasoningStart(segments, rendered, this.#tokenizer);
+    return { rendered, segments, tools: chat.tools, callForm: source.callForm, startsInReasoning };
   }
 
   /** Checks, renders and encodes a chat prompt. Throws what {@link render} throws. */

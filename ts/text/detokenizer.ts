@@ -36,7 +36,8 @@ export class Detokenizer {
     let text = "";
     for (const id of ids) {
       const added = this.#tokenizer.addedToken(id);
-      if (added === undefined) text += this.#pushBytes(this.#tokenizer.tokenBytes(id));
+      if (added === undefined)
+        text += (this.#pending.length === 0 ? this.#tokenizer.wholeText(id) : undefined) ?? this.#pushBytes(this.#tokenizer.tokenBytes(id));
       else if (!added.special || this.#shows(id)) text += this.end() + added.content;
     }
     return text;

@@ -10,4 +10,4 @@ export { ChatTemplate, type EncodedChat, type ReasoningStart, type RenderedChat 
 export { type ChatPrompt, type CheckedChat, type ToolChoice, validateChat } from "./messages.js";
 export { OutputParser, type OutputParserOptions, type ParsedOutput } from "./output-parser.js";
 export { StopScanner } from "./stop-scanner.js";
-export { ToolCallParser, type ToolFormat } from "./tool-call-parser.js";
+export { type CallForm, ToolCallParser, type ToolFormat } from "./tool-call-parser.js";

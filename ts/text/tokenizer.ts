@@ -8,10 +8,12 @@
 import { Tokenizer as LibraryTokenizer } from "@huggingface/tokenizers";
 import { LongcatError } from "../errors.js";
 import { PieceMerger } from "./bpe.js";
-import { bytesOfToken } from "./byte-level.js";
+import { bytesOfToken, unfinishedTail } from "./byte-level.js";
 import { decodeTokens } from "./detokenizer.js";
 import { EncodeWorker } from "./encode-worker-host.js";
 import { type AddedToken, readTokenizerConfig, readTokenizerFile, type TokenizerConfig, type TokenizerFile } from "./tokenizer-files.js";
+
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** How a text is encoded. */
 export interface EncodeOptions {
@@ -64,6 +66,7 @@ export class Tokenizer {
   readonly #library: LibraryTokenizer;
   readonly #tokens: (string | undefined)[] = [];
   readonly #bytes: (Uint8Array | undefined)[] = [];
+  readonly #texts = new Map<number, string>();
   readonly #addedById = new Map<number, AddedToken>();
   readonly #addedPattern: RegExp | null;
   readonly #strips: boolean;
@@ -153,6 +156,17 @@ export class Tokenizer {
     const bytes = this.#addedById.has(id) ? new TextEncoder().encode(token) : bytesOfToken(token);
     this.#bytes[id] = bytes;
     return bytes;
+  }
+
+  /** The text of a token that begins a character; undefined if it does not end one. Kept, since answers consist of few different tokens. */
+  wholeText(id: number): string | undefined {
+    const known = this.#texts.get(id);
+    if (known !== undefined) return known;
+    const bytes = this.tokenBytes(id);
+    if (unfinishedTail(bytes) > 0) return undefined;
+    const text = utf8.decode(bytes);
+    this.#texts.set(id, text);
+    return text;
   }
 
   /** Cuts a text at its added tokens, the longest first where several fit. */

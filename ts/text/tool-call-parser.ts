@@ -9,8 +9,10 @@ import { CALL_CLOSE, CALL_OPEN, type Marker, type Piece } from "./markers.js";
 import type { Tool, ToolCall, ToolCallDelta } from "./types.js";
 import { XmlCallReader } from "./xml-call.js";
 
-/** How a checkpoint writes tool calls; `auto`: by the first character, `{` or a name. */
-export type ToolFormat = "auto" | "json" | "xml";
+/** How a checkpoint writes tool calls: as JSON, or as a name with keys and values between tags. */
+export type CallForm = "json" | "xml";
+/** How they are read; `auto`: by the first character, `{` or a name. */
+export type ToolFormat = "auto" | CallForm;
 
 /** Reads one call. */
 export interface CallReader {

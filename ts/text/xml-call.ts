@@ -158,7 +158,8 @@ function otherTypes(schema: unknown): Set<string> | null {
   return types.size > 0 ? types : null;
 }
 
-function namedTypes(schema: unknown): string[] {
+/** The types that a schema names for a value; none: it does not say. */
+export function namedTypes(schema: unknown): string[] {
   if (typeof schema !== "object" || schema === null) return [];
   const { type, anyOf, oneOf, enum: values, const: value } = schema as Record<string, unknown>;
   if (typeof type === "string") return [type];

@@ -79,6 +79,8 @@ __device__ __forceinline__ bool agreeSome(int number, int threads, bool yes) {
                : "memory");
   return all != 0;
 }
+/// The same without waiting: these threads count, others wait.
+__device__ __forceinline__ void arriveSome(int number, int threads) { asm volatile("bar.arrive %0, %1;\n" ::"r"(number), "r"(threads) : "memory"); }
 
 /// Registers of each thread of the calling warpgroup from here on; the kernel has a cap by __launch_bounds__(threads, 1).
 template <int kRegisters>

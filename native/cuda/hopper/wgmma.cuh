@@ -45,6 +45,12 @@ __device__ __forceinline__ void holdRegisters(float (&sum)[N]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) asm volatile("" : "+f"(sum[i])::"memory");
 }
+/// The same of an A in registers, behind the products that read it.
+template <int N>
+__device__ __forceinline__ void holdRegisters(uint32_t (&a)[N][4]) {
+#pragma unroll
+  for (int i = 0; i < N * 4; ++i) asm volatile("" : "+r"(a[i / 4][i % 4])::"memory");
+}
 
 // One body for each N: kinds bfloat16 and e4m3, A in shared memory (a descriptor) or in registers (four of them). `add` 0: sum = A · B.
 // clang-format off

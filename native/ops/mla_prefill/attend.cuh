@@ -16,10 +16,10 @@
 namespace longcat::cuda::prefill {
 
 constexpr int kAttendThreads = 128, kAttendRows = 128, kWarpRows = 32;
-constexpr int kKeys = static_cast<int>(kKeyTile);
+constexpr int kKeys = 64;                                        // of a tile in shared memory
 constexpr int kDepth = 192, kWidth = 128;                        // most of nope + rope, and of v: smaller heads are filled up with zeros
 constexpr int kDepthChunks = kDepth / 8, kWidthChunks = kWidth / 8;  // of 16 bytes
-static_assert(kKeys % kWarpRows == 0 && kAttendThreads == 2 * kKeys);
+static_assert(kKeyTile % kKeys == 0 && kKeys % kWarpRows == 0 && kAttendThreads == 2 * kKeys);
 
 struct AttendShared {
   Bf16 queries[kAttendRows * kDepth];  // chunks of 8 numbers, swizzled within a row
@@ -70,14 +70,13 @@ __device__ __forceinline__ void copyKeys(const MlaPrefillParams& p, const HeadSh
 #pragma unroll
     for (int i = 0; i < kKeys * kRopeChunks / kAttendThreads; ++i) {
       const int key = threadIdx.x / kRopeChunks + i * (kAttendThreads / kRopeChunks), chunk = threadIdx.x % kRopeChunks;
-      const int row = cacheRow[key];
-      copyAsync16(to + attendPlace<kDepthChunks>(key, kNopeChunks + chunk), row >= 0 ? cache + row * cacheStride + p.kvRank + chunk * 8 : cache, row >= 0);
+      copyAsync16(to + attendPlace<kDepthChunks>(key, kNopeChunks + chunk), cache + cacheRow[key] * cacheStride + p.kvRank + chunk * 8);
     }
   } else {
     for (int i = threadIdx.x; i < kKeys * kDepthChunks; i += kAttendThreads) {
-      const int key = i / kDepthChunks, chunk = i % kDepthChunks, column = chunk * 8, row = cacheRow[key];
-      const bool own = column < shape.nope, rotated = !own && column < shape.queryWidth() && row >= 0;
-      const Bf16* source = own ? from + key * stride + column : rotated ? cache + row * cacheStride + p.kvRank + (column - shape.nope) : cache;
+      const int key = i / kDepthChunks, chunk = i % kDepthChunks, column = chunk * 8;
+      const bool own = column < shape.nope, rotated = !own && column < shape.queryWidth();
+      const Bf16* source = own ? from + key * stride + column : rotated ? cache + cacheRow[key] * cacheStride + p.kvRank + (column - shape.nope) : cache;
       copyAsync16(to + attendPlace<kDepthChunks>(key, chunk), source, own || rotated);
     }
   }
@@ -268,32 +267,34 @@ __device__ __forceinline__ void attendTile(const MlaPrefillParams& p, const Head
   const QueryTile& tile = shared.tile;
   const int head = shared.head;
   const int firstPosition = tile.base + static_cast<int>(threadIdx.x / 32) * kWarpRows, lastTile = firstPosition / kKeys;
-  const bool busy = firstPosition < tile.span.keys && firstPosition + kWarpRows > tile.span.firstPosition && tile.fromTile <= lastTile;
-  const int endTile = busy ? min(tile.toTile, lastTile + 1) : tile.fromTile;  // of this warp
+  const int fromTile = tile.fromKey / kKeys, toTile = (tile.toKey + kKeys - 1) / kKeys;
+  const bool busy = firstPosition < tile.span.keys && firstPosition + kWarpRows > tile.span.firstPosition && fromTile <= lastTile;
+  const int endTile = busy ? min(toTile, lastTile + 1) : fromTile;  // of this warp
   const int64_t stride = p.kvB.rows;
   const float scale = p.softmaxScale * CUDART_L2E_F;
-  const Bf16* from = static_cast<Bf16*>(p.expanded.data) + (tile.expandedRow + static_cast<int64_t>(tile.fromTile) * kKeys) * stride + head * (shape.nope + shape.v);
+  const Bf16* from = static_cast<Bf16*>(p.expanded.data) + (tile.firstKey + tile.fromKey) * stride + head * (shape.nope + shape.v);
+  const int32_t* cacheRows = roundCacheRows(p) + tile.firstKey;
 
-  shared.cacheRow[threadIdx.x / kKeys][threadIdx.x % kKeys] = cacheRowOf(p, tile.slot, tile.fromTile * kKeys + threadIdx.x, tile.span.keys);
+  shared.cacheRow[threadIdx.x / kKeys][threadIdx.x % kKeys] = cacheRows[tile.fromKey + threadIdx.x];  // at least two tiles are listed
   __syncthreads();
   copyQueries(p, shape, tile, head, shared);
   copyKeys(p, shape, from, shared.cacheRow[0], shared.keys);
   commitCopies();
   RowSums rows;
-  beginRows(p, shape, tile, head, firstPosition, tile.fromTile == 0 || !busy, rows);
-  for (int t = tile.fromTile; t < tile.toTile; ++t, from += kKeys * stride) {
-    const int turn = (t - tile.fromTile) & 1;
+  beginRows(p, shape, tile, head, firstPosition, fromTile == 0 || !busy, rows);
+  for (int t = fromTile; t < toTile; ++t, from += kKeys * stride) {
+    const int turn = (t - fromTile) & 1;
     waitCopies<0>();
     __syncthreads();  // this tile's keys are there, and the values of the tile before have been used by all
     copyValues(p, shape, from, shared.values);
     commitCopies();
-    int nextRow = -1;  // looked up long before it is needed
-    if (threadIdx.x < kKeys) nextRow = cacheRowOf(p, tile.slot, (t + 2) * kKeys + threadIdx.x, tile.span.keys);
+    int nextRow = 0;  // looked up long before it is needed
+    if (t + 2 < toTile && threadIdx.x < kKeys) nextRow = cacheRows[(t + 2) * kKeys + threadIdx.x];
     Scores scores;
     if (t < endTile) scoreTile(shared, firstPosition - tile.base, scores);
     waitCopies<0>();
     __syncthreads();  // the values are there, and the keys have been used by all
-    if (t + 1 < tile.toTile) copyKeys(p, shape, from + kKeys * stride, shared.cacheRow[turn ^ 1], shared.keys);
+    if (t + 1 < toTile) copyKeys(p, shape, from + kKeys * stride, shared.cacheRow[turn ^ 1], shared.keys);
     commitCopies();
     if (threadIdx.x < kKeys) shared.cacheRow[turn][threadIdx.x] = nextRow;  // all have issued the copies of this tile's keys
     if (t < endTile) {
@@ -302,7 +303,7 @@ __device__ __forceinline__ void attendTile(const MlaPrefillParams& p, const Head
       sumTile(shared, scores, rows);
     }
   }
-  if (tile.fromTile < endTile) endRows(p, shape, tile, head, firstPosition, endTile == lastTile + 1, rows);
+  if (fromTile < endTile) endRows(p, shape, tile, head, firstPosition, endTile == lastTile + 1, rows);
 }
 
 /// Blocks take (head, query tile) pairs, all tiles of a head before the next head's, so that its keys and values stay in the L2 cache.
@@ -313,11 +314,10 @@ __global__ void __launch_bounds__(kAttendThreads, 2) attendTensorCores(const Mla
   auto& shared = *reinterpret_cast<AttendShared*>(attendShared);
   const HeadShape<kUsual> shape(p);
   const Live live = liveOf(p);
-  const int tiles = countTiles(p, live, QueryTiles<kAttendRows>{});
+  const int tiles = countTiles(p, live, QueryTiles<kAttendRows>{round});
   const int work = tiles * static_cast<int>(p.heads);
   for (int w = blockIdx.x; w < work; w += gridDim.x) {
     const QueryTile tile = queryTile<kAttendRows>(p, live, round, w % tiles);
-    if (tile.fromTile >= tile.toTile) continue;
     __syncthreads();  // the tile before has used the shared memory
     if (threadIdx.x == 0) {
       shared.tile = tile;

@@ -10,22 +10,22 @@
 
 namespace longcat::cuda::prefill {
 
-constexpr int kPlainThreads = 256, kPlainRows = 16, kPlainChunk = 32, kPlainRowStride = 20;  // floats: whole vectors, few bank conflicts
-static_assert(kKeyTile % kPlainRows == 0 && kPlainThreads == 4 * kKeyTile && kPlainRows == 2 * (kPlainThreads / 32));
+constexpr int kPlainThreads = 256, kPlainRows = 16, kPlainKeys = 64, kPlainChunk = 32, kPlainRowStride = 20;  // floats: whole vectors, few bank conflicts
+static_assert(kKeyTile % kPlainKeys == 0 && kPlainKeys % kPlainRows == 0 && kPlainThreads == 4 * kPlainKeys && kPlainRows == 2 * (kPlainThreads / 32));
 
 struct PlainShared {
   float queries[kPlainChunk][kPlainRowStride];  // a chunk of the head's width, transposed
-  float weights[kKeyTile][kPlainRowStride];     // scores, then exp(score − maximum), transposed
-  float keys[kPlainChunk][kKeyTile + 1];        // a chunk of the head's width, transposed
+  float weights[kPlainKeys][kPlainRowStride];     // scores, then exp(score − maximum), transposed
+  float keys[kPlainChunk][kPlainKeys + 1];        // a chunk of the head's width, transposed
   float maximum[kPlainRows], total[kPlainRows], factor[kPlainRows];
-  int32_t cacheRow[kKeyTile];
+  int32_t cacheRow[kPlainKeys];
 };
 
 /// weights[key][row] = scaled score, −inf beyond a row's own position. A thread has one key and 4 rows.
 template <class T>
 __device__ void scorePlain(const MlaPrefillParams& p, const QueryTile& tile, int head, int keyTile, const T* expanded, PlainShared& shared) {
   const int width = static_cast<int>(p.nope + p.rope), d = threadIdx.x % kPlainChunk;
-  const int key = threadIdx.x % kKeyTile, firstRow = threadIdx.x / kKeyTile * 4;
+  const int key = threadIdx.x % kPlainKeys, firstRow = threadIdx.x / kPlainKeys * 4;
   const T* queries = static_cast<const T*>(p.q.data);
   const T* cache = static_cast<const T*>(p.cache.data);
   float sums[4] = {};
@@ -36,10 +36,10 @@ __device__ void scorePlain(const MlaPrefillParams& p, const QueryTile& tile, int
       const int position = tile.base + r;
       shared.queries[d][r] = column < width && tile.has(position) ? floatOf(queries[(tile.row(position) * p.heads + head) * width + column]) : 0.0f;
     }
-    for (int j = threadIdx.x / kPlainChunk; j < kKeyTile; j += kPlainThreads / kPlainChunk) {
+    for (int j = threadIdx.x / kPlainChunk; j < kPlainKeys; j += kPlainThreads / kPlainChunk) {
       float value = 0;
       if (column < p.nope) value = floatOf(expanded[j * p.kvB.rows + column]);
-      else if (column < width && shared.cacheRow[j] >= 0) value = floatOf(cache[shared.cacheRow[j] * (p.kvRank + p.rope) + p.kvRank + (column - p.nope)]);
+      else if (column < width) value = floatOf(cache[shared.cacheRow[j] * (p.kvRank + p.rope) + p.kvRank + (column - p.nope)]);
       shared.keys[d][j] = value;
     }
     __syncthreads();
@@ -51,7 +51,7 @@ __device__ void scorePlain(const MlaPrefillParams& p, const QueryTile& tile, int
     }
   }
   for (int i = 0; i < 4; ++i) {
-    const bool seen = keyTile * static_cast<int>(kKeyTile) + key <= tile.base + firstRow + i;
+    const bool seen = keyTile * kPlainKeys + key <= tile.base + firstRow + i;
     shared.weights[key][firstRow + i] = seen ? sums[i] * p.softmaxScale : -CUDART_INF_F;
   }
 }
@@ -113,34 +113,33 @@ template <class T>
 __global__ void __launch_bounds__(kPlainThreads) attendPlain(const MlaPrefillParams p, const Round round) {
   awaitPrevious();
   __shared__ __align__(16) PlainShared shared;
-  constexpr int kKeys = static_cast<int>(kKeyTile);
   const Live live = liveOf(p);
-  const int tiles = countTiles(p, live, QueryTiles<kPlainRows>{});
+  const int tiles = countTiles(p, live, QueryTiles<kPlainRows>{round});
   const int work = tiles * static_cast<int>(p.heads);
   for (int w = blockIdx.x; w < work; w += gridDim.x) {
     const int head = w / tiles;
     const QueryTile tile = queryTile<kPlainRows>(p, live, round, w % tiles);
-    if (tile.fromTile >= tile.toTile) continue;
-    const int position = tile.base + static_cast<int>(threadIdx.x), lastTile = tile.base / kKeys;  // all rows of the tile have one last key tile
-    const bool owner = threadIdx.x < kPlainRows, known = owner && tile.fromTile > 0 && tile.has(position);
+    const int position = tile.base + static_cast<int>(threadIdx.x), lastTile = tile.base / kPlainKeys;  // all rows of the tile have one last key tile
+    const bool owner = threadIdx.x < kPlainRows, known = owner && tile.fromKey > 0 && tile.has(position);
     float* state = p.state + (owner && tile.has(position) ? (tile.row(position) * p.heads + head) * 2 : 0);
     __syncthreads();  // the work before has used the shared memory
     if (owner) {
       shared.maximum[threadIdx.x] = known ? state[0] : -CUDART_INF_F;
       shared.total[threadIdx.x] = known ? state[1] : 0.0f;
     }
-    for (int t = tile.fromTile; t < tile.toTile; ++t) {
-      const T* expanded = static_cast<T*>(p.expanded.data) + (tile.expandedRow + static_cast<int64_t>(t) * kKeys) * p.kvB.rows + head * (p.nope + p.vDim);
-      if (threadIdx.x < kKeys) shared.cacheRow[threadIdx.x] = cacheRowOf(p, tile.slot, t * kKeys + threadIdx.x, tile.span.keys);
+    for (int key = tile.fromKey; key < tile.toKey; key += kPlainKeys) {
+      const int t = key / kPlainKeys;
+      const T* expanded = static_cast<T*>(p.expanded.data) + (tile.firstKey + key) * p.kvB.rows + head * (p.nope + p.vDim);
+      if (threadIdx.x < kPlainKeys) shared.cacheRow[threadIdx.x] = roundCacheRows(p)[tile.firstKey + key + threadIdx.x];
       scorePlain(p, tile, head, t, expanded, shared);
       __syncthreads();
       weighPlain(shared);
       __syncthreads();
-      const int seen = min(kKeys, min(tile.base + kPlainRows, tile.span.keys) - t * kKeys);
+      const int seen = min(kPlainKeys, min(tile.base + kPlainRows, tile.span.keys) - key);
       sumPlain(p, tile, head, expanded + p.nope, seen, t == 0, t == lastTile, shared);
       // The next tile's scores are written behind scorePlain's barriers.
     }
-    if (owner && tile.has(position) && tile.toTile <= lastTile) state[0] = shared.maximum[threadIdx.x], state[1] = shared.total[threadIdx.x];
+    if (owner && tile.has(position) && tile.toKey <= lastTile * kPlainKeys) state[0] = shared.maximum[threadIdx.x], state[1] = shared.total[threadIdx.x];
   }
 }
 

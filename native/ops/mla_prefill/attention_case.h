@@ -97,11 +97,11 @@ class Case {
 
 /// One step's tensors: chunks in order, the first `prompts` of them prompt chunks. Capacity exceeds the rows; all beyond is NaN or −1.
 struct Step {
-  Tensor q, cache, positions, rowSlot, seqStart, seqSlot, blockTables, counts, splits, out, state, qLatent, partial, expanded, accumulator;
+  Tensor q, cache, positions, rowSlot, seqStart, seqSlot, blockTables, counts, splits, out, state, qLatent, partial, expanded, accumulator, roundPlan;
   int64_t rows = 0, splitCount = 0, maxKeys = 0;
 
-  /// `salt` permutes cache blocks and slots.
-  Step(OpContext& t, const Case& c, const std::vector<Chunk>& chunks, int prompts, int salt) {
+  /// `salt` permutes cache blocks and slots. On a GPU keys are expanded roundTiles · kKeyTile at a time.
+  Step(OpContext& t, const Case& c, const std::vector<Chunk>& chunks, int prompts, int salt, int64_t roundTiles = 1) {
     const Sizes& s = c.sizes;
     const float nan = NAN;
     const int64_t sequences = static_cast<int64_t>(c.latent.size());
@@ -156,14 +156,15 @@ struct Step {
     state = t.f32({capacity, s.heads, 2});
     qLatent = t.f32({capacity, s.heads, s.rank});
     partial = t.f32({maxSplits, s.heads, s.rank + 2});
-    expanded = t.f32({2 * kKeyTile, s.heads, s.nope + s.v});  // few rows, so that a step takes several rounds
+    expanded = t.f32({roundTiles * kKeyTile, s.heads, s.nope + s.v});
     accumulator = t.f32({capacity, s.heads, s.v});
+    roundPlan = t.i32({kRoundPlanHead + roundTiles * kKeyTile});
   }
 
   OpArgs prefill(const Case& c) const {
     const Sizes& s = c.sizes;
     return args({&q, &cache, &c.kvB.data, c.hasScale ? &c.kvB.scale : nullptr, &positions, &seqStart, &seqSlot, &blockTables, &counts, &out, &state,
-                 &expanded, &accumulator},
+                 &expanded, &accumulator, &roundPlan},
                 {double(s.heads), double(s.nope), double(s.rope), double(s.v), c.softmaxScale, double(maxKeys)});
   }
   OpArgs decode(const Case& c) const {

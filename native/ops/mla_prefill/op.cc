@@ -10,12 +10,12 @@ extern const OpSpec kMlaPrefillOp;
 
 namespace {
 
-enum Arg { kSeqStart = kNumAttentionTensors, kSeqSlot, kBlockTables, kCounts, kOut, kState, kExpanded, kAccumulator, kNumArgs };
+enum Arg { kSeqStart = kNumAttentionTensors, kSeqSlot, kBlockTables, kCounts, kOut, kState, kExpanded, kAccumulator, kRoundPlan, kNumArgs };
 constexpr int kMaxKeys = kNumAttentionScalars;  // its scalar
 const TensorArg kTensors[kNumArgs] = {{"q", Use::in, false, true}, {"cache", Use::in, false, true},    {"kv_b"},         {"kv_b_scale", Use::in, true},
                                       {"positions"}, {"seq_start"}, {"seq_slot"},    {"block_tables"},
                                       {"counts"},    {"out", Use::inout, false, true}, {"state", Use::out},
-                                      {"expanded", Use::out, true, true}, {"accumulator", Use::out, true}};
+                                      {"expanded", Use::out, true, true}, {"accumulator", Use::out, true}, {"round_plan", Use::out, true}};
 
 const char* const kScalars[] = {"heads", "nope", "rope", "v_dim", "softmax_scale", "max_keys"};
 
@@ -31,8 +31,10 @@ void prepare(const OpArgs& args, void* storage) {
   p.expanded = check.activations(kExpanded, {kAnySize, p.heads, p.nope + p.vDim});
   p.accumulator = check.dense<float>(kAccumulator, DType::f32, {p.capacity, p.heads, p.vDim});
   p.expandedRows = check.has(kExpanded) ? check.size(kExpanded, 0) : 0;
+  p.roundPlan = check.dense<int32_t>(kRoundPlan, DType::i32, {kRoundPlanHead + p.expandedRows});
+  p.cacheRows = check.size(kCache, 0) * p.blockSize;
   p.maxKeys = check.integer(kMaxKeys, 0, INT32_MAX);
-  require(!args.onGpu || (p.expandedRows > 0 && p.accumulator), "mla_prefill: a GPU needs expanded and accumulator");
+  require(!args.onGpu || (p.expandedRows > 0 && p.accumulator && p.roundPlan), "mla_prefill: a GPU needs expanded, accumulator and round_plan");
   require(p.expandedRows % kKeyTile == 0, "mla_prefill: expanded must have a multiple of " + std::to_string(kKeyTile) + " rows");
 }
 

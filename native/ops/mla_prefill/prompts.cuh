@@ -1,5 +1,5 @@
 // mla_prefill on a GPU: which tiles of keys and of queries a step has. The lists are never stored: a warp finds tile number i by a
-// running sum over the step's prompt sequences, 32 at a time.
+// running sum over the step's prompt sequences, 32 at a time. What a round's kernels share is in `roundPlan`.
 #pragma once
 
 #include "cuda/reduce.cuh"
@@ -8,10 +8,17 @@
 
 namespace longcat::cuda::prefill {
 
+constexpr int kListTile = static_cast<int>(kKeyTile);
+
 /// Tiles [firstTile, firstTile + tiles) of the flattened list of key tiles: what `expanded` holds.
 struct Round {
   int firstTile, tiles;
 };
+
+// The parts of roundPlan, written by planRound().
+__host__ __device__ inline int32_t* roundKeys(const MlaPrefillParams& p) { return p.roundPlan; }       // keys of the round: its tiles · kKeyTile
+__host__ __device__ inline int32_t* roundTickets(const MlaPrefillParams& p) { return p.roundPlan + 1; }  // jobs of attention that blocks have taken
+__host__ __device__ inline int32_t* roundCacheRows(const MlaPrefillParams& p) { return p.roundPlan + kRoundPlanHead; }  // [keys] each key's row in the cache
 
 /// The live counts of the step's prompt part.
 struct Live {
@@ -41,22 +48,20 @@ __device__ inline Span spanOf(const MlaPrefillParams& p, const Live& live, int s
 
 /// Tiles of keys, anchored at position 0.
 struct KeyTiles {
-  __device__ int operator()(const Span& span) const { return (span.keys + static_cast<int>(kKeyTile) - 1) / static_cast<int>(kKeyTile); }
+  __device__ int operator()(const Span& span, int) const { return (span.keys + kListTile - 1) / kListTile; }
 };
 
-/// Tiles of query rows, anchored at position 0 too: a row's place in its tile follows from its position.
+/// Tiles of query rows that see a key of the round, anchored at position 0 too: a row's place in its tile follows from its position.
+/// `keyTile`: place of the sequence's first key tile in the flattened list.
 template <int kRows>
 struct QueryTiles {
-  __device__ int operator()(const Span& span) const { return span.keys == 0 ? 0 : (span.keys - 1) / kRows - span.firstPosition / kRows + 1; }
+  Round round;
+  __device__ int operator()(const Span& span, int keyTile) const {
+    if (span.keys == 0 || keyTile >= round.firstTile + round.tiles) return 0;
+    const int firstSeeing = max(span.firstPosition, (round.firstTile - keyTile) * kListTile);
+    return max(0, (span.keys - 1) / kRows - firstSeeing / kRows + 1);
+  }
 };
-
-/// How many tiles the step has. Every lane of the warp calls.
-template <class Tiles>
-__device__ int countTiles(const MlaPrefillParams& p, const Live& live, Tiles tiles) {
-  int count = 0;
-  for (int s = threadIdx.x & 31; s < live.sequences; s += 32) count += tiles(spanOf(p, live, s));
-  return warpSum(count);
-}
 
 __device__ inline int inclusiveSum(int v) {
 #pragma unroll
@@ -67,11 +72,12 @@ __device__ inline int inclusiveSum(int v) {
   return v;
 }
 
-/// Where tile number `index` lies. sequence < 0: there is no such tile.
+/// Where tile number `index` lies. sequence < 0: there is no such tile, but `tilesBefore` of others.
 struct Found {
   int sequence = -1;
   int tile = 0;       // among the sequence's own tiles
   int keyTile = 0;    // place of the sequence's first key tile in the flattened list of key tiles
+  int tilesBefore = 0;
   Span span;
 };
 
@@ -79,11 +85,11 @@ struct Found {
 template <class Tiles>
 __device__ Found findTile(const MlaPrefillParams& p, const Live& live, int index, Tiles tiles) {
   Found found;
-  int tilesBefore = 0, keyTilesBefore = 0;
+  int keyTilesBefore = 0;
   for (int first = 0; first < live.sequences; first += 32) {
     const Span span = spanOf(p, live, first + static_cast<int>(threadIdx.x & 31));
-    const int own = tiles(span), ownKeyTiles = KeyTiles{}(span);
-    const int upTo = tilesBefore + inclusiveSum(own), keyTilesUpTo = keyTilesBefore + inclusiveSum(ownKeyTiles);
+    const int ownKeyTiles = KeyTiles{}(span, 0), keyTilesUpTo = keyTilesBefore + inclusiveSum(ownKeyTiles);
+    const int own = tiles(span, keyTilesUpTo - ownKeyTiles), upTo = found.tilesBefore + inclusiveSum(own);
     const unsigned reached = __ballot_sync(kAllLanes, index < upTo);
     if (reached) {
       const int lane = __ffs(static_cast<int>(reached)) - 1;
@@ -95,44 +101,39 @@ __device__ Found findTile(const MlaPrefillParams& p, const Live& live, int index
       found.span.keys = __shfl_sync(kAllLanes, span.keys, lane);
       return found;
     }
-    tilesBefore = __shfl_sync(kAllLanes, upTo, 31);
+    found.tilesBefore = __shfl_sync(kAllLanes, upTo, 31);
     keyTilesBefore = __shfl_sync(kAllLanes, keyTilesUpTo, 31);
   }
   return found;
 }
 
-/// Row of the cache that holds this position; −1 beyond the sequence's keys.
-__device__ inline int cacheRowOf(const MlaPrefillParams& p, int slot, int position, int keys) {
-  if (position >= keys) return -1;
-  const int blockSize = static_cast<int>(p.blockSize);
-  return p.blockTables[slot * p.maxBlocks + position / blockSize] * blockSize + position % blockSize;
+/// How many tiles the step has. Every lane of the warp calls.
+template <class Tiles>
+__device__ int countTiles(const MlaPrefillParams& p, const Live& live, Tiles tiles) {
+  return findTile(p, live, INT32_MAX, tiles).tilesBefore;
 }
 
-/// A tile of query rows of one sequence, and the key tiles that it meets in a round.
+/// A tile of query rows of one sequence, and the keys that it meets in a round. No keys: no tile.
 struct QueryTile {
   Span span;
-  int slot = 0;
-  int base = 0;                  // position of the tile's first row, a multiple of its size
-  int fromTile = 0, toTile = 0;  // key tiles of the sequence
-  int64_t expandedRow = 0;       // where `expanded` has, or would have, the sequence's key 0
+  int base = 0;                // position of the tile's first row, a multiple of its size
+  int fromKey = 0, toKey = 0;  // positions; fromKey is a multiple of kKeyTile
+  int64_t firstKey = 0;        // where the round's lists have, or would have, the sequence's key 0
   __device__ bool has(int position) const { return position >= span.firstPosition && position < span.keys; }
   __device__ int64_t row(int position) const { return span.firstRow + (position - span.firstPosition); }
 };
 
-/// Tile number `index`, of which a sequence's last ones, which meet the most keys, come first.
+/// Tile number `index` of QueryTiles<kRows>{round}, of which a sequence's last ones, which meet the most keys, come first.
 template <int kRows>
 __device__ QueryTile queryTile(const MlaPrefillParams& p, const Live& live, const Round& round, int index) {
-  const Found found = findTile(p, live, index, QueryTiles<kRows>{});
+  const Found found = findTile(p, live, index, QueryTiles<kRows>{round});
   QueryTile tile;
   if (found.sequence < 0) return tile;
-  constexpr int kKeys = static_cast<int>(kKeyTile);
   tile.span = found.span;
-  tile.slot = p.seqSlot[found.sequence];
   tile.base = ((found.span.keys - 1) / kRows - found.tile) * kRows;
-  const int last = min(tile.base + kRows, found.span.keys) - 1;
-  tile.fromTile = max(0, round.firstTile - found.keyTile);
-  tile.toTile = min(last / kKeys + 1, round.firstTile + round.tiles - found.keyTile);
-  tile.expandedRow = (static_cast<int64_t>(found.keyTile) - round.firstTile) * kKeys;
+  tile.fromKey = max(0, round.firstTile - found.keyTile) * kListTile;
+  tile.toKey = min(min(tile.base + kRows, found.span.keys), (round.firstTile + round.tiles - found.keyTile) * kListTile);
+  tile.firstKey = (static_cast<int64_t>(found.keyTile) - round.firstTile) * kListTile;
   return tile;
 }
 

@@ -1,9 +1,11 @@
-// mla_prefill on a GPU: round by round, the keys and values are expanded, then attended to. Sizes and dtypes choose the kernels, never
-// the number of rows.
+// mla_prefill on a GPU: round by round, the keys and values are expanded, then attended to. Sizes, dtypes and the card choose the kernels,
+// never the number of rows.
+#include "cuda/gemm.h"
 #include "cuda/launch.cuh"
 #include "ops/mla_prefill/attend.cuh"
 #include "ops/mla_prefill/attend_plain.cuh"
-#include "ops/mla_prefill/expand.cuh"
+#include "ops/mla_prefill/plan_round.cuh"
+#include "ops/mla_prefill/sm90/attend.h"
 
 namespace longcat::cuda {
 namespace {
@@ -19,15 +21,14 @@ bool vectorRows(const MlaPrefillParams& p) {
          wholeVectors(p.q.data) && wholeVectors(p.cache.data) && wholeVectors(p.expanded.data) && wholeVectors(p.out.data);
 }
 
+/// expanded[key] = W_kvb · latent of the round's keys. Latents are never quantised: decode attention reads them as they are, too.
 void expand(const CudaContext& context, const MlaPrefillParams& p, const Round& round) {
-  const int64_t rowTiles = ceilDiv(round.tiles, 2), columnTiles = ceilDiv(p.kvB.rows, kExpandColumns);
-  const bool vectors = vectorRows(p) && wholeVectors(p.kvB.data) && kExpandShared <= static_cast<size_t>(context.sharedBytes);
-  if (vectors && p.kvB.dtype == DType::bf16)
-    return launch(context, expandTensorCores<Bf16>, persistentGrid(context, rowTiles * columnTiles, 2), kExpandThreads, kExpandShared, p, round);
-  if (vectors && p.kvB.dtype == DType::f8e4m3 && multiple(p.kvRank, 16))
-    return launch(context, expandTensorCores<Fp8>, persistentGrid(context, rowTiles * columnTiles), kExpandThreads, kExpandShared, p, round);
-  const int grid = persistentGrid(context, round.tiles * ceilDiv(p.kvB.rows, kPlainTile), 4);
-  LONGCAT_ACTIVATION(p.activation, T, launch(context, expandPlain<T>, grid, kExpandThreads, 0, p, round););
+  CudaContext exact = context;
+  exact.fp8Activations = false;
+  GemmProblem product = denseProblem({p.cache.data}, p.kvRank + p.rope, p.activation, roundKeys(p), round.tiles * kKeyTile, p.kvB, p.expanded, p.kvB.rows,
+                                     p.activation);
+  product.rowIndex = roundCacheRows(p);
+  gemm(exact, product);
 }
 
 /// Blocks for the (head, query tile) pairs of a full step of few sequences: the hardware then hands them out one by one. Ragged steps
@@ -40,6 +41,7 @@ int attendGrid(const MlaPrefillParams& p, int64_t tileRows) {
 void attend(const CudaContext& context, const MlaPrefillParams& p, const Round& round) {
   const bool fits = p.nope + p.rope <= kDepth && p.vDim <= kWidth && p.softmaxScale > 0 && sizeof(AttendShared) <= static_cast<size_t>(context.sharedBytes);
   if (fits && vectorRows(p)) {
+    if (attendHopper(context, p, round)) return;
     const bool usual = p.nope == 128 && p.rope == 64 && p.vDim == 128;
     return launch(context, usual ? attendTensorCores<true> : attendTensorCores<false>, attendGrid(p, kAttendRows), kAttendThreads,
                   sizeof(AttendShared), p, round);
@@ -55,6 +57,7 @@ void mla_prefill(const void* params, const CudaContext& context) {
   const int64_t tiles = std::max<int64_t>(1, ceilDiv(p.maxKeys, kKeyTile)), most = p.expandedRows / kKeyTile;
   for (int64_t first = 0; first < tiles; first += most) {
     const Round round{static_cast<int>(first), static_cast<int>(std::min(most, tiles - first))};
+    launch(context, planRound, static_cast<int>(ceilDiv(round.tiles, kPlanTiles)), kPlanThreads, 0, p, round);
     expand(context, p, round);
     attend(context, p, round);
   }

@@ -6,10 +6,16 @@ using namespace longcat::attention;
 
 namespace {
 
+/// What no bit may depend on.
+struct How {
+  int salt = 1, threads = 2;
+  int64_t roundTiles = 1;
+};
+
 /// Output rows of the step, chunk after chunk.
-std::vector<float> runPrefill(TestContext& t, Isa isa, const Case& c, const std::vector<Chunk>& chunks, int salt = 1, int threads = 2) {
-  Step step(t, c, chunks, static_cast<int>(chunks.size()), salt);
-  t.run(isa, "mla_prefill", step.prefill(c), threads);
+std::vector<float> runPrefill(TestContext& t, Isa isa, const Case& c, const std::vector<Chunk>& chunks, const How& how = {}) {
+  Step step(t, c, chunks, static_cast<int>(chunks.size()), how.salt, how.roundTiles);
+  t.run(isa, "mla_prefill", step.prefill(c), how.threads);
   std::vector<float> out = t.floats(step.out);
   t.expect(std::isnan(out[step.rows * c.sizes.heads * c.sizes.v]), "rows beyond the live ones are not written");
   out.resize(step.rows * c.sizes.heads * c.sizes.v);
@@ -18,7 +24,7 @@ std::vector<float> runPrefill(TestContext& t, Isa isa, const Case& c, const std:
 
 void append(std::vector<float>& to, const std::vector<float>& values) { to.insert(to.end(), values.begin(), values.end()); }
 
-void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> lengths) {
+void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> lengths, std::vector<int64_t> pieces = {1, 7, 64}) {
   const Case c(t, sizes, dtype, lengths);
   const int64_t width = sizes.heads * sizes.v;
   const std::string label = sizes.name() + " " + nameOf(dtype);
@@ -36,8 +42,9 @@ void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> le
       t.expectSameBits(label + ": behind a prefix", rest, {got.begin() + width, got.begin() + lengths[0] * width});
       continue;
     }
-    for (int threads : {1, 3}) t.expectSameBits(label + ": threads", runPrefill(t, isa, c, whole, 1, threads), got);
-    t.expectSameBits(label + ": other blocks and slots", runPrefill(t, isa, c, whole, 2), got);
+    for (int threads : {1, 3}) t.expectSameBits(label + ": threads", runPrefill(t, isa, c, whole, {.threads = threads}), got);
+    for (int64_t tiles : {2, 3, 64}) t.expectSameBits(label + ": longer rounds", runPrefill(t, isa, c, whole, {.roundTiles = tiles}), got);
+    t.expectSameBits(label + ": other blocks and slots", runPrefill(t, isa, c, whole, {.salt = 2}), got);
     int64_t offset = 0;
     for (size_t s = 0; s < lengths.size(); ++s) {
       const std::vector<float> alone(got.begin() + offset * width, got.begin() + (offset + lengths[s]) * width);
@@ -45,10 +52,13 @@ void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> le
       offset += lengths[s];
     }
     // The first sequence in pieces; what lies behind a piece is not there yet (NaN).
-    for (int64_t piece : {1, 7, 64}) {
-      std::vector<float> pieces;
-      for (int64_t p = 0; p < lengths[0]; p += piece) append(pieces, runPrefill(t, isa, c, {{0, p, std::min(lengths[0], p + piece)}}));
-      t.expectSameBits(label + ": pieces of " + std::to_string(piece), pieces, {got.begin(), got.begin() + lengths[0] * width});
+    for (int64_t piece : pieces) {
+      std::vector<float> rows;
+      for (int64_t p = 0; p < lengths[0]; p += piece) {
+        const std::vector<Chunk> chunk = {{0, p, std::min(lengths[0], p + piece)}};
+        append(rows, runPrefill(t, isa, c, chunk, {.roundTiles = 1 + p % 3}));
+      }
+      t.expectSameBits(label + ": pieces of " + std::to_string(piece), rows, {got.begin(), got.begin() + lengths[0] * width});
     }
   }
 }
@@ -67,15 +77,16 @@ LONGCAT_TEST(mla_prefill) {
   checkCase(t, {2, 128, 64, 128, 512, 32}, DType::bf16, {67, 10});
   checkCase(t, {4, 128, 64, 128, 512, 64}, DType::f8e4m3, {20});
   checkCase(t, {1, 128, 64, 128, 512, 16}, DType::bf16, {140});  // more than one tile of 128 query rows
+  checkCase(t, {3, 128, 64, 128, 64, 64}, DType::bf16, {523, 1, 256, 130, 385}, {37, 128, 300});  // many key tiles, and ends everywhere in them
 }
 
 LONGCAT_TEST(mla_prefill) {
   // A long chunk of one sequence and one head is cut in rows for many threads: the same bits.
   const Case c(t, {1, 16, 8, 16, 24, 16}, DType::f32, {400});
   for (Isa isa : t.isas()) {
-    const std::vector<float> one = runPrefill(t, isa, c, {{0, 0, 400}}, 1, 1);
+    const std::vector<float> one = runPrefill(t, isa, c, {{0, 0, 400}}, {.threads = 1});
     t.expectClose("long chunk", one, c.expected[0], 2e-5);
-    t.expectSameBits("many threads", runPrefill(t, isa, c, {{0, 0, 400}}, 1, 5), one);
+    t.expectSameBits("many threads", runPrefill(t, isa, c, {{0, 0, 400}}, {.threads = 5}), one);
   }
 }
 

@@ -18,6 +18,17 @@ struct PlanShared {
   int64_t sums[32];
 };
 
+/// The sum of the values of this lane and those before it.
+__device__ __forceinline__ int32_t sumUpTo(int32_t value) {
+  const int lane = static_cast<int>(threadIdx.x) & 31;
+#pragma unroll
+  for (int d = 1; d < 32; d <<= 1) {
+    const int32_t other = __shfl_up_sync(kAllLanes, value, d);
+    if (lane >= d) value += other;
+  }
+  return value;
+}
+
 /// f(slot, id) for the choices in slots [from, to), shared out over the block; several loads are under way at once.
 template <int kThreads, class F>
 __device__ __forceinline__ void forIds(const MoeRouteParams& p, int64_t from, int64_t to, const F& f) {
@@ -52,12 +63,7 @@ __device__ __forceinline__ void startExperts(const MoeRouteParams& p, int64_t fi
     const int lane = static_cast<int>(threadIdx.x);
     for (int64_t base = 0; base < experts; base += 32) {
       const int32_t count = base + lane < experts ? s.count[base + lane] : 0;
-      int32_t upTo = count;  // of this lane's expert and those before it
-#pragma unroll
-      for (int d = 1; d < 32; d <<= 1) {
-        const int32_t other = __shfl_up_sync(kAllLanes, upTo, d);
-        if (lane >= d) upTo += other;
-      }
+      const int32_t upTo = sumUpTo(count);  // of this lane's expert and those before it
       if (base + lane < experts) {
         s.next[base + lane] = start + upTo - count;
         p.expertStart[first + base + lane] = start + upTo - count;
@@ -78,12 +84,7 @@ __device__ __forceinline__ void countWords(int64_t experts, int64_t words, PlanS
     for (int64_t base = 0; base < words; base += 32) {
       const bool there = base + lane < words;
       const int32_t count = there ? __popc(s.chosen[e * words + base + lane]) : 0;
-      int32_t upTo = count;
-#pragma unroll
-      for (int d = 1; d < 32; d <<= 1) {
-        const int32_t other = __shfl_up_sync(kAllLanes, upTo, d);
-        if (lane >= d) upTo += other;
-      }
+      const int32_t upTo = sumUpTo(count);
       if (there) s.before[e * words + base + lane] = total + upTo - count;
       total += __shfl_sync(kAllLanes, upTo, 31);
     }

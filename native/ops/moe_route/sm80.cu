@@ -1,8 +1,10 @@
 // moe_route on a GPU: logits of all rows, then softmax and choice, a warp a row, then the plan. Few rows take one launch for all that
-// follows the logits, or for everything where the router is tiny; many rows take three.
+// follows the logits, or for everything where the router is tiny; many rows take three. On Hopper sm90/ has logits on tensor cores, and a
+// choice by more warps a row, with a sum of its own.
 //
-// The order of a logit's sum: hidden is cut in chunks of eight; lane l of 32 adds the products of chunks l, l + 32, … in ascending order,
-// and the lanes' sums are added in ascending order. Softmax: lane l adds ids l, l + 32, … in ascending order, then a butterfly.
+// The order of a logit's sum by multiply-adds: hidden is cut in chunks of eight; lane l of 32 adds the products of chunks l, l + 32, … in
+// ascending order, and the lanes' sums are added in ascending order. (On tensor cores: sm90/logits.cu.) Softmax: lane l adds ids l,
+// l + 32, … in ascending order, then a butterfly.
 #include "ops/moe_route/params.h"
 
 #include "cuda/dependent.cuh"
@@ -10,14 +12,15 @@
 #include "ops/moe_route/logits.cuh"
 #include "ops/moe_route/plan.cuh"
 #include "ops/moe_route/choose.cuh"
+#include "ops/moe_route/sm90/route.h"
 
 namespace longcat::cuda {
 namespace {
 
-constexpr int kFewThreads = 1024;              // of the one block that few rows share
+constexpr int kFewThreads = 512;               // of the one block that few rows share
 constexpr int64_t kFewRows = 64;
 constexpr int64_t kTinyProducts = 1 << 16;     // rows · N · hidden that this block can do on the side
-constexpr int kTinyPerLane = 2;                // 32 times as many outputs has a tiny router, at most
+constexpr int kTinyPerLane = kTinyOutputs / 32;
 constexpr int kChooseThreads = 256;
 constexpr int kPlanThreads = 1024;
 constexpr int64_t kExpertsOfBlock = 4;         // experts that a block plans where rows are many
@@ -25,14 +28,17 @@ constexpr int64_t kExpertsOfBlock = 4;         // experts that a block plans whe
 /// Choice and plan of few rows, by one block.
 template <int kPerLane>
 __device__ __forceinline__ void chooseAndPlan(const MoeRouteParams& p, int64_t rows) {
-  __shared__ PlanShared shared;
-  for (int64_t r = threadIdx.x >> 5; r < rows; r += kFewThreads / 32) chooseOfRow<kPerLane>(p, r);
+  __shared__ PlanShared plan;
+  __shared__ ChoiceShared choice[kFewThreads / 32];
+  const int64_t warp = threadIdx.x >> 5;
+  LaneScores<kPerLane> mine(p);
+  for (int64_t r = warp; r < rows; r += kFewThreads / 32) chooseOfRow(p, r, mine, choice[warp]);
   __syncthreads();
-  planExperts<kFewThreads>(p, rows, 0, p.experts, shared);
+  planExperts<kFewThreads>(p, rows, 0, p.experts, plan);
 }
 
 template <int kPerLane>
-__global__ void __launch_bounds__(kFewThreads) chooseFew(const __grid_constant__ MoeRouteParams p) {
+__global__ void __launch_bounds__(kFewThreads, 1) chooseFew(const __grid_constant__ MoeRouteParams p) {
   awaitPrevious();
   chooseAndPlan<kPerLane>(p, liveRows(p.rows, p.capacity));
 }
@@ -48,10 +54,12 @@ __global__ void __launch_bounds__(kFewThreads) routeFew(const __grid_constant__ 
 }
 
 template <int kPerLane>
-__global__ void __launch_bounds__(kChooseThreads) chooseMany(const __grid_constant__ MoeRouteParams p) {
+__global__ void __launch_bounds__(kChooseThreads, 1) chooseMany(const __grid_constant__ MoeRouteParams p) {
   awaitPrevious();
-  const int64_t rows = liveRows(p.rows, p.capacity), warps = kChooseThreads / 32;
-  for (int64_t r = blockIdx.x * warps + (threadIdx.x >> 5); r < rows; r += gridDim.x * warps) chooseOfRow<kPerLane>(p, r);
+  __shared__ ChoiceShared choice[kChooseThreads / 32];
+  const int64_t rows = liveRows(p.rows, p.capacity), warps = kChooseThreads / 32, warp = threadIdx.x >> 5;
+  LaneScores<kPerLane> mine(p);
+  for (int64_t r = blockIdx.x * warps + warp; r < rows; r += gridDim.x * warps) chooseOfRow(p, r, mine, choice[warp]);
 }
 
 /// Block b plans experts from b · kExpertsOfBlock on.
@@ -67,6 +75,10 @@ bool fewRows(const MoeRouteParams& p) {
   return p.capacity <= kFewRows && p.experts <= kPlanExperts && p.experts * ceilDiv(p.capacity, 32) <= kPlanWords;
 }
 
+void launchPlan(const CudaContext& context, const MoeRouteParams& p) {
+  launch(context, planMany, static_cast<unsigned>(ceilDiv(p.experts, kExpertsOfBlock)), kPlanThreads, 0, p);
+}
+
 /// Choice and plan, from the logits.
 template <int kPerLane>
 void launchChoice(const CudaContext& context, const MoeRouteParams& p) {
@@ -75,18 +87,21 @@ void launchChoice(const CudaContext& context, const MoeRouteParams& p) {
     return;
   }
   launch(context, chooseMany<kPerLane>, persistentGrid(context, ceilDiv(p.capacity, kChooseThreads / 32), 8), kChooseThreads, 0, p);
-  launch(context, planMany, static_cast<unsigned>(ceilDiv(p.experts, kExpertsOfBlock)), kPlanThreads, 0, p);
+  launchPlan(context, p);
 }
 
 template <class X, class W, bool kWhole>
 void launchRoute(const CudaContext& context, const MoeRouteParams& p) {
   const int64_t all = p.classifier.rows;
-  if (fewRows(p) && all <= 32 * kTinyPerLane && p.capacity * all * p.classifier.columns <= kTinyProducts) {
+  if (fewRows(p) && all <= kTinyOutputs && p.capacity * all * p.classifier.columns <= kTinyProducts) {
     launch(context, routeFew<X, W, kWhole>, 1, kFewThreads, 0, p);
     return;
   }
-  launchLogits<X, W, kWhole>(context, p);
-  if (all <= 32 * kTinyPerLane) launchChoice<kTinyPerLane>(context, p);
+  if (logitsOnTensorCores(context, p)) launchTensorLogits(context, p);
+  else launchLogits<X, W, kWhole>(context, p);
+  if (choosesByTeams(context, p)) {
+    if (!launchTeamChoice(context, p)) launchPlan(context, p);
+  } else if (all <= kTinyOutputs) launchChoice<kTinyPerLane>(context, p);
   else if (all <= 384) launchChoice<12>(context, p);
   else if (all <= 768) launchChoice<24>(context, p);
   else launchChoice<0>(context, p);

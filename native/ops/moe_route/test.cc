@@ -69,6 +69,30 @@ void checkChoice(TestContext& t, Outputs& o, const std::vector<float>& bias, int
   t.expect(fits, "every slot finds its plan entry");
 }
 
+/// Softmax of x wᵀ in float64 for the first `rows` rows.
+std::vector<float> probabilities(const std::vector<float>& x, const std::vector<float>& w, int64_t rows, int64_t hidden) {
+  const int64_t all = static_cast<int64_t>(w.size()) / hidden;
+  std::vector<float> result;
+  for (int64_t r = 0; r < rows; ++r) {
+    std::vector<double> e(all);
+    double sum = 0;
+    for (int64_t i = 0; i < all; ++i) {
+      double dot = 0;
+      for (int64_t k = 0; k < hidden; ++k) dot += double{x[r * hidden + k]} * w[i * hidden + k];
+      sum += e[i] = std::exp(dot);
+    }
+    for (double v : e) result.push_back(static_cast<float>(v / sum));
+  }
+  return result;
+}
+
+/// The router is float32 whatever the activations are: given the same h, it is this exact.
+void expectProbabilities(TestContext& t, const std::vector<float>& got, const std::vector<float>& want) {
+  double worst = 0;
+  for (size_t i = 0; i < want.size(); ++i) worst = std::max(worst, got[i] == got[i] ? std::abs(double{got[i]} - want[i]) : INFINITY);
+  t.expect(worst <= 2e-6, "probabilities off by " + std::to_string(worst));
+}
+
 }  // namespace
 
 LONGCAT_TEST(moe_route) {
@@ -82,18 +106,8 @@ LONGCAT_TEST(moe_route) {
     Tensor classifier = c.half ? t.randomBf16({all, c.hidden}, -.4, .4) : t.randomF32({all, c.hidden}, -.4, .4);
     Tensor bias = c.half ? t.randomBf16({1, all}, -.02, .02) : t.randomF32({1, all}, -.02, .02);
     const std::vector<float> x = t.floats(h), w = t.floats(classifier), biases = t.floats(bias);
-    std::vector<float> want;
-    for (int64_t r = 0; r < c.rows; ++r) {
-      std::vector<double> e(all);
-      double sum = 0;
-      for (int64_t i = 0; i < all; ++i) {
-        double dot = 0;
-        for (int64_t k = 0; k < c.hidden; ++k) dot += double{x[r * c.hidden + k]} * w[i * c.hidden + k];
-        sum += e[i] = std::exp(dot);
-      }
-      for (double v : e) want.push_back(static_cast<float>(v / sum));
-    }
     for (Isa isa : t.isas()) {
+      const std::vector<float> want = probabilities(t.asActivations(isa, x), w, c.rows, c.hidden);
       std::vector<float> first;
       for (int threads : {1, 2, 3}) {
         Outputs o(t, capacity, all, c.experts, c.k);
@@ -101,7 +115,7 @@ LONGCAT_TEST(moe_route) {
         std::vector<float> scores = t.floats(o.scores);
         t.expect(std::isnan(scores.back()) && t.integers(o.ids).back() == -1, "rows beyond the live ones are not written");
         scores.resize(c.rows * all);
-        t.expectClose("probabilities", scores, want, 2e-6);
+        expectProbabilities(t, scores, want);
         checkChoice(t, o, biases, c.rows, c.experts, c.k, 2.5f);
         if (first.empty()) first = scores;
         t.expectSameBits("any thread count", scores, first);
@@ -111,6 +125,56 @@ LONGCAT_TEST(moe_route) {
       Tensor one = t.i32({1}, {1}), row = t.f32({1, c.hidden}, {x.begin() + (c.rows - 1) * c.hidden, x.begin() + c.rows * c.hidden});
       t.run(isa, "moe_route", alone.arguments(row, classifier, bias, one, c.experts, 2.5));
       t.expectSameBits("any batch", t.floats(alone.scores), {first.end() - all, first.end()});
+    }
+  }
+}
+
+LONGCAT_TEST(moe_route) {
+  // On a GPU kernels are chosen by the number of rows. Sizes of LongCat-Flash (and half of them): whatever the rows, a row's bits stay.
+  for (Isa isa : t.isas()) {
+    if (!isGpu(isa)) continue;
+    struct Case { int64_t hidden, experts, zero; bool half; };
+    for (const Case c : {Case{6144, 512, 256, false}, {6144, 512, 256, true}, {1568, 256, 128, false}}) {
+      const int64_t most = 300, all = c.experts + c.zero, k = 12;
+      const Tensor classifier = c.half ? t.randomBf16({all, c.hidden}, -.05, .05) : t.randomF32({all, c.hidden}, -.05, .05);
+      const Tensor bias = t.randomF32({1, all}, -1e-3, 1e-3), h = t.f32({most, c.hidden}, t.asActivations(isa, t.randomFloats(most * c.hidden)));
+      const std::vector<float> x = t.floats(h);
+      std::vector<float> first;
+      for (const int64_t capacity : {int64_t{1}, int64_t{2}, int64_t{16}, int64_t{31}, int64_t{64}, int64_t{130}, int64_t{256}, most}) {
+        const int64_t live = capacity - capacity / 10;
+        const Tensor few = t.f32({capacity, c.hidden}, {x.begin(), x.begin() + capacity * c.hidden}), rows = t.i32({1}, {static_cast<int32_t>(live)});
+        Outputs o(t, capacity, all, c.experts, k);
+        t.run(isa, "moe_route", o.arguments(few, classifier, bias, rows, c.experts, 6));
+        const std::vector<float> scores = t.floats(o.scores);
+        if (first.empty()) {
+          expectProbabilities(t, scores, probabilities(x, t.floats(classifier), 1, c.hidden));
+          first = scores;
+        }
+        t.expectSameBits("the first row among " + std::to_string(capacity), {scores.begin(), scores.begin() + all}, first);
+        checkChoice(t, o, t.floats(bias), live, c.experts, k, 6);
+        // The last row alone, as if it were the first.
+        Outputs alone(t, 1, all, c.experts, k);
+        const Tensor one = t.i32({1}, {1}), row = t.f32({1, c.hidden}, {x.begin() + (live - 1) * c.hidden, x.begin() + live * c.hidden});
+        t.run(isa, "moe_route", alone.arguments(row, classifier, bias, one, c.experts, 6));
+        t.expectSameBits("the last row of " + std::to_string(live), t.floats(alone.scores), {scores.begin() + (live - 1) * all, scores.begin() + live * all});
+      }
+    }
+  }
+}
+
+LONGCAT_TEST(moe_route) {
+  // Ties, few and many, within and beyond what a warp compares at once.
+  const int64_t experts = 500, all = 700, T = 40;
+  const Tensor classifier = t.f32({all, 32}), h = t.randomF32({T, 32}), rows = t.i32({1}, {T});
+  std::vector<float> some(all), none(all);
+  for (int64_t i = 0; i < all; ++i) some[i] = i % 97 == 0 ? 1.0f : i % 61 == 0 ? 0.5f : 0.0f;
+  for (Isa isa : t.isas()) {
+    for (const auto& bias : {some, none}) {
+      for (const int64_t k : {12, 40}) {
+        Outputs o(t, T, all, experts, k);
+        t.run(isa, "moe_route", o.arguments(h, classifier, t.f32({1, all}, bias), rows, experts, 6));
+        checkChoice(t, o, bias, T, experts, k, 6);
+      }
     }
   }
 }

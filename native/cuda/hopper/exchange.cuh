@@ -1,0 +1,36 @@
+// Numbers and signals from one block of a cluster to another: stores that report at a barrier of the block that gets them, and waiting for
+// what other blocks say. PTX ISA 8.1, sm_90.
+#pragma once
+
+#include "cuda/hopper/barrier.cuh"
+#include "cuda/hopper/cluster.cuh"
+
+namespace longcat::cuda {
+
+/// Where block `rank` of the cluster has what this block has at `own`: an address for storeAt().
+__device__ __forceinline__ uint32_t addressIn(const void* own, uint32_t rank) {
+  uint32_t there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(sharedAddress(own)), "r"(rank));
+  return there;
+}
+
+/// Two floats to another block; its barrier, in the same block, counts their 8 bytes when they are there (arriveExpecting).
+__device__ __forceinline__ void storeAt(uint32_t address, float first, float second, uint32_t barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];\n" ::"r"(address), "f"(first), "f"(second),
+               "r"(barrier)
+               : "memory");
+}
+
+/// As wait(), where threads of other blocks arrive: what they did before is over.
+__device__ __forceinline__ void waitAcross(Barrier* barrier, uint32_t parity) {
+  uint32_t over = 0;
+  while (!over) {
+    asm volatile(
+        "{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n"
+        : "=r"(over)
+        : "r"(sharedAddress(barrier)), "r"(parity)
+        : "memory");
+  }
+}
+
+}  // namespace longcat::cuda
