@@ -28,7 +28,7 @@ struct RunningMerge {
   __device__ __forceinline__ void add(float maximum, float sum) {
     const float larger = fmaxf(most, maximum);
     before = powerOfTwo(most - larger), next = powerOfTwo(maximum - larger);
-    total = fmaf(sum, next, __fmul_rn(total, before));
+    total = apply(total, sum);
     most = larger;
   }
   __device__ __forceinline__ float apply(float sums, float unit) const { return fmaf(unit, next, __fmul_rn(sums, before)); }
@@ -61,44 +61,58 @@ struct RowUnits {
   int count;
 };
 /// A whole warp calls.
-__device__ __forceinline__ RowUnits rowUnits(const MlaDecodeParams& p, UnitRule rule, const Live& live, int64_t row, int64_t head) {
-  const int64_t first = unitsBefore(p, rule, live, row);
-  return {unitSums(p, first, head), unitWeights(p, first, head), p.heads * kHopperRank, p.heads, unitsOf(rule, p.positions[row] + 1)};
+__device__ __forceinline__ RowUnits rowUnits(const MlaDecodeParams& p, const UnitCut& cut, int64_t row, int64_t head) {
+  const int2 results = WorkLine(p, cut).resultsOf(static_cast<int32_t>(row));
+  return {unitSums(p, results.x, head), unitWeights(p, results.x, head), p.heads * kHopperRank, p.heads, results.y};
+}
+
+__device__ __forceinline__ float inclusiveMax(float v) {
+#pragma unroll
+  for (int d = 1; d < 32; d <<= 1) v = fmaxf(v, __shfl_up_sync(kAllLanes, v, d));  // a lane below `d` gets its own
+  return v;
 }
 
 /// Merges four columns in each of N pieces of 128 columns for each lane: `column` + 128 i … + 3 of the order above. False where nothing lies there: the row is
-/// finished. A whole warp calls, with the same units.
-template <int N>
+/// finished. A whole warp calls, with the same units; a lane has the factors of one, which RunningMerge would come to. Sums of
+/// kAtOnce units are asked for together.
+template <int N, int kAtOnce>
 __device__ __forceinline__ bool mergeUnits(const RowUnits& units, int column, int columns, float4 (&out)[N]) {
   const int lane = threadIdx.x & 31;
-  const float2 weights = lane < units.count ? units.weights[lane * units.weightsStride] : make_float2(-INFINITY, 0);
-  uint32_t there = __ballot_sync(kAllLanes, weights.y != 0);
-  if (!there) return false;
 #pragma unroll
   for (int i = 0; i < N; ++i) out[i] = make_float4(-0.0f, -0.0f, -0.0f, -0.0f);  // what a sum of the first unit alone leaves as it is
-  RunningMerge merge;
-  while (there) {
-    constexpr int kAtOnce = N == 1 ? 4 : 2;
-    int unit[kAtOnce];
-    float4 part[kAtOnce][N];
+  float most = -INFINITY, total = 0;
+  for (int base = 0; base < units.count; base += 32) {
+    const float2 weights = base + lane < units.count ? __ldcg(units.weights + (base + lane) * units.weightsStride) : make_float2(0, 0);
+    uint32_t there = __ballot_sync(kAllLanes, weights.y != 0);
+    const float maximum = weights.y != 0 ? weights.x : -INFINITY, larger = fmaxf(most, inclusiveMax(maximum));
+    float smaller = __shfl_up_sync(kAllLanes, larger, 1);
+    if (lane == 0) smaller = most;
+    const float before = powerOfTwo(smaller - larger), next = powerOfTwo(maximum - larger);
+    most = __shfl_sync(kAllLanes, larger, 31);
+    while (there) {
+      int unit[kAtOnce];
+      float4 part[kAtOnce][N];
 #pragma unroll
-    for (int u = 0; u < kAtOnce; ++u) {
-      unit[u] = there ? __ffs(static_cast<int>(there)) - 1 : -1;
-      there &= there - 1;
+      for (int u = 0; u < kAtOnce; ++u) {
+        unit[u] = there ? __ffs(static_cast<int>(there)) - 1 : -1;
+        there &= there - 1;
 #pragma unroll
-      for (int i = 0; i < N; ++i)
-        part[u][i] = unit[u] >= 0 && column + 128 * i < columns ? __ldcg(reinterpret_cast<const float4*>(units.sums + unit[u] * units.sumsStride + column + 128 * i)) : make_float4(0, 0, 0, 0);
-    }
+        for (int i = 0; i < N; ++i)
+          part[u][i] = unit[u] >= 0 && column + 128 * i < columns ? __ldcg(reinterpret_cast<const float4*>(units.sums + (base + unit[u]) * units.sumsStride + column + 128 * i)) : make_float4(0, 0, 0, 0);
+      }
 #pragma unroll
-    for (int u = 0; u < kAtOnce; ++u) {
-      if (unit[u] < 0) break;
-      merge.add(__shfl_sync(kAllLanes, weights.x, unit[u]), __shfl_sync(kAllLanes, weights.y, unit[u]));
+      for (int u = 0; u < kAtOnce; ++u) {
+        if (unit[u] < 0) break;
+        const RunningMerge step{0, 0, __shfl_sync(kAllLanes, before, unit[u]), __shfl_sync(kAllLanes, next, unit[u])};
+        total = step.apply(total, __shfl_sync(kAllLanes, weights.y, unit[u]));
 #pragma unroll
-      for (int i = 0; i < N; ++i)
-        out[i] = make_float4(merge.apply(out[i].x, part[u][i].x), merge.apply(out[i].y, part[u][i].y), merge.apply(out[i].z, part[u][i].z), merge.apply(out[i].w, part[u][i].w));
+        for (int i = 0; i < N; ++i)
+          out[i] = make_float4(step.apply(out[i].x, part[u][i].x), step.apply(out[i].y, part[u][i].y), step.apply(out[i].z, part[u][i].z), step.apply(out[i].w, part[u][i].w));
+      }
     }
   }
-  const float inverse = merge.inverse();
+  if (total == 0) return false;
+  const float inverse = __frcp_rn(total);
 #pragma unroll
   for (int i = 0; i < N; ++i) out[i].x *= inverse, out[i].y *= inverse, out[i].z *= inverse, out[i].w *= inverse;
   return true;

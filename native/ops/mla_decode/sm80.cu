@@ -30,12 +30,12 @@ bool weightInChunks(const MlaDecodeParams& p) {
 }
 
 template <Product P, RowSource S, class W, int NT>
-void launchProduct(const CudaContext& context, const MlaDecodeParams& p) {
+void launchProduct(const CudaContext& context, const MlaDecodeParams& p, const UnitCut& cut) {
   const int64_t columns = P == Product::absorb ? p.kvRank : p.vDim, k = P == Product::absorb ? p.nope : p.kvRank;
   const int64_t blocks = p.heads * ceilDiv(columns, NT), rowTiles = ceilDiv(p.capacity, kProductRows);
   const int64_t across = std::max<int64_t>(1, 4 * context.multiprocessors / blocks);
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(std::min<int64_t>(rowTiles, across)));
-  launch(context, headProduct<P, S, W, NT>, grid, kProductThreads, productSharedBytes<P, NT>(k), p);
+  launch(context, headProduct<P, S, W, NT>, grid, kProductThreads, productSharedBytes<P, NT>(k), p, cut);
 }
 
 /// Wide tiles where they occupy half of the card, for they read the rows less often.
@@ -46,10 +46,10 @@ bool wideTiles(const CudaContext& context, const MlaDecodeParams& p) {
 }
 
 template <Product P, RowSource S>
-void product(const CudaContext& context, const MlaDecodeParams& p) {
+void product(const CudaContext& context, const MlaDecodeParams& p, const UnitCut& cut = {}) {
   const bool wide = wideTiles<P>(context, p);
-  if (p.kvB.dtype == DType::bf16) return wide ? launchProduct<P, S, Bf16, 64>(context, p) : launchProduct<P, S, Bf16, 16>(context, p);
-  return wide ? launchProduct<P, S, Fp8, 64>(context, p) : launchProduct<P, S, Fp8, 16>(context, p);
+  if (p.kvB.dtype == DType::bf16) return wide ? launchProduct<P, S, Bf16, 64>(context, p, cut) : launchProduct<P, S, Bf16, 16>(context, p, cut);
+  return wide ? launchProduct<P, S, Fp8, 64>(context, p, cut) : launchProduct<P, S, Fp8, 16>(context, p, cut);
 }
 
 template <Product P>
@@ -123,7 +123,7 @@ void finish(const CudaContext& context, const MlaDecodeParams& p) {
 
 /// The same after Hopper's attention: one kernel for as many rows as it takes at once.
 void finishUnits(const CudaContext& context, const MlaDecodeParams& p) {
-  if (p.capacity <= kProductRows && valuesOnTensorCores(context, p)) return product<Product::values, RowSource::units>(context, p);
+  if (p.capacity <= kProductRows && valuesOnTensorCores(context, p)) return product<Product::values, RowSource::units>(context, p, unitCut(context, p));
   mergeUnitsOnHopper(context, p);
   values<Bf16>(context, p);
 }

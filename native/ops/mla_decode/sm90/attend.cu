@@ -21,12 +21,20 @@ UnitMaps mapsOf(const MlaDecodeParams& p) {
           matrixMap(p.cache.data, 2, INT32_MAX, cacheWidth, 2 * cacheWidth, pageKeys, 64, 128)};
 }
 
+/// Groups of heads that go together.
+int64_t groupsOf(const MlaDecodeParams& p) { return ceilDiv(p.heads, kUnitHeads); }
+
 }  // namespace
+
+UnitCut unitCut(const CudaContext& context, const MlaDecodeParams& p) {
+  const int64_t shares = std::clamp<int64_t>(context.multiprocessors / groupsOf(p), 1, p.maxSplits);
+  return {kUnitRule, static_cast<int32_t>(shares), !context.batchInvariant};
+}
 
 bool attendUnitsOnHopper(const CudaContext& context, const MlaDecodeParams& p) {
   if (context.capability != 90 || p.activation != DType::bf16 || p.kvRank != kHopperRank || p.rope != kHopperRope || !pagesFit(p.blockSize)) return false;
-  const int64_t items = p.maxSplits * ceilDiv(p.heads, kUnitHeads);
-  launch(context, attendUnits, dim3(persistentGrid(context, items)), kUnitThreads, kUnitSharedBytes, p, mapsOf(p), kUnitRule);
+  const UnitCut cut = unitCut(context, p);
+  launch(context, attendUnits, dim3(static_cast<unsigned>(cut.shares * groupsOf(p))), kUnitThreads, kUnitSharedBytes, p, mapsOf(p), cut);
   return true;
 }
 

@@ -63,7 +63,7 @@ struct TilePlace {
 
 constexpr int kRunReaders = 11;  // warps that copy and multiply
 
-__device__ __forceinline__ void planRuns(const MlaDecodeParams& p, UnitRule rule, UnitShared& shared) {
+__device__ __forceinline__ void planRuns(const MlaDecodeParams& p, const UnitCut& cut, UnitShared& shared) {
   RingPlace<2> at;
   const auto tell = [&](const Run& run) {
     wait(&shared.runEmpty[at.stage], at.phase ^ 1);
@@ -74,7 +74,8 @@ __device__ __forceinline__ void planRuns(const MlaDecodeParams& p, UnitRule rule
     __syncwarp();
     at.next();
   };
-  forRuns(p, rule, static_cast<int32_t>(blockIdx.x), static_cast<int32_t>(gridDim.x), tell);
+  const int32_t block = static_cast<int32_t>(blockIdx.x), group = block / cut.shares;
+  forRuns(p, cut, block - group * cut.shares, group * kUnitHeads, tell);
   tell(Run{});
 }
 
@@ -85,18 +86,18 @@ __device__ __forceinline__ void followRuns(UnitShared& shared, const F& f) {
   for (uint32_t turn = 0, number = 0;; ++turn) {
     wait(&shared.runFull[at.stage], at.phase);
     // Out of lane 0: so the compiler knows that warps do not diverge by it, which the matrix instructions want.
-    const int32_t word = reinterpret_cast<const int32_t*>(&shared.run[at.stage])[threadIdx.x & 7];
+    const int32_t word = reinterpret_cast<const int32_t*>(&shared.run[at.stage])[threadIdx.x % (sizeof(Run) / sizeof(int32_t))];
     const auto its = [&](int i) { return __shfl_sync(kAllLanes, word, i); };
-    const Run run{its(0), its(1), its(2), its(3), its(4), its(5), its(6), its(7)};
+    const Run run{its(0), its(1), its(2), its(3), its(4), its(5), its(6)};
     __syncwarp();
     if ((threadIdx.x & 31) == 0) arrive(&shared.runEmpty[at.stage]);
-    if (run.units == 0) return;
+    if (run.end == 0) return;
     f(run, turn, number);
     number += static_cast<uint32_t>(run.tiles());
     at.next();
   }
 }
-static_assert(sizeof(Run) == 8 * sizeof(int32_t));
+static_assert(sizeof(Run) == 7 * sizeof(int32_t));
 
 // ---- Copies: one warp for each part of the tiles ---------------------------------------------------------------------------------------------
 
@@ -113,11 +114,10 @@ class Copies {
   /// A run's query and tiles, the first of which has the number `number`. The query comes from the launch before; what is in the cache is older.
   __device__ void run(const Run& run, uint32_t turn, uint32_t number) const {
     const int32_t* blocks = p_.blockTables + p_.rowSlot[run.row] * p_.maxBlocks;
-    const int32_t end = run.endKey();
-    int32_t key = run.firstKey();
-    tile(number++, blocks, key, end - key);
+    int32_t key = run.key;
+    tile(number++, blocks, key, run.end - key);
     if (part_ == kRope) query(turn, run.row, run.head);
-    while ((key += kTileKeys) < end) tile(number++, blocks, key, end - key);
+    while ((key += kTileKeys) < run.end) tile(number++, blocks, key, run.end - key);
   }
 
  private:
@@ -412,32 +412,34 @@ struct Multiplier {
 /// its latents; otherwise each unit leaves its own sums.
 __device__ __forceinline__ void attendRun(const MlaDecodeParams& p, Multiplier& m, const Run& run, uint32_t number) {
   const int heads = min(kUnitHeads, static_cast<int>(p.heads) - run.head);
-  const bool chain = run.from == 0, whole = chain && run.to == run.units;
+  const bool chain = run.key == 0, whole = run.whole();
   RunningMerge merge[2];
-  for (int32_t u = run.from; u < run.to; ++u) {
-    const bool last = u + 1 == run.to;
-    m.unit(number, min(run.unitKeys, run.keys - u * run.unitKeys), last);
+  float* const firstSums = unitSums(p, run.result, run.head);
+  float2* const firstWeights = unitWeights(p, run.result, run.head);
+  for (int32_t u = 0, key = run.key; key < run.end; ++u, key += run.unitKeys) {
+    const bool last = run.end - key <= run.unitKeys;
+    m.unit(number, min(run.unitKeys, run.end - key), last);
     number += static_cast<uint32_t>(run.unitKeys / kTileKeys);
-    float2* const weights = unitWeights(p, run.firstUnit + u, run.head);
+    float2* const weights = firstWeights + u * p.heads;
     if (!chain) {
-      m.storeSums(unitSums(p, run.firstUnit + u, run.head), heads);
+      m.storeSums(firstSums + u * p.heads * kHopperRank, heads);
 #pragma unroll
       for (int r = 0; r < 2; ++r) m.storeWeights(weights, heads, m.maximum[r], m.total[r], r);
       continue;
     }
-    if (u > 0) m.addTo(unitSums(p, run.firstUnit, run.head), merge, heads);
+    if (u > 0) m.addTo(firstSums, merge, heads);
     else merge[0].add(m.maximum[0], m.total[0]), merge[1].add(m.maximum[1], m.total[1]);
-    if (!last || !whole) m.storeSums(unitSums(p, run.firstUnit, run.head), heads);
+    if (!last || !whole) m.storeSums(firstSums, heads);
     else m.storeLatents(static_cast<Bf16*>(p.qLatent.data) + (run.row * p.heads + run.head) * kHopperRank, merge, heads);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       if (u > 0) m.storeWeights(weights, heads, 0, 0, r);
-      if (last) m.storeWeights(weights - u * p.heads, heads, merge[r].most, whole ? 0 : merge[r].total, r);
+      if (last) m.storeWeights(firstWeights, heads, merge[r].most, whole ? 0 : merge[r].total, r);
     }
   }
 }
 
-__global__ void __launch_bounds__(kUnitThreads, 1) attendUnits(const __grid_constant__ MlaDecodeParams p, const __grid_constant__ UnitMaps maps, const UnitRule rule) {
+__global__ void __launch_bounds__(kUnitThreads, 1) attendUnits(const __grid_constant__ MlaDecodeParams p, const __grid_constant__ UnitMaps maps, const __grid_constant__ UnitCut cut) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ unsigned char sharedBytes[];
   UnitShared& shared = *reinterpret_cast<UnitShared*>(sharedBytes + (-sharedAddress(sharedBytes) & 1023));
@@ -460,7 +462,7 @@ __global__ void __launch_bounds__(kUnitThreads, 1) attendUnits(const __grid_cons
     fewerRegisters<56>();
     const int warp = static_cast<int>(threadIdx.x / 32);
     if (warp == kParts) {
-      planRuns(p, rule, shared);
+      planRuns(p, cut, shared);
     } else {
       const Copies copies(p, maps, shared, static_cast<Part>(warp));
       followRuns(shared, [&](const Run& run, uint32_t turn, uint32_t number) { copies.run(run, turn, number); });
