@@ -128,7 +128,7 @@ struct ProductBlock {
   /// Where the units lie that this warp merges.
   __device__ RowUnits unitsOfWarp(const Live& live, const UnitCut& cut) const {
     const MergePart part(live.rows - live.begin);
-    return part.live ? rowUnits(p, cut, live.begin + part.row, head) : RowUnits{};
+    return part.live ? unitsAt(p, WorkLine(p, cut).resultsOf(static_cast<int32_t>(live.begin) + part.row), head) : RowUnits{};
   }
   /// Merges all rows, which are 16 at most, from their units.
   __device__ void mergeUnitsOfRows(const Live& live, const RowUnits& units) const {

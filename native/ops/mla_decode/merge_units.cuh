@@ -60,9 +60,8 @@ struct RowUnits {
   int64_t sumsStride, weightsStride;
   int count;
 };
-/// A whole warp calls.
-__device__ __forceinline__ RowUnits rowUnits(const MlaDecodeParams& p, const UnitCut& cut, int64_t row, int64_t head) {
-  const int2 results = WorkLine(p, cut).resultsOf(static_cast<int32_t>(row));
+/// `results`: WorkLine::resultsOf() the row.
+__device__ __forceinline__ RowUnits unitsAt(const MlaDecodeParams& p, int2 results, int64_t head) {
   return {unitSums(p, results.x, head), unitWeights(p, results.x, head), p.heads * kHopperRank, p.heads, results.y};
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "ops/mla_decode/live.cuh"
+#include "ops/mla_decode/unit_cut.h"
 
 namespace longcat::cuda {
 namespace {
@@ -13,20 +14,7 @@ namespace {
 constexpr int kUnitHeads = 64;  // heads that go together
 constexpr int kTileKeys = 64;   // keys that go together
 
-/// A unit has `grain` keys, or as often twice of that as leaves a row with at most `most` units; the last one has what is left.
-struct UnitRule {
-  int32_t grain, most;
-};
-constexpr UnitRule kUnitRule{512, 32};
-static_assert(kUnitRule.grain % kSplitKeys == 0);  // no more units than entries of the split list: `partial` has room for them
 static_assert(kUnitRule.grain % kTileKeys == 0);
-
-/// What attends and what merges must be told alike.
-struct UnitCut {
-  UnitRule rule;
-  int32_t shares;  // of each group of heads
-  bool pieces;
-};
 
 __host__ __device__ constexpr int32_t unitKeys(UnitRule rule, int32_t keys) {
   int32_t each = rule.grain;
@@ -39,9 +27,9 @@ __host__ __device__ constexpr int32_t unitsOf(UnitRule rule, int32_t keys) {
 
 // Work is measured in parts of a tile.
 constexpr int32_t kTileWork = 256;
-constexpr int32_t kBeginWork = 2 * kTileWork;       // of a unit or a row, beyond its tiles
-constexpr int32_t kLeastTiles = 3;                  // of a piece: a cut nearer to an end of the row goes there
-constexpr int32_t kLeastShare = kBeginWork + 2 * kTileWork;  // of pieces
+constexpr int32_t kBeginWork = 2 * kTileWork;             // of a unit or a row, beyond its tiles
+constexpr int32_t kLeastTiles = 2;                        // of a piece: a cut nearer to an end of the row goes there
+constexpr int32_t kLeastShare = kLeastTiles * kTileWork;  // of pieces
 
 /// A row as the line has it.
 struct RowWork {
@@ -76,7 +64,7 @@ __device__ __forceinline__ int32_t inclusiveSum(int32_t v) {
   return v;
 }
 
-/// The line of all decode rows. Whole warps call.
+/// The line of all decode rows, and the shares of a group of heads. Whole warps call.
 class WorkLine {
  public:
   __device__ WorkLine(const MlaDecodeParams& p, const UnitCut& cut) : p_(p), cut_(cut) {

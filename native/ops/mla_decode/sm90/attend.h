@@ -2,12 +2,9 @@
 #pragma once
 
 #include "cuda/context.h"
-#include "ops/mla_decode/units.cuh"
+#include "ops/mla_decode/params.h"
 
 namespace longcat::cuda {
-
-/// How a step is cut on this card.
-UnitCut unitCut(const CudaContext& context, const MlaDecodeParams& p);
 
 /// Enqueues the first, if the card is one of capability 9.0 and the sizes are those it is made for; otherwise false. Operands can be copied 16 bytes at
 /// a time. Latents of rows that one block attended lie in qLatent then, for the others there are partial results (merge_units.cuh).
