@@ -86,7 +86,7 @@ __device__ __forceinline__ void followRuns(UnitShared& shared, const F& f) {
   for (uint32_t turn = 0, number = 0;; ++turn) {
     wait(&shared.runFull[at.stage], at.phase);
     // Out of lane 0: so the compiler knows that warps do not diverge by it, which the matrix instructions want.
-    const int32_t word = reinterpret_cast<const int32_t*>(&shared.run[at.stage])[threadIdx.x % (sizeof(Run) / sizeof(int32_t))];
+    const int32_t word = reinterpret_cast<const int32_t*>(&shared.run[at.stage])[(threadIdx.x & 31) % (sizeof(Run) / sizeof(int32_t))];
     const auto its = [&](int i) { return __shfl_sync(kAllLanes, word, i); };
     const Run run{its(0), its(1), its(2), its(3), its(4), its(5), its(6)};
     __syncwarp();
