@@ -4,6 +4,7 @@
 
 #include "cuda/gemm_variants.h"
 #include "cuda/gemm_work.cuh"
+#include "cuda/hopper/gemm_many.h"
 #include "cuda/launch.cuh"
 
 namespace longcat::cuda {
@@ -26,6 +27,11 @@ void gemm(const CudaContext& context, const GemmProblem& p) {
   if (tensorCores(p)) {
     const int64_t rows = p.groupStart ? ceilDiv(p.capacity, p.groups) : p.capacity;  // of a group, about
     const bool fp8 = weightDtypeOf(p) == DType::f8e4m3, quantised = fp8 && context.fp8Activations;
+    if (context.capability == 90) {  // both sum alike
+      if (!fp8 && rows > 64 && manyBf16(context, p, rows)) return;
+      const auto few = quantised ? fewFp8Quantised : fp8 ? fewFp8 : fewBf16;
+      if (few(context, p, rows)) return;
+    }
     const auto stream = quantised ? streamFp8Quantised : fp8 ? streamFp8 : streamBf16;
     const auto tile = quantised ? tileFp8Quantised : fp8 ? tileFp8 : tileBf16;
     if (stream(context, p, rows) || tile(context, p, rows)) return;

@@ -6,6 +6,7 @@
 // Weights are always the m16 operand and activations the n8 one. Within a step of k, the four threads of a quad own contiguous
 // numbers, so that every fragment is 16-byte loads: numbers 4j…4j+3 of each thread go to the j-th m16n8k16. A sum does not care
 // which of its terms stands where, as long as both operands agree; all kernels use these functions, so that they do.
+// On compute capability 9.0 the steps are wgmma's, in natural order of k (hopper/gemm_few.cuh); lanes and blocks are the same.
 #pragma once
 
 #include "cuda/mma.cuh"

@@ -14,6 +14,11 @@ bool tileBf16(const CudaContext& context, const GemmProblem& p, int64_t rows);
 bool tileFp8(const CudaContext& context, const GemmProblem& p, int64_t rows);
 bool tileFp8Quantised(const CudaContext& context, const GemmProblem& p, int64_t rows);
 
+/// Hopper's, for few rows (up to 96 of a group; more in pieces). Sums of their own, which are those of all that is used on that card.
+bool fewBf16(const CudaContext& context, const GemmProblem& p, int64_t rows);
+bool fewFp8(const CudaContext& context, const GemmProblem& p, int64_t rows);
+bool fewFp8Quantised(const CudaContext& context, const GemmProblem& p, int64_t rows);
+
 /// Any sizes, dtypes and addresses, in float32.
 void gemmGeneric(const CudaContext& context, const GemmProblem& p);
 

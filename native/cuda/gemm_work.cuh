@@ -31,13 +31,51 @@ struct WorkItem {
   int64_t row, rowEnd, output;
 };
 
+/// prefix[g] = row tiles of the groups before g, prefix[groups] = all; prefixBytes() has room for that and what is behind it. Every thread
+/// of the block calls, whole warps.
+__device__ inline void countRowTiles(const GemmProblem& p, int rowTile, int* prefix) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5, groups = static_cast<int>(p.groups);
+  int* ofWarp = prefix + groups + 1;
+  int before = 0;
+  for (int first = 0; first < groups; first += blockDim.x) {
+    const int g = first + static_cast<int>(threadIdx.x);
+    int sum = g < groups ? (__ldcg(p.groupStart + g + 1) - __ldcg(p.groupStart + g) + rowTile - 1) / rowTile : 0;
+#pragma unroll
+    for (int d = 1; d < 32; d <<= 1) {
+      const int other = __shfl_up_sync(kAllLanes, sum, d);
+      if (lane >= d) sum += other;
+    }
+    if (lane == 31) ofWarp[warp] = sum;
+    __syncthreads();
+    for (int w = 0; w < warps; ++w) {
+      if (w < warp) sum += ofWarp[w];
+    }
+    if (g < groups) prefix[g + 1] = before + sum;
+    for (int w = 0; w < warps; ++w) before += ofWarp[w];
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) prefix[0] = 0;
+  __syncthreads();
+}
+
+/// The group of a row tile: the last one with prefix ≤ tile.
+__device__ __forceinline__ int groupOfRowTile(const int* prefix, int groups, int tile) {
+  int low = 0, high = groups;
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if (prefix[middle] <= tile) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
 /// The items of a problem, numbered: groups ascending; in a group, bands of row tiles, in a band the row tiles of an output tile side by
 /// side, so that weights and rows are read again while they are in the cache. Groups without rows have no items.
 class Work {
  public:
   static constexpr int kBand = 16;
 
-  /// Every thread of the block calls. `prefix`: groups + 1 numbers in shared memory, used where the problem is grouped.
+  /// Every thread of the block calls. `prefix`: prefixBytes() of shared memory, used where the problem is grouped.
   __device__ Work(const GemmProblem& p, int rowTile, int outputTile, int* prefix)
       : p_(p), rowTile_(rowTile), outputTile_(outputTile), outputTiles_(static_cast<int>((outputsOf(p) + outputTile - 1) / outputTile)), prefix_(prefix) {
     if (!p.groupStart) {
@@ -46,8 +84,7 @@ class Work {
       rowTiles_ = rows_ > 0 ? static_cast<int>((rows_ + rowTile - 1) / rowTile) : 0;
       return;
     }
-    if (threadIdx.x < 32) countTiles();
-    __syncthreads();
+    countRowTiles(p, rowTile, prefix);
     rowTiles_ = prefix[p.groups];
   }
 
@@ -57,7 +94,7 @@ class Work {
     int group = 0, local = item, tiles = rowTiles_;
     int64_t begin = 0, end = rows_;
     if (p_.groupStart) {
-      group = groupOf(item / outputTiles_);
+      group = groupOfRowTile(prefix_, static_cast<int>(p_.groups), item / outputTiles_);
       local = item - prefix_[group] * outputTiles_;
       tiles = prefix_[group + 1] - prefix_[group];
       begin = p_.groupStart[group];
@@ -71,35 +108,6 @@ class Work {
   }
 
  private:
-  /// prefix[g] = row tiles before group g. One warp.
-  __device__ void countTiles() {
-    const int lane = threadIdx.x, groups = static_cast<int>(p_.groups);
-    int before = 0;
-    for (int first = 0; first < groups; first += 32) {
-      const int g = first + lane;
-      int sum = g < groups ? (p_.groupStart[g + 1] - p_.groupStart[g] + rowTile_ - 1) / rowTile_ : 0;
-#pragma unroll
-      for (int d = 1; d < 32; d <<= 1) {
-        const int other = __shfl_up_sync(kAllLanes, sum, d);
-        if (lane >= d) sum += other;
-      }
-      if (g < groups) prefix_[g + 1] = before + sum;
-      before += __shfl_sync(kAllLanes, sum, 31);
-    }
-    if (lane == 0) prefix_[0] = 0;
-  }
-
-  /// The group of a row tile: the last one with prefix ≤ tile.
-  __device__ int groupOf(int tile) const {
-    int low = 0, high = static_cast<int>(p_.groups);
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      if (prefix_[middle] <= tile) low = middle;
-      else high = middle;
-    }
-    return low;
-  }
-
   const GemmProblem& p_;
   int rowTile_, outputTile_, outputTiles_, rowTiles_ = 0;
   int* prefix_;
@@ -127,7 +135,7 @@ inline int64_t mostItems(const GemmProblem& p, int64_t rowTile, int64_t outputTi
   const int64_t tiles = (p.capacity + rowTile - 1) / rowTile + (p.groupStart ? (p.groups < p.capacity ? p.groups : p.capacity) : 0);
   return tiles * ((outputsOf(p) + outputTile - 1) / outputTile);
 }
-/// Shared memory for Work's prefix.
-inline int64_t prefixBytes(const GemmProblem& p) { return p.groupStart ? (p.groups + 1) * static_cast<int64_t>(sizeof(int)) : 0; }
+/// Shared memory for countRowTiles(): the prefix, and a number for each warp of a block.
+inline int64_t prefixBytes(const GemmProblem& p) { return p.groupStart ? (p.groups + 1 + 32) * static_cast<int64_t>(sizeof(int)) : 0; }
 
 }  // namespace longcat::cuda

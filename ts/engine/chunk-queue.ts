@@ -3,7 +3,7 @@
  * @module
  */
 
-export class ChunkQueue<T> implements AsyncIterable<T> {
+export class ChunkQueue<T> {
   readonly #items: T[] = [];
   #ended = false;
   #error: unknown;
@@ -21,14 +21,14 @@ export class ChunkQueue<T> implements AsyncIterable<T> {
     this.#wake?.();
   }
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<T, void, undefined> {
-    for (;;) {
-      while (this.#items.length > 0) yield this.#items.shift() as T;
-      if (this.#ended) break;
+  /** The next item, when it is there; undefined after the last. */
+  async next(): Promise<T | undefined> {
+    while (this.#items.length === 0 && !this.#ended)
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
-    }
+    if (this.#items.length > 0) return this.#items.shift();
     if (this.#error !== undefined) throw this.#error;
+    return undefined;
   }
 }

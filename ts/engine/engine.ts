@@ -205,7 +205,7 @@ export class Engine implements AsyncDisposable {
       (error) => queue.end(error),
     );
     try {
-      yield* queue;
+      for (let chunk = await queue.next(); chunk !== undefined; chunk = await queue.next()) yield chunk;
     } finally {
       request.abort("the stream was left");
     }

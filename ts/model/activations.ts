@@ -105,6 +105,8 @@ export interface Activations<T> {
     qLatent: T;
     /** [T, kvRank+rope] act */
     kvLatent: T;
+    /** bfloat16 activations: [8, rows, qRank+kvRank+rope], lanes of k of both latents where the rows are few. */
+    latentLanes?: T;
     /** [T, H, 2]: running maximum and sum of prompt attention. */
     state: T;
     /** [T, H, kvRank] act */
@@ -153,6 +155,9 @@ export interface Activations<T> {
 }
 
 const ALIGNMENT = 64;
+/** Lanes of k in a matrix product on a GPU, at most, and up to how many rows an operation may leave them for the next kernel to add. */
+const LANES = 8;
+const LANE_ROWS = 256;
 
 /** Offsets in an arena: bump allocation, with branches that start again at the same place. */
 class Layout<T> {
@@ -276,6 +281,9 @@ export function layoutActivations<T>(
       qAbsorbed: allocate(act, [T, H, config.kvLoraRank]),
       partial: allocate("float32", [splits, H, config.kvLoraRank + 2]),
       heads: allocate(act, [T, H * config.vHeadDim]),
+      ...(act === "bfloat16" && {
+        latentLanes: allocate("float32", [LANES, Math.min(T, LANE_ROWS), config.qLoraRank + config.kvLoraRank + rope]),
+      }),
       ...(expandedRows > 0 && {
         expanded: allocate(act, [expandedRows, H, config.qkNopeHeadDim + config.vHeadDim]),
         accumulator: allocate("float32", [T, H, config.vHeadDim]),

@@ -81,7 +81,7 @@ export function attention(queue: Queue, program: Program, weights: AttentionWeig
     ...{ x, qA: weights.qA, qABias: weights.qABias, qANorm: weights.qANorm, qB: weights.qB },
     ...{ kvA: weights.kvA, kvABias: weights.kvABias, kvANorm: weights.kvANorm },
     ...{ cosSin, positions: step.positions, rowSlot, blockTables: state.blockTables },
-    ...{ qLatent: scratch.qLatent, kvLatent: scratch.kvLatent, q: scratch.q, cache, rows },
+    ...{ qLatent: scratch.qLatent, kvLatent: scratch.kvLatent, latentLanes: scratch.latentLanes, q: scratch.q, cache, rows },
     ...{ ...shape, eps: LATENT_NORM_EPS, qScale: config.qScale, kvScale: config.kvScale },
   });
   const shared = {

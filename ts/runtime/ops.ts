@@ -60,6 +60,7 @@ export interface OpArguments {
     blockTables: Tensor;
     qLatent: Tensor;
     kvLatent: Tensor;
+    latentLanes?: Tensor | undefined;
     q: Tensor;
     cache: Tensor;
     rows: Tensor;

@@ -31,11 +31,12 @@ __device__ __forceinline__ void arriveExpecting(Barrier* barrier, uint32_t bytes
 __device__ __forceinline__ void arriveAfterCopies(Barrier* barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];\n" ::"r"(sharedAddress(barrier)) : "memory");
 }
-/// One arrival at the same barrier of block `rank` of the cluster.
+/// One arrival at the same barrier of block `rank` of the cluster, by a thread that has only read what the barrier guards. A release of cluster
+/// scope, which its writes would need, waits on this card for all the thread's memory accesses: more than a thousand cycles.
 __device__ __forceinline__ void arriveAt(Barrier* barrier, uint32_t rank) {
   asm volatile(
       "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}\n" ::"r"(sharedAddress(barrier)),
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}\n" ::"r"(sharedAddress(barrier)),
       "r"(rank)
       : "memory");
 }

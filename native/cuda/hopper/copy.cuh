@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/hopper/barrier.cuh"
+#include "cuda/hopper/tensor_map.h"
 
 namespace longcat::cuda {
 
@@ -17,9 +18,30 @@ __device__ __forceinline__ uint64_t readAgainPolicy() {
   asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;\n" : "=l"(policy));
   return policy;
 }
+__device__ __forceinline__ uint64_t usualPolicy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;\n" : "=l"(policy));
+  return policy;
+}
 
 /// The map must be in constant, parameter or global memory, at a multiple of 64 bytes.
 __device__ __forceinline__ void prefetchMap(const void* map) { asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory"); }
+
+// A map may be changed on the device: in shared memory, whence it is copied to global memory for use.
+
+/// The map in shared memory (at a multiple of 128 bytes) describes the matrix that begins at `data` instead. One thread; then a barrier of the warp.
+__device__ __forceinline__ void pointMap(void* sharedMap, const void* data) {
+  asm volatile("tensormap.replace.tile.global_address.shared::cta.b1024.b64 [%0], %1;\n" ::"r"(sharedAddress(sharedMap)), "l"(data) : "memory");
+}
+/// Copies a map from shared to global memory and makes it known to this thread's copies from there on. Whole warps; no copy by the map that was
+/// there may be under way.
+__device__ __forceinline__ void publishMap(void* map, const void* sharedMap) {
+  asm volatile("tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned [%0], [%1], 128;\n" ::"l"(
+                   __cvta_generic_to_global(map)),
+               "r"(sharedAddress(sharedMap))
+               : "memory");
+  asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;\n" ::"l"(map) : "memory");
+}
 
 /// A box from coordinates (x innermost) on to shared memory; its whole size is counted at the barrier, also where it sticks out of the
 /// tensor (zeros are written there).

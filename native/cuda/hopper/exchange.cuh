@@ -14,10 +14,15 @@ __device__ __forceinline__ uint32_t addressIn(const void* own, uint32_t rank) {
   return there;
 }
 
-/// Two floats to another block; its barrier, in the same block, counts their 8 bytes when they are there (arriveExpecting).
-__device__ __forceinline__ void storeAt(uint32_t address, float first, float second, uint32_t barrier) {
-  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];\n" ::"r"(address), "f"(first), "f"(second),
-               "r"(barrier)
+/// Two or four floats to another block (of a launch with clusters); its barrier, in the same block, counts their bytes when they are there
+/// (arriveExpecting).
+__device__ __forceinline__ void storeAt(uint32_t address, const float2& v, uint32_t barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];\n" ::"r"(address), "f"(v.x), "f"(v.y), "r"(barrier)
+               : "memory");
+}
+__device__ __forceinline__ void storeAt(uint32_t address, const float4& v, uint32_t barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];\n" ::"r"(address), "f"(v.x), "f"(v.y),
+               "f"(v.z), "f"(v.w), "r"(barrier)
                : "memory");
 }
 

@@ -113,4 +113,12 @@ __device__ __forceinline__ void productE4m3(float (&sum)[N / 2], const A& a, uin
   Products<N>::e4m3(sum, a, b, add);
 }
 
+/// Four 8×8 matrices of 16-bit numbers to shared memory; lane l gives the address of row l%8 of matrix l/8. A register has two numbers of a row,
+/// as pairs of a wgmma sum are.
+__device__ __forceinline__ void storeMatrix4(void* row, const uint32_t (&pairs)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(sharedAddress(row)), "r"(pairs[0]), "r"(pairs[1]),
+               "r"(pairs[2]), "r"(pairs[3])
+               : "memory");
+}
+
 }  // namespace longcat::cuda

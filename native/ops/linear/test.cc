@@ -233,12 +233,12 @@ LONGCAT_TEST(linear) {
   }
 }
 
-// Sizes at the edges of a GPU's tiles (8, 16, 32, 64, 128 rows; 16, 64, 128 outputs; lanes of k from 256, 1024 and 4096 on), every
-// capacity a tile of its own: right, and the same bits as the widest gives.
+// Sizes at the edges of a GPU's tiles (8, 16, 32, 64, 96, 128 rows; 16, 64, 128 outputs; lanes of k from 256, 1024 and 4096 on, and one
+// too long to be kept for many rows), every capacity a tile of its own: right, and the same bits as the widest gives.
 LONGCAT_TEST(linear) {
   const int64_t most = 150;
   struct Size { int64_t outputs, inputs; };
-  for (const auto [outputs, inputs] : {Size{17, 128}, Size{144, 256}, Size{75, 416}, Size{33, 1152}, Size{40, 4352}}) {
+  for (const auto [outputs, inputs] : {Size{17, 128}, Size{144, 256}, Size{75, 416}, Size{33, 1152}, Size{40, 4352}, Size{24, 12288}}) {
     for (DType dtype : kWeightDtypes) {
       const Weight w = randomWeight(t, dtype, outputs, inputs), bias = randomWeight(t, DType::bf16, 1, outputs);
       const Tensor x = t.randomF32({most, inputs}), all = t.i32({1}, {static_cast<int32_t>(most)});
@@ -249,7 +249,7 @@ LONGCAT_TEST(linear) {
         const Tensor widest = t.f32({most, outputs});
         t.run(isa, "linear", args({&x, nullptr, &w.data, w.scales(), &bias.data, &widest, &all}));
         t.expectClose(describe(dtype, most, outputs, inputs), t.floats(widest), want, 2e-6);
-        for (int64_t R : {1, 8, 9, 16, 17, 32, 33, 64, 65, 128}) {
+        for (int64_t R : {1, 8, 9, 16, 17, 32, 33, 64, 65, 96, 97, 128}) {
           const Tensor index = t.i32({R}, {same.begin(), same.begin() + R}), live = t.i32({1}, {static_cast<int32_t>(R)}), out = t.f32({R, outputs});
           t.run(isa, "linear", args({&x, &index, &w.data, w.scales(), &bias.data, &out, &live}));
           t.expectSameBits(describe(dtype, R, outputs, inputs) + ": as with room for more", out.data, widest.data,

@@ -1,4 +1,6 @@
 // mla_project with the attention of each model. Floor: its three matrices' bytes at few rows, their products at many.
+#include <algorithm>
+
 #include "ops/harness_bench.h"
 
 using namespace longcat;
@@ -19,12 +21,13 @@ LONGCAT_BENCH(mla_project) {
         for (int64_t i = 0; i < blocks; ++i) table.push_back(static_cast<int32_t>(i));
         const Tensor x = b.randomActivations({T, m->hidden}), cosSin = b.random(DType::f32, {T, m->rope}), positions = b.i32({T}, position), slots = b.i32({T});
         const Tensor tables = b.i32({1, blocks}, table), qLatent = b.activations({T, m->qRank}), kvLatent = b.activations({T, m->latent()});
+        const Tensor lanes = b.empty(DType::f32, {8, std::min<int64_t>(T, 256), m->qRank + m->latent()});
         const Tensor q = b.activations({T, m->heads, m->head()}), cache = b.activations({blocks, blockSize, m->latent()});
         const Tensor rows = b.i32({1}, {static_cast<int32_t>(T)});
         const double bytes = qA.bytes() + qB.bytes() + kvA.bytes() + static_cast<double>(T * (m->hidden + outputs + m->latent())) * static_cast<double>(bytesOf(b.activation()));
         b.time({m, std::to_string(m->heads) + " heads", T, shortName(dtype), bytes, flops}, "mla_project",
                args({&x, &qA.data, qA.scales(), nullptr, &qNorm, &qB.data, qB.scales(), &kvA.data, kvA.scales(), nullptr, &kvNorm, &cosSin, &positions, &slots,
-                     &tables, &qLatent, &kvLatent, &q, &cache, &rows},
+                     &tables, &qLatent, &kvLatent, &lanes, &q, &cache, &rows},
                     {static_cast<double>(m->heads), static_cast<double>(m->nope), static_cast<double>(m->rope), 1e-6, 2, 3.46}));
       }
     }

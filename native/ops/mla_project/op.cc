@@ -11,7 +11,7 @@ namespace {
 
 enum Arg {
   kX, kQA, kQAScale, kQABias, kQANorm, kQB, kQBScale, kKvA, kKvAScale, kKvABias, kKvANorm, kCosSin, kPositions, kRowSlot, kBlockTables,
-  kQLatent, kKvLatent, kQ, kCache, kRows, kNumArgs
+  kQLatent, kKvLatent, kLatentLanes, kQ, kCache, kRows, kNumArgs
 };
 const TensorArg kTensors[kNumArgs] = {{"x", Use::in, false, true},
                                       {"q_a"},
@@ -30,6 +30,7 @@ const TensorArg kTensors[kNumArgs] = {{"x", Use::in, false, true},
                                       {"block_tables"},
                                       {"q_latent", Use::out, false, true},
                                       {"kv_latent", Use::out, false, true},
+                                      {"latent_lanes", Use::out, true},
                                       {"q", Use::out, false, true},
                                       {"cache", Use::inout, false, true},
                                       {"rows"}};
@@ -66,6 +67,9 @@ void prepare(const OpArgs& args, void* storage) {
   p.maxBlocks = check.size(kBlockTables, 1);
   p.qLatent = check.activations(kQLatent, {p.capacity, qRank});
   p.kvLatent = check.activations(kKvLatent, {p.capacity, width});
+  p.latentLanes = check.dense<float>(kLatentLanes, DType::f32, {kAnySize, kAnySize, qRank + width});
+  p.mostLanes = p.latentLanes ? check.size(kLatentLanes, 0) : 0;
+  p.laneRows = p.latentLanes ? check.size(kLatentLanes, 1) : 0;
   p.q = check.activations(kQ, {p.capacity, p.heads, head});
   p.cache = check.activations(kCache, {kAnySize, kAnySize, width});
   p.blockSize = check.size(kCache, 1);

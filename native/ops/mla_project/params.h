@@ -7,7 +7,7 @@
 namespace longcat {
 
 // tensors: x, q_a, q_a_scale?, q_a_bias?, q_a_norm, q_b, q_b_scale?, kv_a, kv_a_scale?, kv_a_bias?, kv_a_norm, cos_sin, positions,
-//          row_slot, block_tables, q_latent, kv_latent, q, cache, rows
+//          row_slot, block_tables, q_latent, kv_latent, latent_lanes?, q, cache, rows
 // scalars: heads, nope, rope, eps, q_scale, kv_scale
 struct MlaProjectParams {
   ConstActivations x;          // [T, hidden] contiguous
@@ -23,6 +23,8 @@ struct MlaProjectParams {
   int64_t maxBlocks;
   Activations qLatent;         // [T, q_rank] scratch
   Activations kvLatent;        // [T, kv_rank+rope] scratch
+  float* latentLanes;          // [mostLanes, laneRows, q_rank+kv_rank+rope] scratch, or null: few rows on a GPU (sm90/lanes.h)
+  int64_t mostLanes, laneRows;
   Activations q;               // [T, heads, nope+rope]
   Activations cache;           // [blocks, blockSize, kv_rank+rope]
   int64_t blockSize;

@@ -1,4 +1,5 @@
-// mla_project on a GPU, in five launches: both latents' products; their norms and the cache row; the query's product; its rotation.
+// mla_project on a GPU, in five launches: both latents' products; their norms and the cache row; the query's product; its rotation. Few rows on
+// Hopper take four: the latents' products are one (sm90/lanes.h), whose lanes of k are added where the norms read them.
 //
 // The query's scale factor goes into the normed latent, since the product after it is linear: what comes out of W_qb is then the
 // query's finished nope part, and only the rope part is touched again.
@@ -8,14 +9,16 @@
 
 #include "cuda/dependent.cuh"
 #include "cuda/gemm.h"
+#include "cuda/gemm_formats.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/vectors.cuh"
+#include "ops/mla_project/sm90/lanes.h"
 
 namespace longcat::cuda {
 namespace {
 
-constexpr int kNormThreads = 128;
+constexpr int kNormThreads = 256;
 constexpr int kLatents = 2;                         // of a row: the query's and the keys'
 constexpr int kRotateWarps = 8;                     // of a block, a head each
 constexpr int kLanePairs = 4;                       // pairs that a lane holds in registers
@@ -52,51 +55,154 @@ __device__ __forceinline__ void loadWeights(const WeightView& weight, int64_t k,
   else load(static_cast<const float*>(weight.data) + k, n, v);
 }
 
-/// out = RMS-normed x times weight times factor, by the whole block; out may be x. Each thread sums the squares of its octets in
-/// ascending order, the block adds the threads' sums.
+/// A row of a latent before its norm, as it is stored.
 template <class A>
-__device__ void normRow(const A* x, const WeightView& weight, float eps, float factor, A* out, float* shared) {
-  const int64_t width = weight.columns, first = static_cast<int64_t>(threadIdx.x) * kOctet, step = kNormThreads * kOctet;
-  float squares = 0, v[kOctet];
-  for (int64_t k = first; k < width; k += step) {
-    load(x + k, width - k, v);
+struct StoredLatent {
+  const A* row;
+
+  /// Of row r: the query's latent, or the keys'.
+  static __device__ __forceinline__ StoredLatent ofRow(const MlaProjectParams& p, bool isQuery, int64_t r) {
+    return {isQuery ? static_cast<const A*>(p.qLatent.data) + r * p.qA.rows : static_cast<const A*>(p.kvLatent.data) + r * p.kvA.rows};
+  }
+  /// Numbers k … k + 7, the first n of them.
+  __device__ __forceinline__ void read(int64_t k, int64_t n, float (&v)[kOctet]) const { load(row + k, n, v); }
+  __device__ __forceinline__ float2 pair(int64_t k) const { return {floatOf(row[k]), floatOf(row[k + 1])}; }
+};
+
+/// The same as sums over lanes of k that nobody has added yet, in whole octets (sm90/lanes.h). The numbers have the bits that gemm() stores.
+template <class A>
+struct LatentOfLanes {
+  const float* row;
+  int64_t laneStride;
+  int lanes;
+  const WeightView& bias;
+
+  static __device__ __forceinline__ LatentOfLanes ofRow(const MlaProjectParams& p, bool isQuery, int64_t r) {
+    const int64_t qRank = p.qA.rows, both = qRank + p.kvA.rows;
+    return {p.latentLanes + r * both + (isQuery ? 0 : qRank), p.laneRows * both, lanesOf(p.qA.columns), isQuery ? p.qABias : p.kvABias};
+  }
+  __device__ __forceinline__ void read(int64_t k, int64_t, float (&v)[kOctet]) const {
+    float of[kMaxLanes][kOctet];  // all under way at once
+#pragma unroll
+    for (int lane = 0; lane < kMaxLanes; ++lane) {
+      if (lane < lanes) loadOctet(row + lane * laneStride + k, of[lane]);
+    }
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) v[i] = of[0][i];
+#pragma unroll
+    for (int lane = 1; lane < kMaxLanes; ++lane) {
+#pragma unroll
+      for (int i = 0; i < kOctet; ++i) v[i] = lane < lanes ? v[i] + of[lane][i] : v[i];
+    }
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) v[i] = finished(v[i], k + i);
+  }
+  __device__ __forceinline__ float2 pair(int64_t k) const {
+    float2 of[kMaxLanes];
+#pragma unroll
+    for (int lane = 0; lane < kMaxLanes; ++lane) {
+      if (lane < lanes) of[lane] = *reinterpret_cast<const float2*>(row + lane * laneStride + k);
+    }
+    float2 v = of[0];
+#pragma unroll
+    for (int lane = 1; lane < kMaxLanes; ++lane) {
+      if (lane < lanes) v.x += of[lane].x, v.y += of[lane].y;
+    }
+    return {finished(v.x, k), finished(v.y, k + 1)};
+  }
+
+ private:
+  __device__ __forceinline__ float finished(float sum, int64_t k) const {
+    if (bias.data) sum += loadNumber(bias.data, bias.dtype, k);
+    return floatOf(numberOf<A>(sum));
+  }
+};
+
+/// A block's norm of rows of up to any width. Each thread sums the squares of its octets in ascending order, the block adds the threads' sums.
+/// What follows the first octet of a thread is read twice.
+template <class Latent>
+class Norm {
+ public:
+  __device__ __forceinline__ explicit Norm(const WeightView& weight) : weight_(weight) {
+    if (firstOfThread() < weight_.columns) loadWeights(weight_, firstOfThread(), weights_);
+  }
+  /// A row's first octets are under way.
+  __device__ __forceinline__ void read(const Latent& row) {
+    if (firstOfThread() < weight_.columns) row.read(firstOfThread(), weight_.columns - firstOfThread(), first_);
+  }
+  /// out = the row's norm times weight times factor; out may be where the row is stored.
+  template <class A>
+  __device__ __forceinline__ void write(const Latent& row, float eps, float factor, A* out, float* shared) const {
+    const int64_t width = weight_.columns;
+    float squares = 0, v[kOctet], w[kOctet];
+    if (firstOfThread() < width) addSquares(first_, squares);
+    for (int64_t k = firstOfThread() + kStride; k < width; k += kStride) {
+      row.read(k, width - k, v);
+      addSquares(v, squares);
+    }
+    const float scale = 1.0f / __fsqrt_rn(blockSum(squares, shared) / static_cast<float>(width) + eps);
+    const auto finish = [&](int64_t k, const float (&of)[kOctet], const float (&by)[kOctet]) {
+#pragma unroll
+      for (int i = 0; i < kOctet; ++i) v[i] = of[i] * scale * by[i] * factor;
+      store(out + k, width - k, v);
+    };
+    if (firstOfThread() < width) finish(firstOfThread(), first_, weights_);
+    for (int64_t k = firstOfThread() + kStride; k < width; k += kStride) {
+      row.read(k, width - k, v);
+      loadWeights(weight_, k, w);
+      finish(k, v, w);
+    }
+  }
+
+ private:
+  static constexpr int64_t kStride = kNormThreads * kOctet;
+  static __device__ __forceinline__ int64_t firstOfThread() { return static_cast<int64_t>(threadIdx.x) * kOctet; }
+  static __device__ __forceinline__ void addSquares(const float (&v)[kOctet], float& squares) {
 #pragma unroll
     for (int i = 0; i < kOctet; ++i) squares = __fmaf_rn(v[i], v[i], squares);
   }
-  const float mean = blockSum(squares, shared) / static_cast<float>(width);
-  const float scale = 1.0f / __fsqrt_rn(mean + eps);
-  for (int64_t k = first; k < width; k += step) {
-    float w[kOctet];
-    load(x + k, width - k, v);
-    loadWeights(weight, k, w);
-#pragma unroll
-    for (int i = 0; i < kOctet; ++i) v[i] = v[i] * scale * w[i] * factor;
-    store(out + k, width - k, v);
+
+  const WeightView& weight_;
+  float weights_[kOctet], first_[kOctet];
+};
+
+/// The rope key of a row to its place in the cache; the block's last threads, since the first ones have the latent.
+template <class Latent, class A>
+__device__ __forceinline__ void rotateKey(const MlaProjectParams& p, const Latent& row, int64_t r, A* to) {
+  const int64_t half = p.rope / 2, kvRank = p.kvA.rows - p.rope;
+  for (int64_t j = kNormThreads - 1 - static_cast<int>(threadIdx.x); j < half; j += kNormThreads) {
+    const float2 pair = row.pair(kvRank + 2 * j);
+    const Rotation rotated = rotate(pair.x, pair.y, p.cosSin + r * p.rope, j, half);
+    to[j] = numberOf<A>(rotated.a);
+    to[half + j] = numberOf<A>(rotated.b);
   }
 }
 
-/// Block y = 0: norms the query's latent of a row in place. Block y = 1: writes the row's place in the cache.
+/// Where the cache has a live row's latent and rope key.
 template <class A>
-__global__ void __launch_bounds__(kNormThreads) finishLatents(MlaProjectParams p) {
-  awaitPrevious();
+__device__ __forceinline__ A* cacheRowOf(const MlaProjectParams& p, int64_t r) {
+  const int64_t position = p.positions[r], block = p.blockTables[p.rowSlot[r] * p.maxBlocks + position / p.blockSize];
+  return static_cast<A*>(p.cache.data) + (block * p.blockSize + position % p.blockSize) * p.kvA.rows;
+}
+
+/// Block y = 0: norms the query's latent of a row, with its scale factor. Block y = 1: writes the row's place in the cache.
+template <class A, class Latent>
+__global__ void __launch_bounds__(kNormThreads) finishLatents(const __grid_constant__ MlaProjectParams p) {
+  letNextBegin();
   __shared__ float shared[32];
-  const int64_t rows = liveRows(p.rows, p.capacity), qRank = p.qA.rows, width = p.kvA.rows, kvRank = width - p.rope, half = p.rope / 2;
-  for (int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
-    if (blockIdx.y == 0) {
-      A* latent = static_cast<A*>(p.qLatent.data) + r * qRank;
-      normRow(latent, p.qANorm, p.eps, p.qScale, latent, shared);
-      continue;
-    }
-    const A* latent = static_cast<A*>(p.kvLatent.data) + r * width;
-    const int64_t position = p.positions[r];
-    const int64_t block = p.blockTables[p.rowSlot[r] * p.maxBlocks + position / p.blockSize];
-    A* cacheRow = static_cast<A*>(p.cache.data) + (block * p.blockSize + position % p.blockSize) * width;
-    normRow(latent, p.kvANorm, p.eps, p.kvScale, cacheRow, shared);
-    for (int64_t j = threadIdx.x; j < half; j += kNormThreads) {
-      const A* pair = latent + kvRank + 2 * j;
-      const Rotation rotated = rotate(floatOf(pair[0]), floatOf(pair[1]), p.cosSin + r * p.rope, j, half);
-      cacheRow[kvRank + j] = numberOf<A>(rotated.a);
-      cacheRow[kvRank + half + j] = numberOf<A>(rotated.b);
+  const bool isQuery = blockIdx.y == 0;
+  Norm<Latent> norm(isQuery ? p.qANorm : p.kvANorm);
+  awaitPrevious();
+  for (int64_t r = blockIdx.x; r < p.capacity; r += gridDim.x) {
+    const Latent row = Latent::ofRow(p, isQuery, r);
+    norm.read(row);  // whether or not it is live: to wait for the count first would take as long again
+    if (r >= liveRows(p.rows, p.capacity)) return;
+    if (isQuery) {
+      norm.write(row, p.eps, p.qScale, static_cast<A*>(p.qLatent.data) + r * p.qA.rows, shared);
+    } else {
+      A* cacheRow = cacheRowOf<A>(p, r);
+      rotateKey(p, row, r, cacheRow + p.kvA.rows - p.rope);
+      norm.write(row, p.eps, p.kvScale, cacheRow, shared);
     }
   }
 }
@@ -104,7 +210,8 @@ __global__ void __launch_bounds__(kNormThreads) finishLatents(MlaProjectParams p
 /// Rotates the rope part of every query in place: a warp for each head of a row, which holds all pairs before it writes. Grid:
 /// (rows, heads in groups of the block's warps).
 template <class A>
-__global__ void __launch_bounds__(kRotateWarps * 32) rotateQueries(MlaProjectParams p) {
+__global__ void __launch_bounds__(kRotateWarps * 32) rotateQueries(const __grid_constant__ MlaProjectParams p) {
+  letNextBegin();
   awaitPrevious();
   const int lane = threadIdx.x & 31;
   const int64_t head = static_cast<int64_t>(blockIdx.y) * (blockDim.x >> 5) + (threadIdx.x >> 5);
@@ -133,7 +240,8 @@ __global__ void __launch_bounds__(kRotateWarps * 32) rotateQueries(MlaProjectPar
 /// The same for rope parts of any width: a block takes a row's heads one after the other, through the row's place in kvLatent, which
 /// nothing reads any more.
 template <class A>
-__global__ void __launch_bounds__(kNormThreads) rotateWideQueries(MlaProjectParams p) {
+__global__ void __launch_bounds__(kNormThreads) rotateWideQueries(const __grid_constant__ MlaProjectParams p) {
+  letNextBegin();
   awaitPrevious();
   const int64_t rows = liveRows(p.rows, p.capacity), width = p.nope + p.rope, half = p.rope / 2;
   for (int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
@@ -160,10 +268,10 @@ void project(const CudaContext& context, const MlaProjectParams& p, ConstActivat
   gemm(context, problem);
 }
 
-template <class A>
+template <class A, class Latent>
 void launchFinish(const CudaContext& context, const MlaProjectParams& p) {
   const int rows = persistentGrid(context, p.capacity, 8);
-  launch(context, finishLatents<A>, dim3(rows, kLatents), kNormThreads, 0, p);
+  launch(context, finishLatents<A, Latent>, dim3(rows, kLatents), kNormThreads, 0, p);
 }
 
 template <class A>
@@ -182,9 +290,13 @@ void launchRotate(const CudaContext& context, const MlaProjectParams& p) {
 
 void mla_project(const void* params, const CudaContext& context) {
   const auto& p = *static_cast<const MlaProjectParams*>(params);
-  project(context, p, p.x, p.qA, p.qABias, p.qLatent);
-  project(context, p, p.x, p.kvA, p.kvABias, p.kvLatent);
-  LONGCAT_ACTIVATION(p.activation, A, launchFinish<A>(context, p););
+  if (launchLatentLanes(context, p)) {
+    launchFinish<Bf16, LatentOfLanes<Bf16>>(context, p);
+  } else {
+    project(context, p, p.x, p.qA, p.qABias, p.qLatent);
+    project(context, p, p.x, p.kvA, p.kvABias, p.kvLatent);
+    LONGCAT_ACTIVATION(p.activation, A, launchFinish<A, StoredLatent<A>>(context, p););
+  }
   project(context, p, p.qLatent, p.qB, {}, p.q);
   LONGCAT_ACTIVATION(p.activation, A, launchRotate<A>(context, p););
 }

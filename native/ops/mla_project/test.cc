@@ -59,7 +59,7 @@ void rotate(double* x, const float* cosSin, int64_t rope) {
 struct Project {
   Sizes s;
   Weight qA, qB, kvA;
-  Tensor qANorm, kvANorm, qABias, kvABias, x, cosSin, positions, rowSlot, blockTables, qLatent, kvLatent, q, cache, rows;
+  Tensor qANorm, kvANorm, qABias, kvABias, x, cosSin, positions, rowSlot, blockTables, qLatent, kvLatent, latentLanes, q, cache, rows;
   bool biased;
   int64_t blocks = 0, maxBlocks = 6;
   std::vector<float> wantQ, wantCache;
@@ -87,6 +87,7 @@ struct Project {
     blockTables = t.i32({3, maxBlocks}, table);
     qLatent = t.f32({capacity, s.qRank});
     kvLatent = t.f32({capacity, width});
+    latentLanes = t.f32({8, capacity, s.qRank + width});
     q = t.f32({capacity, s.heads, head});
     rows = t.i32({1}, {static_cast<int32_t>(s.rows)});
     clearCache(t);
@@ -117,7 +118,7 @@ struct Project {
 
   OpArgs arguments() const {
     return args({&x, &qA.stored.data, qA.scale(), biased ? &qABias : nullptr, &qANorm, &qB.stored.data, qB.scale(), &kvA.stored.data, kvA.scale(),
-                 biased ? &kvABias : nullptr, &kvANorm, &cosSin, &positions, &rowSlot, &blockTables, &qLatent, &kvLatent, &q, &cache, &rows},
+                 biased ? &kvABias : nullptr, &kvANorm, &cosSin, &positions, &rowSlot, &blockTables, &qLatent, &kvLatent, &latentLanes, &q, &cache, &rows},
                 {double(s.heads), double(s.nope), double(s.rope), 1e-6, kQScale, kKvScale});
   }
 };
@@ -159,6 +160,48 @@ void checkCase(TestContext& t, Sizes sizes, DType dtype, bool bias) {
   }
 }
 
+/// The first `live` rows alone, in tensors with room for `capacity`: the bits of a run of all rows.
+void checkRowCounts(TestContext& t, Sizes sizes, DType dtype, std::initializer_list<int64_t> counts) {
+  Project all(t, sizes, dtype, true);
+  const std::string label = std::string(nameOf(dtype)) + " hidden " + std::to_string(sizes.hidden) + ": ";
+  const int64_t head = sizes.nope + sizes.rope, width = sizes.kvRank + sizes.rope;
+  for (Isa isa : t.isas()) {
+    all.clearCache(t);
+    t.run(isa, "mla_project", all.arguments());
+    const std::vector<float> q = t.floats(all.q), cache = t.floats(all.cache);
+    for (int64_t live : counts) {
+      for (int64_t capacity : {live, sizes.rows}) {
+        Project some = all;
+        const auto first = [&](const Tensor& tensor, int64_t n) {
+          const std::vector<float> values = t.floats(tensor);
+          return t.f32({capacity, n}, {values.begin(), values.begin() + capacity * n});
+        };
+        const auto firstIntegers = [&](const Tensor& tensor) {
+          const std::vector<int32_t> values = t.integers(tensor);
+          return t.i32({capacity}, {values.begin(), values.begin() + capacity});
+        };
+        some.x = first(all.x, sizes.hidden), some.cosSin = first(all.cosSin, sizes.rope);
+        some.positions = firstIntegers(all.positions), some.rowSlot = firstIntegers(all.rowSlot);
+        some.qLatent = t.f32({capacity, sizes.qRank}), some.kvLatent = t.f32({capacity, width});
+        some.latentLanes = t.f32({8, capacity, sizes.qRank + width});
+        some.q = t.f32({capacity, sizes.heads, head});
+        some.rows = t.i32({1}, {static_cast<int32_t>(live)});
+        some.clearCache(t);
+        t.run(isa, "mla_project", some.arguments());
+        const std::string of = label + std::to_string(live) + " rows of " + std::to_string(capacity);
+        std::vector<float> got = t.floats(some.q);
+        got.resize(live * sizes.heads * head);
+        t.expectSameBits(of + ": q", got, {q.begin(), q.begin() + live * sizes.heads * head});
+        std::vector<float> kept = t.floats(some.cache);
+        for (size_t i = 0; i < kept.size(); ++i) {
+          if (kept[i] == 7) kept[i] = cache[i];  // a row that only all rows have written
+        }
+        t.expectSameBits(of + ": cache", kept, cache);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 LONGCAT_TEST(mla_project) {
@@ -177,12 +220,19 @@ LONGCAT_TEST(mla_project) {
 }
 
 LONGCAT_TEST(mla_project) {
+  for (DType dtype : {DType::bf16, DType::f8e4m3}) {
+    checkRowCounts(t, {150, 1024, 144, 72, 2, 16, 8, 16}, dtype, {1, 8, 9, 17, 33, 64, 65, 97, 129, 150});
+    checkRowCounts(t, {70, 4608, 64, 24, 1, 16, 8, 16}, dtype, {1, 15, 31, 63, 70});  // more steps of k than stages
+  }
+}
+
+LONGCAT_TEST(mla_project) {
   Project p(t, {2, 40, 12, 24, 2, 16, 16, 16}, DType::f32, false);
   OpArgs arguments = p.arguments();
   arguments.scalar[0] = 3;
   t.expectThrows("another number of heads", "INTERNAL", "mla_project: q_b must be", [&] { t.run(Isa::plain, "mla_project", arguments); });
   arguments = p.arguments();
-  arguments.tensor[18] = nullptr;
+  arguments.tensor[19] = nullptr;
   t.expectThrows("no cache", "INTERNAL", "cache", [&] { t.run(Isa::plain, "mla_project", arguments); });
   p.rows = t.i32({1}, {0});
   t.run(Isa::plain, "mla_project", p.arguments());

@@ -95,6 +95,7 @@ void moe_experts(const void* params, const CudaContext& context) {
 
   GemmProblem down = groupedProblem(p);
   down.x = p.hidden, down.xStride = ffn;
+  down.groupsSettled = true;
   down.stack = p.down;
   down.out = p.partial, down.outStride = width;
   gemm(context, down);

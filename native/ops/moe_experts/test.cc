@@ -98,7 +98,7 @@ struct Case {
 
 LONGCAT_TEST(moe_experts) {
   struct Size { int64_t width, ffn, topK; int32_t experts, zeros; };
-  for (const auto [width, ffn, topK, experts, zeros] : {Size{7, 5, 2, 3, 2}, Size{24, 48, 2, 4, 2}, Size{96, 48, 8, 8, 0}, Size{130, 40, 12, 20, 10}, Size{256, 128, 6, 24, 12}}) {
+  for (const auto [width, ffn, topK, experts, zeros] : {Size{7, 5, 2, 3, 2}, Size{24, 48, 2, 4, 2}, Size{96, 48, 8, 8, 0}, Size{130, 40, 12, 20, 10}, Size{256, 128, 6, 24, 12}, Size{1024, 512, 2, 5, 1}}) {
     for (DType dtype : kWeightDtypes) {
       const Experts weights = randomExperts(t, dtype, experts, width, ffn);
       for (int64_t T : {1, 5, 70}) {
@@ -113,22 +113,25 @@ LONGCAT_TEST(moe_experts) {
 
 // The bits of a token's output: alone, in company, on any number of threads.
 LONGCAT_TEST(moe_experts) {
-  const int64_t T = 60, topK = 4, width = 144, ffn = 272;
+  const int64_t T = 60, topK = 4;
   const int32_t experts = 6, zeros = 3;
-  for (DType dtype : kWeightDtypes) {
-    const Experts weights = randomExperts(t, dtype, experts, width, ffn);
-    const auto ids = randomChoices(t, T, topK, experts + zeros);
-    const std::vector<float> gains = t.randomFloats(T * topK, 0, 1);
-    Case all{t, weights, planOf(ids, gains, experts), t.randomF32({T, width}), T, topK, width, ffn};
-    const std::vector<float> hs = t.floats(all.h);
-    for (Isa isa : t.isas()) {
-      const std::vector<float> whole = all.run(isa, 1, T);
-      for (int threads : {2, 3}) t.expectSameBits("bits on " + std::to_string(threads) + " threads", all.run(isa, threads, T), whole);
-      for (int64_t r = 0; r < T; r += 7) {
-        const auto from = r * width;
-        Case one{t, weights, planOf({ids[static_cast<size_t>(r)]}, {gains.begin() + r * topK, gains.begin() + (r + 1) * topK}, experts),
-                 t.f32({1, width}, {hs.begin() + from, hs.begin() + from + width}), 1, topK, width, ffn};
-        t.expectSameBits("bits of token " + std::to_string(r) + " alone", one.run(isa, 3, 1), {whole.begin() + from, whole.begin() + from + width});
+  struct Size { int64_t width, ffn; };
+  for (const auto [width, ffn] : {Size{144, 272}, Size{1024, 256}}) {
+    for (DType dtype : kWeightDtypes) {
+      const Experts weights = randomExperts(t, dtype, experts, width, ffn);
+      const auto ids = randomChoices(t, T, topK, experts + zeros);
+      const std::vector<float> gains = t.randomFloats(T * topK, 0, 1);
+      Case all{t, weights, planOf(ids, gains, experts), t.randomF32({T, width}), T, topK, width, ffn};
+      const std::vector<float> hs = t.floats(all.h);
+      for (Isa isa : t.isas()) {
+        const std::vector<float> whole = all.run(isa, 1, T);
+        for (int threads : {2, 3}) t.expectSameBits("bits on " + std::to_string(threads) + " threads", all.run(isa, threads, T), whole);
+        for (int64_t r = 0; r < T; r += 7) {
+          const auto from = r * width;
+          Case one{t, weights, planOf({ids[static_cast<size_t>(r)]}, {gains.begin() + r * topK, gains.begin() + (r + 1) * topK}, experts),
+                   t.f32({1, width}, {hs.begin() + from, hs.begin() + from + width}), 1, topK, width, ffn};
+          t.expectSameBits("bits of token " + std::to_string(r) + " alone", one.run(isa, 3, 1), {whole.begin() + from, whole.begin() + from + width});
+        }
       }
     }
   }

@@ -23,21 +23,22 @@ __device__ __noinline__ inline Mass massBound(double x, bool up) {
 }
 __device__ __forceinline__ Mass clampMass(Mass m, Mass low, Mass high) { return m < low ? low : m > high ? high : m; }
 
-__device__ __forceinline__ Mass shuffleXor(Mass v, int d) {
-  const uint64_t high = __shfl_xor_sync(kAllLanes, static_cast<unsigned long long>(v >> 64), d);
-  const uint64_t low = __shfl_xor_sync(kAllLanes, static_cast<unsigned long long>(v), d);
-  return static_cast<Mass>(high) << 64 | low;
-}
 __device__ __forceinline__ Mass shuffleUp(Mass v, int d) {
   const uint64_t high = __shfl_up_sync(kAllLanes, static_cast<unsigned long long>(v >> 64), d);
   const uint64_t low = __shfl_up_sync(kAllLanes, static_cast<unsigned long long>(v), d);
   return static_cast<Mass>(high) << 64 | low;
 }
 
+/// The warp's sum, to every lane: in pieces of 27 bits, of which 32 add up within 32. Each v is below 2^103.
 __device__ inline Mass warpMass(Mass v) {
-#pragma unroll 1
-  for (int d = 16; d > 0; d >>= 1) v += shuffleXor(v, d);
-  return v;
+  constexpr int kPiece = 27;
+  Mass sum = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t piece = static_cast<uint32_t>(v >> (kPiece * i)) & ((1u << kPiece) - 1);
+    sum += static_cast<Mass>(__reduce_add_sync(kAllLanes, piece)) << (kPiece * i);
+  }
+  return sum;
 }
 __device__ inline Mass warpInclusive(Mass v) {
   const int lane = threadIdx.x & 31;

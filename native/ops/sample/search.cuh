@@ -12,6 +12,7 @@ constexpr int kBins = 2048;
 constexpr int kLevels = 9;         // digits of a key: five of 11 bits and one of 9 in `high`, then 11, 11, 10 in `low`
 
 struct SampleShared {
+  Row row, raw;                    // raw: once log-probabilities are asked for
   Mass sums[kWarps];
   Mass segments[kWarps];           // of the tail, by the warps' segments of ids
   uint64_t high[kBuffer];          // keys by rank, once sorted
@@ -64,7 +65,7 @@ struct Bin {
   }
 };
 
-/// Sorts the first `count` keys of the buffer by rank.
+/// Sorts the first `count` keys of the buffer by rank. Of keys at most 32 apart a warp has the same 64 in every step.
 __device__ __noinline__ inline void sortBuffer(SampleShared& s, int count) {
   int padded = 2;
   while (padded < count) padded *= 2;
@@ -80,7 +81,9 @@ __device__ __noinline__ inline void sortBuffer(SampleShared& s, int count) {
           s.high[b] = first.high, s.low[b] = first.low;
         }
       }
-      __syncthreads();
+      const bool othersAreNext = distance == 1 && (size > 32 || size == padded);
+      if (distance > 32 || othersAreNext) __syncthreads();
+      else __syncwarp();
     }
   }
 }
@@ -169,17 +172,17 @@ struct Found {
   bool there = false;
 };
 
-/// The first of the buffer's `count` keys by rank at which before + running weight reaches `goal`. `weight`: of a place.
+/// The first of the buffer's keys at places [first, end) at which before + running weight reaches `goal`. `weight`: of a place.
 template <class F>
-__device__ Found findInBuffer(SampleShared& s, int count, Mass before, Mass goal, const F& weight) {
-  for (int first = 0; first < count; first += kThreads) {
+__device__ Found findInBuffer(SampleShared& s, int first, int end, Mass before, Mass goal, const F& weight) {
+  for (; first < end; first += kThreads) {
     const int i = first + threadIdx.x;
-    const Mass own = i < count ? weight(i) : 0;
+    const Mass own = i < end ? weight(i) : 0;
     Mass total;
-    const Mass end = before + blockInclusive(own, s.sums, &total);
-    if (end - own < goal && end >= goal) {  // at most one thread
+    const Mass running = before + blockInclusive(own, s.sums, &total);
+    if (running - own < goal && running >= goal) {  // at most one thread
       s.foundKey = {s.high[i], s.low[i]};
-      s.foundMass = end;
+      s.foundMass = running;
     }
     before += total;
     if (before >= goal) {  // alike in all threads
@@ -202,6 +205,8 @@ struct Search {
   bool firstHistogram = false; // that of the first digit by mass is there
 
   __device__ Search(const Row& r, SampleShared& shared) : row(r), s(shared), allowed(countAllowed(r, shared)) {}
+  /// Where the buffer already holds so many of them.
+  __device__ Search(const Row& r, SampleShared& shared, int numAllowed, int numHeld) : row(r), s(shared), allowed(numAllowed), held(numHeld) {}
 
   __device__ Key at(int place) const { return {s.high[place], s.low[place]}; }
   __device__ double value(int place) const { return valueOf<kPlain>(s.high[place]); }
@@ -231,7 +236,7 @@ struct Search {
   /// Where the running mass of the ids within `limit` reaches `goal`. It must be reached.
   __device__ __noinline__ Found reach(const Exponential& exponential, const Limit& limit, int within, Mass goal) {
     const int count = min(held, within);
-    const Found found = findInBuffer(s, count, 0, goal, [&](int i) { return exponential.keptMass(value(i)); });
+    const Found found = findInBuffer(s, 0, count, 0, goal, [&](int i) { return exponential.keptMass(value(i)); });
     return found.there ? found : beyond<true>(exponential, limit, goal);
   }
 
@@ -274,7 +279,7 @@ struct Search {
     const Bin bin = descend<kByMass>(exponential, limit, goal, false, &before);
     const int count = collect<kPlain>(row, s, bin, limit);
     sortBuffer(s, count);
-    return findInBuffer(s, count, before, goal, [&](int i) -> Mass {
+    return findInBuffer(s, 0, count, before, goal, [&](int i) -> Mass {
       if constexpr (kByMass) return exponential.keptMass(value(i));
       return 1;
     });

@@ -238,6 +238,42 @@ LONGCAT_TEST(sample) {
 }
 
 LONGCAT_TEST(sample) {
+  // Vocabularies of real models: rows as steep as a text's, even ones, ones with heaps of equal logits; every way to draw. Few rows and many,
+  // which a GPU may share among more or fewer blocks.
+  const std::vector<int64_t> rowsOfRuns = t.brief() ? std::vector<int64_t>{5} : std::vector<int64_t>{5, 12, 20, 40};
+  for (const int64_t rows : rowsOfRuns) {
+    const int64_t vocabulary = rows == 12 ? 131072 : 40000 + rows;
+    Sampling s(t, rows, vocabulary);
+    for (int64_t id = 1; id < vocabulary; ++id)
+      if (t.randomInteger(50) == 0) s.forbid(id);
+    const auto pick = [&](std::initializer_list<double> of) { return of.begin()[t.randomInteger(static_cast<int64_t>(of.size()))]; };
+    for (int64_t r = 0; r < rows; ++r) {
+      s.field(r, temperature) = pick({0, 0.3, 1, 1, 1, 1.5});
+      s.field(r, topP) = pick({1, 0.1, 0.5, 0.9, 0.95, 0.999, 0.999999});
+      s.field(r, topK) = pick({0, 0, 0, 0, 40, 1000, 3900});
+      s.field(r, minP) = pick({0, 0, 0, 1e-4, 0.05});
+      s.field(r, presence) = pick({0, 0, 1});
+      s.field(r, repetition) = pick({1, 1, 1.2});
+      s.field(r, seed) = static_cast<double>(100 * rows + r);
+      s.field(r, useMask) = pick({0, 0, 1});
+      s.field(r, useBias) = pick({0, 0, 1});
+      s.field(r, numLogprobs) = pick({-1, -1, 5});
+      const int64_t shape = r % 4, stride = 2 * t.randomInteger(1000) + 7001;
+      for (int64_t rank = 0; rank < vocabulary; ++rank) {
+        const int64_t id = rank * stride % vocabulary;  // not all ids, where the two have a factor in common: the others stay as they are
+        if (shape == 0) s.logit(r, id) = static_cast<float>(-1.5 * std::log(rank + 1.0));
+        if (shape == 1) s.logit(r, id) = s.logit(r, id) * 0.25f + s.logit(r, rank) * 0.25f;
+        if (shape == 2) s.logit(r, id) = static_cast<float>(t.randomInteger(12)) * (rank % 3 == 0 ? 1.0f : 0.125f);
+        if (t.randomInteger(3) != 0 || id == 0) s.permit(r, id);
+        if (t.randomInteger(20) == 0) s.adjustment(r, id).count = static_cast<int32_t>(t.randomInteger(3)) | (t.randomInteger(2) ? kInPrompt : 0);
+        if (t.randomInteger(50) == 0) s.adjustment(r, id).bias = static_cast<float>(t.randomInteger(11) - 5);
+      }
+    }
+    for (int step = 0; step < 2; ++step) expectDraws(t, s, "vocabulary " + std::to_string(vocabulary) + ", step " + std::to_string(step));
+  }
+}
+
+LONGCAT_TEST(sample) {
   // Lists of adjustments: none yet, all ids, one that is full, ids at the ends of it; drawn again and again, as in a sequence's steps.
   for (int64_t vocabulary : {40, 4200}) {
     Sampling s(t, 5, vocabulary, 64);

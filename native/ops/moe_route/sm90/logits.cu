@@ -124,7 +124,7 @@ __device__ __forceinline__ void sendSums(const Memory<W, kRows>& memory, int lan
     const int output = Parts<W>::outputOf(half), owner = output / kOwned;
     const uint32_t to = addressIn(memory.sums(lane, output % kOwned) + threadIdx.x % 4 * 2, owner), barrier = addressIn(memory.allSums(), owner);
 #pragma unroll
-    for (int j = 0; j < kRows / 8; ++j) storeAt(to + j * 32, sum[4 * j + 2 * half], sum[4 * j + 2 * half + 1], barrier);
+    for (int j = 0; j < kRows / 8; ++j) storeAt(to + j * 32, make_float2(sum[4 * j + 2 * half], sum[4 * j + 2 * half + 1]), barrier);
   }
 }
 

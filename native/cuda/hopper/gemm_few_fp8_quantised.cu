@@ -1,0 +1,7 @@
+// Few rows, quantised in blocks of 128, times FP8 weights on Hopper.
+#include "cuda/hopper/gemm_few.cuh"
+#include "cuda/gemm_variants.h"
+
+namespace longcat::cuda {
+bool fewFp8Quantised(const CudaContext& context, const GemmProblem& p, int64_t rows) { return few::launchFew<few::Fp8WeightsQuantisedRows>(context, p, rows); }
+}  // namespace longcat::cuda

@@ -1,0 +1,11 @@
+// Products of many rows on Hopper (compute capability 9.0): what gemm() chooses from. The bits are those of the kernels for few rows.
+#pragma once
+
+#include "cuda/gemm.h"
+
+namespace longcat::cuda {
+
+/// `rows` of a group, about. False: not launched.
+bool manyBf16(const CudaContext& context, const GemmProblem& p, int64_t rows);
+
+}  // namespace longcat::cuda
