@@ -380,6 +380,7 @@ export class Engine implements AsyncDisposable {
       const there = await results;
       this.#scheduler.take(batch, there);
       this.#underWay.shift();
+      this.#counters.steps += 1;
       this.#launchAhead();
       if (this.#underWay.length > 0) await eventLoopTurn();
       this.#scheduler.report(batch, there);
@@ -387,7 +388,6 @@ export class Engine implements AsyncDisposable {
       this.#underWay = this.#underWay.filter((step) => step.batch !== batch);
       this.#failBatch(batch, error);
     }
-    this.#counters.steps += 1;
   }
 
   #launchAhead(): void {
