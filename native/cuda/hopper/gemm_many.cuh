@@ -39,7 +39,8 @@ struct Shape {
   static_assert(kAcross == 1 || (kAcross == 2 && kRows == 2 * kUnit));
   static constexpr int kWidth = kRows == 128 ? kColumns : kColumns / 2;  // columns of a warpgroup
   static constexpr int kOutputs = kDual ? kColumns / 2 : kColumns, kOwnOutputs = kDual ? kWidth / 2 : kWidth;  // of a block, of a warpgroup
-  static constexpr int kBox = kColumns / 4;  // weight rows of a copy
+  /// Each half of a block's columns comes in so many copies of kBox. For SwiGLU the halves are the gate's and the up matrix's, in turn for each warpgroup.
+  static constexpr int kCopies = kDual && kWidth < kColumns ? 2 : 1, kBox = kColumns / (2 * kCopies);
   static constexpr int kRowsBytes = kRows * kRowBytes, kStageBytes = kRowsBytes + kColumns * kRowBytes;
   /// Of a warp: totals that have no registers; later results on their way out, kPieces × 8 outputs of 16 rows.
   static constexpr int kPieces = kOwnOutputs % 64 == 0 ? 8 : 4;
@@ -135,16 +136,13 @@ __device__ __forceinline__ void copyTiles(const GemmProblem& p, const TensorMap&
   const uint64_t policy = usualPolicy();
   const int steps = static_cast<int>((depthOf(p) + kDepth - 1) / kDepth);
   const TensorMap* map = Shape::kDual && own.half == 1 ? &weightMap2 : &weightMap;
-  // A block copies two of its columns' four boxes. For SwiGLU those of one matrix: of each warpgroup's columns the gate's come first.
-  constexpr bool kAlternate = Shape::kDual && Shape::kWidth < Shape::kColumns;
-  const int box = kAlternate ? own.half : 2 * own.half, boxStep = kAlternate ? 2 : 1;
   GroupMaps<Shape::kStages + 1> maps(weightMap, m.map);
   RingPlace<Shape::kStages> place;
   for (int item = blockIdx.x / Shape::kCluster; item < work.items(); item += gridDim.x / Shape::kCluster) {
     const WorkItem tile = work.at(item);
     const Share share(tile, own.half);
     if (p.groupStart) map = maps.of(matrixOf(p, tile.group, Shape::kDual && own.half == 1).data);
-    const int output = static_cast<int>(tile.output) + own.across * Shape::kOutputs, weightRow = output + (Shape::kDual ? 0 : box * Shape::kBox);
+    const int output = static_cast<int>(tile.output) + own.across * Shape::kOutputs, weightRow = output + (Shape::kDual ? 0 : own.half * Shape::kBox);
     if (leads) {
       const int bytes = Shape::kColumns * kRowBytes + (gathers ? 0 : share.padded() * kRowBytes);
       for (int step = 0; step < steps; ++step, place.next()) {
@@ -153,8 +151,8 @@ __device__ __forceinline__ void copyTiles(const GemmProblem& p, const TensorMap&
         if (step == 0) m.tiles[place.stage] = make_int4(share.row, share.rows, output, 0);
         arriveExpecting(full, bytes);
 #pragma unroll
-        for (int i = 0; i < 2; ++i)
-          copyBoxToAll(m.weights(place.stage) + (box + i * boxStep) * Shape::kBox * kRowBytes, map, full, step * kDepth, weightRow + i * Shape::kBox,
+        for (int i = 0; i < Shape::kCopies; ++i)
+          copyBoxToAll(m.weights(place.stage) + (own.half + 2 * i) * Shape::kBox * kRowBytes, map, full, step * kDepth, weightRow + i * Shape::kBox,
                        own.sameColumns(), policy);
         if (gathers) continue;
         if constexpr (Shape::kAcross == 1) {
