@@ -18,52 +18,31 @@ struct LaunchShape {
   unsigned cluster = 1;  // blocks along x that make a cluster, a divisor of grid.x, at most 8; more than one on Hopper only
 };
 
-/// A launch as the runtime wants it described. `dependent`: the kernel may begin while the one before it ends (dependent.cuh).
-class LaunchConfig {
- public:
-  template <class... Params>
-  LaunchConfig(void (*kernel)(Params...), const LaunchShape& shape, bool dependent, cudaStream_t stream) {
-    if (shape.sharedBytes > (48u << 10))
-      LONGCAT_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.sharedBytes)));
-    config_.gridDim = shape.grid;
-    config_.blockDim = dim3(static_cast<unsigned>(shape.threads));
-    config_.dynamicSmemBytes = shape.sharedBytes;
-    config_.stream = stream;
-    config_.attrs = attributes_;
-    if (dependent) add(cudaLaunchAttributeProgrammaticStreamSerialization).programmaticStreamSerializationAllowed = 1;
-    if (shape.cluster > 1) add(cudaLaunchAttributeClusterDimension).clusterDim = {shape.cluster, 1, 1};
-  }
-  LaunchConfig(const LaunchConfig&) = delete;
-  LaunchConfig& operator=(const LaunchConfig&) = delete;
-
-  const cudaLaunchConfig_t* get() const { return &config_; }
-
- private:
-  cudaLaunchAttributeValue& add(cudaLaunchAttributeID id) {
-    cudaLaunchAttribute& attribute = attributes_[config_.numAttrs++];
-    attribute.id = id;
-    return attribute.val;
-  }
-
-  cudaLaunchAttribute attributes_[2] = {};
-  cudaLaunchConfig_t config_ = {};
-};
-
-/// kernel(arguments…) on the context's stream. On capability 9.0 it is a dependent launch; PTX for newer cards has no such waiting in it, so there a
-/// launch is an ordinary one.
+/// kernel(arguments…) on the context's stream. On capability 9.0 the kernel may begin while the one before it ends (dependent.cuh); PTX for
+/// newer cards has no such waiting in it, so there a launch is an ordinary one.
 template <class... Params, class... Arguments>
 void launch(const CudaContext& context, void (*kernel)(Params...), const LaunchShape& shape, Arguments&&... arguments) {
   if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
-  const LaunchConfig config(kernel, shape, context.capability == 90, context.stream);
-  LONGCAT_CUDA(cudaLaunchKernelEx(config.get(), kernel, static_cast<Params>(arguments)...));
-}
-
-/// How many of the shape's clusters the card holds at once.
-template <class... Params>
-int clustersAtOnce(void (*kernel)(Params...), const LaunchShape& shape) {
-  int clusters = 0;
-  LONGCAT_CUDA(cudaOccupancyMaxActiveClusters(&clusters, kernel, LaunchConfig(kernel, shape, false, nullptr).get()));
-  return clusters;
+  if (shape.sharedBytes > (48u << 10))
+    LONGCAT_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.sharedBytes)));
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (context.capability == 90) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {shape.cluster, 1, 1};
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = shape.grid;
+  config.blockDim = dim3(static_cast<unsigned>(shape.threads));
+  config.dynamicSmemBytes = shape.sharedBytes;
+  config.stream = context.stream;
+  config.attrs = attributes;
+  config.numAttrs = count;
+  LONGCAT_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(arguments)...));
 }
 
 /// kernel<<<grid, threads, sharedBytes>>>(arguments…), without clusters.

@@ -1,16 +1,14 @@
-// Products of many rows on Hopper: persistent clusters of two or four blocks, in each a warpgroup that copies and two that multiply.
+// Products of many rows on Hopper: persistent clusters of two blocks, in each a warpgroup that copies and two that multiply.
 //
-// An item is a tile of rows × weight rows. Each block has half of the tile's rows, as wgmma's A, and all of its weight rows, or in a cluster of four
-// half of them, as B. What two blocks have in common, each fetches half of and sends to both: the L2 cache cannot feed the tensor cores otherwise.
-// Rows that are chosen by index are gathered by ordinary asynchronous copies, all else is the copy engine's. Stages of 64 numbers of k pass through
-// a ring in shared memory. The order of summation is gemm_formats.cuh's: a lane of k is a chain in the warpgroup's registers, and a finished lane is
-// added to the total, which waits in other registers and, where those do not suffice, in shared memory.
+// An item is a tile of rows × weight rows. Each block has half of the tile's rows, as wgmma's A, and all of its weight rows, as B: either block fetches
+// half of those and sends them to both, since the L2 cache cannot feed the tensor cores otherwise. Rows that are chosen by index are gathered by
+// ordinary asynchronous copies, all else is the copy engine's. Stages of 64 numbers of k pass through a ring in shared memory. The order of summation
+// is gemm_formats.cuh's: a lane of k is a chain in the warpgroup's registers, and a finished lane is added to the total, which waits in other
+// registers and, where those do not suffice, in shared memory.
 //
 // For SwiGLU the first half of a warpgroup's columns are the gate's and the second half the same outputs of the up matrix, so that a thread has
 // both sums of an output.
 #pragma once
-
-#include <atomic>
 
 #include "cuda/dependent.cuh"
 #include "cuda/gemm_formats.cuh"
@@ -22,8 +20,7 @@
 
 namespace longcat::cuda::many {
 
-constexpr int kHalves = 2;                          // of a tile's rows, for different blocks
-constexpr int kMultipliers = 2, kThreads = 128 * (kMultipliers + 1);
+constexpr int kCluster = 2, kMultipliers = 2, kThreads = 128 * (kMultipliers + 1);
 constexpr int kGatherers = 96;                      // threads that copy rows by index: all but the first warp of theirs
 constexpr int kDepth = 64, kRowBytes = 128;         // numbers of k in a stage, bytes of a row of them
 constexpr int kUnit = 64;                           // rows of a wgmma, and of a copy of rows
@@ -31,12 +28,10 @@ constexpr int kSumRegisters = 184;                  // of a thread, for lanes an
 constexpr int kProducerRegisters = 56, kMultiplierRegisters = 224;
 
 /// kRows, kColumns: of a block. With 128 rows each warpgroup has 64 of them and all columns, with 64 all rows and half of the columns.
-/// kAcross: blocks of a cluster that have the same rows, and different columns.
-template <bool kDual_, int kRows_, int kColumns_, int kAcross_ = 1>
+template <bool kDual_, int kRows_, int kColumns_>
 struct Shape {
   static constexpr bool kDual = kDual_;
-  static constexpr int kRows = kRows_, kColumns = kColumns_, kAcross = kAcross_, kCluster = kHalves * kAcross, kTileRows = kHalves * kRows;
-  static_assert(kAcross == 1 || (kAcross == 2 && kRows == 2 * kUnit));
+  static constexpr int kRows = kRows_, kColumns = kColumns_, kTileRows = kCluster * kRows;
   static constexpr int kWidth = kRows == 128 ? kColumns : kColumns / 2;  // columns of a warpgroup
   static constexpr int kOutputs = kDual ? kColumns / 2 : kColumns, kOwnOutputs = kDual ? kWidth / 2 : kWidth;  // of a block, of a warpgroup
   /// Each half of a block's columns comes in so many copies of kBox. For SwiGLU the halves are the gate's and the up matrix's, in turn for each warpgroup.
@@ -74,23 +69,13 @@ struct Memory {
   __device__ unsigned char* weights(int stage) const { return rows(stage) + Shape::kRowsBytes; }
 };
 
-/// Which part of a cluster's tile a block has: a half of the rows, and in a cluster of four a half of the columns. Blocks of equal rows, and those
-/// of equal columns, copy for each other.
-struct Place {
-  int rank, half, across;
-  __device__ __forceinline__ Place() : rank(static_cast<int>(clusterRank())), half(rank % kHalves), across(rank / kHalves) {}
-  __device__ __forceinline__ uint16_t sameColumns() const { return static_cast<uint16_t>(3 << (kHalves * across)); }
-  __device__ __forceinline__ uint16_t sameRows() const { return static_cast<uint16_t>(5 << half); }
-  __device__ __forceinline__ bool sharesWith(int other) const { return other / kHalves == across || other % kHalves == half; }
-};
-
-/// The rows [row, row + rows) of an item that a block of that half has; in units, as even as can be.
+/// The rows [row, row + rows) of an item that block `rank` has; in units, as even as can be.
 struct Share {
   int row, rows;
-  __device__ __forceinline__ Share(const WorkItem& item, int half) {
-    const int all = static_cast<int>(item.rowEnd - item.row), most = (all + kHalves * kUnit - 1) / (kHalves * kUnit) * kUnit;
-    row = static_cast<int>(item.row) + half * most;
-    rows = half == 0 ? min(all, most) : max(all - most, 0);
+  __device__ __forceinline__ Share(const WorkItem& item, int rank) {
+    const int all = static_cast<int>(item.rowEnd - item.row), most = (all + kCluster * kUnit - 1) / (kCluster * kUnit) * kUnit;
+    row = static_cast<int>(item.row) + rank * most;
+    rows = rank == 0 ? min(all, most) : max(all - most, 0);
   }
   __device__ __forceinline__ int padded() const { return (rows + kUnit - 1) / kUnit * kUnit; }
 };
@@ -131,18 +116,18 @@ class GroupMaps {
 template <class Shape>
 __device__ __forceinline__ void copyTiles(const GemmProblem& p, const TensorMap& weightMap, const TensorMap& weightMap2, const TensorMap& rowMap,
                                           const Work& work, const Memory<Shape>& m) {
-  const Place own;
+  const int rank = static_cast<int>(clusterRank());
   const bool gathers = p.rowIndex != nullptr, leads = (threadIdx.x & 31) == 0;
   const uint64_t policy = usualPolicy();
   const int steps = static_cast<int>((depthOf(p) + kDepth - 1) / kDepth);
-  const TensorMap* map = Shape::kDual && own.half == 1 ? &weightMap2 : &weightMap;
+  const TensorMap* map = Shape::kDual && rank == 1 ? &weightMap2 : &weightMap;
   GroupMaps<Shape::kStages + 1> maps(weightMap, m.map);
   RingPlace<Shape::kStages> place;
-  for (int item = blockIdx.x / Shape::kCluster; item < work.items(); item += gridDim.x / Shape::kCluster) {
+  for (int item = blockIdx.x / kCluster; item < work.items(); item += gridDim.x / kCluster) {
     const WorkItem tile = work.at(item);
-    const Share share(tile, own.half);
-    if (p.groupStart) map = maps.of(matrixOf(p, tile.group, Shape::kDual && own.half == 1).data);
-    const int output = static_cast<int>(tile.output) + own.across * Shape::kOutputs, weightRow = output + (Shape::kDual ? 0 : own.half * Shape::kBox);
+    const Share share(tile, rank);
+    if (p.groupStart) map = maps.of(matrixOf(p, tile.group, Shape::kDual && rank == 1).data);
+    const int output = static_cast<int>(tile.output), weightRow = output + (Shape::kDual ? 0 : rank * Shape::kBox);
     if (leads) {
       const int bytes = Shape::kColumns * kRowBytes + (gathers ? 0 : share.padded() * kRowBytes);
       for (int step = 0; step < steps; ++step, place.next()) {
@@ -152,15 +137,10 @@ __device__ __forceinline__ void copyTiles(const GemmProblem& p, const TensorMap&
         arriveExpecting(full, bytes);
 #pragma unroll
         for (int i = 0; i < Shape::kCopies; ++i)
-          copyBoxToAll(m.weights(place.stage) + (own.half + 2 * i) * Shape::kBox * kRowBytes, map, full, step * kDepth, weightRow + i * Shape::kBox,
-                       own.sameColumns(), policy);
+          copyBoxToAll(m.weights(place.stage) + (rank + 2 * i) * Shape::kBox * kRowBytes, map, full, step * kDepth, weightRow + i * Shape::kBox,
+                       (1 << kCluster) - 1, policy);
         if (gathers) continue;
-        if constexpr (Shape::kAcross == 1) {
-          for (int r = 0; r < share.rows; r += kUnit) copyBox(m.rows(place.stage) + r * kRowBytes, &rowMap, full, step * kDepth, share.row + r, policy);
-        } else {
-          const int r = own.across * kUnit;
-          if (r < share.rows) copyBoxToAll(m.rows(place.stage) + r * kRowBytes, &rowMap, full, step * kDepth, share.row + r, own.sameRows(), policy);
-        }
+        for (int r = 0; r < share.rows; r += kUnit) copyBox(m.rows(place.stage) + r * kRowBytes, &rowMap, full, step * kDepth, share.row + r, policy);
       }
     }
     __syncwarp();
@@ -172,13 +152,13 @@ template <class Shape>
 __device__ __forceinline__ void gatherRows(const GemmProblem& p, const Work& work, const Memory<Shape>& m) {
   constexpr int kAtOnce = kGatherers / 8, kOwn = (Shape::kRows + kAtOnce - 1) / kAtOnce;
   static_assert(kAtOnce % 4 == 0);  // so that every second of a thread's rows has the same swizzle
-  const Place own;
-  const int first = (threadIdx.x - 32) / 8, piece = threadIdx.x % 8, places[2] = {swizzled128(first, piece), swizzled128(first + kAtOnce, piece)};
+  const int rank = static_cast<int>(clusterRank()), first = (threadIdx.x - 32) / 8, piece = threadIdx.x % 8;
+  const int places[2] = {swizzled128(first, piece), swizzled128(first + kAtOnce, piece)};
   const int k = static_cast<int>(depthOf(p)), steps = (k + kDepth - 1) / kDepth;
   RingPlace<Shape::kStages> place;
-  for (int item = blockIdx.x / Shape::kCluster; item < work.items(); item += gridDim.x / Shape::kCluster) {
+  for (int item = blockIdx.x / kCluster; item < work.items(); item += gridDim.x / kCluster) {
     const WorkItem tile = work.at(item);
-    const Share share(tile, own.half);
+    const Share share(tile, rank);
     const int rows = share.padded(), last = static_cast<int>(tile.rowEnd) - 1;
     uint32_t begin[kOwn];  // in pieces of 16 bytes
 #pragma unroll
@@ -202,17 +182,17 @@ template <class Shape>
 struct Consumer {
   const Memory<Shape>& m;
   const bool gathered;  // rows come by ordinary copies
-  const bool tells;     // of the first threads of a warp, one for each block of the cluster: that one copies into this block's stages
   RingPlace<Shape::kStages> place;
 
-  __device__ Consumer(const Memory<Shape>& memory, bool gathered) : m(memory), gathered(gathered), tells(copiesHere(threadIdx.x & 31)) {}
+  __device__ Consumer(const Memory<Shape>& memory, bool gathered) : m(memory), gathered(gathered) {}
   __device__ __forceinline__ void await() {
     wait(m.full + place.stage, place.phase);
     if (gathered) fenceAsyncProxy();
   }
-  /// The stage has been read.
+  /// The stage has been read: each warp tells both blocks, since either copies into it.
   __device__ __forceinline__ void pass() {
-    if (tells) arriveAt(m.empty + place.stage, threadIdx.x & 31);
+    const int lane = threadIdx.x & 31;
+    if (lane < kCluster) arriveAt(m.empty + place.stage, lane);
     place.next();
   }
   /// Takes no part in an item of so many stages.
@@ -222,9 +202,6 @@ struct Consumer {
       pass();
     }
   }
-
- private:
-  static __device__ __forceinline__ bool copiesHere(int rank) { return rank < Shape::kCluster && Place().sharesWith(rank); }
 };
 
 /// sum += kCount products of 16 numbers of k each; `add` false: sum = those. It waits for them: the stage goes back at once, and the other warpgroup
@@ -402,7 +379,7 @@ template <class Shape>
 __device__ __forceinline__ void multiply(const GemmProblem& p, int items, const Memory<Shape>& m) {
   const int warpgroup = threadIdx.x / 128 - 1;
   Consumer<Shape> ring(m, p.rowIndex != nullptr);
-  for (int item = blockIdx.x / Shape::kCluster; item < items; item += gridDim.x / Shape::kCluster) {
+  for (int item = blockIdx.x / kCluster; item < items; item += gridDim.x / kCluster) {
     ring.await();
     const int4 tile = m.tiles[ring.place.stage];
     multiplyTile(p, ring, tile, warpgroup);
@@ -420,11 +397,11 @@ __global__ void __launch_bounds__(kThreads, 1) gemmMany(const __grid_constant__ 
     prefetchMap(&rowMap);
     for (int stage = 0; stage < Shape::kStages; ++stage) {
       initBarrier(m.full + stage, 1 + (p.rowIndex ? kGatherers : 0));
-      initBarrier(m.empty + stage, (kHalves + Shape::kAcross - 1) * kMultipliers * 4);  // of each block that shares rows or columns
+      initBarrier(m.empty + stage, kCluster * kMultipliers * 4);
     }
     fenceBarriers();
   }
-  const Work work(p, Shape::kTileRows, Shape::kAcross * Shape::kOutputs, m.prefix);
+  const Work work(p, Shape::kTileRows, Shape::kOutputs, m.prefix);
   syncCluster();
   if (threadIdx.x < 128) {
     fewerRegisters<kProducerRegisters>();
@@ -434,24 +411,8 @@ __global__ void __launch_bounds__(kThreads, 1) gemmMany(const __grid_constant__ 
     moreRegisters<kMultiplierRegisters>();
     multiply(p, work.items(), m);
   }
-  syncCluster();  // others may still send copies here, or say that they have read their own
+  syncCluster();  // the other block may still send weights here, or say that it has read its own
 #endif
-}
-
-template <class Shape>
-LaunchShape launchShape(int64_t clusters, int64_t sharedBytes) {
-  return {dim3(static_cast<unsigned>(Shape::kCluster * clusters)), kThreads, static_cast<size_t>(sharedBytes), Shape::kCluster};
-}
-
-/// Clusters of such blocks, each of which fills a multiprocessor, that the card holds at once. A grid may not be larger, since items are dealt out.
-template <class Shape>
-int64_t clustersOfCard(const CudaContext& context) {
-  static std::atomic<int> known[64];  // by device
-  int device = 0;
-  LONGCAT_CUDA(cudaGetDevice(&device));
-  std::atomic<int>& clusters = known[device % 64];
-  if (clusters == 0) clusters = clustersAtOnce(gemmMany<Shape>, launchShape<Shape>(context.multiprocessors / Shape::kCluster, context.sharedBytes));
-  return clusters;
 }
 
 /// False: not launched, since there are too many groups for a block's shared memory.
@@ -463,8 +424,9 @@ bool launchMany(const CudaContext& context, const GemmProblem& p) {
   const TensorMap first = weightMap(p.groupStart ? p.x.data : p.weight.data);  // of a group's matrices all but the address
   const TensorMap second = Shape::kDual && !p.groupStart ? weightMap(p.weight2.data) : first;
   const TensorMap rowMap = matrixMap(p.x.data, 2, p.capacity, k, 2 * p.xStride, kUnit, kDepth, kRowBytes);
-  const int64_t clusters = std::min(mostItems(p, Shape::kTileRows, Shape::kAcross * Shape::kOutputs), clustersOfCard<Shape>(context));
-  launch(context, gemmMany<Shape>, launchShape<Shape>(clusters, sharedBytes), p, first, second, rowMap);
+  const int64_t clusters = std::min<int64_t>(mostItems(p, Shape::kTileRows, Shape::kOutputs), context.multiprocessors / kCluster);
+  const LaunchShape shape{dim3(static_cast<unsigned>(kCluster * clusters)), kThreads, static_cast<size_t>(sharedBytes), kCluster};
+  launch(context, gemmMany<Shape>, shape, p, first, second, rowMap);
   return true;
 }
 
