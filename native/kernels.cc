@@ -1,6 +1,6 @@
 // Tests and benchmarks of the operations, without Node:
 //   kernels test  [op] [--threads N] [--isa plain|avx2|avx512] [--brief]
-//   kernels test  [op] --device cuda[:N] [--isa cuda|cuda-bf16] [--fp8-activations] [--graph] [--no-guards]
+//   kernels test  [op] --device cuda[:N] [--isa cuda|cuda-bf16] [--fp8-activations] [--no-batch-invariant] [--graph] [--no-guards]
 //   kernels bench [op] [--device cpu|cuda[:N]] [--threads N] [--isa NAME] [--shape flash|lite|mini|all] [--tokens 1,16] [--json] [--svg FILE]
 #include <algorithm>
 #include <cstdio>
@@ -32,6 +32,7 @@ const char kUsage[] =
     "  --svg FILE              a roofline of all rows\n"
     "on a GPU:\n"
     "  --fp8-activations       inputs of products with FP8 weights are quantised\n"
+    "  --no-batch-invariant    work may be cut as suits the batch: a row's bits depend on the others\n"
     "  --graph                 every call is captured and replayed\n"
     "  --no-guards             no poisoned bytes around buffers (compute-sanitizer then sees every byte beyond)\n";
 
@@ -103,6 +104,7 @@ Options parse(const std::vector<std::string>& words) {
       if (o.bench.svg.empty()) throw std::invalid_argument("--svg: a file is wanted");
     }
     else if (word == "--fp8-activations") o.gpu.fp8Activations = true;
+    else if (word == "--no-batch-invariant") o.gpu.batchInvariant = false;
     else if (word == "--graph") o.gpu.graph = true;
     else if (word == "--no-guards") o.gpu.guards = false;
     else if (word.empty() || word[0] == '-' || !o.op.empty()) throw std::invalid_argument("unknown argument \"" + word + "\"");

@@ -493,6 +493,7 @@ Napi::Value openDevice(const Napi::CallbackInfo& info) {
     if (kind == "cuda") options.gpu = gpuOption(given.Get("ordinal"));
     else if (kind != "cpu") throw Error("DEVICE_UNAVAILABLE", "device \"" + kind + "\" is neither cpu nor cuda");
     options.fp8Activations = given.Get("fp8Activations").ToBoolean();
+    options.batchInvariant = !given.Has("batchInvariant") || given.Get("batchInvariant").ToBoolean();
     options.threads = kind == "cuda" ? 1 : threadsArg(given.Get("threads"));
     options.isa = isaOption(given.Get("isa"));
     options.poison = given.Get("poison").ToBoolean();

@@ -75,6 +75,7 @@ class CudaBackend final : public Backend {
     context_.sharedBytes = static_cast<int>(properties.sharedMemPerBlockOptin);
     context_.capability = properties.major * 10 + properties.minor;
     context_.fp8Activations = options.fp8Activations;
+    context_.batchInvariant = options.batchInvariant;
     arena_ = std::make_shared<Arena>(gpu_, counter_);
   }
 

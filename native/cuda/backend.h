@@ -13,6 +13,7 @@ struct CudaBackendOptions {
   int gpu = 0;
   bool poison = false;
   bool fp8Activations = false;
+  bool batchInvariant = true;
   std::string trapOn;  // tests: a kernel that traps runs in place of this operation
 };
 

@@ -263,6 +263,14 @@ bool fp8ActivationsOn([[maybe_unused]] Isa isa) {
 #endif
 }
 
+bool batchInvariantOn([[maybe_unused]] Isa isa) {
+#ifdef LONGCAT_HAS_CUDA
+  return !isGpu(isa) || gpuOptions().batchInvariant;
+#else
+  return true;
+#endif
+}
+
 /// Whether the GPU is gone (said on the terminal then): nothing that follows could run.
 bool lostGpu([[maybe_unused]] const std::vector<Isa>& isas) {
 #ifdef LONGCAT_HAS_CUDA
@@ -320,6 +328,11 @@ void TestContext::expectSameBits(const std::string& what, const void* got, const
 void TestContext::expectSameBits(const std::string& what, const std::vector<float>& got, const std::vector<float>& want) {
   if (got.size() != want.size()) return expect(false, what + ": sizes differ");
   expectSameBits(what, got.data(), want.data(), got.size() * sizeof(float));
+}
+
+void TestContext::expectSameInAnyBatch(const std::string& what, const std::vector<float>& got, const std::vector<float>& want) {
+  if (batchInvariantOn(lastIsa_)) return expectSameBits(what, got, want);
+  expectClose(what, got, want, 3e-5);
 }
 
 void TestContext::expectSame(const std::string& what, const std::vector<int32_t>& got, const std::vector<int32_t>& want) {

@@ -104,6 +104,8 @@ class TestContext : public OpContext {
   void expectClose(const std::string& what, const float* got, const float* want, int64_t count, double tolerance);
   void expectSameBits(const std::string& what, const std::vector<float>& got, const std::vector<float>& want);
   void expectSameBits(const std::string& what, const void* got, const void* want, size_t bytes);
+  /// Of one row in different batches: the same bits, or with --no-batch-invariant what is close.
+  void expectSameInAnyBatch(const std::string& what, const std::vector<float>& got, const std::vector<float>& want);
   void expectSame(const std::string& what, const std::vector<int32_t>& got, const std::vector<int32_t>& want);
   /// `f` throws a longcat::Error of that code whose message contains `words`.
   void expectThrows(const std::string& what, const std::string& code, const std::string& words, const std::function<void()>& f);

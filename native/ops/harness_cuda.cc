@@ -269,6 +269,7 @@ void useGpu(const GpuOptions& options) {
   s.context.sharedBytes = static_cast<int>(s.properties.sharedMemPerBlockOptin);
   s.context.capability = 10 * s.properties.major + s.properties.minor;
   s.context.fp8Activations = options.fp8Activations;
+  s.context.batchInvariant = options.batchInvariant;
 }
 
 void copyToGpu(void* to, const void* from, size_t bytes) {

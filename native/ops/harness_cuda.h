@@ -14,6 +14,7 @@ struct GpuOptions {
   bool fp8Activations = false;  // CudaContext::fp8Activations
   bool graph = false;           // capture each call and replay the graph once, instead of launching it
   bool guards = true;           // poisoned bytes before and behind each buffer, looked at afterwards; without, compute-sanitizer sees every byte
+  bool batchInvariant = true;   // CudaContext::batchInvariant
 };
 
 /// Selects the GPU for all that follows. Throws Error("DEVICE_UNAVAILABLE") naming what is missing.

@@ -47,7 +47,7 @@ void prepare(const OpSpec& spec, const OpArgs& args, void* params) {
 std::unique_ptr<Backend> makeBackend(const DeviceOptions& options, const std::shared_ptr<std::atomic<int64_t>>& counter) {
   if (options.gpu < 0) return std::make_unique<CpuBackend>(options.threads, options.isa, options.poison, counter);
 #ifdef LONGCAT_HAS_CUDA
-  return makeCudaBackend({options.gpu, options.poison, options.fp8Activations, options.trapOn}, counter);
+  return makeCudaBackend({options.gpu, options.poison, options.fp8Activations, options.batchInvariant, options.trapOn}, counter);
 #else
   throw Error("DEVICE_UNAVAILABLE", "this build has no CUDA backend");
 #endif

@@ -20,6 +20,7 @@ struct DeviceOptions {
   Isa isa = Isa::plain;
   int gpu = -1;          // its ordinal; -1: the CPU
   bool fp8Activations = false;  // GPU: inputs of products with FP8 weights are quantised too
+  bool batchInvariant = true;   // GPU: a row's bits do not depend on the others
   bool poison = false;   // before each operation its outputs and the scratch are filled with 0xFF bytes
   bool sync = false;     // each command is finished before its call returns; failures are thrown there
   std::string trapOn;    // GPU, tests of lost devices: a kernel that traps runs in place of this operation

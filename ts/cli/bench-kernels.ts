@@ -29,6 +29,7 @@ export const benchKernelsCommand: Command = {
   flags: [
     ...PASSED_ON,
     { name: "fp8-activations", kind: "flag", help: "on a GPU: inputs of products with FP8 weights are quantised" },
+    { name: "no-batch-invariant", kind: "flag", help: "on a GPU: work may be cut as suits the batch" },
     JSON_FLAG,
   ],
   maxPositionals: 1,
@@ -40,7 +41,7 @@ function argumentsOf(flags: ParsedFlags): string[] {
     const value = flags.text(name);
     return value === undefined ? [] : [`--${name}`, value];
   });
-  const switches = ["fp8-activations", "json"].filter((name) => flags.on(name)).map((name) => `--${name}`);
+  const switches = ["fp8-activations", "no-batch-invariant", "json"].filter((name) => flags.on(name)).map((name) => `--${name}`);
   return [...flags.positionals, ...values, ...switches];
 }
 

@@ -55,6 +55,7 @@ export const benchLayerCommand: Command = {
     { name: "device", kind: "text", value: "D", help: "auto (the first GPU, else the CPU), cpu, cuda or cuda:N" },
     { name: "threads", kind: "text", value: "N", help: "CPU threads, or auto" },
     { name: "fp8-activations", kind: "flag", help: "GPU, fp8: quantise the inputs of products too" },
+    { name: "no-batch-invariant", kind: "flag", help: "GPU: permit results that depend on the batch" },
     { name: "svg", kind: "text", value: "FILE", help: "write a chart of the operations' times beside their floors" },
     JSON_FLAG,
   ],
@@ -77,7 +78,7 @@ async function planOf(flags: ParsedFlags): Promise<LayerPlan> {
     context: numberOr(flags, "context", 0, 1_000_000, DEFAULT_CONTEXT[kind]),
     layers: numberOr(flags, "layers", 1, 64, DEFAULT_LAYERS[kind]),
     samples: numberOr(flags, "samples", 1, 100, DEFAULT_SAMPLES),
-    ...{ device, threads: threadsOf(flags), fp8Activations: flags.on("fp8-activations") },
+    ...{ device, threads: threadsOf(flags), fp8Activations: flags.on("fp8-activations"), batchInvariant: !flags.on("no-batch-invariant") },
   };
 }
 

@@ -38,6 +38,8 @@ export interface LayerPlan {
   device: string;
   threads: number | "auto";
   fp8Activations?: boolean | undefined;
+  /** GPU: whether a row's bits may not depend on the batch. Default true. */
+  batchInvariant?: boolean | undefined;
   signal?: AbortSignal;
 }
 
@@ -111,13 +113,13 @@ export interface LayerReport {
  * @throws LongcatError as `openRandomModel` does; ABORTED
  */
 export async function benchLayer(plan: LayerPlan, report: LayerReport): Promise<void> {
-  const { shape, dtype, expertsHeld, layers, device, threads, fp8Activations, signal } = plan;
+  const { shape, dtype, expertsHeld, layers, device, threads, fp8Activations, batchInvariant, signal } = plan;
   const meter = await CeilingMeter.of(device);
   const longest = Math.max(plan.batches.length > 0 ? plan.context + 1 : 0, ...plan.prompts, 1);
   const model = await openRandomModel(
     { config: shapeConfig(shape, layers), dtype, expertsHeld, expertLayers: 1 },
     {
-      ...{ device, threads, fp8Activations, signal, contextLength: longest },
+      ...{ device, threads, fp8Activations, batchInvariant, signal, contextLength: longest },
       ...{ maxSequences: Math.max(1, ...plan.batches), maxBatchTokens: Math.max(1, ...plan.batches, ...plan.prompts) },
     },
   );

@@ -12,7 +12,7 @@ import { type Shape, shapeConfig } from "../model/shapes.js";
 import { DEFAULT_PARAMETERS } from "../sampling/parameters.js";
 import type { EngineParts } from "./engine.js";
 import { checkDirectory, loadParts } from "./load.js";
-import { DEFAULT_OPTIONS, type EngineOptions, resolveOptions } from "./options.js";
+import { type EngineOptions, resolveOptions } from "./options.js";
 import type { EngineInfo } from "./types.js";
 
 /** Random weights instead of a checkpoint. */
@@ -29,7 +29,7 @@ export interface BenchSource {
   /** Absent: the bundled checkpoint, or `random`. */
   directory?: string | undefined;
   random?: RandomSource | undefined;
-  /** The engine's; with random weights `threads`, `maxSequences`, `maxBatchTokens` and `fp8Activations` count. */
+  /** The engine's; with random weights `threads`, `maxSequences`, `maxBatchTokens`, `fp8Activations` and `batchInvariant` count. */
   options: EngineOptions;
   signal?: AbortSignal | undefined;
 }
@@ -129,16 +129,21 @@ async function costOf(
 async function openRandom(source: BenchSource, random: RandomSource, sizes: BenchSizes): Promise<BenchModel> {
   const { device, options, signal } = source;
   const { shape, layers, dtype, expertsHeld } = random;
-  const { threads, maxSequences, maxBatchTokens, fp8Activations } = resolveOptions({ ...options, device: null, dtype: null, signal });
+  const { threads, maxSequences, maxBatchTokens, fp8Activations, batchInvariant } = resolveOptions({
+    ...options,
+    device: null,
+    dtype: null,
+    signal,
+  });
   const model = await openRandomModel(
     { config: shapeConfig(shape, layers), dtype, expertsHeld },
     {
-      ...{ device, threads, fp8Activations, signal, maxBatchTokens, contextLength: sizes.contextLength },
+      ...{ device, threads, fp8Activations, batchInvariant, signal, maxBatchTokens, contextLength: sizes.contextLength },
       maxSequences: options.maxSequences === undefined || options.maxSequences === null ? sizes.maxSequences : maxSequences,
     },
   );
   const { runner, config } = model;
-  const info = infoOf(runner, dtype, fp8Activations);
+  const info = infoOf(runner, { dtype, fp8Activations, batchInvariant });
   const parts = { runner, info, modelContext: config.maxPositionEmbeddings, defaults: {}, close: () => model.close() };
   const facts = () => ({
     ...{ model: info.directory, shape, layers: config.numLayers, dtype, expertsHeld: expertsHeld ?? config.numExperts },
@@ -164,7 +169,10 @@ export async function takeSlot(runner: Runner, slot: number, length: number): Pr
 }
 
 /** What an engine over random weights says of itself. */
-function infoOf({ config, device, limits, activationDType }: Runner, dtype: RandomDType, fp8Activations: boolean): EngineInfo {
+function infoOf(
+  { config, device, limits, activationDType }: Runner,
+  choices: Pick<EngineInfo, "fp8Activations" | "batchInvariant"> & { dtype: RandomDType },
+): EngineInfo {
   const { temperature, topP, topK, minP, repetitionPenalty } = DEFAULT_PARAMETERS;
   const { contextLength, maxBatchTokens, maxSequences, blockSize, numBlocks } = limits;
   return {
@@ -173,7 +181,7 @@ function infoOf({ config, device, limits, activationDType }: Runner, dtype: Rand
     ...{ device: device.kind, threads: device.threads, isa: device.isa, maxBatchTokens, maxSequences, cache: { blockSize, numBlocks } },
     ...{ hasTokenizer: false, hasChatTemplate: false, endTokens: config.eosTokenIds },
     defaults: { temperature, topP, topK, minP, repetitionPenalty },
-    ...{ dtype, activations: activationDType, fp8Activations, batchInvariant: DEFAULT_OPTIONS.batchInvariant },
+    ...{ ...choices, activations: activationDType, batchInvariant: device.kind === "cpu" || choices.batchInvariant },
     ...{ prefixCache: "off", speculative: "off", parallel: { expert: 1 } },
     ngram: config.ngram ? (device.kind === "cuda" ? "device" : "host") : "none",
   };

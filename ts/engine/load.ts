@@ -101,7 +101,7 @@ function describe(
     dtype: options.dtype === "auto" ? "as stored" : options.dtype,
     activations: runner.activationDType,
     fp8Activations: options.fp8Activations,
-    batchInvariant: true,
+    batchInvariant: device.kind === "cpu" || options.batchInvariant,
     prefixCache: prefixCacheMode(options.prefixCache),
     speculative: "off",
     parallel: { expert: 1 },

@@ -55,7 +55,10 @@ export interface EngineOptions {
    * that comes back as a chat's history), whose bits may differ from those of the same tokens as a prompt; `false` nothing.
    */
   prefixCache?: boolean | "all" | null;
-  /** Same bits alone and in any batch; default `true`. The CPU always keeps this; `false` merely permits otherwise. */
+  /**
+   * Same bits alone and in any batch; default `true`. `false` lets a GPU cut its work as suits the batch of the moment, which is faster for some
+   * shapes; the CPU keeps the bits the same all the same.
+   */
   batchInvariant?: boolean | null;
   /** Speculative decoding: `"auto"` (default; reported as off) or `"off"`. `{ drafts }` is not built yet and refused. */
   speculative?: "auto" | "off" | { drafts: number } | null;

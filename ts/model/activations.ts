@@ -33,6 +33,10 @@ export interface Capacity {
 /** Keys of a tile of prompt attention (native/ops/mla_prefill/params.h). */
 export const KEY_TILE = 128;
 
+/** Numbers in the plan of a round of prompt attention (native/ops/mla_prefill/params.h). */
+const roundPlanLength = ({ tokens, sequences, expandedRows }: Capacity) =>
+  4 + expandedRows + 8 * (Math.floor(tokens / KEY_TILE) + 2 * Math.min(tokens, sequences));
+
 /** How a layout gets its tensors: T is a tensor, or nothing while only counting. */
 type Allocate<T> = (dtype: DType, shape: number[]) => T;
 
@@ -115,7 +119,7 @@ export interface Activations<T> {
     expanded?: T;
     /** GPU: [T, H, v], what each row of prompt attention has summed so far. */
     accumulator?: T;
-    /** GPU: [2 + expandedRows], where in the cache the keys are. */
+    /** GPU: [roundPlanLength()], what a round of prompt attention consists of. */
     roundPlan?: T;
   };
   /** [T, ffn] act: shares its memory with `attention`, which is never alive at the same time. */
@@ -283,7 +287,7 @@ export function layoutActivations<T>(
       ...(expandedRows > 0 && {
         expanded: allocate(act, [expandedRows, H, config.qkNopeHeadDim + config.vHeadDim]),
         accumulator: allocate("float32", [T, H, config.vHeadDim]),
-        roundPlan: allocate("int32", [2 + expandedRows]),
+        roundPlan: allocate("int32", [roundPlanLength(capacity)]),
       }),
     }),
     () => allocate(act, [T, config.ffnHiddenSize]),

@@ -26,6 +26,8 @@ export interface OpenModelOptions extends Pick<SizingOptions, "maxSequences" | "
   ngram?: "auto" | NgramPlace;
   /** GPU with FP8 weights: quantise the inputs of their products too. Default false. */
   fp8Activations?: boolean;
+  /** GPU: a row's bits do not depend on the others of its batch. Default true. */
+  batchInvariant?: boolean;
   /** This operation fails when it is run, for tests of error paths. */
   faultOn?: string;
   /** GPU: a kernel that traps runs in place of this operation, for tests of lost devices. */
@@ -86,8 +88,8 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
   }
 }
 
-function openDevice(device: string, { threads, debug, faultOn, trapOn, fp8Activations }: OpenModelOptions): Device {
-  return Device.open({ device, threads, debug, faultOn, trapOn, fp8Activations });
+function openDevice(device: string, { threads, debug, faultOn, trapOn, fp8Activations, batchInvariant }: OpenModelOptions): Device {
+  return Device.open({ device, threads, debug, faultOn, trapOn, fp8Activations, batchInvariant });
 }
 
 /** Demands that this device or this checkpoint cannot meet. */

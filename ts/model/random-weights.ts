@@ -51,6 +51,8 @@ export interface RandomModelOptions {
   contextLength: number;
   /** GPU and fp8: quantise the inputs of products too. */
   fp8Activations?: boolean;
+  /** GPU: a row's bits do not depend on the others of its batch. Default true. */
+  batchInvariant?: boolean;
   signal?: AbortSignal;
 }
 
@@ -87,8 +89,13 @@ export async function openRandomModel(spec: RandomModelSpec, options: RandomMode
   const { full, held, notes } = randomHeaders({ ...spec, config }, mostNgramBytes);
   if (options.fp8Activations && (choice.kind === "cpu" || spec.dtype !== "fp8"))
     throw new LongcatError("OPTION_INVALID", "fp8Activations needs a GPU and dtype fp8");
-  const { threads, fp8Activations } = options;
-  const device = Device.open({ device: choice.kind === "cpu" ? "cpu" : `cuda:${choice.gpu.ordinal}`, threads, fp8Activations });
+  const { threads, fp8Activations, batchInvariant } = options;
+  const device = Device.open({
+    device: choice.kind === "cpu" ? "cpu" : `cuda:${choice.gpu.ordinal}`,
+    threads,
+    fp8Activations,
+    batchInvariant,
+  });
   try {
     checkRing(device, config);
     const { sizes } = planFor(device, held, options);

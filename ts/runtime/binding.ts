@@ -121,6 +121,8 @@ export interface NativeDeviceOptions {
   trapOn?: string;
   /** GPU: inputs of products with FP8 weights are quantised per 128 channels. */
   fp8Activations?: boolean;
+  /** GPU: a row's bits do not depend on the others of its batch. Default true. */
+  batchInvariant?: boolean;
 }
 
 export interface NativeAddon {

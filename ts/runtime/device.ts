@@ -28,6 +28,8 @@ export interface DeviceOptions {
   trapOn?: string;
   /** GPU: inputs of products with FP8 weights are quantised per 128 channels. */
   fp8Activations?: boolean;
+  /** GPU: a row's bits do not depend on the others of its batch. Default true. */
+  batchInvariant?: boolean;
 }
 
 /** Numbers of one type and shape on a device. Everything that is enqueued keeps the memory that it names. */
@@ -220,7 +222,8 @@ export class Device {
    * @throws LongcatError NATIVE_MISSING, DEVICE_UNAVAILABLE naming what was missing, OPTION_INVALID (threads)
    */
   static open(options: DeviceOptions = {}): Device {
-    const { device = "cpu", threads = "auto", debug = "off", isa = environment.isa, faultOn, trapOn, fp8Activations = false } = options;
+    const { device = "cpu", threads = "auto", debug = "off", isa = environment.isa, faultOn } = options;
+    const { trapOn, fp8Activations = false, batchInvariant = true } = options;
     if (threads !== "auto" && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS)) {
       throw new LongcatError("OPTION_INVALID", `threads: ${threads} is not accepted; give "auto" or an integer from 1 to ${MAX_THREADS}`);
     }
@@ -231,7 +234,7 @@ export class Device {
       () =>
         new Device(
           choice.kind === "cuda"
-            ? addon.openDevice({ kind: "cuda", ordinal: choice.gpu.ordinal, threads: 1, ...shared, trapOn, fp8Activations })
+            ? addon.openDevice({ kind: "cuda", ordinal: choice.gpu.ordinal, threads: 1, ...shared, trapOn, fp8Activations, batchInvariant })
             : addon.openDevice({ kind: "cpu", threads: threads === "auto" ? addon.availableThreads() : threads, isa, ...shared }),
           choice.kind === "cuda" ? choice.gpu : null,
         ),

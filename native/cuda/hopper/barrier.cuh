@@ -50,6 +50,16 @@ __device__ __forceinline__ bool isOver(Barrier* barrier, uint32_t parity) {
       : "memory");
   return over != 0;
 }
+/// The same without lingering: isOver() may wait a while before it says no.
+__device__ __forceinline__ bool isOverNow(Barrier* barrier, uint32_t parity) {
+  uint32_t over;
+  asm volatile(
+      "{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n"
+      : "=r"(over)
+      : "r"(sharedAddress(barrier)), "r"(parity)
+      : "memory");
+  return over != 0;
+}
 /// Until the phase of that parity is over.
 __device__ __forceinline__ void wait(Barrier* barrier, uint32_t parity) {
   while (!isOver(barrier, parity)) {
@@ -61,6 +71,15 @@ __device__ __forceinline__ void fenceAsyncProxy() { asm volatile("fence.proxy.as
 
 /// A barrier among `threads` threads of the block (whole warps), by number 1 to 15; 0 is __syncthreads.
 __device__ __forceinline__ void syncSome(int number, int threads) { asm volatile("bar.sync %0, %1;\n" ::"r"(number), "r"(threads) : "memory"); }
+/// The same, and whether all of them say yes.
+__device__ __forceinline__ bool agreeSome(int number, int threads, bool yes) {
+  uint32_t all;
+  asm volatile("{\n.reg .pred p, q;\nsetp.ne.u32 p, %3, 0;\nbar.red.and.pred q, %1, %2, p;\nselp.u32 %0, 1, 0, q;\n}\n"
+               : "=r"(all)
+               : "r"(number), "r"(threads), "r"(static_cast<uint32_t>(yes))
+               : "memory");
+  return all != 0;
+}
 /// The same without waiting: these threads count, others wait.
 __device__ __forceinline__ void arriveSome(int number, int threads) { asm volatile("bar.arrive %0, %1;\n" ::"r"(number), "r"(threads) : "memory"); }
 

@@ -6,8 +6,8 @@
 // occupies the whole card.
 //
 // In a block, two warpgroups multiply, each with 64 weight rows; the warps of a third one copy weights (one for each of them, through a
-// ring of its own that never runs dry at the end of an item) and add lanes. Weights are wgmma's A, from registers: FP8 codes become
-// bfloat16 on the way there. Activations are its B.
+// ring of its own that never runs dry at the end of an item), add lanes and fetch the next rows. Weights are wgmma's A, from registers: FP8
+// codes become bfloat16 on the way there. Activations are its B.
 #pragma once
 
 #include <atomic>
@@ -48,6 +48,8 @@ class Items {
 
   __device__ int begin() const { return begin_; }
   __device__ int end() const { return end_; }
+  /// The first item of the next row tile.
+  __device__ __forceinline__ int nextTile() const { return (tile_ + 1) * blocks_; }
 
   __device__ __forceinline__ void moveTo(int item) {
     const int tile = item / blocks_;
@@ -126,17 +128,20 @@ __device__ void copyAll(const GemmProblem& p, const Plan& plan, const Shared& sh
   waitCopies<0>();
 }
 
-// ---- the warpgroups that multiply ----------------------------------------------------------------------------------------
+// ---- activations -----------------------------------------------------------------------------------------------------------
 
-/// Rows of activations of `numbers` of k from `begin` on, to the panels.
-template <class Format, int kAtOnce>
-__device__ void keepRows(const GemmProblem& p, int firstRow, int rows, int begin, int numbers, int columns, unsigned char* panels, float* rowScales) {
-  const int groups = numbers / 16, all = rows * groups;
-  for (int first = 0; first < all; first += kAtOnce * kMultipliers) {
+/// Columns of wgmma for so many rows.
+__host__ __device__ constexpr int columnsFor(int rows) { return rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : rows <= 64 ? 64 : kMostColumns; }
+
+/// Rows of activations of `numbers` of k from `begin` on, to the panels, by kFetchers threads of the block that begin at a multiple of that.
+template <class Format, int kAtOnce, int kFetchers>
+__device__ void keepRows(const GemmProblem& p, int firstRow, int rows, int begin, int numbers, int columns, const Panels& panels) {
+  const int groups = numbers / 16, all = rows * groups, thread = threadIdx.x % kFetchers;
+  for (int first = 0; first < all; first += kAtOnce * kFetchers) {
     uint4 v[kAtOnce][2] = {};
 #pragma unroll
     for (int u = 0; u < kAtOnce; ++u) {
-      const int i = first + u * kMultipliers + static_cast<int>(threadIdx.x), row = i / groups;
+      const int i = first + u * kFetchers + thread, row = i / groups;
       if (i < all) {
         const unsigned char* from = static_cast<const unsigned char*>(p.x.data) + (sourceRow(p, firstRow + row) * p.xStride + begin + (i - row * groups) * 16) * 2;
         v[u][0] = *reinterpret_cast<const uint4*>(from), v[u][1] = *reinterpret_cast<const uint4*>(from + 16);
@@ -144,11 +149,19 @@ __device__ void keepRows(const GemmProblem& p, int firstRow, int rows, int begin
     }
 #pragma unroll
     for (int u = 0; u < kAtOnce; ++u) {
-      const int i = first + u * kMultipliers + static_cast<int>(threadIdx.x), row = i / groups;
-      Format::keep(v[u], i < all, panels, rowScales, columns, row, i - row * groups);
+      const int i = first + u * kFetchers + thread, row = i / groups;
+      Format::keep(v[u], i < all, panels.data, panels.rowScales, columns, row, i - row * groups);
     }
   }
 }
+
+/// Whether a lane of so many rows takes no more than half of the panels.
+template <class Format>
+__device__ __forceinline__ bool fitsHalf(const Plan& plan, const Lane& part, int rows) {
+  return part.stages * Format::kPanels * columnsFor(rows) * 128 <= plan.panelBytes / 2;
+}
+
+// ---- the warpgroups that multiply ----------------------------------------------------------------------------------------
 
 /// What is in the panels.
 struct Kept {
@@ -158,14 +171,15 @@ struct Kept {
 struct Multiplier {
   Ring ring;
   Place buffer;
-  Kept kept;
+  PanelTurns turns = {};
+  Kept kept = {};
 };
 
 /// Fragments (of 8 rows of activations) that a thread sends at once.
 __host__ __device__ constexpr int fragmentsAtOnce(int columns) { return columns > 8 ? 2 : 1; }
 
 /// Sends a warpgroup's sums to their owners: octet u of its 64 outputs to block u · lanes / 8. A block without others, whose launch has no
-/// clusters, keeps them.
+/// clusters, keeps them. And says in its own block that it is done with the item.
 template <int N>
 __device__ __forceinline__ void sendSums(const float (&sum)[N / 2], const Shared& shared, int buffer, int lane, int lanes, int which) {
   constexpr int kFragments = fragmentsAtOnce(N);
@@ -188,7 +202,6 @@ __device__ __forceinline__ void sendSums(const float (&sum)[N / 2], const Shared
       each([&](int at, const auto& values) { *reinterpret_cast<std::remove_cvref_t<decltype(values)>*>(place + at) = values; });
     }
   }
-  if (lanes > 1) return;
   __syncwarp();
   if (thread == 0) arrive(shared.sumsFull(buffer));
 }
@@ -196,28 +209,32 @@ __device__ __forceinline__ void sendSums(const float (&sum)[N / 2], const Shared
 template <class Format, int N>
 __device__ __forceinline__ void multiplyItem(const GemmProblem& p, const Plan& plan, const Shared& shared, const Items& items, int rows, const Lane& part, int lane,
                                              int lanes, Multiplier& state) {
-  const int segment = plan.panelBytes / (Format::kPanels * N * 128);  // stages whose activations the panels take
-  const uint64_t panels = rowsOfK(shared.panels);
+  if (state.kept.row != items.row) {
+    state.turns.next(fitsHalf<Format>(plan, part, rows));
+    if (state.turns.ahead) {
+      state.turns.await(shared);
+      state.kept = {items.row, 0};
+    }
+  }
+  const Panels panels = state.turns.of(shared, plan);
+  const int segment = panels.bytes / (Format::kPanels * N * 128);  // stages whose activations the panels take
   float sum[N / 2] = {};
   for (int first = 0; first < part.stages; first += segment) {
     const int end = first + segment < part.stages ? first + segment : part.stages;
     if (state.kept.row != items.row || state.kept.stage != first) {
       syncSome(kMultipliersMeet, kMultipliers);  // nobody multiplies what was there before
       const int left = part.numbers - first * Format::kNumbers, most = (end - first) * Format::kNumbers;
-      keepRows<Format, N >= 32 ? 8 : 2>(p, items.row, rows, part.begin + first * Format::kNumbers, left < most ? left : most, N, shared.panels, shared.rowScales);
+      keepRows<Format, N < 32 ? 2 : Format::kRowScales ? 4 : 8, kMultipliers>(p, items.row, rows, part.begin + first * Format::kNumbers, left < most ? left : most, N, panels);
       fenceAsyncProxy();
       syncSome(kMultipliersMeet, kMultipliers);
       state.kept = {items.row, first};
     }
-    Format::template multiply<N>(sum, state.ring, end - first, panels, shared.rowScales, part.numbers - first * Format::kNumbers);
+    Format::template multiply<N>(sum, state.ring, end - first, rowsOfK(panels.data), panels.rowScales, part.numbers - first * Format::kNumbers);
   }
   waitAcross(shared.sumsFree(state.buffer.at), state.buffer.phase ^ 1);
   sendSums<N>(sum, shared, state.buffer.at, lane, lanes, state.ring.which);
   state.buffer.next(plan.buffers);
 }
-
-/// Columns of wgmma for so many rows.
-__host__ __device__ constexpr int columnsFor(int rows) { return rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : rows <= 64 ? 64 : kMostColumns; }
 
 template <class Format, bool kNarrow>
 __device__ void multiplyAll(const GemmProblem& p, const Plan& plan, const Shared& shared, Items items, const Lane& part, int lane, int lanes) {
@@ -238,7 +255,24 @@ __device__ void multiplyAll(const GemmProblem& p, const Plan& plan, const Shared
   }
 }
 
-// ---- the warps that add lanes ---------------------------------------------------------------------------------------------
+// ---- the warps that fetch activations ahead of time and add lanes ----------------------------------------------------------
+
+/// The row tile behind this one, if PanelTurns has it fetched ahead. Its half of the panels is free: all items before this tile have been added, so
+/// that this block's warps are done with them.
+template <class Format>
+__device__ __forceinline__ void fetchNextTile(const GemmProblem& p, const Plan& plan, const Shared& shared, Items items, int rows, const Lane& part, PanelTurns& turns) {
+  turns.next(fitsHalf<Format>(plan, part, rows));
+  const int next = items.nextTile();
+  if (next >= items.end()) return;
+  items.moveTo(next);
+  const int nextRows = items.rows();
+  PanelTurns ofNext = turns;
+  ofNext.next(fitsHalf<Format>(plan, part, nextRows));
+  if (!ofNext.ahead) return;
+  keepRows<Format, Format::kRowScales ? 2 : 4, kAdders>(p, items.row, nextRows, part.begin, part.numbers, columnsFor(nextRows), ofNext.of(shared, plan));
+  fenceAsyncProxy();
+  arrive(shared.panelsFull(ofNext.half));
+}
 
 /// The results of the octets that this block owns: two rows of activations (or two and two) and one output (of each warpgroup) a thread at
 /// a time.
@@ -281,12 +315,19 @@ __device__ __forceinline__ void addLanes(const GemmProblem& p, const unsigned ch
   }
 }
 
-__device__ inline void addAll(const GemmProblem& p, const Plan& plan, const Shared& shared, Items items, int lane, int lanes) {
+template <class Format, bool kNarrow>
+__device__ __forceinline__ void addAll(const GemmProblem& p, const Plan& plan, const Shared& shared, Items items, const Lane& part, int lane, int lanes) {
   const int thread = threadIdx.x % kAdders;
   Place buffer;
+  PanelTurns turns;
+  int row = -1;
   for (int item = items.begin(); item < items.end(); ++item) {
     items.moveTo(item);
     const int rows = items.rows(), columns = columnsFor(rows);
+    if (!kNarrow && items.row != row) {  // a narrow kernel has one row tile
+      fetchNextTile<Format>(p, plan, shared, items, rows, part, turns);
+      row = items.row;
+    }
     if (thread == 0) arriveExpecting(shared.sumsFull(buffer.at), lanes > 1 ? columns * kSumBytes : 0);
     waitAcross(shared.sumsFull(buffer.at), buffer.phase);
     const unsigned char* sums = shared.buffer(buffer.at);
@@ -310,7 +351,7 @@ __global__ void __launch_bounds__(kThreads, kNarrow ? 2 : 1) gemmFew(const __gri
   extern __shared__ __align__(1024) unsigned char memory[];
   const Shared shared(memory, plan);
   const int lane = static_cast<int>(clusterRank()), lanes = static_cast<int>(clusterSize()), warp = threadIdx.x >> 5;
-  if (threadIdx.x == 0) shared.initialise(plan.buffers, lanes);
+  shared.initialise(lanes);
   arriveAtCluster();
   __syncthreads();
   const Items items(p, plan.columns, shared.prefix);
@@ -329,7 +370,7 @@ __global__ void __launch_bounds__(kThreads, kNarrow ? 2 : 1) gemmFew(const __gri
     } else {
       awaitPrevious();
       waitForCluster();
-      addAll(p, plan, shared, items, lane, lanes);
+      addAll<Format, kNarrow>(p, plan, shared, items, part, lane, lanes);
     }
   }
   syncCluster();  // nobody ends while others still send
@@ -339,7 +380,7 @@ __global__ void __launch_bounds__(kThreads, kNarrow ? 2 : 1) gemmFew(const __gri
 /// Rows of activations that an item should take: all of them, or what most groups will have.
 inline int columnsOf(const GemmProblem& p, int64_t rows) {
   if (!p.groupStart) return columnsFor(static_cast<int>(std::min<int64_t>(p.capacity, kMostColumns)));
-  return rows <= 4 ? 32 : rows <= 32 ? 64 : kMostColumns;
+  return rows <= 4 ? 32 : rows <= 64 ? 64 : kMostColumns;
 }
 
 inline int64_t sharedBytesOf(const GemmProblem& p, const Plan& plan) {

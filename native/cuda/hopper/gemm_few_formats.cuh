@@ -74,8 +74,22 @@ struct Bf16Weights {
   }
 };
 
-/// FP8 weights times bfloat16. What ldmatrix hands thread q of a quad are codes 4q…4q + 3 of 16; wgmma takes them for numbers 2q, 2q + 1,
-/// 2q + 8 and 2q + 9, so that is where the activations' numbers 4q…4q + 3 are put.
+/// Four e4m3 codes as bf16 pairs, exactly: codes 0 and 2, codes 1 and 3, which takes fewer instructions than neighbours do. A code's fields go to
+/// their places in a bf16, whose exponent is then 120 too small.
+__device__ __forceinline__ void bf16OfAlternate(uint32_t codes, uint32_t& even, uint32_t& odd) {
+  const auto scaled = [](uint32_t bits) {
+    __nv_bfloat162 value, factor;
+    *reinterpret_cast<uint32_t*>(&value) = bits;
+    *reinterpret_cast<uint32_t*>(&factor) = 0x7b807b80u;  // 2^120, twice
+    value = __hmul2(value, factor);
+    return *reinterpret_cast<uint32_t*>(&value);
+  };
+  even = scaled(((codes << 8) & 0x80008000u) | ((codes << 4) & 0x07f007f0u));
+  odd = scaled((codes & 0x80008000u) | ((codes >> 4) & 0x07f007f0u));
+}
+
+/// FP8 weights times bfloat16. What ldmatrix hands thread q of a quad are codes 4q…4q + 3 of 16; wgmma takes the even ones for numbers 2q and 2q + 1,
+/// the odd ones for 2q + 8 and 2q + 9, so that is where the activations' numbers 4q…4q + 3 are put.
 struct Fp8Weights {
   static constexpr int kWeightBytes = 1, kNumbers = kFp8Block, kLaneStep = kFp8Block, kPanels = 2;
   static constexpr bool kScaled = true, kRowScales = false;
@@ -85,10 +99,10 @@ struct Fp8Weights {
     for (int x = 0; x < 2; ++x) {
       uint32_t codes[4];
       stage.load(codes, 2 * half + x);
-      bf16OfFp8(codes[0], a[2 * x][0], a[2 * x][2]);
-      bf16OfFp8(codes[1], a[2 * x][1], a[2 * x][3]);
-      bf16OfFp8(codes[2], a[2 * x + 1][0], a[2 * x + 1][2]);
-      bf16OfFp8(codes[3], a[2 * x + 1][1], a[2 * x + 1][3]);
+      bf16OfAlternate(codes[0], a[2 * x][0], a[2 * x][2]);
+      bf16OfAlternate(codes[1], a[2 * x][1], a[2 * x][3]);
+      bf16OfAlternate(codes[2], a[2 * x + 1][0], a[2 * x + 1][2]);
+      bf16OfAlternate(codes[3], a[2 * x + 1][1], a[2 * x + 1][3]);
     }
   }
 
@@ -126,8 +140,10 @@ struct Fp8Weights {
 
   static __device__ __forceinline__ void keep(const uint4 (&v)[2], bool there, unsigned char* panels, float*, int columns, int row, int c) {
     if (!there) return;
-    *reinterpret_cast<uint4*>(panelPlace<2>(panels, columns, row, c, 0)) = {v[0].x, v[0].z, v[1].x, v[1].z};
-    *reinterpret_cast<uint4*>(panelPlace<2>(panels, columns, row, c, 1)) = {v[0].y, v[0].w, v[1].y, v[1].w};
+    const auto low = [](uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); };
+    const auto high = [](uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x7632); };
+    *reinterpret_cast<uint4*>(panelPlace<2>(panels, columns, row, c, 0)) = {low(v[0].x, v[0].y), low(v[0].z, v[0].w), low(v[1].x, v[1].y), low(v[1].z, v[1].w)};
+    *reinterpret_cast<uint4*>(panelPlace<2>(panels, columns, row, c, 1)) = {high(v[0].x, v[0].y), high(v[0].z, v[0].w), high(v[1].x, v[1].y), high(v[1].z, v[1].w)};
   }
 };
 

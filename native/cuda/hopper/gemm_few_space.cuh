@@ -52,7 +52,7 @@ struct Shared {
     weightScales = reinterpret_cast<float*>(barriers + kBarriers);
     prefix = reinterpret_cast<int*>(weightScales + 2 * kMostStages);
   }
-  static constexpr int kBarriers = 4 * kMostStages + 2 * kMostBuffers;
+  static constexpr int kBarriers = 4 * kMostStages + 2 * kMostBuffers + 2;
   /// Bytes of barriers and of weights' scales.
   static constexpr int64_t kRest = kBarriers * 8 + 2 * kMostStages * 4;
 
@@ -61,22 +61,53 @@ struct Shared {
   __device__ __forceinline__ Barrier* full(int which, int at) const { return barriers + which * kMostStages + at; }
   __device__ __forceinline__ Barrier* empty(int which, int at) const { return barriers + (2 + which) * kMostStages + at; }
   __device__ __forceinline__ unsigned char* buffer(int at) const { return sums + at * sumsBytes; }
-  /// This block's buffer has all lanes; all owners have added what was sent before.
+  /// This block's buffer has all lanes, and its own warps have sent what they had; all owners have added what was sent before.
   __device__ __forceinline__ Barrier* sumsFull(int at) const { return barriers + 4 * kMostStages + at; }
   __device__ __forceinline__ Barrier* sumsFree(int at) const { return barriers + 4 * kMostStages + kMostBuffers + at; }
+  /// The half of the panels has what was fetched ahead of time.
+  __device__ __forceinline__ Barrier* panelsFull(int half) const { return barriers + 4 * kMostStages + 2 * kMostBuffers + half; }
 
-  __device__ void initialise(int buffers, int lanes) const {
-    for (int which = 0; which < 2; ++which) {
-      for (int at = 0; at < stages; ++at) {
-        initBarrier(full(which, at), 32);
-        initBarrier(empty(which, at), 4);
-      }
-    }
-    for (int at = 0; at < buffers; ++at) {
-      initBarrier(sumsFull(at), lanes > 1 ? 1 : 1 + kMultipliers / 32);  // sums of other blocks are counted in bytes
-      initBarrier(sumsFree(at), lanes);
-    }
+  /// Every thread of the block calls: a barrier each.
+  __device__ __forceinline__ void initialise(int lanes) const {
+    Barrier* own = barriers + threadIdx.x;
+    if (own >= barriers + kBarriers) return;
+    if (own < empty(0, 0)) initBarrier(own, 32);
+    else if (own < sumsFull(0)) initBarrier(own, 4);
+    else if (own < sumsFree(0)) initBarrier(own, 1 + kMultipliers / 32);  // and the bytes of all lanes' sums
+    else if (own < panelsFull(0)) initBarrier(own, lanes);
+    else initBarrier(own, kAdders);
     fenceBarriers();
+  }
+};
+
+/// A part of the panels, for the activations of one row tile.
+struct Panels {
+  unsigned char* data;
+  float* rowScales;
+  int bytes;
+};
+
+/// Which panels the row tiles that follow each other in a block have. A tile that needs no more than half of them takes a half in turn; where two
+/// such tiles meet, the second one's activations are fetched ahead of time, while the first is multiplied.
+struct PanelTurns {
+  int half = 0;
+  bool narrow = false, ahead = false;
+  uint32_t phases = 0;  // of panelsFull, a bit each
+
+  /// The next tile, which fits in a half or not.
+  __device__ __forceinline__ void next(bool fits) {
+    ahead = narrow && fits;
+    narrow = fits;
+    half = fits ? half ^ 1 : 0;
+  }
+  __device__ __forceinline__ Panels of(const Shared& shared, const Plan& plan) const {
+    const int part = narrow ? half : 0, parts = narrow ? 2 : 1;
+    return {shared.panels + part * (plan.panelBytes / 2), shared.rowScales + part * (plan.rowScales / 2), plan.panelBytes / parts};
+  }
+  /// A tile that was fetched ahead of time is there.
+  __device__ __forceinline__ void await(const Shared& shared) {
+    wait(shared.panelsFull(half), (phases >> half) & 1);
+    phases ^= 1u << half;
   }
 };
 

@@ -10,6 +10,7 @@
 #include "cuda/dependent.cuh"
 #include "cuda/mma.cuh"
 #include "ops/mla_decode/merge.cuh"
+#include "ops/mla_decode/merge_units.cuh"
 
 namespace longcat::cuda {
 namespace {
@@ -25,7 +26,8 @@ enum class Product { absorb, values };
 /// What a product reads as its rows.
 enum class RowSource {
   given,   // q, or latents that were merged into qLatent
-  splits,  // partial results, merged here
+  splits,  // partial results of the split list, merged here
+  units,   // those of Hopper's units, where a row is not finished; no more than 16 rows
 };
 
 constexpr int64_t productDepth(int64_t k) { return (k + 15) / 16 * 16; }
@@ -102,16 +104,39 @@ struct ProductBlock {
     }
   }
 
-  /// Merges rows [first, first + 16) from their splits. Few rows: several warps take a row, each its slices of 32 columns.
-  __device__ void mergeInput(const Live& live, int64_t first) const {
-    const int64_t left = live.rows - first;
-    const int warp = threadIdx.x / 32, slices = left == 1 ? 16 : left == 2 ? 8 : left <= 4 ? 4 : left <= 8 ? 2 : 1;
-    const int row = warp / slices, slice = warp % slices;
-    if (row >= left) return;
-    const RowSplits splits = rowSplits(p, live, first + row, head);
-    if (slices >= 8) mergeSlices<1, 16>(splits, row, slice, slices);
-    else if (slices == 4) mergeSlices<4, 4>(splits, row, slice, slices);
-    else mergeSlices<8, 4>(splits, row, slice, slices);
+  /// Which of the rows from `first` on a warp merges, and which of its slices of columns. Few rows: several warps take a row.
+  struct MergePart {
+    int row, slice, slices;
+    bool live;
+    __device__ explicit MergePart(int64_t left) {
+      const int warp = threadIdx.x / 32;
+      slices = left == 1 ? 16 : left == 2 ? 8 : left <= 4 ? 4 : left <= 8 ? 2 : 1;
+      row = warp / slices, slice = warp % slices, live = row < left;
+    }
+  };
+
+  /// Merges rows [first, first + 16) from their splits, in slices of 32 columns.
+  __device__ void mergeSplits(const Live& live, int64_t first) const {
+    const MergePart part(live.rows - first);
+    if (!part.live) return;
+    const RowSplits splits = rowSplits(p, live, first + part.row, head);
+    if (part.slices >= 8) mergeSlices<1, 16>(splits, part.row, part.slice, part.slices);
+    else if (part.slices == 4) mergeSlices<4, 4>(splits, part.row, part.slice, part.slices);
+    else mergeSlices<8, 4>(splits, part.row, part.slice, part.slices);
+  }
+
+  /// Where the units lie that this warp merges.
+  __device__ RowUnits unitsOfWarp(const Live& live, const UnitCut& cut) const {
+    const MergePart part(live.rows - live.begin);
+    return part.live ? unitsAt(p, WorkLine(p, cut).resultsOf(static_cast<int32_t>(live.begin) + part.row), head) : RowUnits{};
+  }
+  /// Merges all rows, which are 16 at most, from their units.
+  __device__ void mergeUnitsOfRows(const Live& live, const RowUnits& units) const {
+    const MergePart part(live.rows - live.begin);
+    if (!part.live) return;
+    if (part.slices >= 4) unitSlice<1>(units, live.begin + part.row, part.row, part.slice, part.slices);
+    else if (part.slices == 2) unitSlice<2>(units, live.begin + part.row, part.row, part.slice, part.slices);
+    else unitSlice<4>(units, live.begin + part.row, part.row, part.slice, part.slices);
   }
   template <int C, int U>
   __device__ __forceinline__ void mergeSlices(const RowSplits& splits, int row, int slice, int slices) const {
@@ -122,6 +147,25 @@ struct ProductBlock {
 #pragma unroll
       for (int c = 0; c < C; ++c)
         if (mine + c * slices * 32 < depth) rows[row * (depth + 8) + mine + c * slices * 32] = numberOf<Bf16>(merged[c]);
+    }
+  }
+
+  /// The same of units: a slice has 512 / slices columns, N pieces of 128 or a part of one. Finished rows lie in qLatent.
+  template <int N>
+  __device__ __forceinline__ void unitSlice(const RowUnits& units, int64_t pairRow, int row, int slice, int slices) const {
+    const int lane = threadIdx.x & 31, width = static_cast<int>(kHopperRank) / slices, begin = slice * width;
+    const bool mine = 4 * lane < width;
+    float4 merged[N];
+    Bf16* to = rows + row * (depth + 8) + begin;
+    if (mergeUnits<N, 8 / N>(units, begin + 4 * lane, mine ? static_cast<int>(kHopperRank) : 0, merged)) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        const uint2 columns = pairColumns(merged[i]);
+        if (mine) *reinterpret_cast<uint2*>(to + 128 * i + lane / 4 * 16 + pairedColumn(lane & 3)) = columns;
+      }
+    } else {
+      const Bf16* from = numbersIn<Bf16>(p.qLatent) + (pairRow * p.heads + head) * kHopperRank + begin;
+      for (int c = lane; c < width / 8; c += 32) copyAsync16(to + 8 * c, from + 8 * c);
     }
   }
 
@@ -189,20 +233,23 @@ struct ProductBlock {
   }
 };
 
-/// grid: x = heads · tiles of NT columns, y = 16-row tiles, every gridDim.y-th of which a block takes.
+/// grid: x = heads · tiles of NT columns, y = 16-row tiles, every gridDim.y-th of which a block takes. `cut`: of units, where rows are merged from them.
 template <Product P, RowSource S, class W, int NT>
-__global__ void __launch_bounds__(kProductThreads) headProduct(const MlaDecodeParams p) {
-  awaitPrevious();
+__global__ void __launch_bounds__(kProductThreads) headProduct(const MlaDecodeParams p, const UnitCut cut) {
   static_assert(S == RowSource::given || P == Product::values);
   extern __shared__ __align__(128) unsigned char sharedBytes[];
   const ProductBlock<P, W, NT> block(p, sharedBytes);
+  block.loadWeights();  // which nobody writes
+  RowUnits units{};
+  if constexpr (S == RowSource::units) units = block.unitsOfWarp(liveOf(p), cut);  // from lengths, which are older than the launch before this one
+  awaitPrevious();
+  letNextBegin();
   const Live live = liveOf(p);
   int64_t first = live.begin + static_cast<int64_t>(blockIdx.y) * kProductRows;
-  if (first >= live.rows) return;
-  block.loadWeights();
   for (; first < live.rows; first += static_cast<int64_t>(gridDim.y) * kProductRows) {
     if constexpr (S == RowSource::given) block.loadRows(first, live.rows);
-    else block.mergeInput(live, first);
+    else if constexpr (S == RowSource::splits) block.mergeSplits(live, first);
+    else block.mergeUnitsOfRows(live, units);
     commitCopies();
     waitCopies<0>();
     __syncthreads();  // weights and rows are there; the sums before have been read
@@ -210,6 +257,7 @@ __global__ void __launch_bounds__(kProductThreads) headProduct(const MlaDecodePa
     __syncthreads();  // the sums are there; the rows have been read
     block.store(first, live.rows);
   }
+  waitCopies<0>();  // of the weights, where there were no rows
 }
 
 }  // namespace

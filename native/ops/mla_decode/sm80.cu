@@ -6,6 +6,8 @@
 #include "ops/mla_decode/generic.cuh"
 #include "ops/mla_decode/head_product.cuh"
 #include "ops/mla_decode/merge.cuh"
+#include "ops/mla_decode/sm90/attend.h"
+#include "ops/mla_decode/sm90/head_product.h"
 
 namespace longcat::cuda {
 namespace {
@@ -28,12 +30,12 @@ bool weightInChunks(const MlaDecodeParams& p) {
 }
 
 template <Product P, RowSource S, class W, int NT>
-void launchProduct(const CudaContext& context, const MlaDecodeParams& p) {
+void launchProduct(const CudaContext& context, const MlaDecodeParams& p, const UnitCut& cut) {
   const int64_t columns = P == Product::absorb ? p.kvRank : p.vDim, k = P == Product::absorb ? p.nope : p.kvRank;
   const int64_t blocks = p.heads * ceilDiv(columns, NT), rowTiles = ceilDiv(p.capacity, kProductRows);
   const int64_t across = std::max<int64_t>(1, 4 * context.multiprocessors / blocks);
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(std::min<int64_t>(rowTiles, across)));
-  launch(context, headProduct<P, S, W, NT>, grid, kProductThreads, productSharedBytes<P, NT>(k), p);
+  launch(context, headProduct<P, S, W, NT>, grid, kProductThreads, productSharedBytes<P, NT>(k), p, cut);
 }
 
 /// Wide tiles where they occupy half of the card, for they read the rows less often.
@@ -44,10 +46,10 @@ bool wideTiles(const CudaContext& context, const MlaDecodeParams& p) {
 }
 
 template <Product P, RowSource S>
-void product(const CudaContext& context, const MlaDecodeParams& p) {
+void product(const CudaContext& context, const MlaDecodeParams& p, const UnitCut& cut = {}) {
   const bool wide = wideTiles<P>(context, p);
-  if (p.kvB.dtype == DType::bf16) return wide ? launchProduct<P, S, Bf16, 64>(context, p) : launchProduct<P, S, Bf16, 16>(context, p);
-  return wide ? launchProduct<P, S, Fp8, 64>(context, p) : launchProduct<P, S, Fp8, 16>(context, p);
+  if (p.kvB.dtype == DType::bf16) return wide ? launchProduct<P, S, Bf16, 64>(context, p, cut) : launchProduct<P, S, Bf16, 16>(context, p, cut);
+  return wide ? launchProduct<P, S, Fp8, 64>(context, p, cut) : launchProduct<P, S, Fp8, 16>(context, p, cut);
 }
 
 template <Product P>
@@ -58,6 +60,7 @@ bool fitsProduct(const CudaContext& context, const MlaDecodeParams& p) {
 
 template <class T>
 void absorb(const CudaContext& context, const MlaDecodeParams& p) {
+  if (inChunks(p) && weightInChunks(p) && manyRowsOnHopper(context, p)) return absorbMany(context, p);
   // Along k, FP8 scales must be the same within each step of 16.
   const bool steps = p.kvB.dtype != DType::f8e4m3 || multiple(p.nope + p.vDim, 16);
   if (steps && fitsProduct<Product::absorb>(context, p)) return product<Product::absorb, RowSource::given>(context, p);
@@ -95,19 +98,34 @@ void mergeIntoLatent(const CudaContext& context, const MlaDecodeParams& p) {
   launch(context, mergeRows<T>, dim3(persistentGrid(context, blocks, 16)), kMergeThreads, 0, p);
 }
 
+bool valuesOnTensorCores(const CudaContext& context, const MlaDecodeParams& p) { return multiple(p.vDim, 8) && fitsProduct<Product::values>(context, p); }
+
+/// Values of the latents in qLatent.
+template <class T>
+void values(const CudaContext& context, const MlaDecodeParams& p) {
+  if (inChunks(p) && weightInChunks(p) && manyRowsOnHopper(context, p)) return valuesOfMany(context, p);
+  if (valuesOnTensorCores(context, p)) return product<Product::values, RowSource::given>(context, p);
+  const int64_t blocks = ceilDiv(p.capacity * p.heads * p.vDim, kGenericWarps);
+  launch(context, valuesGeneric<T>, dim3(persistentGrid(context, blocks, kSmallBlocks)), kGenericThreads, 0, p);
+}
+
 /// Merge and values: one kernel where its blocks, each of which merges for itself, read little more than once what there is.
 template <class T>
 void finish(const CudaContext& context, const MlaDecodeParams& p) {
-  const bool onTensorCores = multiple(p.vDim, 8) && fitsProduct<Product::values>(context, p);
-  if (onTensorCores) {
+  if (valuesOnTensorCores(context, p)) {
     const int64_t repeats = ceilDiv(p.vDim, wideTiles<Product::values>(context, p) ? 64 : 16);
     const int64_t bytes = p.maxSplits * p.heads * p.kvRank * static_cast<int64_t>(sizeof(float));
     if (repeats * bytes <= kRepeatedMergeBytes) return product<Product::values, RowSource::splits>(context, p);
   }
   mergeIntoLatent<T>(context, p);
-  if (onTensorCores) return product<Product::values, RowSource::given>(context, p);
-  const int64_t blocks = ceilDiv(p.capacity * p.heads * p.vDim, kGenericWarps);
-  launch(context, valuesGeneric<T>, dim3(persistentGrid(context, blocks, kSmallBlocks)), kGenericThreads, 0, p);
+  values<T>(context, p);
+}
+
+/// The same after Hopper's attention: one kernel for as many rows as it takes at once.
+void finishUnits(const CudaContext& context, const MlaDecodeParams& p) {
+  if (p.capacity <= kProductRows && valuesOnTensorCores(context, p)) return product<Product::values, RowSource::units>(context, p, unitCut(context, p));
+  mergeUnitsOnHopper(context, p);
+  values<Bf16>(context, p);
 }
 
 }  // namespace
@@ -117,6 +135,7 @@ void mla_decode(const void* params, const CudaContext& context) {
   if (p.capacity == 0 || p.maxSplits == 0) return;
   LONGCAT_ACTIVATION(p.activation, T, {
     absorb<T>(context, p);
+    if (inChunks(p) && aligned(p.partial, 16) && attendUnitsOnHopper(context, p)) return finishUnits(context, p);
     attend<T>(context, p);
     finish<T>(context, p);
   });

@@ -158,7 +158,7 @@ struct Step {
     partial = t.f32({maxSplits, s.heads, s.rank + 2});
     expanded = t.f32({roundTiles * kKeyTile, s.heads, s.nope + s.v});
     accumulator = t.f32({capacity, s.heads, s.v});
-    roundPlan = t.i32({kRoundPlanHead + roundTiles * kKeyTile});
+    roundPlan = t.i32({roundPlanNumbers(capacity, static_cast<int64_t>(sequenceSlot.size()), roundTiles * kKeyTile)});
   }
 
   OpArgs prefill(const Case& c) const {

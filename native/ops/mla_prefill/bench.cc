@@ -28,7 +28,7 @@ void prefill(BenchContext& b, const ModelShape* m, DType dtype, const bench::Wei
   const Tensor counts = b.i32({8}, count), out = b.activations({T, m->heads * m->vDim}), state = b.empty(DType::f32, {T, m->heads, 2});
   const int64_t expandedRows = std::min<int64_t>(tiles * kKeyTile, 8192);
   const Tensor expanded = b.activations({expandedRows, m->heads, m->nope + m->vDim}), accumulator = b.empty(DType::f32, {T, m->heads, m->vDim});
-  const Tensor roundPlan = b.i32({kRoundPlanHead + expandedRows});
+  const Tensor roundPlan = b.i32({roundPlanNumbers(T, 1, expandedRows)});
   const double bytes = static_cast<double>(keys * m->latent() + T * m->heads * (m->head() + m->vDim)) * static_cast<double>(bytesOf(b.activation())) + kvB.bytes();
   b.time({m, before ? "after " + std::to_string(before) : "whole prompt", T, shortName(dtype), bytes, flops}, "mla_prefill",
          args({&q, &cache, &kvB.data, kvB.scales(), &position, &start, &slot, &tables, &counts, &out, &state, &expanded, &accumulator, &roundPlan},

@@ -9,12 +9,17 @@
 namespace longcat {
 
 constexpr int64_t kKeyTile = 128;
-constexpr int64_t kRoundPlanHead = 2;
+constexpr int64_t kRoundPlanHead = 4, kQueryTile = 128, kQueryTileNumbers = 8;
+
+/// Numbers in `roundPlan`: a sequence's rows are at most two tiles more than they fill.
+inline int64_t roundPlanNumbers(int64_t rows, int64_t sequences, int64_t expandedRows) {
+  return kRoundPlanHead + expandedRows + kQueryTileNumbers * (rows / kQueryTile + 2 * (sequences < rows ? sequences : rows));
+}
 
 // On a GPU, keys and values are expanded once a step, round by round: the prompt sequences' keys, each sequence's rounded up to whole
 // tiles, form one list, of which `expanded` holds expandedRows at a time; between rounds `accumulator` and `state` keep what each row
 // has so far. maxKeys bounds that list's length, so that no more rounds are launched than there may be. `roundPlan` says where in the cache
-// the round's keys are, and hands out the round's work.
+// the round's keys are and which tiles of query rows meet them, and hands out the round's work.
 //
 // tensors: q, cache, kv_b, kv_b_scale?, positions, seq_start, seq_slot, block_tables, counts, out, state, expanded?, accumulator?, round_plan?
 // scalars: heads, nope, rope, v_dim, softmax_scale, max_keys
@@ -25,7 +30,7 @@ struct MlaPrefillParams : AttentionArgs {
   float* state;                // [T, heads, 2] scratch: running maximum and sum
   Activations expanded;        // [expandedRows, heads, nope+v] scratch, a multiple of kKeyTile rows; a GPU needs it
   float* accumulator;          // [T, heads, v] scratch; a GPU needs it
-  int32_t* roundPlan;          // [kRoundPlanHead + expandedRows] scratch (prompts.cuh); a GPU needs it
+  int32_t* roundPlan;          // [roundPlanNumbers()] scratch (prompts.cuh); a GPU needs it
   int64_t expandedRows;
   int64_t cacheRows;           // blocks · blockSize
   int64_t maxKeys;             // Σ over the step's prompt sequences of their keys, each rounded up to kKeyTile, is at most this

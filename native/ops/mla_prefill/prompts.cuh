@@ -1,5 +1,5 @@
-// mla_prefill on a GPU: which tiles of keys and of queries a step has. The lists are never stored: a warp finds tile number i by a
-// running sum over the step's prompt sequences, 32 at a time. What a round's kernels share is in `roundPlan`.
+// mla_prefill on a GPU: which tiles of keys and of queries a step has. A warp finds tile number i by a running sum over the step's prompt
+// sequences, 32 at a time. What a round's kernels share is in `roundPlan`.
 #pragma once
 
 #include "cuda/reduce.cuh"
@@ -15,9 +15,10 @@ struct Round {
   int firstTile, tiles;
 };
 
-// The parts of roundPlan, written by planRound().
-__host__ __device__ inline int32_t* roundKeys(const MlaPrefillParams& p) { return p.roundPlan; }       // keys of the round: its tiles · kKeyTile
-__host__ __device__ inline int32_t* roundTickets(const MlaPrefillParams& p) { return p.roundPlan + 1; }  // jobs of attention that blocks have taken
+// The parts of roundPlan, written by planRound(). Behind them: roundQueryTiles().
+__host__ __device__ inline int32_t* roundKeys(const MlaPrefillParams& p) { return p.roundPlan; }               // keys of the round: its tiles · kKeyTile
+__host__ __device__ inline int32_t* roundTickets(const MlaPrefillParams& p) { return p.roundPlan + 1; }        // jobs of attention that blocks have taken
+__host__ __device__ inline int32_t* roundQueryTileCount(const MlaPrefillParams& p) { return p.roundPlan + 2; }
 __host__ __device__ inline int32_t* roundCacheRows(const MlaPrefillParams& p) { return p.roundPlan + kRoundPlanHead; }  // [keys] each key's row in the cache
 
 /// The live counts of the step's prompt part.
@@ -136,5 +137,11 @@ __device__ QueryTile queryTile(const MlaPrefillParams& p, const Live& live, cons
   tile.firstKey = (static_cast<int64_t>(found.keyTile) - round.firstTile) * kListTile;
   return tile;
 }
+
+/// The round's tiles of kQueryTile rows, as queryTile() orders them.
+__device__ inline QueryTile* roundQueryTiles(const MlaPrefillParams& p) {
+  return reinterpret_cast<QueryTile*>(p.roundPlan + kRoundPlanHead + p.expandedRows);
+}
+static_assert(sizeof(QueryTile) == kQueryTileNumbers * sizeof(int32_t));
 
 }  // namespace longcat::cuda::prefill

@@ -41,7 +41,7 @@ int attendGrid(const MlaPrefillParams& p, int64_t tileRows) {
 void attend(const CudaContext& context, const MlaPrefillParams& p, const Round& round) {
   const bool fits = p.nope + p.rope <= kDepth && p.vDim <= kWidth && p.softmaxScale > 0 && sizeof(AttendShared) <= static_cast<size_t>(context.sharedBytes);
   if (fits && vectorRows(p)) {
-    if (attendHopper(context, p, round)) return;
+    if (attendHopper(context, p)) return;
     const bool usual = p.nope == 128 && p.rope == 64 && p.vDim == 128;
     return launch(context, usual ? attendTensorCores<true> : attendTensorCores<false>, attendGrid(p, kAttendRows), kAttendThreads,
                   sizeof(AttendShared), p, round);
@@ -57,7 +57,7 @@ void mla_prefill(const void* params, const CudaContext& context) {
   const int64_t tiles = std::max<int64_t>(1, ceilDiv(p.maxKeys, kKeyTile)), most = p.expandedRows / kKeyTile;
   for (int64_t first = 0; first < tiles; first += most) {
     const Round round{static_cast<int>(first), static_cast<int>(std::min(most, tiles - first))};
-    launch(context, planRound, static_cast<int>(ceilDiv(round.tiles, kPlanTiles)), kPlanThreads, 0, p, round);
+    launch(context, planRound, planBlocks(p, round), kPlanThreads, 0, p, round);
     expand(context, p, round);
     attend(context, p, round);
   }

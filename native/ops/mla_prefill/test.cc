@@ -81,6 +81,22 @@ LONGCAT_TEST(mla_prefill) {
 }
 
 LONGCAT_TEST(mla_prefill) {
+  // More (head, query tile) pairs than any card has room for at once, so that a block takes several: of one key tile and of more, with rows for all of
+  // its warps and for some, behind each other in all orders.
+  const Case c(t, {64, 128, 64, 128, 64, 64}, DType::bf16, {300, 70, 200});
+  const std::vector<Chunk> chunks = {{0, 0, 300}, {1, 0, 70}, {2, 190, 200}};
+  std::vector<float> want = c.expected[0];
+  append(want, c.expected[1]);
+  append(want, Case::rowsOf(c.expected[2], 190, 200, 64 * 128));
+  for (Isa isa : t.isas()) {
+    const std::vector<float> got = runPrefill(t, isa, c, chunks, {.roundTiles = 8});
+    t.expectClose("many jobs", got, want, 2e-5);
+    if (isGpu(isa))
+      for (int64_t tiles : {1, 2, 8}) t.expectSameBits("many jobs: rounds of " + std::to_string(tiles), runPrefill(t, isa, c, chunks, {.roundTiles = tiles}), got);
+  }
+}
+
+LONGCAT_TEST(mla_prefill) {
   // A long chunk of one sequence and one head is cut in rows for many threads: the same bits.
   const Case c(t, {1, 16, 8, 16, 24, 16}, DType::f32, {400});
   for (Isa isa : t.isas()) {

@@ -1,5 +1,6 @@
 // mla_project on a GPU, in five launches: both latents' products; their norms and the cache row; the query's product; its rotation. Few rows on
-// Hopper take four: the latents' products are one (sm90/lanes.h), whose lanes of k are added where the norms read them.
+// Hopper take three: the latents' products are one (sm90/lanes.h), whose lanes of k are added where the norms read them, and the query's rotates
+// what it stores (sm90/query.h).
 //
 // The query's scale factor goes into the normed latent, since the product after it is linear: what comes out of W_qb is then the
 // query's finished nope part, and only the rope part is touched again.
@@ -13,7 +14,9 @@
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/vectors.cuh"
+#include "ops/mla_project/rotation.cuh"
 #include "ops/mla_project/sm90/lanes.h"
+#include "ops/mla_project/sm90/query.h"
 
 namespace longcat::cuda {
 namespace {
@@ -23,15 +26,6 @@ constexpr int kLatents = 2;                         // of a row: the query's and
 constexpr int kRotateWarps = 8;                     // of a block, a head each
 constexpr int kLanePairs = 4;                       // pairs that a lane holds in registers
 constexpr int64_t kWarpRope = 2 * 32 * kLanePairs;  // the widest rope part that a warp rotates in registers
-
-struct Rotation {
-  float a, b;
-};
-/// The pair j of a row, rotated: what goes to places j and j + half.
-__device__ __forceinline__ Rotation rotate(float a, float b, const float* cosSin, int64_t j, int64_t half) {
-  const float c = cosSin[j], s = cosSin[half + j];
-  return {a * c - b * s, b * c + a * s};
-}
 
 template <class T>
 __device__ __forceinline__ bool wholeOctet(const T* p, int64_t n) { return n >= kOctet && reinterpret_cast<uintptr_t>(p) % 16 == 0; }
@@ -297,6 +291,7 @@ void mla_project(const void* params, const CudaContext& context) {
     project(context, p, p.x, p.kvA, p.kvABias, p.kvLatent);
     LONGCAT_ACTIVATION(p.activation, A, launchFinish<A, StoredLatent<A>>(context, p););
   }
+  if (launchQuery(context, p)) return;
   project(context, p, p.qLatent, p.qB, {}, p.q);
   LONGCAT_ACTIVATION(p.activation, A, launchRotate<A>(context, p););
 }

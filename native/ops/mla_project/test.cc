@@ -1,4 +1,5 @@
 // mla_project against float64: queries and cache rows, at odd and real sizes, for every stored dtype.
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -63,6 +64,7 @@ struct Project {
   bool biased;
   int64_t blocks = 0, maxBlocks = 6;
   std::vector<float> wantQ, wantCache;
+  static constexpr int64_t kLaneRows = 256;  // as a model has them
   static constexpr double kQScale = 1.25, kKvScale = 0.7;
 
   Project(TestContext& t, Sizes sizes, DType dtype, bool bias) : s(sizes), biased(bias) {
@@ -87,7 +89,7 @@ struct Project {
     blockTables = t.i32({3, maxBlocks}, table);
     qLatent = t.f32({capacity, s.qRank});
     kvLatent = t.f32({capacity, width});
-    latentLanes = t.f32({8, capacity, s.qRank + width});
+    latentLanes = t.f32({8, std::min(capacity, kLaneRows), s.qRank + width});
     q = t.f32({capacity, s.heads, head});
     rows = t.i32({1}, {static_cast<int32_t>(s.rows)});
     clearCache(t);
@@ -183,7 +185,7 @@ void checkRowCounts(TestContext& t, Sizes sizes, DType dtype, std::initializer_l
         some.x = first(all.x, sizes.hidden), some.cosSin = first(all.cosSin, sizes.rope);
         some.positions = firstIntegers(all.positions), some.rowSlot = firstIntegers(all.rowSlot);
         some.qLatent = t.f32({capacity, sizes.qRank}), some.kvLatent = t.f32({capacity, width});
-        some.latentLanes = t.f32({8, capacity, sizes.qRank + width});
+        some.latentLanes = t.f32({8, std::min(capacity, Project::kLaneRows), sizes.qRank + width});
         some.q = t.f32({capacity, sizes.heads, head});
         some.rows = t.i32({1}, {static_cast<int32_t>(live)});
         some.clearCache(t);
@@ -223,6 +225,9 @@ LONGCAT_TEST(mla_project) {
   for (DType dtype : {DType::bf16, DType::f8e4m3}) {
     checkRowCounts(t, {150, 1024, 144, 72, 2, 16, 8, 16}, dtype, {1, 8, 9, 17, 33, 64, 65, 97, 129, 150});
     checkRowCounts(t, {70, 4608, 64, 24, 1, 16, 8, 16}, dtype, {1, 15, 31, 63, 70});  // more steps of k than stages
+    checkRowCounts(t, {100, 256, 1536, 72, 5, 20, 12, 16}, dtype, {1, 3, 9, 18, 40, 64, 65, 100});  // four lanes of the query's product
+    checkRowCounts(t, {70, 256, 4608, 24, 3, 128, 64, 16}, dtype, {1, 14, 31, 63});                 // eight
+    checkRowCounts(t, {300, 1024, 256, 72, 2, 16, 8, 32}, dtype, {1, 200, 257, 300});               // more rows than the lanes' scratch has
   }
 }
 

@@ -14,7 +14,7 @@
 namespace longcat::cuda::prefill {
 namespace {
 
-__global__ void __launch_bounds__(kThreads, 1) attendRound(const MlaPrefillParams p, const Round round, const __grid_constant__ AttendMaps maps) {
+__global__ void __launch_bounds__(kThreads, 1) attendRound(const MlaPrefillParams p, const __grid_constant__ AttendMaps maps) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) unsigned char attendBlock[];
   auto& block = *reinterpret_cast<AttendBlock*>(attendBlock);
@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(kThreads, 1) attendRound(const MlaPrefillParam
   const int group = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   if (group == 0) {
     fewerRegisters<kCopierRegisters>();
-    if (threadIdx.x < 32) Copier(p, maps, block).run(round);
+    if (threadIdx.x < 32) Copier(p, maps, block).run();
   } else {
     moreRegisters<kComputeRegisters>();
     compute(p, block, group - 1);
@@ -41,7 +41,7 @@ int ropeRowsOf(const MlaPrefillParams& p) {
 
 }  // namespace
 
-bool attendHopper(const CudaContext& context, const MlaPrefillParams& p, const Round& round) {
+bool attendHopper(const CudaContext& context, const MlaPrefillParams& p) {
   const int ropeRows = ropeRowsOf(p);
   const bool usual = p.nope == kNope && p.rope == kRope && p.vDim == kValue;
   if (context.capability != 90 || !usual || ropeRows == 0 || sizeof(AttendBlock) > static_cast<size_t>(context.sharedBytes)) return false;
@@ -51,7 +51,7 @@ bool attendHopper(const CudaContext& context, const MlaPrefillParams& p, const R
                         matrixMap(p.expanded.data, kBytes, p.expandedRows, expandedWidth, expandedWidth * kBytes, kTileKeys, 64, kSwizzle),
                         matrixMap(p.cache.data, kBytes, p.cacheRows, cacheWidth, cacheWidth * kBytes, ropeRows, 64, kSwizzle), ropeRows};
   const int64_t tiles = ceilDiv(p.capacity, kJobRows) + std::min(p.maxSequences, p.capacity);  // at most about
-  launch(context, attendRound, persistentGrid(context, tiles * p.heads), kThreads, sizeof(AttendBlock), p, round, maps);
+  launch(context, attendRound, persistentGrid(context, tiles * p.heads), kThreads, sizeof(AttendBlock), p, maps);
   return true;
 }
 

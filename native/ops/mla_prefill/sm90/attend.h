@@ -6,7 +6,7 @@
 
 namespace longcat::cuda::prefill {
 
-/// Attention of one round. False, and nothing launched, where the card or the sizes are others than it is made for.
-bool attendHopper(const CudaContext& context, const MlaPrefillParams& p, const Round& round);
+/// Attention of the round that planRound() planned. False, and nothing launched, where the card or the sizes are others than it is made for.
+bool attendHopper(const CudaContext& context, const MlaPrefillParams& p);
 
 }  // namespace longcat::cuda::prefill

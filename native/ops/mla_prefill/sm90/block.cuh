@@ -17,8 +17,8 @@ constexpr int kDepthPanels = 3, kValuePanels = 2;      // of 64 columns: kNope a
 constexpr int kGroups = 2, kGroupRows = 64, kJobRows = kGroups * kGroupRows;
 constexpr int kTileKeys = 128, kStages = 2;
 constexpr int kGroupThreads = 128, kThreads = (1 + kGroups) * kGroupThreads, kGroupWarps = kGroupThreads / 32;
-constexpr int kCopierRegisters = 40, kComputeRegisters = 232;  // of a thread: all that a multiprocessor has
-static_assert(kTileKeys == kListTile && kTileKeys == kJobRows);  // a job's last key tile is the only one with keys beyond its rows
+constexpr int kCopierRegisters = 24, kComputeRegisters = 240;  // of a thread: all that a multiprocessor has
+static_assert(kTileKeys == kListTile && kTileKeys == kJobRows && kJobRows == kQueryTile);  // a job's last key tile is the only one with keys beyond its rows
 
 struct Panel64 {
   Bf16 rows[kGroupRows][64];
@@ -71,11 +71,19 @@ __device__ inline void initBlock(AttendBlock& block) {
   fenceBarriers();
 }
 
-/// Where a warp is in the rings. Warps that compute and the one that copies go through the same places in the same order.
-struct Places {
-  RingPlace<2> job;
-  RingPlace<kStages> keys, values;
-  uint32_t queriesPhase = 0;
+/// Number `count` through a ring: its stage, and the parity of the phase in which that is full.
+template <int kStages>
+struct Place {
+  int stage;
+  uint32_t phase;
+  __device__ __forceinline__ explicit Place(uint32_t count) : stage(static_cast<int>(count % kStages)), phase(count / kStages % 2) {}
+};
+using JobPlace = Place<2>;
+using TilePlace = Place<kStages>;
+
+/// Jobs and key tiles that a warp has been through. Those that compute and the one that copies go through the same ones in the same order.
+struct Passed {
+  uint32_t jobs = 0, tiles = 0;
 };
 
 /// This warp has used what `empty` is about. Every lane calls.

@@ -11,8 +11,9 @@
 
 namespace longcat::cuda::prefill {
 
+using Queries = uint32_t[(kNope + kRope) / 16][4];  // as wgmma takes A from registers
 using Scores = float[kTileKeys / 2];
-using Weights = uint32_t[kTileKeys / 16][4];  // pairs of bfloat16, as wgmma takes A from registers
+using Weights = uint32_t[kTileKeys / 16][4];         // likewise
 struct RowSums {
   float output[kValue / 2];
   float maximum[2], total[2];
@@ -21,24 +22,31 @@ struct RowSums {
 /// A descriptor `bytes` further on.
 __device__ __forceinline__ uint64_t furtherOn(uint64_t descriptor, uint32_t bytes) { return descriptor + (bytes >> 4); }
 
+/// The warpgroup's queries, to stay in registers: tensor cores that read them from shared memory would take half as much of its time again as the keys do.
+__device__ __forceinline__ void loadQueries(const Panel64 (&from)[kDepthPanels], Queries& queries) {
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % kGroupWarps * 16 + lane % 16;
+#pragma unroll
+  for (int step = 0; step < (kNope + kRope) / 16; ++step)
+    loadMatrix4(queries[step], reinterpret_cast<const unsigned char*>(&from[step / 4]) + swizzled128(row, step % 4 * 2 + lane / 16));
+}
+
 /// Begins scores = queries · keysᵀ, unscaled.
-__device__ __forceinline__ void beginScores(const Panel64 (&queries)[kDepthPanels], const Panel128 (&keys)[kDepthPanels], Scores& scores) {
-  const uint64_t a = rowsOfK(queries), b = rowsOfK(keys);
+__device__ __forceinline__ void beginScores(const Queries& queries, const Panel128 (&keys)[kDepthPanels], Scores& scores) {
+  const uint64_t b = rowsOfK(keys);
   beginProducts();
 #pragma unroll
-  for (int step = 0; step < (kNope + kRope) / 16; ++step) {
-    const int panel = step / 4, inside = step % 4 * 32;
-    productBf16<kTileKeys>(scores, furtherOn(a, panel * sizeof(Panel64) + inside), furtherOn(b, panel * sizeof(Panel128) + inside), step > 0);
-  }
+  for (int step = 0; step < (kNope + kRope) / 16; ++step)
+    productBf16<kTileKeys>(scores, queries[step], furtherOn(b, step / 4 * sizeof(Panel128) + step % 4 * 32), step > 0);
   endProducts();
 }
 
-/// Begins output += weights · values.
+/// Begins output += weights · values, of the tile's first kKeys keys.
+template <int kKeys>
 __device__ __forceinline__ void beginSums(const Weights& weights, const Panel128 (&values)[kValuePanels], RowSums& rows) {
   const uint64_t b = rowsAcrossK(values, sizeof(Panel128));
   beginProducts();
 #pragma unroll
-  for (int step = 0; step < kTileKeys / 16; ++step) productBf16<kValue, true>(rows.output, weights[step], furtherOn(b, step * 16 * 128));
+  for (int step = 0; step < kKeys / 16; ++step) productBf16<kValue, true>(rows.output, weights[step], furtherOn(b, step * 16 * 128));
   endProducts();
 }
 

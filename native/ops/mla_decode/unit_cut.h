@@ -1,0 +1,27 @@
+// How a step's rows are cut for Hopper's attention (units.cuh does it): what attends and what merges must be told alike.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/context.h"
+#include "ops/mla_decode/params.h"
+
+namespace longcat::cuda {
+
+/// A unit has `grain` keys, or as often twice of that as leaves a row with at most `most` units; the last one has what is left.
+struct UnitRule {
+  int32_t grain, most;
+};
+constexpr UnitRule kUnitRule{512, 32};
+static_assert(kUnitRule.grain % kSplitKeys == 0);  // no more units than entries of the split list: `partial` has room for them
+
+struct UnitCut {
+  UnitRule rule;
+  int32_t shares;  // blocks of each group of heads
+  bool pieces;     // rows are cut as suits the batch; otherwise in units by their length alone
+};
+
+/// How this card cuts.
+UnitCut unitCut(const CudaContext& context, const MlaDecodeParams& p);
+
+}  // namespace longcat::cuda
