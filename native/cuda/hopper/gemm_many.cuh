@@ -1,10 +1,10 @@
 // Products of many rows on Hopper: persistent clusters of two blocks, in each a warpgroup that copies and two that multiply.
 //
-// An item is a tile of rows × kColumns weight rows. Each block has half of the tile's rows, as wgmma's A, and all of its weight rows, as B: either
-// block fetches half of those and sends them to both. Rows that are chosen by index are gathered by ordinary asynchronous copies, all else is the
-// copy engine's. Stages of 64 numbers of k pass through a ring in shared memory. The order of summation is gemm_formats.cuh's: a lane of k is a
-// chain in the warpgroup's registers, and a finished lane is added to the total, which waits in other registers and, where those do not suffice,
-// in shared memory.
+// An item is a tile of rows × weight rows. Each block has half of the tile's rows, as wgmma's A, and all of its weight rows, as B: either block fetches
+// half of those and sends them to both, since the L2 cache cannot feed the tensor cores otherwise. Rows that are chosen by index are gathered by
+// ordinary asynchronous copies, all else is the copy engine's. Stages of 64 numbers of k pass through a ring in shared memory. The order of summation
+// is gemm_formats.cuh's: a lane of k is a chain in the warpgroup's registers, and a finished lane is added to the total, which waits in other
+// registers and, where those do not suffice, in shared memory.
 //
 // For SwiGLU the first half of a warpgroup's columns are the gate's and the second half the same outputs of the up matrix, so that a thread has
 // both sums of an output.
@@ -21,20 +21,21 @@
 namespace longcat::cuda::many {
 
 constexpr int kCluster = 2, kMultipliers = 2, kThreads = 128 * (kMultipliers + 1);
-constexpr int kGatherers = 64;                      // threads that copy rows by index: the second and third warp
+constexpr int kGatherers = 96;                      // threads that copy rows by index: all but the first warp of theirs
 constexpr int kDepth = 64, kRowBytes = 128;         // numbers of k in a stage, bytes of a row of them
 constexpr int kUnit = 64;                           // rows of a wgmma, and of a copy of rows
 constexpr int kSumRegisters = 184;                  // of a thread, for lanes and totals
 constexpr int kProducerRegisters = 56, kMultiplierRegisters = 224;
 
-/// kRows: of a block, 64 or 128. With 128 each warpgroup has 64 of them and all columns, with 64 all rows and half of the columns.
+/// kRows, kColumns: of a block. With 128 rows each warpgroup has 64 of them and all columns, with 64 all rows and half of the columns.
 template <bool kDual_, int kRows_, int kColumns_>
 struct Shape {
   static constexpr bool kDual = kDual_;
   static constexpr int kRows = kRows_, kColumns = kColumns_, kTileRows = kCluster * kRows;
   static constexpr int kWidth = kRows == 128 ? kColumns : kColumns / 2;  // columns of a warpgroup
-  static constexpr int kOutputs = kDual ? kColumns / 2 : kColumns, kOwnOutputs = kDual ? kWidth / 2 : kWidth;  // of a tile, of a warpgroup
-  static constexpr int kBox = kColumns / 4;  // weight rows of a copy
+  static constexpr int kOutputs = kDual ? kColumns / 2 : kColumns, kOwnOutputs = kDual ? kWidth / 2 : kWidth;  // of a block, of a warpgroup
+  /// Each half of a block's columns comes in so many copies of kBox. For SwiGLU the halves are the gate's and the up matrix's, in turn for each warpgroup.
+  static constexpr int kCopies = kDual && kWidth < kColumns ? 2 : 1, kBox = kColumns / (2 * kCopies);
   static constexpr int kRowsBytes = kRows * kRowBytes, kStageBytes = kRowsBytes + kColumns * kRowBytes;
   /// Of a warp: totals that have no registers; later results on their way out, kPieces × 8 outputs of 16 rows.
   static constexpr int kPieces = kOwnOutputs % 64 == 0 ? 8 : 4;
@@ -42,8 +43,7 @@ struct Shape {
   static constexpr int kSpareBytes = kTotalBytes > 16 * 16 * kPieces ? kTotalBytes : 16 * 16 * kPieces;
   static constexpr int kStages = ((221 << 10) - 4 * kMultipliers * kSpareBytes) / kStageBytes;
   static int64_t sharedBytes(const GemmProblem& p) {
-    return kStages * (kStageBytes + sizeof(int4) + 2 * sizeof(Barrier)) + 4 * kMultipliers * kSpareBytes + sizeof(TensorMap) + kRows * sizeof(int) +
-           prefixBytes(p);
+    return kStages * (kStageBytes + sizeof(int4) + 2 * sizeof(Barrier)) + 4 * kMultipliers * kSpareBytes + sizeof(TensorMap) + prefixBytes(p);
   }
 };
 
@@ -54,7 +54,7 @@ struct Memory {
   TensorMap* map;
   int4* tiles;
   Barrier *full, *empty;
-  int *sources, *prefix;
+  int* prefix;
 
   __device__ explicit Memory(unsigned char* shared) {
     stages = shared;
@@ -63,8 +63,7 @@ struct Memory {
     tiles = reinterpret_cast<int4*>(map + 1);
     full = reinterpret_cast<Barrier*>(tiles + Shape::kStages);
     empty = full + Shape::kStages;
-    sources = reinterpret_cast<int*>(empty + Shape::kStages);
-    prefix = sources + Shape::kRows;
+    prefix = reinterpret_cast<int*>(empty + Shape::kStages);
   }
   __device__ unsigned char* rows(int stage) const { return stages + stage * Shape::kStageBytes; }
   __device__ unsigned char* weights(int stage) const { return rows(stage) + Shape::kRowsBytes; }
@@ -74,10 +73,9 @@ struct Memory {
 struct Share {
   int row, rows;
   __device__ __forceinline__ Share(const WorkItem& item, int rank) {
-    const int all = static_cast<int>(item.rowEnd - item.row), half = (all + kCluster * kUnit - 1) / (kCluster * kUnit) * kUnit;
-    row = static_cast<int>(item.row) + rank * half;
-    rows = rank == 0 ? min(all, half) : all - half;
-    if (rows < 0) rows = 0;
+    const int all = static_cast<int>(item.rowEnd - item.row), most = (all + kCluster * kUnit - 1) / (kCluster * kUnit) * kUnit;
+    row = static_cast<int>(item.row) + rank * most;
+    rows = rank == 0 ? min(all, most) : max(all - most, 0);
   }
   __device__ __forceinline__ int padded() const { return (rows + kUnit - 1) / kUnit * kUnit; }
 };
@@ -128,20 +126,18 @@ __device__ __forceinline__ void copyTiles(const GemmProblem& p, const TensorMap&
   for (int item = blockIdx.x / kCluster; item < work.items(); item += gridDim.x / kCluster) {
     const WorkItem tile = work.at(item);
     const Share share(tile, rank);
-    // For SwiGLU a block copies the boxes of one matrix. The tile has four boxes: of each warpgroup's columns first the gate's.
     if (p.groupStart) map = maps.of(matrixOf(p, tile.group, Shape::kDual && rank == 1).data);
-    const int output = static_cast<int>(tile.output) + (Shape::kDual ? 0 : 2 * rank * Shape::kBox);
-    const int box = Shape::kDual && Shape::kWidth < Shape::kColumns ? rank : 2 * rank, boxStep = Shape::kDual && Shape::kWidth < Shape::kColumns ? 2 : 1;
+    const int output = static_cast<int>(tile.output), weightRow = output + (Shape::kDual ? 0 : rank * Shape::kBox);
     if (leads) {
       const int bytes = Shape::kColumns * kRowBytes + (gathers ? 0 : share.padded() * kRowBytes);
       for (int step = 0; step < steps; ++step, place.next()) {
         Barrier* full = m.full + place.stage;
         wait(m.empty + place.stage, place.phase ^ 1);
-        if (step == 0) m.tiles[place.stage] = make_int4(share.row, share.rows, static_cast<int>(tile.output), 0);
+        if (step == 0) m.tiles[place.stage] = make_int4(share.row, share.rows, output, 0);
         arriveExpecting(full, bytes);
 #pragma unroll
-        for (int i = 0; i < 2; ++i)
-          copyBoxToAll(m.weights(place.stage) + (box + i * boxStep) * Shape::kBox * kRowBytes, map, full, step * kDepth, output + i * Shape::kBox,
+        for (int i = 0; i < Shape::kCopies; ++i)
+          copyBoxToAll(m.weights(place.stage) + (rank + 2 * i) * Shape::kBox * kRowBytes, map, full, step * kDepth, weightRow + i * Shape::kBox,
                        (1 << kCluster) - 1, policy);
         if (gathers) continue;
         for (int r = 0; r < share.rows; r += kUnit) copyBox(m.rows(place.stage) + r * kRowBytes, &rowMap, full, step * kDepth, share.row + r, policy);
@@ -151,27 +147,31 @@ __device__ __forceinline__ void copyTiles(const GemmProblem& p, const TensorMap&
   }
 }
 
-/// The next two warps, where rows are chosen by index: eight threads copy 128 bytes of a row.
+/// The other warps beside it, where rows are chosen by index: eight threads copy 128 bytes of a row, and keep where it and their others begin.
 template <class Shape>
 __device__ __forceinline__ void gatherRows(const GemmProblem& p, const Work& work, const Memory<Shape>& m) {
-  const int thread = threadIdx.x - 32, piece = thread & 7, rank = static_cast<int>(clusterRank());
+  constexpr int kAtOnce = kGatherers / 8, kOwn = (Shape::kRows + kAtOnce - 1) / kAtOnce;
+  static_assert(kAtOnce % 4 == 0);  // so that every second of a thread's rows has the same swizzle
+  const int rank = static_cast<int>(clusterRank()), first = (threadIdx.x - 32) / 8, piece = threadIdx.x % 8;
+  const int places[2] = {swizzled128(first, piece), swizzled128(first + kAtOnce, piece)};
   const int k = static_cast<int>(depthOf(p)), steps = (k + kDepth - 1) / kDepth;
-  const int64_t rowBytes = p.xStride * 2;
   RingPlace<Shape::kStages> place;
   for (int item = blockIdx.x / kCluster; item < work.items(); item += gridDim.x / kCluster) {
     const WorkItem tile = work.at(item);
     const Share share(tile, rank);
-    const int rows = share.padded();
-    syncSome(1, kGatherers);  // nobody reads the last item's
-    for (int r = thread; r < rows; r += kGatherers) m.sources[r] = p.rowIndex[min(share.row + r, static_cast<int>(tile.rowEnd) - 1)];
-    syncSome(1, kGatherers);
-    const unsigned char* from = static_cast<const unsigned char*>(p.x.data) + piece * 16;
-    for (int step = 0; step < steps; ++step, from += kRowBytes, place.next()) {
+    const int rows = share.padded(), last = static_cast<int>(tile.rowEnd) - 1;
+    uint32_t begin[kOwn];  // in pieces of 16 bytes
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) begin[i] = static_cast<uint32_t>(p.rowIndex[min(share.row + first + i * kAtOnce, last)] * (p.xStride / 8));
+    const uint4* from = static_cast<const uint4*>(p.x.data) + piece;
+    for (int step = 0; step < steps; ++step, from += kRowBytes / 16, place.next()) {
       wait(m.empty + place.stage, place.phase ^ 1);
       const bool there = step * kDepth + piece * 8 < k;
       unsigned char* to = m.rows(place.stage);
-#pragma unroll 4
-      for (int r = thread >> 3; r < rows; r += kGatherers / 8) copyAsync16(to + swizzled128(r, piece), from + m.sources[r] * rowBytes, there);
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+        if (first + i * kAtOnce < rows) copyAsync16(to + places[i % 2] + i / 2 * (2 * kAtOnce * kRowBytes), from + begin[i], there);
+      }
       arriveAfterCopies(m.full + place.stage);
     }
   }
@@ -183,44 +183,29 @@ struct Consumer {
   const Memory<Shape>& m;
   const bool gathered;  // rows come by ordinary copies
   RingPlace<Shape::kStages> place;
-  int held = -1;  // the stage that products under way still read
 
   __device__ Consumer(const Memory<Shape>& memory, bool gathered) : m(memory), gathered(gathered) {}
   __device__ __forceinline__ void await() {
     wait(m.full + place.stage, place.phase);
     if (gathered) fenceAsyncProxy();
   }
-  /// After the last products with this stage were issued: those before them are over.
+  /// The stage has been read: each warp tells both blocks, since either copies into it.
   __device__ __forceinline__ void pass() {
-    waitProducts<1>();
-    giveBack();
-    held = place.stage;
+    const int lane = threadIdx.x & 31;
+    if (lane < kCluster) arriveAt(m.empty + place.stage, lane);
     place.next();
-  }
-  __device__ __forceinline__ void finish() {
-    waitProducts<0>();
-    giveBack();
   }
   /// Takes no part in an item of so many stages.
   __device__ __forceinline__ void skip(int stages) {
     for (int i = 0; i < stages; ++i) {
       wait(m.full + place.stage, place.phase);
-      held = place.stage;
-      giveBack();
-      place.next();
+      pass();
     }
-  }
-
- private:
-  /// Each warp tells both blocks, since either copies into the stage.
-  __device__ __forceinline__ void giveBack() {
-    const int lane = threadIdx.x & 31;
-    if (held >= 0 && lane < kCluster) arriveAt(m.empty + held, lane);
-    held = -1;
   }
 };
 
-/// sum += kCount products of 16 numbers of k each; `add` false: sum = those.
+/// sum += kCount products of 16 numbers of k each; `add` false: sum = those. It waits for them: the stage goes back at once, and the other warpgroup
+/// has the tensor cores meanwhile.
 template <int kWidth, int kCount>
 __device__ __forceinline__ void multiplySteps(float (&sum)[kWidth / 2], const unsigned char* rows, const unsigned char* weights, bool add) {
   const uint64_t a = rowsOfK(rows), b = rowsOfK(weights);
@@ -228,6 +213,7 @@ __device__ __forceinline__ void multiplySteps(float (&sum)[kWidth / 2], const un
 #pragma unroll
   for (int i = 0; i < kCount; ++i) productBf16<kWidth>(sum, a + 2 * i, b + 2 * i, i > 0 || add);
   endProducts();
+  waitProducts<0>();
 }
 
 /// sum = a lane of k: steps [begin, end) of 32 numbers, of `steps`. A lane may begin or end in the middle of a stage.
@@ -253,7 +239,6 @@ __device__ __forceinline__ void multiplyLane(float (&sum)[Shape::kWidth / 2], Co
     multiplySteps<Shape::kWidth, 2>(sum, rows(), weights(), step != begin);
     if (end == steps) ring.pass();
   }
-  ring.finish();
   holdRegisters(sum);
 }
 
@@ -421,7 +406,7 @@ __global__ void __launch_bounds__(kThreads, 1) gemmMany(const __grid_constant__ 
   if (threadIdx.x < 128) {
     fewerRegisters<kProducerRegisters>();
     if (threadIdx.x < 32) copyTiles(p, weightMap, weightMap2, rowMap, work, m);
-    else if (threadIdx.x < 32 + kGatherers && p.rowIndex) gatherRows(p, work, m);
+    else if (p.rowIndex) gatherRows(p, work, m);
   } else {
     moreRegisters<kMultiplierRegisters>();
     multiply(p, work.items(), m);
