@@ -128,7 +128,9 @@ struct ProductBlock {
   /// Where the units lie that this warp merges.
   __device__ RowUnits unitsOfWarp(const Live& live, const UnitCut& cut) const {
     const MergePart part(live.rows - live.begin);
-    return part.live ? unitsAt(p, WorkLine(p, cut).resultsOf(static_cast<int32_t>(live.begin) + part.row), head) : RowUnits{};
+    if (!part.live) return {};
+    const WorkLine line(p, cut);
+    return unitsAt(p, line.resultsOf(line.turnOf(static_cast<int32_t>(live.begin) + part.row)), head);
   }
   /// Merges all rows, which are 16 at most, from their units.
   __device__ void mergeUnitsOfRows(const Live& live, const RowUnits& units) const {

@@ -35,7 +35,7 @@ struct RunningMerge {
   __device__ __forceinline__ float inverse() const { return __frcp_rn(total); }
 };
 
-/// Where partial results lie. A weights' sum of zero: nothing does (the unit has been added to the one before, or the row is finished).
+/// Where partial results lie. A weights' sum of zero: nothing does (the unit has been added to the one before).
 __device__ __forceinline__ float* unitSums(const MlaDecodeParams& p, int64_t unit, int64_t head) { return p.partial + (unit * p.heads + head) * kHopperRank; }
 __device__ __forceinline__ float2* unitWeights(const MlaDecodeParams& p, int64_t unit, int64_t head) {
   return reinterpret_cast<float2*>(p.partial + p.maxSplits * p.heads * kHopperRank) + unit * p.heads + head;
@@ -53,7 +53,7 @@ __device__ __forceinline__ uint2 pairColumns(float4 sums) {
 /// The first of those columns; `quad` is the lane within its four.
 __device__ __forceinline__ int pairedColumn(int quad) { return quad & 1 ? 6 + 2 * quad : 2 * quad; }
 
-/// The units of one row and head.
+/// The units of one row and head; none where the row is finished.
 struct RowUnits {
   const float* sums;
   const float2* weights;
@@ -71,11 +71,12 @@ __device__ __forceinline__ float inclusiveMax(float v) {
   return v;
 }
 
-/// Merges four columns in each of N pieces of 128 columns for each lane: `column` + 128 i … + 3 of the order above. False where nothing lies there: the row is
+/// Merges four columns in each of N pieces of 128 columns for each lane: `column` + 128 i … + 3 of the order above. False where the row is
 /// finished. A whole warp calls, with the same units; a lane has the factors of one, which RunningMerge would come to. Sums of
 /// kAtOnce units are asked for together.
 template <int N, int kAtOnce>
 __device__ __forceinline__ bool mergeUnits(const RowUnits& units, int column, int columns, float4 (&out)[N]) {
+  if (units.count == 0) return false;
   const int lane = threadIdx.x & 31;
 #pragma unroll
   for (int i = 0; i < N; ++i) out[i] = make_float4(-0.0f, -0.0f, -0.0f, -0.0f);  // what a sum of the first unit alone leaves as it is
@@ -110,7 +111,6 @@ __device__ __forceinline__ bool mergeUnits(const RowUnits& units, int column, in
       }
     }
   }
-  if (total == 0) return false;
   const float inverse = __frcp_rn(total);
 #pragma unroll
   for (int i = 0; i < N; ++i) out[i].x *= inverse, out[i].y *= inverse, out[i].z *= inverse, out[i].w *= inverse;
