@@ -128,15 +128,22 @@ struct ProductBlock {
   /// Where the units lie that this warp merges.
   __device__ RowUnits unitsOfWarp(const Live& live, const UnitCut& cut) const {
     const MergePart part(live.rows - live.begin);
-    return part.live ? unitsAt(p, WorkLine(p, cut).resultsOf(static_cast<int32_t>(live.begin) + part.row), head) : RowUnits{};
+    if (!part.live) return {};
+    const WorkLine line(p, cut);
+    return unitsAt(p, line.resultsOf(line.turnOf(static_cast<int32_t>(live.begin) + part.row)), head);
   }
   /// Merges all rows, which are 16 at most, from their units.
   __device__ void mergeUnitsOfRows(const Live& live, const RowUnits& units) const {
     const MergePart part(live.rows - live.begin);
     if (!part.live) return;
-    if (part.slices >= 4) unitSlice<1>(units, live.begin + part.row, part.row, part.slice, part.slices);
-    else if (part.slices == 2) unitSlice<2>(units, live.begin + part.row, part.row, part.slice, part.slices);
-    else unitSlice<4>(units, live.begin + part.row, part.row, part.slice, part.slices);
+    const int64_t row = live.begin + part.row;
+    switch (part.slices) {
+      case 16: return unitSlice<float, 1, 32>(units, row, part);
+      case 8: return unitSlice<float, 2, 16>(units, row, part);
+      case 4: return unitSlice<float4, 1, 16>(units, row, part);
+      case 2: return unitSlice<float4, 2, 8>(units, row, part);
+      default: return unitSlice<float4, 4, 4>(units, row, part);
+    }
   }
   template <int C, int U>
   __device__ __forceinline__ void mergeSlices(const RowSplits& splits, int row, int slice, int slices) const {
@@ -150,22 +157,19 @@ struct ProductBlock {
     }
   }
 
-  /// The same of units: a slice has 512 / slices columns, N pieces of 128 or a part of one. Finished rows lie in qLatent.
-  template <int N>
-  __device__ __forceinline__ void unitSlice(const RowUnits& units, int64_t pairRow, int row, int slice, int slices) const {
-    const int lane = threadIdx.x & 31, width = static_cast<int>(kHopperRank) / slices, begin = slice * width;
-    const bool mine = 4 * lane < width;
-    float4 merged[N];
-    Bf16* to = rows + row * (depth + 8) + begin;
-    if (mergeUnits<N, 8 / N>(units, begin + 4 * lane, mine ? static_cast<int>(kHopperRank) : 0, merged)) {
+  /// The same of units: a slice has N pieces of 32 V's of columns. Finished rows lie in qLatent.
+  template <class V, int N, int kAtOnce>
+  __device__ __forceinline__ void unitSlice(const RowUnits& units, int64_t row, const MergePart& part) const {
+    constexpr int kWide = sizeof(V) / sizeof(float), kPiece = 32 * kWide, kWidth = N * kPiece;
+    const int lane = threadIdx.x & 31, begin = part.slice * kWidth;
+    V merged[N];
+    Bf16* to = rows + part.row * (depth + 8) + begin;
+    if (mergeUnits<V, N, kAtOnce>(units, begin + kWide * lane, merged)) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        const uint2 columns = pairColumns(merged[i]);
-        if (mine) *reinterpret_cast<uint2*>(to + 128 * i + lane / 4 * 16 + pairedColumn(lane & 3)) = columns;
-      }
+      for (int i = 0; i < N; ++i) storeInOrder(to + kPiece * i, merged[i]);
     } else {
-      const Bf16* from = numbersIn<Bf16>(p.qLatent) + (pairRow * p.heads + head) * kHopperRank + begin;
-      for (int c = lane; c < width / 8; c += 32) copyAsync16(to + 8 * c, from + 8 * c);
+      const Bf16* from = numbersIn<Bf16>(p.qLatent) + (row * p.heads + head) * kHopperRank + begin;
+      for (int c = lane; c < kWidth / 8; c += 32) copyAsync16(to + 8 * c, from + 8 * c);
     }
   }
 
@@ -256,6 +260,7 @@ __global__ void __launch_bounds__(kProductThreads) headProduct(const MlaDecodePa
     block.multiply();
     __syncthreads();  // the sums are there; the rows have been read
     block.store(first, live.rows);
+    if constexpr (S == RowSource::units) break;  // these were all
   }
   waitCopies<0>();  // of the weights, where there were no rows
 }

@@ -32,10 +32,11 @@ struct RunningMerge {
     most = larger;
   }
   __device__ __forceinline__ float apply(float sums, float unit) const { return fmaf(unit, next, __fmul_rn(sums, before)); }
+  __device__ __forceinline__ float4 apply(float4 sums, float4 unit) const { return make_float4(apply(sums.x, unit.x), apply(sums.y, unit.y), apply(sums.z, unit.z), apply(sums.w, unit.w)); }
   __device__ __forceinline__ float inverse() const { return __frcp_rn(total); }
 };
 
-/// Where partial results lie. A weights' sum of zero: nothing does (the unit has been added to the one before, or the row is finished).
+/// Where partial results lie. A weights' sum of zero: nothing does (the unit has been added to the one before).
 __device__ __forceinline__ float* unitSums(const MlaDecodeParams& p, int64_t unit, int64_t head) { return p.partial + (unit * p.heads + head) * kHopperRank; }
 __device__ __forceinline__ float2* unitWeights(const MlaDecodeParams& p, int64_t unit, int64_t head) {
   return reinterpret_cast<float2*>(p.partial + p.maxSplits * p.heads * kHopperRank) + unit * p.heads + head;
@@ -53,16 +54,26 @@ __device__ __forceinline__ uint2 pairColumns(float4 sums) {
 /// The first of those columns; `quad` is the lane within its four.
 __device__ __forceinline__ int pairedColumn(int quad) { return quad & 1 ? 6 + 2 * quad : 2 * quad; }
 
-/// The units of one row and head.
+/// Stores a warp's 128 (32) columns in their natural order, of which a lane has four (one) in the order above.
+__device__ __forceinline__ void storeInOrder(Bf16* to, float4 mine) {
+  const int lane = threadIdx.x & 31;
+  const uint2 columns = pairColumns(mine);
+  *reinterpret_cast<uint2*>(to + lane / 4 * 16 + pairedColumn(lane & 3)) = columns;
+}
+__device__ __forceinline__ void storeInOrder(Bf16* to, float mine) {
+  const int lane = threadIdx.x & 31;
+  to[(lane & 16) + (lane & 12) / 2 + (lane & 1) + 4 * (lane & 2)] = __float2bfloat16_rn(mine);
+}
+
+/// The units of one row and head; none where the row is finished.
 struct RowUnits {
   const float* sums;
   const float2* weights;
-  int64_t sumsStride, weightsStride;
-  int count;
+  int32_t heads, count;
 };
 /// `results`: WorkLine::resultsOf() the row.
 __device__ __forceinline__ RowUnits unitsAt(const MlaDecodeParams& p, int2 results, int64_t head) {
-  return {unitSums(p, results.x, head), unitWeights(p, results.x, head), p.heads * kHopperRank, p.heads, results.y};
+  return {unitSums(p, results.x, head), unitWeights(p, results.x, head), static_cast<int32_t>(p.heads), results.y};
 }
 
 __device__ __forceinline__ float inclusiveMax(float v) {
@@ -71,49 +82,53 @@ __device__ __forceinline__ float inclusiveMax(float v) {
   return v;
 }
 
-/// Merges four columns in each of N pieces of 128 columns for each lane: `column` + 128 i … + 3 of the order above. False where nothing lies there: the row is
-/// finished. A whole warp calls, with the same units; a lane has the factors of one, which RunningMerge would come to. Sums of
-/// kAtOnce units are asked for together.
-template <int N, int kAtOnce>
-__device__ __forceinline__ bool mergeUnits(const RowUnits& units, int column, int columns, float4 (&out)[N]) {
-  const int lane = threadIdx.x & 31;
+__device__ __forceinline__ float scaled(float v, float by) { return v * by; }
+__device__ __forceinline__ float4 scaled(float4 v, float by) { return make_float4(v.x * by, v.y * by, v.z * by, v.w * by); }
+
+/// Merges N pieces of a warp's columns, V's width of each for each lane: from `column` on, the lane's first, pieces one after the other in the order above.
+/// False where the row is finished. A whole warp calls, with the same units; a lane has the factors of one, which RunningMerge would come to. Sums of
+/// kAtOnce units are asked for together: where rows are few and units many, narrow columns leave registers for more of them.
+template <class V, int N, int kAtOnce>
+__device__ __forceinline__ bool mergeUnits(const RowUnits& units, int column, V (&out)[N]) {
+  constexpr int kPiece = 32 * sizeof(V) / sizeof(float);
+  if (units.count == 0) return false;
+  const int lane = threadIdx.x & 31, stride = units.heads * static_cast<int>(kHopperRank);
 #pragma unroll
-  for (int i = 0; i < N; ++i) out[i] = make_float4(-0.0f, -0.0f, -0.0f, -0.0f);  // what a sum of the first unit alone leaves as it is
+  for (int i = 0; i < N; ++i) out[i] = scaled(V{}, -1.0f);  // −0, which a sum of the first unit alone leaves as it is
   float most = -INFINITY, total = 0;
   for (int base = 0; base < units.count; base += 32) {
-    const float2 weights = base + lane < units.count ? __ldcg(units.weights + (base + lane) * units.weightsStride) : make_float2(0, 0);
-    uint32_t there = __ballot_sync(kAllLanes, weights.y != 0);
+    const float2 weights = base + lane < units.count ? __ldcg(units.weights + (base + lane) * units.heads) : make_float2(0, 0);
+    uint32_t there = __ballot_sync(kAllLanes, weights.y != 0), unasked = there;
     const float maximum = weights.y != 0 ? weights.x : -INFINITY, larger = fmaxf(most, inclusiveMax(maximum));
     float smaller = __shfl_up_sync(kAllLanes, larger, 1);
     if (lane == 0) smaller = most;
     const float before = powerOfTwo(smaller - larger), next = powerOfTwo(maximum - larger);
     most = __shfl_sync(kAllLanes, larger, 31);
     while (there) {
-      int unit[kAtOnce];
-      float4 part[kAtOnce][N];
+      V part[kAtOnce][N];
 #pragma unroll
       for (int u = 0; u < kAtOnce; ++u) {
-        unit[u] = there ? __ffs(static_cast<int>(there)) - 1 : -1;
-        there &= there - 1;
+        const bool asks = unasked != 0;
+        const float* sums = units.sums + static_cast<int64_t>(base + __ffs(static_cast<int>(unasked)) - 1) * stride + column;
+        unasked &= unasked - 1;
 #pragma unroll
-        for (int i = 0; i < N; ++i)
-          part[u][i] = unit[u] >= 0 && column + 128 * i < columns ? __ldcg(reinterpret_cast<const float4*>(units.sums + (base + unit[u]) * units.sumsStride + column + 128 * i)) : make_float4(0, 0, 0, 0);
+        for (int i = 0; i < N; ++i) part[u][i] = asks ? __ldcg(reinterpret_cast<const V*>(sums + kPiece * i)) : V{};
       }
 #pragma unroll
       for (int u = 0; u < kAtOnce; ++u) {
-        if (unit[u] < 0) break;
-        const RunningMerge step{0, 0, __shfl_sync(kAllLanes, before, unit[u]), __shfl_sync(kAllLanes, next, unit[u])};
-        total = step.apply(total, __shfl_sync(kAllLanes, weights.y, unit[u]));
+        if (there == 0) break;
+        const int unit = __ffs(static_cast<int>(there)) - 1;
+        there &= there - 1;
+        const RunningMerge step{0, 0, __shfl_sync(kAllLanes, before, unit), __shfl_sync(kAllLanes, next, unit)};
+        total = step.apply(total, __shfl_sync(kAllLanes, weights.y, unit));
 #pragma unroll
-        for (int i = 0; i < N; ++i)
-          out[i] = make_float4(step.apply(out[i].x, part[u][i].x), step.apply(out[i].y, part[u][i].y), step.apply(out[i].z, part[u][i].z), step.apply(out[i].w, part[u][i].w));
+        for (int i = 0; i < N; ++i) out[i] = step.apply(out[i], part[u][i]);
       }
     }
   }
-  if (total == 0) return false;
   const float inverse = __frcp_rn(total);
 #pragma unroll
-  for (int i = 0; i < N; ++i) out[i].x *= inverse, out[i].y *= inverse, out[i].z *= inverse, out[i].w *= inverse;
+  for (int i = 0; i < N; ++i) out[i] = scaled(out[i], inverse);
   return true;
 }
 

@@ -1,5 +1,6 @@
 // How Hopper's attention cuts its work. All rows' work stands in a line, one row after the other, and each block of a group of heads takes a piece of it
-// as long as the others' (its share). Where rows may be cut is one of two things:
+// as long as the others' (its share). Every second row comes first, then those between: two queries of one sequence, whose rows are neighbours, then lie
+// half a line apart, with two blocks that are at the same keys at the same time, and memory gives these once. Where rows may be cut is one of two things:
 //   units    a row's keys are cut in units by the row's length alone. Each unit begins with empty sums, and units are added in ascending order
 //            (merge_units.cuh): who attends which units changes no bit.
 //   pieces   a row is cut where shares end, at any tile: nothing is cut or added that would not have to be, but the bits depend on the batch.
@@ -64,45 +65,51 @@ __device__ __forceinline__ int32_t inclusiveSum(int32_t v) {
   return v;
 }
 
-/// The line of all decode rows, and the shares of a group of heads. Whole warps call.
+/// The line of all decode rows, and the shares of a group of heads. A row's turn is its number in the line. Whole warps call.
 class WorkLine {
  public:
   __device__ WorkLine(const MlaDecodeParams& p, const UnitCut& cut) : p_(p), cut_(cut) {
     const Live live = liveOf(p);
-    first_ = static_cast<int32_t>(live.begin), rows_ = static_cast<int32_t>(live.rows);
+    first_ = static_cast<int32_t>(live.begin), rows_ = max(static_cast<int32_t>(live.rows) - first_, 0);
     int32_t all = 0, largest = 1;
-    for (int32_t row = first_ + lane(); row < rows_; row += 32) {
-      const RowWork work = workOf(row);
+    for (int32_t turn = lane(); turn < rows_; turn += 32) {
+      const RowWork work = workOf(turn);
       all += work.all, largest = max(largest, work.step);
     }
     all = warpSum(all), largest = warpMax(largest);
     // Pieces leave a result for each share and one more for each row but the first: so many shares `partial` has room for.
-    shares_ = cut.pieces ? static_cast<int32_t>(min(static_cast<int64_t>(cut.shares), p.maxSplits - (rows_ - first_) + 1)) : cut.shares;
+    shares_ = cut.pieces ? static_cast<int32_t>(min(static_cast<int64_t>(cut.shares), p.maxSplits - rows_ + 1)) : cut.shares;
     shares_ = max(shares_, 1);
     each_ = shareOf(all, largest);
   }
 
-  __device__ int32_t first() const { return first_; }
   __device__ int32_t rows() const { return rows_; }
-  __device__ RowWork workOf(int32_t row) const { return RowWork(cut_, row < rows_ ? p_.positions[row] + 1 : 0); }
+  __device__ int32_t rowOf(int32_t turn) const { return first_ + (turn < firstHalf() ? 2 * turn : 2 * (turn - firstHalf()) + 1); }
+  __device__ int32_t turnOf(int32_t row) const { return (row - first_) / 2 + ((row - first_) & 1 ? firstHalf() : 0); }
+  __device__ RowWork workOf(int32_t turn) const { return RowWork(cut_, turn < rows_ ? p_.positions[rowOf(turn)] + 1 : 0); }
 
   /// Where share `share` ends.
   __device__ int32_t endOf(int32_t share) const { return share < 0 ? 0 : share >= shares_ - 1 ? INT32_MAX : (share + 1) * each_; }
 
-  /// The partial results of a row, which lie one after the other: the first, and how many.
-  __device__ __forceinline__ int2 resultsOf(int32_t row) const {
-    int32_t before = 0;  // work, or units, of the rows before
-    for (int32_t r = first_ + lane(); r < row; r += 32) before += cut_.pieces ? workOf(r).all : workOf(r).units;
-    before = warpSum(before);
-    const RowWork work = workOf(row);
-    if (!cut_.pieces) return make_int2(before, work.units);
+  /// The partial results of the row at `turn`, which lie one after the other: the first, and how many. None where one block has the whole row.
+  __device__ __forceinline__ int2 resultsOf(int32_t turn) const {
+    int32_t before = 0, unitsBefore = 0;  // of the rows before
+    for (int32_t t = lane(); t < turn; t += 32) {
+      const RowWork work = workOf(t);
+      before += work.all, unitsBefore += work.units;
+    }
+    before = warpSum(before), unitsBefore = warpSum(unitsBefore);
+    const RowWork work = workOf(turn);
+    if (work.keys == 0) return make_int2(0, 0);
     // The first share whose end leaves something behind, and the first that leaves nothing.
     int32_t from = min(before / each_, shares_ - 1);
     while (work.keyAt(cut_, placeIn(from, before)) == 0) ++from;
+    if (work.keyAt(cut_, placeIn(from, before)) == work.keys) return make_int2(0, 0);
+    if (!cut_.pieces) return make_int2(unitsBefore, work.units);
     int32_t to = min((before + work.all) / each_, shares_ - 1);
     while (to > from && work.keyAt(cut_, placeIn(to - 1, before)) == work.keys) --to;
     while (work.keyAt(cut_, placeIn(to, before)) < work.keys) ++to;
-    return make_int2(from + row - first_, to - from + 1);
+    return make_int2(from + turn, to - from + 1);
   }
   /// Where a share ends, as seen from a place in the line.
   __device__ int32_t placeIn(int32_t share, int32_t beginning) const {
@@ -112,6 +119,7 @@ class WorkLine {
 
  private:
   static __device__ int lane() { return static_cast<int>(threadIdx.x & 31); }
+  __device__ int32_t firstHalf() const { return (rows_ + 1) / 2; }
 
   /// A share's work: an even part of all, or as much more as lets the largest rows (units) be shared out evenly.
   __device__ int32_t shareOf(int32_t all, int32_t largest) const {
@@ -124,7 +132,7 @@ class WorkLine {
 
   const MlaDecodeParams& p_;
   const UnitCut& cut_;
-  int32_t first_, rows_, shares_, each_;
+  int32_t first_, rows_, shares_, each_;  // rows: how many
 };
 
 /// Keys [key, end) of a row's `keys`, for the heads from `head` on: what one block attends of it, in units of `unitKeys`.
@@ -142,14 +150,15 @@ template <class F>
 __device__ __forceinline__ void forRuns(const MlaDecodeParams& p, const UnitCut& cut, int32_t share, int32_t head, const F& f) {
   const WorkLine line(p, cut);
   int32_t workBefore = 0, unitsBefore = 0;
-  for (int32_t base = line.first(); base < line.rows() && workBefore < line.endOf(share); base += 32) {
-    const RowWork work = line.workOf(base + static_cast<int32_t>(threadIdx.x & 31));
+  for (int32_t base = 0; base < line.rows() && workBefore < line.endOf(share); base += 32) {
+    const int32_t turn = base + static_cast<int32_t>(threadIdx.x & 31);
+    const RowWork work = line.workOf(turn);
     const int32_t workEnd = workBefore + inclusiveSum(work.all), unitsEnd = unitsBefore + inclusiveSum(work.units), beginning = workEnd - work.all;
-    Run mine{base + static_cast<int32_t>(threadIdx.x & 31), head, work.keys, 0, 0, 0, 0};
+    Run mine{line.rowOf(turn), head, work.keys, 0, 0, 0, 0};
     if (work.keys > 0) {
       mine.key = share == 0 ? 0 : work.keyAt(cut, line.placeIn(share - 1, beginning)), mine.end = work.keyAt(cut, line.placeIn(share, beginning));
       mine.unitKeys = cut.pieces ? (mine.end - mine.key + kTileKeys - 1) / kTileKeys * kTileKeys : work.unitKeys;
-      mine.result = cut.pieces ? share + mine.row - line.first() : unitsEnd - work.units + mine.key / work.unitKeys;
+      mine.result = cut.pieces ? share + turn : unitsEnd - work.units + mine.key / work.unitKeys;
     }
     for (uint32_t here = __ballot_sync(kAllLanes, mine.key < mine.end); here; here &= here - 1) {
       const int at = __ffs(static_cast<int>(here)) - 1;

@@ -431,10 +431,11 @@ __device__ __forceinline__ void attendRun(const MlaDecodeParams& p, Multiplier& 
     else merge[0].add(m.maximum[0], m.total[0]), merge[1].add(m.maximum[1], m.total[1]);
     if (!last || !whole) m.storeSums(firstSums, heads);
     else m.storeLatents(static_cast<Bf16*>(p.qLatent.data) + (run.row * p.heads + run.head) * kHopperRank, merge, heads);
+    if (whole) continue;  // nobody will ask
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       if (u > 0) m.storeWeights(weights, heads, 0, 0, r);
-      if (last) m.storeWeights(firstWeights, heads, merge[r].most, whole ? 0 : merge[r].total, r);
+      if (last) m.storeWeights(firstWeights, heads, merge[r].most, merge[r].total, r);
     }
   }
 }

@@ -7,50 +7,54 @@
 namespace longcat::cuda {
 namespace {
 
-constexpr int kMergeUnitThreads = 256;
+constexpr int kMergeUnitThreads = 128, kMergeWarps = kMergeUnitThreads / 32;
 
-constexpr int kMergeWarps = kMergeUnitThreads / 32;
+constexpr int kMergeBlocks = 8;  // on a multiprocessor
 
-/// Merged latents of all decode rows that no block finished, to qLatent. A warp takes 128 N columns of a head; grid: x = rows, y = warps.
-template <int N>
-__global__ void __launch_bounds__(kMergeUnitThreads) mergeUnitRows(const __grid_constant__ MlaDecodeParams p, const __grid_constant__ UnitCut cut) {
-  constexpr int kParts = static_cast<int>(kHopperRank) / (128 * N);
+/// Merged latents of all decode rows that no block finished, to qLatent. grid: x = rows, y = blocks that share a row's heads, of which a warp takes N pieces
+/// of 32 V's at a time. All blocks find room at once: a wave costs as much as a row that is to be merged.
+template <class V, int N>
+__global__ void __launch_bounds__(kMergeUnitThreads, kMergeBlocks) mergeUnitRows(const __grid_constant__ MlaDecodeParams p, const __grid_constant__ UnitCut cut) {
+  constexpr int kWide = sizeof(V) / sizeof(float), kPiece = 32 * kWide, kParts = static_cast<int>(kHopperRank) / (kPiece * N);
   __shared__ int2 results;
   const Live live = liveOf(p);  // which is older than the launch before this one, as is where results lie
   const int64_t row = live.begin + blockIdx.x;
   if (row >= live.rows) return awaitPrevious();
   if (threadIdx.x < 32) {
-    const int2 its = WorkLine(p, cut).resultsOf(static_cast<int32_t>(row));
+    const WorkLine line(p, cut);
+    const int2 its = line.resultsOf(line.turnOf(static_cast<int32_t>(row)));
     if (threadIdx.x == 0) results = its;
   }
   __syncthreads();
   awaitPrevious();
+  if (results.y == 0) return;
   letNextBegin();
-  const int lane = static_cast<int>(threadIdx.x & 31), warp = static_cast<int>(blockIdx.y * kMergeWarps + threadIdx.x / 32);
-  const int64_t head = warp / kParts;
-  const int begin = 128 * N * (warp % kParts);
-  if (head >= p.heads) return;
-  const RowUnits units = unitsAt(p, results, head);
-  float4 merged[N];
-  if (!mergeUnits<N, 16 / N>(units, begin + 4 * lane, kHopperRank, merged)) return;
-  Bf16* to = static_cast<Bf16*>(p.qLatent.data) + (row * p.heads + head) * kHopperRank + begin + lane / 4 * 16 + pairedColumn(lane & 3);
+  const int lane = static_cast<int>(threadIdx.x & 31), warps = static_cast<int>(gridDim.y) * kMergeWarps, items = static_cast<int>(p.heads) * kParts;
+  for (int item = static_cast<int>(blockIdx.y * kMergeWarps + threadIdx.x / 32); item < items; item += warps) {
+    const int head = item / kParts, begin = kPiece * N * (item % kParts);
+    V merged[N];
+    mergeUnits<V, N, 32 / (kWide * N)>(unitsAt(p, results, head), begin + kWide * lane, merged);
+    Bf16* to = static_cast<Bf16*>(p.qLatent.data) + (row * p.heads + head) * kHopperRank + begin;
 #pragma unroll
-  for (int i = 0; i < N; ++i) *reinterpret_cast<uint2*>(to + 128 * i) = pairColumns(merged[i]);
+    for (int i = 0; i < N; ++i) storeInOrder(to + kPiece * i, merged[i]);
+  }
 }
 
-template <int N>
+template <class V, int N>
 void launchMerge(const CudaContext& context, const MlaDecodeParams& p, const UnitCut& cut) {
-  const int64_t warps = p.heads * (kHopperRank / (128 * N));
-  launch(context, mergeUnitRows<N>, dim3(static_cast<unsigned>(p.capacity), static_cast<unsigned>(ceilDiv(warps, kMergeWarps))), kMergeUnitThreads, 0, p, cut);
+  const int64_t warps = p.heads * kHopperRank / (8 * static_cast<int64_t>(sizeof(V)) * N), room = std::max<int64_t>(1, kMergeBlocks * context.multiprocessors / p.capacity);
+  const dim3 grid(static_cast<unsigned>(p.capacity), static_cast<unsigned>(std::min(ceilDiv(warps, kMergeWarps), room)));
+  launch(context, mergeUnitRows<V, N>, grid, kMergeUnitThreads, 0, p, cut);
 }
 
-constexpr int64_t kFewPairs = 4096;  // of a row and a head: so many and more occupy the card with one warp each
+/// As narrow as one wave allows.
+void merge(const CudaContext& context, const MlaDecodeParams& p, const UnitCut& cut) {
+  if (p.capacity <= 4) return launchMerge<float, 1>(context, p, cut);
+  return p.capacity <= 16 ? launchMerge<float4, 1>(context, p, cut) : launchMerge<float4, 2>(context, p, cut);
+}
 
 }  // namespace
 
-void mergeUnitsOnHopper(const CudaContext& context, const MlaDecodeParams& p) {
-  const UnitCut cut = unitCut(context, p);
-  return p.capacity * p.heads < kFewPairs ? launchMerge<1>(context, p, cut) : launchMerge<4>(context, p, cut);
-}
+void mergeUnitsOnHopper(const CudaContext& context, const MlaDecodeParams& p) { merge(context, p, unitCut(context, p)); }
 
 }  // namespace longcat::cuda
