@@ -32,6 +32,12 @@ __device__ __forceinline__ float numberOf<float>(float v) { return v; }
 template <>
 __device__ __forceinline__ Bf16 numberOf<Bf16>(float v) { return __float2bfloat16_rn(v); }
 
+/// Two numbers rounded to bfloat16 in one word, the first one in its low half.
+__device__ __forceinline__ uint32_t bf16Pair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
 /// Two e4m3 codes (low byte first) as two bfloat16, exactly; NaN codes become ±480.
 __device__ __forceinline__ uint32_t bf16PairOfFp8(uint32_t pair) {
   const uint32_t spread = (pair & 0xffu) | ((pair & 0xff00u) << 8);
