@@ -111,8 +111,8 @@ struct Segment {
       bool inside = i < row->numAdjustments;
       if (inside) {
         const Adjustment a = row->adjustments[i];
-        inside = a.id < 4 * quads.end;
         const int quad = a.id / 4 - quads.first;
+        inside = quad >= 0 && a.id < 4 * quads.end;
         if (inside) visit(a, reinterpret_cast<float*>(cache + quad / 32 * kThreads + (threadIdx.x & ~31u) + quad % 32) + a.id % 4);
       }
       if (!__all_sync(kAllLanes, inside)) return;

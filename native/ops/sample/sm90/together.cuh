@@ -89,8 +89,11 @@ class Together {
     const bool isForced = field[SampleField::forced] >= 0 && field[SampleField::forced] < row.vocabulary;
     const bool isShared = !isForced && !(field[hostDraw] != 0 && p.candidateIds) && row.topK <= kBuffer;
     const Key own = isShared ? bestOfBlock() : Key{0, 0};
-    waitForCluster();  // all have begun
-    if (!isShared) return kUndecided;
+    waitForCluster();  // all have begun: their shared memory may be written
+    if (!isShared) {
+      syncCluster();  // all have read the row: what follows its token changes the slot's list
+      return kUndecided;
+    }
     if (threadIdx.x < clusterSize()) ofBlock(bests_, threadIdx.x)[clusterRank()] = own;
     syncCluster();
     Key best = bests_[0];
