@@ -1,7 +1,8 @@
 // mla_decode: absorbed attention of generated tokens over the paged latent cache, split over the keys (docs/model.md, 3.1).
 //   q_lat = q_nope W_k;  score = (q_lat·c + q_rope·k_rope) · softmaxScale;  o_lat = Σ softmax(score) c;  out = W_v o_lat
 // A row's keys (positions 0 … its own) are cut in splits of kSplitKeys by length alone; each split gives (max, sum, o_lat
-// unnormalised); the merge goes in ascending split order.
+// unnormalised); the merge goes in ascending split order. Hopper's attention cuts otherwise (units.cuh): it does not read `splits`, and
+// has [maxSplits, heads, kv_rank] sums in `partial`, then [maxSplits, heads] pairs (max, sum).
 #pragma once
 #include "ops/attention_args.h"
 namespace longcat {

@@ -35,6 +35,7 @@ void prepare(const OpArgs& args, void* storage) {
   p.cacheRows = check.size(kCache, 0) * p.blockSize;
   p.maxKeys = check.integer(kMaxKeys, 0, INT32_MAX);
   require(!args.onGpu || (p.expandedRows > 0 && p.accumulator && p.roundPlan), "mla_prefill: a GPU needs expanded, accumulator and round_plan");
+  require(reinterpret_cast<uintptr_t>(p.roundPlan) % sizeof(int64_t) == 0, "mla_prefill: round_plan must begin at a multiple of 8 bytes");
   require(p.expandedRows % kKeyTile == 0, "mla_prefill: expanded must have a multiple of " + std::to_string(kKeyTile) + " rows");
 }
 

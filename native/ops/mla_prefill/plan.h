@@ -13,7 +13,7 @@ struct MlaPrefillScratch {
   int64_t keys;        // [nope+rope, kTileKeys] the tile's keys, transposed
   int64_t expanded;    // [kTileKeys, nope+v] what W_kvb makes of the tile
   int64_t scores;      // [kQueryRows, kTileKeys]
-  int64_t rowIndex;    // [kKeyTile] i32: cache row of each key
+  int64_t rowIndex;    // [kTileKeys] i32: cache row of each key
   int64_t size;
 };
 

@@ -12,13 +12,14 @@ namespace {
 
 using namespace prefill;
 
-bool wholeVectors(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
+bool aligned(const void* pointer, uintptr_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
 bool multiple(int64_t size, int64_t of) { return size % of == 0; }
 
-/// bf16 rows of these sizes begin at whole 16-byte vectors.
+/// bf16 rows of these sizes begin at whole 16-byte vectors, and what is kept between rounds at whole pairs of float32.
 bool vectorRows(const MlaPrefillParams& p) {
   return p.activation == DType::bf16 && multiple(p.kvRank, 8) && multiple(p.rope, 8) && multiple(p.nope, 8) && multiple(p.vDim, 8) &&
-         wholeVectors(p.q.data) && wholeVectors(p.cache.data) && wholeVectors(p.expanded.data) && wholeVectors(p.out.data);
+         aligned(p.q.data, 16) && aligned(p.cache.data, 16) && aligned(p.expanded.data, 16) && aligned(p.out.data, 16) &&
+         aligned(p.accumulator, 8) && aligned(p.state, 8);
 }
 
 /// expanded[key] = W_kvb · latent of the round's keys. Latents are never quantised: decode attention reads them as they are, too.

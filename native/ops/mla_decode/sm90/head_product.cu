@@ -27,8 +27,9 @@ void product(const CudaContext& context, const MlaDecodeParams& p) {
 
 bool manyRowsOnHopper(const CudaContext& context, const MlaDecodeParams& p) {
   const bool fp8 = p.kvB.dtype == DType::f8e4m3;
-  return context.capability == 90 && p.capacity > kFewRows && p.kvRank == kHopperRank && p.nope == kManyNope && p.vDim % (fp8 ? kFp8Block : 64) == 0 &&
-         (fp8 || p.kvB.dtype == DType::bf16);
+  const bool sized = p.kvRank == kHopperRank && p.nope == kManyNope && p.vDim % (fp8 ? kFp8Block : 64) == 0;
+  const bool storesQuads = reinterpret_cast<uintptr_t>(p.out.data) % (4 * sizeof(Bf16)) == 0;
+  return context.capability == 90 && p.capacity > kFewRows && sized && storesQuads && (fp8 || p.kvB.dtype == DType::bf16);
 }
 
 void absorbMany(const CudaContext& context, const MlaDecodeParams& p) { product<Product::absorb>(context, p); }

@@ -6,7 +6,8 @@
 
 namespace longcat::cuda {
 
-/// Whether sizes, weights and card are those it is made for, and there may be so many rows that it pays. Operands can be copied 16 bytes at a time.
+/// Whether sizes, weights, the address of `out` and the card are those it is made for, and there may be so many rows that it pays. Operands can be copied
+/// 16 bytes at a time.
 bool manyRowsOnHopper(const CudaContext& context, const MlaDecodeParams& p);
 
 /// Absorbed queries to qLatent; values of the latents in qLatent to out. The bits are those of the kernels for few rows.
