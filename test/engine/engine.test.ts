@@ -157,6 +157,22 @@ describe("generate", () => {
     idle();
   });
 
+  it("takes null for no listener, and refuses what is no function before anything runs", async () => {
+    const { engine, runner } = make();
+    for (const [value, shown] of [
+      ["log", '"log"'],
+      [{}, "{}"],
+      [0, "0"],
+      [true, "true"],
+    ]) {
+      const refused = code("OPTION_INVALID", `onChunk: ${shown} is not accepted; give a function`);
+      await expect(engine.generate("abc", {}, value as never)).rejects.toEqual(refused);
+      await expect(engine.generate(["abc", "d"], {}, value as never)).rejects.toEqual(refused);
+    }
+    expect(runner.steps).toHaveLength(0);
+    expect(await engine.generate("abc", { maxTokens: 3 }, null)).toMatchObject({ tokens: { length: 3 } });
+  });
+
   it("gives each prompt of an array what it gets alone, in order", async () => {
     const { engine, idle } = make();
     const prompts = ["abc", { tokens: [5, 6] }, "a", { messages: [{ role: "user" as const, content: "xyz" }] }, "qrstuv"];

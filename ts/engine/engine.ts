@@ -3,7 +3,7 @@
  * @module
  */
 
-import { absent, abortSignal, boolean, record, rejectUnknown } from "../checks.js";
+import { absent, abortSignal, boolean, invalid, record, rejectUnknown } from "../checks.js";
 import { LongcatError } from "../errors.js";
 import type { ModelRunner, StepResult } from "../model/runner-types.js";
 import {
@@ -174,16 +174,21 @@ export class Engine implements AsyncDisposable {
   generate(
     prompt: string | ChatPrompt | TokenPrompt,
     params?: GenerateParams | null,
-    onChunk?: (chunk: Chunk) => void,
+    onChunk?: ((chunk: Chunk) => void) | null,
   ): Promise<GenerateResult>;
-  generate(prompts: readonly Prompt[], params?: GenerateParams | null, onChunk?: (chunk: Chunk) => void): Promise<GenerateResult[]>;
+  generate(
+    prompts: readonly Prompt[],
+    params?: GenerateParams | null,
+    onChunk?: ((chunk: Chunk) => void) | null,
+  ): Promise<GenerateResult[]>;
   async generate(
     prompt: Prompt | readonly Prompt[],
     params?: GenerateParams | null,
-    onChunk: OnChunk = () => undefined,
+    onChunk?: OnChunk | null,
   ): Promise<GenerateResult | GenerateResult[]> {
-    if (Array.isArray(prompt)) return this.#generateAll(prompt as readonly Prompt[], params, onChunk);
-    const request = await this.#submit(prompt as Prompt, params, onChunk);
+    const listener = checkListener(onChunk);
+    if (Array.isArray(prompt)) return this.#generateAll(prompt as readonly Prompt[], params, listener);
+    const request = await this.#submit(prompt as Prompt, params, listener);
     await request.done;
     return request.result();
   }
@@ -485,6 +490,13 @@ export class Engine implements AsyncDisposable {
 
 function eventLoopTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** The function that gets the pieces of an answer; absent: one that does nothing with them. */
+function checkListener(onChunk: unknown): OnChunk {
+  if (absent(onChunk)) return () => undefined;
+  if (typeof onChunk !== "function") throw invalid("onChunk", onChunk, "a function");
+  return onChunk as OnChunk;
 }
 
 function checkScoreOptions(options: unknown): { parseSpecial: boolean; signal: AbortSignal | undefined } {

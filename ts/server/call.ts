@@ -15,7 +15,7 @@ import type { ResolvedServerOptions } from "./options.js";
 
 /** A loaded engine as the server uses it. */
 export interface ServedEngine {
-  engine: Pick<Engine, "generate" | "stream" | "score" | "tokenize" | "detokenize" | "stats">;
+  engine: Pick<Engine, "generate" | "score" | "tokenize" | "detokenize" | "stats">;
   info: EngineInfo;
   /** The model's id. */
   model: string;

@@ -1,5 +1,6 @@
 /**
- * Server-sent events: frames in step with a client that reads slowly; one that does not read at all is cut.
+ * Server-sent events. Nobody waits for a client that reads slowly: frames are kept meanwhile. It must take each write within the time-out, or
+ * is cut; so what is kept is what two time-outs bring at most.
  * @module
  */
 
@@ -23,10 +24,11 @@ export class EventStream {
   readonly #writeTimeoutMs: number;
   readonly #onStall: () => void;
   readonly #keepAlive: NodeJS.Timeout;
+  /** Frames that are not written yet. */
   #pending = "";
   #flushing = false;
   #flushedMs = Number.NEGATIVE_INFINITY;
-  /** While the client has not read what it was sent; frames are kept meanwhile. */
+  /** While the client has not read what was written. */
   #blocked: Promise<void> | undefined;
   #ended = false;
 

@@ -144,7 +144,7 @@ export class ApiServer implements AsyncDisposable {
    * Answers with this engine from now on, after one that has failed too; answers under way stay with the one they have. It remains the
    * caller's: {@link drain} does not close it.
    */
-  serve(engine: Pick<Engine, "generate" | "stream" | "score" | "tokenize" | "detokenize" | "stats" | "info">): void {
+  serve(engine: Pick<Engine, "generate" | "score" | "tokenize" | "detokenize" | "stats" | "info">): void {
     const info = engine.info;
     const { modelName, maxQueue } = this.#options;
     const model = modelName ?? (basename(info.directory) || "longcat");
