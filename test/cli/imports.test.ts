@@ -6,6 +6,7 @@ const FOLDER = new URL("../../ts/cli/", import.meta.url);
 const ALLOWED: Record<string, string[]> = {
   "bench-decode.ts": ["../engine/bench.js", "../engine/bench-model.js"],
   "bench-layer.ts": ["../engine/bench-layer.js"],
+  "bench-model.ts": ["../engine/bench-model.js"],
   "bench-prefill.ts": ["../engine/bench-model.js", "../engine/bench-prefill.js"],
   "bench-sampling.ts": ["../engine/bench-sampling.js"],
   "layer-chart.ts": ["../engine/bench-layer.js"],

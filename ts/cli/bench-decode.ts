@@ -5,17 +5,16 @@
 
 import { benchDecode, type DecodePlan, type DecodeResult } from "../engine/bench.js";
 import type { BenchFacts } from "../engine/bench-model.js";
-import { cell, describeWhere, meansGpu, numberOr, numbers, RANDOM_FLAGS, randomSource } from "./bench-flags.js";
+import { cell, numberOr, numbers } from "./bench-flags.js";
+import { describeModel, MODEL_RUN_FLAGS, modelSource, runsOf } from "./bench-model.js";
 import { benchReport } from "./bench-report.js";
-import { type Command, JSON_FLAG } from "./command.js";
-import { ENGINE_FLAGS, engineOptions } from "./engine-flags.js";
+import type { Command } from "./command.js";
 import type { ParsedFlags } from "./flags.js";
 import { interruptible } from "./interrupt.js";
-import { formatBytes, note, printJson } from "./output.js";
+import { note, printJson } from "./output.js";
 
 const DEFAULT_BATCHES = "1,16";
 const DEFAULT_TOKENS = 128;
-const DEFAULT_RUNS = 5;
 const DEFAULT_CONTEXT = 32;
 
 export const benchDecodeCommand: Command = {
@@ -32,16 +31,13 @@ export const benchDecodeCommand: Command = {
     { name: "batch", kind: "text", value: DEFAULT_BATCHES, help: "batch sizes" },
     { name: "context", kind: "number", value: "N", help: `tokens of each prompt (default ${DEFAULT_CONTEXT})` },
     { name: "tokens", kind: "number", value: "N", help: `tokens to generate in each row (default ${DEFAULT_TOKENS})` },
-    { name: "runs", kind: "number", value: "N", help: `runs, of which the median counts (default ${DEFAULT_RUNS})` },
-    ...RANDOM_FLAGS,
-    ...ENGINE_FLAGS,
-    JSON_FLAG,
+    ...MODEL_RUN_FLAGS,
   ],
   maxPositionals: 0,
   run: async (flags) => {
     const batches = numbers(flags, "batch", DEFAULT_BATCHES, 1, 1024);
     const tokens = numberOr(flags, "tokens", 2, 65536, DEFAULT_TOKENS);
-    const runs = numberOr(flags, "runs", 1, 100, DEFAULT_RUNS);
+    const runs = runsOf(flags);
     const context = numberOr(flags, "context", 1, 1_000_000, DEFAULT_CONTEXT);
     await bench(flags, { batches, tokens, runs, context });
     return undefined;
@@ -59,18 +55,9 @@ async function bench(flags: ParsedFlags, plan: DecodePlan): Promise<void> {
     },
     (result) => `${describe(result)}\n`,
   );
-  const options = engineOptions(flags);
-  const device = options.device ?? "auto";
-  const random = randomSource(flags, flags.on("random-weights") && (await meansGpu(device)));
-  await interruptible((signal) => benchDecode({ device, directory: flags.text("model"), random, options, signal }, plan, report));
+  const source = await modelSource(flags);
+  await interruptible((signal) => benchDecode({ ...source, signal }, plan, report));
   if (json) await printJson({ ...report.facts, promptTokens: context, tokens, runs, results: report.results });
-}
-
-/** One line: where, what, how much memory. */
-export function describeModel(facts: BenchFacts): string {
-  const { model, shape, layers, dtype, memoryBytes, notes } = facts;
-  const what = shape === null ? model : `${model} of ${shape}, ${layers} layers, ${dtype}`;
-  return [`${describeWhere(facts)}, ${what}, ${formatBytes(memoryBytes)} allocated`, ...notes].join("; ");
 }
 
 /** One aligned line. */

@@ -5,17 +5,15 @@
 
 import type { BenchFacts } from "../engine/bench-model.js";
 import { benchPrefill, type PrefillPlan, type PrefillResult } from "../engine/bench-prefill.js";
-import { describeModel } from "./bench-decode.js";
-import { cell, meansGpu, numberOr, numbers, RANDOM_FLAGS, randomSource } from "./bench-flags.js";
+import { cell, numbers } from "./bench-flags.js";
+import { describeModel, MODEL_RUN_FLAGS, modelSource, runsOf } from "./bench-model.js";
 import { benchReport } from "./bench-report.js";
-import { type Command, JSON_FLAG } from "./command.js";
-import { ENGINE_FLAGS, engineOptions } from "./engine-flags.js";
+import type { Command } from "./command.js";
 import type { ParsedFlags } from "./flags.js";
 import { interruptible } from "./interrupt.js";
 import { note, printJson } from "./output.js";
 
 const DEFAULT_LENGTHS = "128,1024,4096";
-const DEFAULT_RUNS = 5;
 
 export const benchPrefillCommand: Command = {
   usage: [
@@ -25,17 +23,11 @@ export const benchPrefillCommand: Command = {
   about:
     "Runs one prompt of random tokens at a time, from its first step until its next token is there, and prints tokens/s and TFLOP/s: products\n" +
     "with matrices, experts as they were chosen, causal attention, and one row of logits. Prompts longer than --max-batch-tokens run in chunks.",
-  flags: [
-    { name: "tokens", kind: "text", value: DEFAULT_LENGTHS, help: "lengths of prompts" },
-    { name: "runs", kind: "number", value: "N", help: `runs, of which the median counts (default ${DEFAULT_RUNS})` },
-    ...RANDOM_FLAGS,
-    ...ENGINE_FLAGS,
-    JSON_FLAG,
-  ],
+  flags: [{ name: "tokens", kind: "text", value: DEFAULT_LENGTHS, help: "lengths of prompts" }, ...MODEL_RUN_FLAGS],
   maxPositionals: 0,
   run: async (flags) => {
     const tokens = numbers(flags, "tokens", DEFAULT_LENGTHS, 1, 1_000_000);
-    await bench(flags, { tokens, runs: numberOr(flags, "runs", 1, 100, DEFAULT_RUNS) });
+    await bench(flags, { tokens, runs: runsOf(flags) });
     return undefined;
   },
 };
@@ -47,10 +39,8 @@ async function bench(flags: ParsedFlags, plan: PrefillPlan): Promise<void> {
     (facts) => note(`prefill on ${describeModel(facts)}: median of ${plan.runs} runs`),
     (result) => `${describe(result)}\n`,
   );
-  const options = engineOptions(flags);
-  const device = options.device ?? "auto";
-  const random = randomSource(flags, flags.on("random-weights") && (await meansGpu(device)));
-  await interruptible((signal) => benchPrefill({ device, directory: flags.text("model"), random, options, signal }, plan, report));
+  const source = await modelSource(flags);
+  await interruptible((signal) => benchPrefill({ ...source, signal }, plan, report));
   if (json) await printJson({ ...report.facts, runs: plan.runs, results: report.results });
 }
 

@@ -33,9 +33,14 @@ export interface Capacity {
 /** Keys of a tile of prompt attention (native/ops/mla_prefill/params.h). */
 export const KEY_TILE = 128;
 
-/** Numbers in the plan of a round of prompt attention (native/ops/mla_prefill/params.h). */
+/** The plan of a round of prompt attention: kRoundPlanHead, kQueryTile and kQueryTileNumbers of native/ops/mla_prefill/params.h. */
+const ROUND_PLAN_HEAD = 4;
+const QUERY_TILE = 128;
+const QUERY_TILE_NUMBERS = 8;
+
+/** Numbers in the plan of a round (native/ops/mla_prefill/params.h: roundPlanNumbers). */
 const roundPlanLength = ({ tokens, sequences, expandedRows }: Capacity) =>
-  4 + expandedRows + 8 * (Math.floor(tokens / KEY_TILE) + 2 * Math.min(tokens, sequences));
+  ROUND_PLAN_HEAD + expandedRows + QUERY_TILE_NUMBERS * (Math.floor(tokens / QUERY_TILE) + 2 * Math.min(tokens, sequences));
 
 /** How a layout gets its tensors: T is a tensor, or nothing while only counting. */
 type Allocate<T> = (dtype: DType, shape: number[]) => T;
@@ -155,8 +160,9 @@ export interface Activations<T> {
 }
 
 const ALIGNMENT = 64;
-/** Lanes of k in a matrix product on a GPU, at most, and up to how many rows an operation may leave them for the next kernel to add. */
+/** Lanes of k in a matrix product on a GPU, at most (native/cuda/gemm_formats.cuh: kMaxLanes). */
 const LANES = 8;
+/** Up to how many rows `mla_project` leaves them for its next kernel to add: it goes by this tensor's shape (sm90/lanes.cu there). */
 const LANE_ROWS = 256;
 
 /** Offsets in an arena: bump allocation, with branches that start again at the same place. */
