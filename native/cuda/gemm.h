@@ -26,7 +26,7 @@ struct GemmProblem {
   // Rows: one group [0, *liveRows), or groups [groupStart[g], groupStart[g+1]) (then liveRows is null). All on the device.
   const int32_t* liveRows = nullptr;
   const int32_t* groupStart = nullptr;
-  bool groupsSettled = false;          // the groups were written before the kernel that precedes the product in the stream
+  bool groupsSettled = false;          // the groups were written before the kernel that precedes the product in the stream, itself one of gemm()'s
   int64_t groups = 1;
   int64_t capacity = 0;                // most rows there may be in all; sizes tiles and grids
   // Weights: one matrix [outputs, k], or a stack with one for each group.

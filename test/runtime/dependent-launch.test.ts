@@ -20,8 +20,16 @@ describe("kernels", () => {
     const text = readFileSync(join(NATIVE, file), "utf8");
     const found = kernels(text);
     expect(found.length, "kernels that this test can read").toBe(text.match(/^(?:template.*\n)?__global__/gm)?.length ?? 0);
-    for (const { name, body } of found) expect(body, name).toContain("awaitPrevious();");
+    for (const { name, body } of found) expect(body, name).toMatch(/\bawait(Previous|ThenLetNextBegin)\(\);/);
   });
+
+  // Their successors read, before they wait, what kernels before them wrote: the plan of a grouped product, lengths, tables and the cache.
+  it.each(files.filter((file) => /^(cuda\/(hopper\/)?gemm|ops\/mla_decode\/)/.test(file)).map((file) => [file]))(
+    "of %s let the next one begin only after they have waited",
+    (file) => {
+      for (const { name, body } of kernels(readFileSync(join(NATIVE, file), "utf8"))) expect(body, name).not.toMatch(/\bletNextBegin\(\)/);
+    },
+  );
 
   it("are launched by one function", () => {
     for (const file of files) {

@@ -358,8 +358,7 @@ __global__ void __launch_bounds__(kThreads, kNarrow ? 2 : 1) gemmFew(const __gri
   const Lane part = laneOf<Format>(p, lane, lanes);
   if (warp < kMultipliers / 32) {
     if constexpr (!kNarrow) moreRegisters<200>();
-    awaitPrevious();
-    letNextBegin();
+    awaitThenLetNextBegin();
     waitForCluster();  // the others' barriers are there
     multiplyAll<Format, kNarrow>(p, plan, shared, items, part, lane, lanes);
   } else {

@@ -246,8 +246,7 @@ __global__ void __launch_bounds__(kProductThreads) headProduct(const MlaDecodePa
   block.loadWeights();  // which nobody writes
   RowUnits units{};
   if constexpr (S == RowSource::units) units = block.unitsOfWarp(liveOf(p), cut);  // from lengths, which are older than the launch before this one
-  awaitPrevious();
-  letNextBegin();
+  awaitThenLetNextBegin();
   const Live live = liveOf(p);
   int64_t first = live.begin + static_cast<int64_t>(blockIdx.y) * kProductRows;
   for (; first < live.rows; first += static_cast<int64_t>(gridDim.y) * kProductRows) {

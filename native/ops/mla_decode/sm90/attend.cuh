@@ -471,8 +471,7 @@ __global__ void __launch_bounds__(kUnitThreads, 1) attendUnits(const __grid_cons
     awaitPrevious();
   } else {
     moreRegisters<224>();
-    awaitPrevious();
-    letNextBegin();
+    awaitThenLetNextBegin();
     Multiplier m(shared, p.softmaxScale);
     followRuns(shared, [&](const Run& run, uint32_t turn, uint32_t number) {
       wait(&shared.queryFull, turn & 1);

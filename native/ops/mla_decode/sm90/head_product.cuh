@@ -133,8 +133,7 @@ __global__ void __launch_bounds__(kManyThreads) headProductOfMany(const __grid_c
   extern __shared__ unsigned char sharedBytes[];
   const ManyBlock<P, W> block(p, sharedBytes + (-sharedAddress(sharedBytes) & 1023));
   block.loadWeights();  // which nobody writes
-  awaitPrevious();
-  letNextBegin();
+  awaitThenLetNextBegin();
   const Live live = liveOf(p);
   const auto arrived = [] {
     waitCopies<0>();

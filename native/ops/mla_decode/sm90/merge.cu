@@ -26,9 +26,8 @@ __global__ void __launch_bounds__(kMergeUnitThreads, kMergeBlocks) mergeUnitRows
     if (threadIdx.x == 0) results = its;
   }
   __syncthreads();
-  awaitPrevious();
+  awaitThenLetNextBegin();
   if (results.y == 0) return;
-  letNextBegin();
   const int lane = static_cast<int>(threadIdx.x & 31), warps = static_cast<int>(gridDim.y) * kMergeWarps, items = static_cast<int>(p.heads) * kParts;
   for (int item = static_cast<int>(blockIdx.y * kMergeWarps + threadIdx.x / 32); item < items; item += warps) {
     const int head = item / kParts, begin = kPiece * N * (item % kParts);
