@@ -71,9 +71,7 @@ class CudaBackend final : public Backend {
     LONGCAT_CUDA(cudaSetDevice(gpu_));
     cudaDeviceProp properties{};
     LONGCAT_CUDA(cudaGetDeviceProperties(&properties, gpu_));
-    context_.multiprocessors = properties.multiProcessorCount;
-    context_.sharedBytes = static_cast<int>(properties.sharedMemPerBlockOptin);
-    context_.capability = properties.major * 10 + properties.minor;
+    context_.useCard(properties);
     context_.fp8Activations = options.fp8Activations;
     context_.batchInvariant = options.batchInvariant;
     arena_ = std::make_shared<Arena>(gpu_, counter_);

@@ -265,9 +265,7 @@ void useGpu(const GpuOptions& options) {
   s.options = options;
   LONGCAT_CUDA(cudaGetDeviceProperties(&s.properties, options.device));
   if (!s.context.stream) LONGCAT_CUDA(cudaStreamCreateWithFlags(&s.context.stream, cudaStreamNonBlocking));
-  s.context.multiprocessors = s.properties.multiProcessorCount;
-  s.context.sharedBytes = static_cast<int>(s.properties.sharedMemPerBlockOptin);
-  s.context.capability = 10 * s.properties.major + s.properties.minor;
+  s.context.useCard(s.properties);
   s.context.fp8Activations = options.fp8Activations;
   s.context.batchInvariant = options.batchInvariant;
 }
