@@ -1,5 +1,5 @@
-// Copies by Hopper's copy engine: one thread asks, the bytes arrive at a barrier. Tensor copies take boxes out of a tensor that a map
-// describes (tensor_map.h) and swizzle them as wgmma reads them; bulk copies move contiguous bytes.
+// Copies by Hopper's copy engine: one thread asks, the bytes arrive at a barrier. They take boxes out of a matrix that a map describes
+// (tensor_map.h) and swizzle them as wgmma reads them.
 #pragma once
 
 #include "cuda/hopper/barrier.cuh"
@@ -33,7 +33,7 @@ __device__ __forceinline__ void prefetchMap(const void* map) { asm volatile("pre
 __device__ __forceinline__ void pointMap(void* sharedMap, const void* data) {
   asm volatile("tensormap.replace.tile.global_address.shared::cta.b1024.b64 [%0], %1;\n" ::"r"(sharedAddress(sharedMap)), "l"(data) : "memory");
 }
-/// Copies a map from shared to global memory and makes it known to this thread's copies from there on. Whole warps; no copy by the map that was
+/// Copies a map from shared to global memory, at multiples of 128 bytes, and makes it known to this thread's copies from there on. Whole warps; no copy by the map that was
 /// there may be under way.
 __device__ __forceinline__ void publishMap(void* map, const void* sharedMap) {
   asm volatile("tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned [%0], [%1], 128;\n" ::"l"(
@@ -43,20 +43,13 @@ __device__ __forceinline__ void publishMap(void* map, const void* sharedMap) {
   asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;\n" ::"l"(map) : "memory");
 }
 
-/// A box from coordinates (x innermost) on to shared memory; its whole size is counted at the barrier, also where it sticks out of the
-/// tensor (zeros are written there).
+/// A box from column x and row y on to shared memory; its whole size is counted at the barrier, also where it sticks out of the matrix
+/// (zeros are written there).
 __device__ __forceinline__ void copyBox(void* shared, const void* map, Barrier* barrier, int x, int y, uint64_t policy) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5;\n" ::"r"(
           sharedAddress(shared)),
       "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "l"(policy)
-      : "memory");
-}
-__device__ __forceinline__ void copyBox(void* shared, const void* map, Barrier* barrier, int x, int y, int z, uint64_t policy) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], %6;\n" ::"r"(
-          sharedAddress(shared)),
-      "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "r"(z), "l"(policy)
       : "memory");
 }
 /// The same box to the same place, and to the same barrier, of every block of the cluster whose bit is set.
@@ -66,25 +59,6 @@ __device__ __forceinline__ void copyBoxToAll(void* shared, const void* map, Barr
       "%5, %6;\n" ::"r"(sharedAddress(shared)),
       "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "h"(blocks), "l"(policy)
       : "memory");
-}
-/// `bytes` contiguous ones, a multiple of 16, both addresses too.
-__device__ __forceinline__ void copyBulk(void* shared, const void* global, uint32_t bytes, Barrier* barrier, uint64_t policy) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;\n" ::"r"(
-                   sharedAddress(shared)),
-               "l"(global), "r"(bytes), "r"(sharedAddress(barrier)), "l"(policy)
-               : "memory");
-}
-
-/// A box from shared memory (after fenceAsyncProxy() and a barrier) to the tensor; what sticks out is dropped.
-__device__ __forceinline__ void storeBox(const void* map, const void* shared, int x, int y) {
-  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];\n" ::"l"(map), "r"(sharedAddress(shared)), "r"(x), "r"(y)
-               : "memory");
-}
-__device__ __forceinline__ void commitStores() { asm volatile("cp.async.bulk.commit_group;\n" ::: "memory"); }
-/// Until at most N groups of this thread's stores still read shared memory.
-template <int N>
-__device__ __forceinline__ void waitStoresRead() {
-  asm volatile("cp.async.bulk.wait_group.read %0;\n" ::"n"(N) : "memory");
 }
 
 /// Where the 16-byte piece `piece` of row `row` lies in a tile of 128-byte rows with the 128-byte swizzle, in bytes; the tile begins at a

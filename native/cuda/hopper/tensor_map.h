@@ -13,8 +13,4 @@ using TensorMap = CUtensorMap;
 /// boxRows × boxColumns. `elementBytes` 1 or 2 (whatever they mean). A swizzled box has rows of at most `swizzleBytes` (128, 64, 32; 0: none).
 TensorMap matrixMap(const void* data, int elementBytes, int64_t rows, int64_t columns, int64_t rowBytes, int boxRows, int boxColumns, int swizzleBytes);
 
-/// The same of a pile of matrices [planes, rows, columns], in boxes of one plane (x: column, y: row, z: plane).
-TensorMap pileMap(const void* data, int elementBytes, int64_t planes, int64_t rows, int64_t columns, int64_t planeBytes, int64_t rowBytes, int boxRows,
-                  int boxColumns, int swizzleBytes);
-
 }  // namespace longcat::cuda
