@@ -80,9 +80,13 @@ struct Share {
   __device__ __forceinline__ int padded() const { return (rows + kUnit - 1) / kUnit * kUnit; }
 };
 
-constexpr int kMapSlots = 9;
+constexpr int kMapSlots = 9, kMostMultiprocessors = 256;
+/// A map where publishMap() can put it.
+struct alignas(128) PublishedMap {
+  TensorMap map;
+};
 /// Maps of experts' matrices, whose addresses only the device knows: by multiprocessor, since a block fills one.
-static __device__ TensorMap groupMaps[256][kMapSlots];
+static __device__ PublishedMap groupMaps[kMostMultiprocessors][kMapSlots];
 
 /// Makes maps for one group's matrix after another, kSlots of which may be in use.
 template <int kSlots>
@@ -99,7 +103,7 @@ class GroupMaps {
     __syncwarp();
   }
   __device__ __forceinline__ const TensorMap* of(const unsigned char* matrix) {
-    TensorMap* map = slots_ + next_;
+    TensorMap* map = &slots_[next_].map;
     next_ = next_ + 1 == kSlots ? 0 : next_ + 1;
     if ((threadIdx.x & 31) == 0) pointMap(shared_, matrix);
     __syncwarp();
@@ -108,7 +112,8 @@ class GroupMaps {
   }
 
  private:
-  TensorMap *shared_, *slots_;
+  TensorMap* shared_;
+  PublishedMap* slots_;
   int next_ = 0;
 };
 
@@ -277,11 +282,6 @@ __device__ __forceinline__ bool storesOctets(const GemmProblem& p) {
   return p.outDtype == DType::bf16 && outputsOf(p) % 8 == 0 && p.outStride % 8 == 0 && reinterpret_cast<uintptr_t>(p.out.data) % 16 == 0;
 }
 
-__device__ __forceinline__ uint32_t bf16Pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
 /// Where the 16-byte piece `piece` of a row lies; kPieces to a row. Eight rows' equal pieces lie in different banks.
 template <int kPieces>
 __device__ __forceinline__ int layoutPlace(int row, int piece) {
@@ -415,11 +415,11 @@ __global__ void __launch_bounds__(kThreads, 1) gemmMany(const __grid_constant__ 
 #endif
 }
 
-/// False: not launched, since there are too many groups for a block's shared memory.
+/// False: not launched, since there are too many groups for a block's shared memory, or more multiprocessors than maps.
 template <class Shape>
 bool launchMany(const CudaContext& context, const GemmProblem& p) {
   const int64_t k = depthOf(p), outputs = outputsOf(p), sharedBytes = Shape::sharedBytes(p);
-  if (sharedBytes > context.sharedBytes) return false;
+  if (sharedBytes > context.sharedBytes || context.multiprocessors > kMostMultiprocessors) return false;
   const auto weightMap = [&](const void* data) { return matrixMap(data, 2, outputs, k, 2 * k, Shape::kBox, kDepth, kRowBytes); };
   const TensorMap first = weightMap(p.groupStart ? p.x.data : p.weight.data);  // of a group's matrices all but the address
   const TensorMap second = Shape::kDual && !p.groupStart ? weightMap(p.weight2.data) : first;
