@@ -119,6 +119,7 @@ void launchRoute(const CudaContext& context, const MoeRouteParams& p) {
 
 void moe_route(const void* params, const CudaContext& context) {
   const auto& p = *static_cast<const MoeRouteParams*>(params);
+  if (p.capacity == 0) return launchPlan(context, p);  // of no rows
   LONGCAT_ACTIVATION(p.activation, X, {
     if (p.classifier.dtype == DType::bf16) launchRoute<X, Bf16>(context, p);
     else launchRoute<X, float>(context, p);
