@@ -1,4 +1,5 @@
-// Sums and maxima over a warp or a block, in one fixed order: a butterfly within each warp, then the warps' results by one of their own.
+// Sums and maxima over a warp or a block, in one fixed order: a butterfly within each warp, then the warps' results by one of their own. Sums up to
+// each lane.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +21,17 @@ __device__ __forceinline__ T warpMax(T v) {
   for (int d = 16; d > 0; d >>= 1) {
     const T other = __shfl_xor_sync(kAllLanes, v, d);
     v = other > v ? other : v;
+  }
+  return v;
+}
+
+/// The sum over this lane and those before it.
+template <class T>
+__device__ __forceinline__ T warpInclusiveSum(T v) {
+#pragma unroll
+  for (int d = 1; d < 32; d <<= 1) {
+    const T before = __shfl_up_sync(kAllLanes, v, d);
+    if (static_cast<int>(threadIdx.x & 31) >= d) v += before;
   }
   return v;
 }

@@ -15,12 +15,6 @@ namespace {
 
 constexpr int64_t kHopperRank = 512, kHopperRope = 64;
 
-__device__ __forceinline__ float powerOfTwo(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-  return y;
-}
-
 /// A row's sums so far: what comes in is multiplied by `next`, what was there by `before`.
 struct RunningMerge {
   float most = -INFINITY, total = 0;
@@ -45,8 +39,7 @@ __device__ __forceinline__ float2* unitWeights(const MlaDecodeParams& p, int64_t
 /// Eight consecutive bytes of bfloat16 columns for each lane of a pair: `sums` are columns 0 1 8 9 of the 16 (an even lane's) or 2 3 10 11 (the odd one's; or
 /// 4 5 12 13, 6 7 14 15). An even lane has columns 0 … 3 (4 … 7) then, an odd one 8 … 11 (12 … 15). A whole warp calls.
 __device__ __forceinline__ uint2 pairColumns(float4 sums) {
-  const __nv_bfloat162 low = __floats2bfloat162_rn(sums.x, sums.y), high = __floats2bfloat162_rn(sums.z, sums.w);
-  const uint32_t a = *reinterpret_cast<const uint32_t*>(&low), b = *reinterpret_cast<const uint32_t*>(&high);
+  const uint32_t a = bf16Pair(sums.x, sums.y), b = bf16Pair(sums.z, sums.w);
   const bool odd = threadIdx.x & 1;
   const uint32_t other = __shfl_xor_sync(kAllLanes, odd ? a : b, 1);
   return odd ? make_uint2(other, b) : make_uint2(a, other);

@@ -22,9 +22,6 @@ __host__ __device__ constexpr int32_t unitKeys(UnitRule rule, int32_t keys) {
   while (static_cast<int64_t>(each) * rule.most < keys) each *= 2;
   return each;
 }
-__host__ __device__ constexpr int32_t unitsOf(UnitRule rule, int32_t keys) {
-  return keys <= 0 ? 0 : (keys - 1) / unitKeys(rule, keys) + 1;
-}
 
 // Work is measured in parts of a tile.
 constexpr int32_t kTileWork = 256;
@@ -55,15 +52,6 @@ struct RowWork {
     return tile < kLeastTiles ? 0 : tile > tiles - kLeastTiles ? keys : tile * kTileKeys;
   }
 };
-
-__device__ __forceinline__ int32_t inclusiveSum(int32_t v) {
-#pragma unroll
-  for (int d = 1; d < 32; d <<= 1) {
-    const int32_t lower = __shfl_up_sync(kAllLanes, v, d);
-    if (static_cast<int>(threadIdx.x & 31) >= d) v += lower;
-  }
-  return v;
-}
 
 /// The line of all decode rows, and the shares of a group of heads. A row's turn is its number in the line. Whole warps call.
 class WorkLine {
@@ -153,7 +141,7 @@ __device__ __forceinline__ void forRuns(const MlaDecodeParams& p, const UnitCut&
   for (int32_t base = 0; base < line.rows() && workBefore < line.endOf(share); base += 32) {
     const int32_t turn = base + static_cast<int32_t>(threadIdx.x & 31);
     const RowWork work = line.workOf(turn);
-    const int32_t workEnd = workBefore + inclusiveSum(work.all), unitsEnd = unitsBefore + inclusiveSum(work.units), beginning = workEnd - work.all;
+    const int32_t workEnd = workBefore + warpInclusiveSum(work.all), unitsEnd = unitsBefore + warpInclusiveSum(work.units), beginning = workEnd - work.all;
     Run mine{line.rowOf(turn), head, work.keys, 0, 0, 0, 0};
     if (work.keys > 0) {
       mine.key = share == 0 ? 0 : work.keyAt(cut, line.placeIn(share - 1, beginning)), mine.end = work.keyAt(cut, line.placeIn(share, beginning));

@@ -141,12 +141,6 @@ __device__ __forceinline__ void maskScores(int ahead, Scores& scores) {
         if (n * 8 + lane % 4 * 2 + e % 2 > ahead + m * 16 + e / 2 * 8 + lane / 4) scores[m][n][e] = -CUDART_INF_F;
 }
 
-__device__ __forceinline__ float powerOf2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 /// Scores become weights 2^((score − maximum) · scale); what was summed before is scaled to the new maximum. Every row sees a key.
 __device__ __forceinline__ void weighTile(float scale, Scores& scores, RowSums& rows) {
 #pragma unroll
@@ -158,14 +152,14 @@ __device__ __forceinline__ void weighTile(float scale, Scores& scores, RowSums& 
       for (int n = 0; n < kKeys / 8; ++n) most = fmaxf(most, fmaxf(scores[m][n][half * 2], scores[m][n][half * 2 + 1]));
       most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 1));
       most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, 2));
-      const float factor = powerOf2((rows.maximum[m][half] - most) * scale), shift = -most * scale;
+      const float factor = powerOfTwo((rows.maximum[m][half] - most) * scale), shift = -most * scale;
       rows.maximum[m][half] = most;
       float sum = 0;
 #pragma unroll
       for (int n = 0; n < kKeys / 8; ++n)
 #pragma unroll
         for (int e = half * 2; e < half * 2 + 2; ++e) {
-          scores[m][n][e] = powerOf2(fmaf(scores[m][n][e], scale, shift));
+          scores[m][n][e] = powerOfTwo(fmaf(scores[m][n][e], scale, shift));
           sum += scores[m][n][e];
         }
       sum += __shfl_xor_sync(kAllLanes, sum, 1);
@@ -179,11 +173,6 @@ __device__ __forceinline__ void weighTile(float scale, Scores& scores, RowSums& 
         }
       }
     }
-}
-
-__device__ __forceinline__ uint32_t bf16Pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
 /// output += weights · values.

@@ -20,7 +20,7 @@ constexpr int kColumns = 4;  // vectors side by side for each query row: with 4 
 constexpr int kColumns = 2;
 #endif
 constexpr int64_t kStep = kColumns * kLanes;
-static_assert(kTileKeys % kStep == 0);
+static_assert(kPartKeys % kStep == 0);
 
 /// One head of one sequence, and one thread's scratch.
 struct Head {
@@ -50,14 +50,14 @@ void expandTile(const Head& h, int64_t tileStart, int64_t count) {
   }
   gemm(p.cache, width, h.rowIndex, count, p.kvB, begin, begin + outputs, h.expanded - begin, outputs);
   for (int64_t d = 0; d < p.nope; ++d) {
-    float* line = h.keys + d * kTileKeys;
+    float* line = h.keys + d * kPartKeys;
     for (int64_t j = 0; j < count; ++j) line[j] = h.expanded[j * outputs + d];
-    for (int64_t j = count; j < kTileKeys; ++j) line[j] = 0;
+    for (int64_t j = count; j < kPartKeys; ++j) line[j] = 0;
   }
   for (int64_t d = 0; d < p.rope; ++d) {
-    float* line = h.keys + (p.nope + d) * kTileKeys;
+    float* line = h.keys + (p.nope + d) * kPartKeys;
     for (int64_t j = 0; j < count; ++j) line[j] = p.cache[h.rowIndex[j] * width + p.kvRank + d];
-    for (int64_t j = count; j < kTileKeys; ++j) line[j] = 0;
+    for (int64_t j = count; j < kPartKeys; ++j) line[j] = 0;
   }
 }
 
@@ -71,7 +71,7 @@ void scoreRows(const Head& h, int64_t row, int64_t count) {
     for (int q = 0; q < Q; ++q)
       for (int c = 0; c < kColumns; ++c) acc[q][c] = zero();
     const float* key = h.keys + j;
-    for (int64_t d = 0; d < depth; ++d, key += kTileKeys) {
+    for (int64_t d = 0; d < depth; ++d, key += kPartKeys) {
       Vec k[kColumns];
       for (int c = 0; c < kColumns; ++c) k[c] = load(key + c * kLanes);
       for (int q = 0; q < Q; ++q) {
@@ -80,16 +80,16 @@ void scoreRows(const Head& h, int64_t row, int64_t count) {
       }
     }
     for (int q = 0; q < Q; ++q)
-      for (int c = 0; c < kColumns; ++c) store(h.scores + q * kTileKeys + j + c * kLanes, acc[q][c]);
+      for (int c = 0; c < kColumns; ++c) store(h.scores + q * kPartKeys + j + c * kLanes, acc[q][c]);
   }
 }
 
 /// Turns `count` scores of a row to weights exp(score − maximum), updates its state, and gives the factor of what was summed before.
 float weigh(const Head& h, int64_t row, float* scores, int64_t count, bool first) {
-  for (int64_t j = count; j < kTileKeys; ++j) scores[j] = -INFINITY;
+  for (int64_t j = count; j < kPartKeys; ++j) scores[j] = -INFINITY;
   const Vec scale = set1(h.p.softmaxScale);
   Vec most = set1(-INFINITY);
-  for (int64_t j = 0; j < kTileKeys; j += kLanes) {
+  for (int64_t j = 0; j < kPartKeys; j += kLanes) {
     const Vec s = mul(load(scores + j), scale);
     store(scores + j, s);
     most = max(s, most);
@@ -99,7 +99,7 @@ float weigh(const Head& h, int64_t row, float* scores, int64_t count, bool first
   const float tileMaximum = maxLane(most);
   const float maximum = tileMaximum > before ? tileMaximum : before;
   Vec total = zero();
-  for (int64_t j = 0; j < kTileKeys; j += kLanes) {
+  for (int64_t j = 0; j < kPartKeys; j += kLanes) {
     const Vec e = exp(sub(load(scores + j), set1(maximum)));
     store(scores + j, e);
     total = add(total, e);
@@ -126,7 +126,7 @@ LONGCAT_INLINE void sumColumns(const Head& h, int64_t row, const float* weights,
     Vec v[C];
     for (int c = 0; c < C; ++c) v[c] = loadN(value + c * kLanes, c + 1 < C ? kLanes : lastLanes);
     for (int q = 0; q < Q; ++q) {
-      const Vec weight = set1(weights[q * kTileKeys + j]);
+      const Vec weight = set1(weights[q * kPartKeys + j]);
       for (int c = 0; c < C; ++c) acc[q][c] = fma(weight, v[c], acc[q][c]);
     }
   }
@@ -153,22 +153,22 @@ void finishRow(const Head& h, int64_t row) {
 /// Q rows from `row` on pass the tile that begins at tileStart.
 template <int Q>
 void passTile(const Head& h, int64_t row, int64_t tileStart) {
-  int64_t count[Q], fewest = kTileKeys, most = 0;
+  int64_t count[Q], fewest = kPartKeys, most = 0;
   for (int q = 0; q < Q; ++q) {
-    count[q] = smaller(kTileKeys, h.p.positions[row + q] + 1 - tileStart);
+    count[q] = smaller(kPartKeys, h.p.positions[row + q] + 1 - tileStart);
     fewest = smaller(fewest, count[q]);
     most = count[q] > most ? count[q] : most;
   }
   scoreRows<Q>(h, row, most);
   const bool first = tileStart == 0;
   float factor[Q];
-  for (int q = 0; q < Q; ++q) factor[q] = weigh(h, row + q, h.scores + q * kTileKeys, count[q], first);
+  for (int q = 0; q < Q; ++q) factor[q] = weigh(h, row + q, h.scores + q * kPartKeys, count[q], first);
   sumValues<Q>(h, row, h.scores, 0, fewest, factor, first);
   // On the diagonal each row goes on alone: a key beyond its own position must not even be multiplied by zero.
   const float one = 1.0f;
   for (int q = 0; q < Q; ++q) {
-    if (count[q] > fewest) sumValues<1>(h, row + q, h.scores + q * kTileKeys, fewest, count[q], &one, false);
-    if (h.p.positions[row + q] < tileStart + kTileKeys) finishRow(h, row + q);
+    if (count[q] > fewest) sumValues<1>(h, row + q, h.scores + q * kPartKeys, fewest, count[q], &one, false);
+    if (h.p.positions[row + q] < tileStart + kPartKeys) finishRow(h, row + q);
   }
 }
 
@@ -176,9 +176,9 @@ void passTile(const Head& h, int64_t row, int64_t tileStart) {
 void attend(const Head& h, int64_t begin, int64_t end) {
   const int64_t keys = h.p.positions[end - 1] + 1;
   int64_t row = begin;
-  for (int64_t tileStart = 0; tileStart < keys; tileStart += kTileKeys) {
+  for (int64_t tileStart = 0; tileStart < keys; tileStart += kPartKeys) {
     while (h.p.positions[row] < tileStart) ++row;
-    expandTile(h, tileStart, smaller(kTileKeys, keys - tileStart));
+    expandTile(h, tileStart, smaller(kPartKeys, keys - tileStart));
     int64_t r = row;
     for (; r + kQueryRows <= end; r += kQueryRows) passTile<kQueryRows>(h, r, tileStart);
     for (; r < end; ++r) passTile<1>(h, r, tileStart);

@@ -5,15 +5,15 @@
 
 namespace longcat {
 
-constexpr int64_t kTileKeys = 64;  // a whole part of kKeyTile
-static_assert(kKeyTile % kTileKeys == 0);
+constexpr int64_t kPartKeys = 64;  // a whole part of kKeyTile
+static_assert(kKeyTile % kPartKeys == 0);
 
 /// One thread's scratch, in floats from its start.
 struct MlaPrefillScratch {
-  int64_t keys;        // [nope+rope, kTileKeys] the tile's keys, transposed
-  int64_t expanded;    // [kTileKeys, nope+v] what W_kvb makes of the tile
-  int64_t scores;      // [kQueryRows, kTileKeys]
-  int64_t rowIndex;    // [kTileKeys] i32: cache row of each key
+  int64_t keys;        // [nope+rope, kPartKeys] the tile's keys, transposed
+  int64_t expanded;    // [kPartKeys, nope+v] what W_kvb makes of the tile
+  int64_t scores;      // [kQueryRows, kPartKeys]
+  int64_t rowIndex;    // [kPartKeys] i32: cache row of each key
   int64_t size;
 };
 
@@ -22,10 +22,10 @@ constexpr int64_t kQueryRows = 4;  // query rows that go side by side through a 
 inline MlaPrefillScratch mlaPrefillScratch(const MlaPrefillParams& p) {
   MlaPrefillScratch s{};
   s.keys = 0;
-  s.expanded = s.keys + (p.nope + p.rope) * kTileKeys;
-  s.scores = s.expanded + (p.nope + p.vDim) * kTileKeys;
-  s.rowIndex = s.scores + kQueryRows * kTileKeys;
-  s.size = s.rowIndex + kTileKeys;
+  s.expanded = s.keys + (p.nope + p.rope) * kPartKeys;
+  s.scores = s.expanded + (p.nope + p.vDim) * kPartKeys;
+  s.rowIndex = s.scores + kQueryRows * kPartKeys;
+  s.size = s.rowIndex + kPartKeys;
   return s;
 }
 
@@ -36,7 +36,7 @@ inline int64_t mlaPrefillTaskRows(int64_t longestChunk, int64_t sequences, int64
   if (pairs >= wanted) return longestChunk;
   const int64_t groups = (wanted + pairs - 1) / pairs;
   const int64_t rows = (longestChunk + groups - 1) / groups;
-  const int64_t whole = (rows + kTileKeys - 1) / kTileKeys * kTileKeys;
+  const int64_t whole = (rows + kPartKeys - 1) / kPartKeys * kPartKeys;
   return whole < longestChunk ? whole : longestChunk;
 }
 

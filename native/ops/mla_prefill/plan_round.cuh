@@ -23,9 +23,9 @@ __device__ inline void listKeys(const MlaPrefillParams& p, const Live& live, con
   if (found.sequence < 0) return;
   const int32_t* table = p.blockTables + p.seqSlot[found.sequence] * p.maxBlocks;
   const int blockSize = static_cast<int>(p.blockSize);
-  for (int key = threadIdx.x & 31; key < kListTile; key += 32) {
-    const int position = min(found.tile * kListTile + key, found.span.keys - 1);
-    roundCacheRows(p)[tile * kListTile + key] = table[position / blockSize] * blockSize + position % blockSize;
+  for (int key = threadIdx.x & 31; key < kTileKeys; key += 32) {
+    const int position = min(found.tile * kTileKeys + key, found.span.keys - 1);
+    roundCacheRows(p)[tile * kTileKeys + key] = table[position / blockSize] * blockSize + position % blockSize;
   }
 }
 
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kPlanThreads) planRound(const MlaPrefillParams
     const int keyTiles = min(countTiles(p, live, KeyTiles{}) - round.firstTile, round.tiles);
     const int queryTiles = countTiles(p, live, QueryTiles<kQueryTile>{round});
     if (writes) {
-      *roundKeys(p) = max(keyTiles, 0) * kListTile;
+      *roundKeys(p) = max(keyTiles, 0) * kTileKeys;
       *roundTickets(p) = 0;
       *roundQueryTileCount(p) = queryTiles;
     }

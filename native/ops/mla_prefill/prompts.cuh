@@ -8,7 +8,7 @@
 
 namespace longcat::cuda::prefill {
 
-constexpr int kListTile = static_cast<int>(kKeyTile);
+constexpr int kTileKeys = static_cast<int>(kKeyTile);  // as the device reckons with it
 
 /// Tiles [firstTile, firstTile + tiles) of the flattened list of key tiles: what `expanded` holds.
 struct Round {
@@ -49,7 +49,7 @@ __device__ inline Span spanOf(const MlaPrefillParams& p, const Live& live, int s
 
 /// Tiles of keys, anchored at position 0.
 struct KeyTiles {
-  __device__ int operator()(const Span& span, int) const { return (span.keys + kListTile - 1) / kListTile; }
+  __device__ int operator()(const Span& span, int) const { return (span.keys + kTileKeys - 1) / kTileKeys; }
 };
 
 /// Tiles of query rows that see a key of the round, anchored at position 0 too: a row's place in its tile follows from its position.
@@ -59,19 +59,10 @@ struct QueryTiles {
   Round round;
   __device__ int operator()(const Span& span, int keyTile) const {
     if (span.keys == 0 || keyTile >= round.firstTile + round.tiles) return 0;
-    const int firstSeeing = max(span.firstPosition, (round.firstTile - keyTile) * kListTile);
+    const int firstSeeing = max(span.firstPosition, (round.firstTile - keyTile) * kTileKeys);
     return max(0, (span.keys - 1) / kRows - firstSeeing / kRows + 1);
   }
 };
-
-__device__ inline int inclusiveSum(int v) {
-#pragma unroll
-  for (int d = 1; d < 32; d <<= 1) {
-    const int other = __shfl_up_sync(kAllLanes, v, d);
-    if (static_cast<int>(threadIdx.x & 31) >= d) v += other;
-  }
-  return v;
-}
 
 /// Where tile number `index` lies. sequence < 0: there is no such tile, but `tilesBefore` of others.
 struct Found {
@@ -89,8 +80,8 @@ __device__ Found findTile(const MlaPrefillParams& p, const Live& live, int index
   int keyTilesBefore = 0;
   for (int first = 0; first < live.sequences; first += 32) {
     const Span span = spanOf(p, live, first + static_cast<int>(threadIdx.x & 31));
-    const int ownKeyTiles = KeyTiles{}(span, 0), keyTilesUpTo = keyTilesBefore + inclusiveSum(ownKeyTiles);
-    const int own = tiles(span, keyTilesUpTo - ownKeyTiles), upTo = found.tilesBefore + inclusiveSum(own);
+    const int ownKeyTiles = KeyTiles{}(span, 0), keyTilesUpTo = keyTilesBefore + warpInclusiveSum(ownKeyTiles);
+    const int own = tiles(span, keyTilesUpTo - ownKeyTiles), upTo = found.tilesBefore + warpInclusiveSum(own);
     const unsigned reached = __ballot_sync(kAllLanes, index < upTo);
     if (reached) {
       const int lane = __ffs(static_cast<int>(reached)) - 1;
@@ -132,9 +123,9 @@ __device__ QueryTile queryTile(const MlaPrefillParams& p, const Live& live, cons
   if (found.sequence < 0) return tile;
   tile.span = found.span;
   tile.base = ((found.span.keys - 1) / kRows - found.tile) * kRows;
-  tile.fromKey = max(0, round.firstTile - found.keyTile) * kListTile;
-  tile.toKey = min(min(tile.base + kRows, found.span.keys), (round.firstTile + round.tiles - found.keyTile) * kListTile);
-  tile.firstKey = (static_cast<int64_t>(found.keyTile) - round.firstTile) * kListTile;
+  tile.fromKey = max(0, round.firstTile - found.keyTile) * kTileKeys;
+  tile.toKey = min(min(tile.base + kRows, found.span.keys), (round.firstTile + round.tiles - found.keyTile) * kTileKeys);
+  tile.firstKey = (static_cast<int64_t>(found.keyTile) - round.firstTile) * kTileKeys;
   return tile;
 }
 

@@ -258,10 +258,10 @@ struct Multiplier {
 #pragma unroll
     for (int i = 0; i < 32; i += 2) {
       const int r = i / 2 & 1;
-      const __nv_bfloat162 pair = __floats2bfloat162_rn(powerOfTwo(fmaf(score[i], scale, -maximum[r])), powerOfTwo(fmaf(score[i + 1], scale, -maximum[r])));
-      const float2 rounded = __bfloat1622float2(pair);
+      const uint32_t pair = bf16Pair(powerOfTwo(fmaf(score[i], scale, -maximum[r])), powerOfTwo(fmaf(score[i + 1], scale, -maximum[r])));
+      const float2 rounded = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&pair));
       sum[r] += rounded.x + rounded.y;
-      weights[i / 8][i / 2 % 4] = *reinterpret_cast<const uint32_t*>(&pair);
+      weights[i / 8][i / 2 % 4] = pair;
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {

@@ -15,10 +15,10 @@ namespace longcat::cuda::prefill {
 constexpr int kNope = 128, kRope = 64, kValue = 128;   // the head's sizes
 constexpr int kDepthPanels = 3, kValuePanels = 2;      // of 64 columns: kNope and kRope; kValue
 constexpr int kGroups = 2, kGroupRows = 64, kJobRows = kGroups * kGroupRows;
-constexpr int kTileKeys = 128, kStages = 2;
+constexpr int kStages = 2;  // of tiles
 constexpr int kGroupThreads = 128, kThreads = (1 + kGroups) * kGroupThreads, kGroupWarps = kGroupThreads / 32;
 constexpr int kCopierRegisters = 24, kComputeRegisters = 240;  // of a thread: all that a multiprocessor has
-static_assert(kTileKeys == kListTile && kTileKeys == kJobRows && kJobRows == kQueryTile);  // a job's last key tile is the only one with keys beyond its rows
+static_assert(kTileKeys == kJobRows && kJobRows == kQueryTile);  // a job's last key tile is the only one with keys beyond its rows
 
 struct Panel64 {
   Bf16 rows[kGroupRows][64];
