@@ -1,5 +1,6 @@
 // Which kernel computes a product. Kind of arithmetic by shape, dtype and alignment alone: tensor cores (gemm_formats.cuh has their order
-// of summation) or float32 (gemm_generic.cu has its). Within a kind the number of rows chooses, and the bits are the same.
+// of summation) or float32 (gemm_generic.cu has its). Within a kind the number of rows chooses, and the bits are the same. On
+// compute capability 9.0 tensor cores have two orders: Hopper's kernels', and, where those refuse for groups, k or the card, the others'.
 #include "cuda/gemm.h"
 
 #include "cuda/gemm_variants.h"
@@ -27,7 +28,7 @@ void gemm(const CudaContext& context, const GemmProblem& p) {
   if (tensorCores(p)) {
     const int64_t rows = p.groupStart ? ceilDiv(p.capacity, p.groups) : p.capacity;  // of a group, about
     const bool fp8 = weightDtypeOf(p) == DType::f8e4m3, quantised = fp8 && context.fp8Activations;
-    if (context.capability == 90) {  // both sum alike
+    if (context.capability == 90) {  // both sum alike, and what few refuses (too many groups) many refuses before it
       if (!fp8 && rows > (p.groupStart ? 32 : 64) && manyBf16(context, p, rows)) return;
       const auto few = quantised ? fewFp8Quantised : fp8 ? fewFp8 : fewBf16;
       if (few(context, p, rows)) return;

@@ -14,7 +14,8 @@ bool tileBf16(const CudaContext& context, const GemmProblem& p, int64_t rows);
 bool tileFp8(const CudaContext& context, const GemmProblem& p, int64_t rows);
 bool tileFp8Quantised(const CudaContext& context, const GemmProblem& p, int64_t rows);
 
-/// Hopper's, for few rows (up to 96 of a group; more in pieces). Sums of their own, which are those of all that is used on that card.
+/// Hopper's, for few rows (up to 96 of a group; more in pieces). Sums of their own, which its kernels for many rows have too (hopper/gemm_many.h).
+/// False: not launched, because there are thousands of groups, or no cluster with a block for each lane of k finds room on this card.
 bool fewBf16(const CudaContext& context, const GemmProblem& p, int64_t rows);
 bool fewFp8(const CudaContext& context, const GemmProblem& p, int64_t rows);
 bool fewFp8Quantised(const CudaContext& context, const GemmProblem& p, int64_t rows);

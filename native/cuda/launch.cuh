@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
+#include <mutex>
+#include <tuple>
 #include <utility>
 
 #include "cuda/check.h"
@@ -49,6 +52,33 @@ void launch(const CudaContext& context, void (*kernel)(Params...), const LaunchS
 template <class... Params, class... Arguments>
 void launch(const CudaContext& context, void (*kernel)(Params...), dim3 grid, int threads, size_t sharedBytes, Arguments&&... arguments) {
   launch(context, kernel, LaunchShape{grid, threads, sharedBytes}, std::forward<Arguments>(arguments)...);
+}
+
+/// How many clusters of `cluster` blocks, each with all the shared memory that a block can have, the card runs at the same time. It is asked once.
+template <class... Params>
+int clustersAtOnce(const CudaContext& context, void (*kernel)(Params...), int threads, int cluster) {
+  static std::mutex mutex;
+  static std::map<std::tuple<int, const void*, int>, int> known;  // by card, kernel and cluster
+  int device = 0;
+  LONGCAT_CUDA(cudaGetDevice(&device));
+  const auto* function = reinterpret_cast<const void*>(kernel);
+  const std::tuple key{device, function, cluster};
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (const auto found = known.find(key); found != known.end()) return found->second;
+  LONGCAT_CUDA(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, context.sharedBytes));
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(std::max(1, context.multiprocessors / cluster) * cluster));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(context.sharedBytes);
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  int clusters = 0;
+  LONGCAT_CUDA(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
+  known.emplace(key, clusters);
+  return clusters;
 }
 
 /// Blocks for a persistent kernel: `perMultiprocessor` on each, but no more than there is work.

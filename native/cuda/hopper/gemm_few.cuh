@@ -10,8 +10,6 @@
 // codes become bfloat16 on the way there. Activations are its B.
 #pragma once
 
-#include <atomic>
-
 #include "cuda/dependent.cuh"
 #include "cuda/gemm_work.cuh"
 #include "cuda/hopper/exchange.cuh"
@@ -385,10 +383,15 @@ inline int columnsOf(const GemmProblem& p, int64_t rows) {
 inline int64_t sharedBytesOf(const GemmProblem& p, const Plan& plan) {
   return plan.panelBytes + 2 * plan.stages * kStageBytes + plan.buffers * plan.columns * kSumBytes + plan.rowScales * 4 + Shared::kRest + prefixBytes(p);
 }
+constexpr int64_t kMostPanel = 128 << 10, kPanelInPieces = 96 << 10;  // where a lane's activations fit, and where they are brought piece by piece
+
+/// The most that a plan of two stages and one buffer takes.
+inline int64_t mostSharedBytes(const GemmProblem& p) {
+  return kMostPanel + 4 * kStageBytes + kMostColumns * kSumBytes + kMostPanel / 128 * 4 + Shared::kRest + prefixBytes(p);
+}
 /// How `room` bytes of shared memory are cut; too few stages where they are too little.
 template <class Format>
 Plan planOf(const GemmProblem& p, int64_t rows, int64_t room) {
-  constexpr int64_t kMostPanel = 128 << 10, kPanelInPieces = 96 << 10;  // where a lane's activations fit, and where they are brought piece by piece
   constexpr int64_t kStagesBeforeBuffers = 6;
   Plan plan;
   plan.columns = columnsOf(p, rows);
@@ -403,40 +406,18 @@ Plan planOf(const GemmProblem& p, int64_t rows, int64_t room) {
   }
 }
 
-/// Clusters of so many blocks that run at the same time, a block a multiprocessor.
-template <class Format>
-int clustersAtOnce(const CudaContext& context, int lanes) {
-  static std::atomic<int> known[kMaxLanes + 1];
-  int clusters = known[lanes].load(std::memory_order_relaxed);
-  if (clusters == 0) {
-    const auto kernel = gemmFew<Format, false>;
-    LONGCAT_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, context.sharedBytes));
-    cudaLaunchAttribute cluster = {};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim = {static_cast<unsigned>(lanes), 1, 1};
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(context.multiprocessors / lanes * lanes));
-    config.blockDim = dim3(kThreads);
-    config.dynamicSmemBytes = static_cast<size_t>(context.sharedBytes);
-    config.attrs = &cluster;
-    config.numAttrs = 1;
-    LONGCAT_CUDA(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
-    known[lanes].store(clusters, std::memory_order_relaxed);
-  }
-  return clusters;
-}
-
-/// Launches, unless this card cannot.
+/// Launches, unless this card cannot: the number of groups, k and the card decide that, not the rows.
 template <class Format>
 bool launchFew(const CudaContext& context, const GemmProblem& p, int64_t rows) {
+  if (mostSharedBytes(p) > context.sharedBytes) return false;
   constexpr int64_t kReserved = 1 << 10;  // of a multiprocessor's shared memory, for each block
   constexpr int kStagesOfNarrow = 3;
   Plan plan = planOf<Format>(p, rows, (context.sharedBytes + kReserved) / 2 - kReserved);
   const bool narrow = plan.columns <= 16 && plan.stages >= kStagesOfNarrow;
   if (!narrow) plan = planOf<Format>(p, rows, context.sharedBytes);
-  if (plan.stages < 2) return false;
   const int lanes = lanesOf(depthOf(p));
-  const int64_t clusters = std::min<int64_t>(mostItems(p, plan.columns, outputsOfItem(p)), clustersAtOnce<Format>(context, lanes));
+  const int atOnce = clustersAtOnce(context, gemmFew<Format, false>, kThreads, lanes);  // a block a multiprocessor
+  const int64_t clusters = std::min<int64_t>(mostItems(p, plan.columns, outputsOfItem(p)), atOnce);
   if (clusters == 0) return false;
   const LaunchShape shape{dim3(static_cast<unsigned>(clusters * lanes)), kThreads, static_cast<size_t>(sharedBytesOf(p, plan)), static_cast<unsigned>(lanes)};
   launch(context, narrow ? gemmFew<Format, true> : gemmFew<Format, false>, shape, p, plan);
