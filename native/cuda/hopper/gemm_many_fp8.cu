@@ -137,32 +137,54 @@ __device__ __forceinline__ void copyFp8(const GemmProblem& p, const TensorMap& w
   }
 }
 
-/// The other warps beside it: 128 rows of 128 codes become two panels of 64 bfloat16 numbers a row. A thread takes 16 codes at a time.
-__device__ __forceinline__ void convertCodes(const unsigned char* codes, unsigned char* values) {
-  const int thread = threadIdx.x - 32, piece = thread % 8, odd = piece / 4;
-  values += odd * kPanelBytes;
-#pragma unroll 4
-  for (int row = thread / 8; row < kFp8Columns; row += kConverters / 8) {
-    const uint4 from = *reinterpret_cast<const uint4*>(codes + swizzled128(row, piece));
-    uint4 to[2];
-    bf16OfFp8(from.x, to[0].x, to[0].y);
-    bf16OfFp8(from.y, to[0].z, to[0].w);
-    bf16OfFp8(from.z, to[1].x, to[1].y);
-    bf16OfFp8(from.w, to[1].z, to[1].w);
-    // Pieces of the two panels that eight threads write at once lie in different banks.
-    *reinterpret_cast<uint4*>(values + swizzled128(row, piece % 4 * 2 + odd)) = odd ? to[1] : to[0];
-    *reinterpret_cast<uint4*>(values + swizzled128(row, piece % 4 * 2 + 1 - odd)) = odd ? to[0] : to[1];
-  }
+__device__ __forceinline__ uint4 bf16Octet(uint32_t low, uint32_t high) {
+  uint4 octet;
+  bf16OfFp8(low, octet.x, octet.y);
+  bf16OfFp8(high, octet.z, octet.w);
+  return octet;
 }
+
+/// The other warps beside it: 128 rows of 128 codes become two panels of 64 bfloat16 numbers a row. A thread takes 16 codes at a time; eight threads,
+/// which have a row, write to different banks at once since half of them write their second octets first.
+class Converter {
+ public:
+  __device__ __forceinline__ Converter() {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = first_ + i * kAtOnce;
+      from_[i] = swizzled128(row, piece_);
+      to_[i] = piece_ / 4 * kPanelBytes + swizzled128(row, piece_ % 4 * 2 + swaps_);
+    }
+  }
+  __device__ __forceinline__ void convert(const unsigned char* codes, unsigned char* values) const {
+#pragma unroll
+    for (int i = 0; i < (kFp8Columns + kAtOnce - 1) / kAtOnce; ++i) {
+      if (first_ + i * kAtOnce >= kFp8Columns) break;
+      const int behind = i / 2 * (2 * kAtOnce * kRowBytes);
+      const uint4 from = *reinterpret_cast<const uint4*>(codes + from_[i % 2] + behind);
+      unsigned char* to = values + behind;
+      *reinterpret_cast<uint4*>(to + to_[i % 2]) = bf16Octet(swaps_ ? from.z : from.x, swaps_ ? from.w : from.y);
+      *reinterpret_cast<uint4*>(to + (to_[i % 2] ^ 16)) = bf16Octet(swaps_ ? from.x : from.z, swaps_ ? from.y : from.w);
+    }
+  }
+
+ private:
+  static constexpr int kAtOnce = kConverters / 8;
+  static_assert(kAtOnce % 4 == 0);  // so that every second of a thread's rows has the same swizzle
+  const int first_ = (threadIdx.x - 32) / 8, piece_ = threadIdx.x % 8;
+  const bool swaps_ = piece_ >= 4;
+  int from_[2], to_[2];
+};
 
 __device__ __forceinline__ void convert(int64_t stages, const Fp8Memory& m) {
   const bool leads = (threadIdx.x & 31) == 0;
+  const Converter converter;
   RingPlace<kInputs> from;
   RingPlace<kValues> to;
   for (int64_t i = 0; i < stages; ++i, from.next(), to.next()) {
     m.codeRing.awaitFull(from);
     m.valueRing.awaitEmpty(to);
-    convertCodes(m.codes + from.stage * kPanelBytes, m.values + to.stage * 2 * kPanelBytes);
+    converter.convert(m.codes + from.stage * kPanelBytes, m.values + to.stage * 2 * kPanelBytes);
     fenceAsyncProxy();
     __syncwarp();
     if (leads) arrive(m.valueRing.full + to.stage), arrive(m.codeRing.empty + from.stage);
