@@ -247,10 +247,10 @@ __device__ __forceinline__ void multiplyLane(float (&sum)[Shape::kWidth / 2], Co
   holdRegisters(sum);
 }
 
-/// The finished lanes' sum, ascending: what has no registers is in shared memory, 16 bytes a thread side by side.
-template <int kSums>
+/// The finished lanes' sum, ascending: what has none of the kRegisters is in shared memory, 16 bytes a thread side by side.
+template <int kSums, int kRegisters = kSumRegisters - kSums>
 struct Total {
-  static constexpr int kOwn = kSums < kSumRegisters - kSums ? kSums : kSumRegisters - kSums;
+  static constexpr int kOwn = kSums < kRegisters ? kSums : kRegisters;
   float own[kOwn] = {};
   float4* rest;
 

@@ -5,7 +5,8 @@
 
 namespace longcat::cuda {
 
-/// `rows` of a group, about. False: not launched.
+/// `rows` of a group, about. False: not launched, since there are too many groups.
 bool manyBf16(const CudaContext& context, const GemmProblem& p, int64_t rows);
+bool manyFp8(const CudaContext& context, const GemmProblem& p);
 
 }  // namespace longcat::cuda
