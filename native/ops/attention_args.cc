@@ -26,7 +26,8 @@ void fillAttentionArgs(const ArgCheck& check, int blockTables, int counts, int o
   to.blockSize = check.size(kCache, 1);
   to.kvRank = width - to.rope;
   check.requireArg(kCache, to.kvRank > 0, "has no room for a latent beside the rope key");
-  check.requireArg(kCache, check.size(kCache, 0) * to.blockSize <= INT32_MAX, "has more rows than an int32 can number");
+  to.cacheRows = check.size(kCache, 0) * to.blockSize;
+  check.requireArg(kCache, to.cacheRows <= INT32_MAX, "has more rows than an int32 can number");
   to.kvB = check.weight(kKvB, kKvBScale, to.heads * (to.nope + to.vDim), to.kvRank);
   to.positions = check.dense<const int32_t>(kPositions, DType::i32, {to.capacity});
   to.blockTables = check.dense<const int32_t>(blockTables, DType::i32, {kAnySize, kAnySize});

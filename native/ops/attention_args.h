@@ -18,6 +18,7 @@ struct AttentionArgs {
   const int32_t* counts;       // step counts, ops/step_plan/params.h
   Activations out;             // [T, heads·v]: the other operation's rows are left alone, so it is `inout`
   int64_t maxBlocks, blockSize, kvRank, capacity;
+  int64_t cacheRows;           // blocks · blockSize, at most INT32_MAX
   int64_t heads, nope, rope, vDim;
   float softmaxScale;
   DType activation;

@@ -32,7 +32,6 @@ void prepare(const OpArgs& args, void* storage) {
   p.accumulator = check.dense<float>(kAccumulator, DType::f32, {p.capacity, p.heads, p.vDim});
   p.expandedRows = check.has(kExpanded) ? check.size(kExpanded, 0) : 0;
   p.roundPlan = check.dense<int32_t>(kRoundPlan, DType::i32, {roundPlanNumbers(p.capacity, sequences, p.expandedRows)});
-  p.cacheRows = check.size(kCache, 0) * p.blockSize;
   p.maxKeys = check.integer(kMaxKeys, 0, INT32_MAX);
   require(!args.onGpu || (p.expandedRows > 0 && p.accumulator && p.roundPlan), "mla_prefill: a GPU needs expanded, accumulator and round_plan");
   require(reinterpret_cast<uintptr_t>(p.roundPlan) % sizeof(int64_t) == 0, "mla_prefill: round_plan must begin at a multiple of 8 bytes");

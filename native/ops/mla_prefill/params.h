@@ -32,7 +32,6 @@ struct MlaPrefillParams : AttentionArgs {
   float* accumulator;          // [T, heads, v] scratch; a GPU needs it
   int32_t* roundPlan;          // [roundPlanNumbers()] scratch (prompts.cuh); a GPU needs it
   int64_t expandedRows;
-  int64_t cacheRows;           // blocks · blockSize
   int64_t maxKeys;             // Σ over the step's prompt sequences of their keys, each rounded up to kKeyTile, is at most this
 };
 

@@ -12,13 +12,21 @@ constexpr int64_t kLeastPage = 8;  // rows of a swizzled panel that repeat; a ti
 /// Tiles are whole pages, or pages whole tiles.
 bool pagesFit(int64_t blockSize) { return blockSize >= kLeastPage && (kTileKeys % blockSize == 0 || blockSize % kTileKeys == 0); }
 
-/// The cache is described with as many rows as there can be; the block tables say which there are.
 UnitMaps mapsOf(const MlaDecodeParams& p) {
   const int64_t pairs = p.capacity * p.heads, queryWidth = p.nope + p.rope, cacheWidth = p.kvRank + p.rope;
   const int pageKeys = static_cast<int>(std::min<int64_t>(p.blockSize, kTileKeys));
   return {matrixMap(p.qLatent.data, 2, pairs, p.kvRank, 2 * p.kvRank, kUnitHeads, 64, 128),
           matrixMap(p.q.data, 2, pairs, queryWidth, 2 * queryWidth, kUnitHeads, 64, 128),
-          matrixMap(p.cache.data, 2, INT32_MAX, cacheWidth, 2 * cacheWidth, pageKeys, 64, 128)};
+          matrixMap(p.cache.data, 2, p.cacheRows, cacheWidth, 2 * cacheWidth, pageKeys, 64, 128)};
+}
+
+/// Whether 32 bits can number the heads of all rows, and places in the line of work (units.cuh). Shares' ends lie within twice the line and a unit for each
+/// share. A row's last unit counts as a whole one, which is at most as much again as its splits have tiles; and there are no more units than splits.
+bool numbersFit(const MlaDecodeParams& p, const UnitCut& cut) {
+  constexpr int64_t kSplitWork = 2 * (kSplitKeys / kTileKeys) * kTileWork + kBeginWork;
+  const int64_t longest = std::min<int64_t>({p.maxBlocks * p.blockSize, p.maxSplits * kSplitKeys, INT32_MAX});
+  const int64_t unit = unitKeys(cut.rule, static_cast<int32_t>(longest)) / kTileKeys * kTileWork + kBeginWork;
+  return p.capacity * p.heads <= INT32_MAX && 2 * p.maxSplits * kSplitWork + cut.shares * unit <= INT32_MAX;
 }
 
 /// Groups of heads that go together.
@@ -34,6 +42,7 @@ UnitCut unitCut(const CudaContext& context, const MlaDecodeParams& p) {
 bool attendUnitsOnHopper(const CudaContext& context, const MlaDecodeParams& p) {
   if (context.capability != 90 || p.activation != DType::bf16 || p.kvRank != kHopperRank || p.rope != kHopperRope || !pagesFit(p.blockSize)) return false;
   const UnitCut cut = unitCut(context, p);
+  if (!numbersFit(p, cut)) return false;
   launch(context, attendUnits, dim3(static_cast<unsigned>(cut.shares * groupsOf(p))), kUnitThreads, kUnitSharedBytes, p, mapsOf(p), cut);
   return true;
 }
