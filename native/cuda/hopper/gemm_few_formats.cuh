@@ -10,9 +10,6 @@
 
 namespace longcat::cuda::few {
 
-/// Descriptors count in 16 bytes.
-__device__ __forceinline__ uint64_t behind(uint64_t descriptor, int bytes) { return descriptor + static_cast<uint64_t>(bytes >> 4); }
-
 /// sum = fmaf(scale of weights and of each row, part, sum).
 template <int N, bool kRowScales>
 __device__ __forceinline__ void promote(float (&sum)[N / 2], const float (&part)[N / 2], float scale, const float* rowScales) {
@@ -47,7 +44,7 @@ struct Bf16Weights {
     holdRegisters(sum);
     beginProducts();
 #pragma unroll
-    for (int x = 0; x < kSteps; ++x) productBf16<N>(sum, a[x], behind(rows, 32 * x));
+    for (int x = 0; x < kSteps; ++x) productBf16<N>(sum, a[x], furtherOn(rows, 32 * x));
     endProducts();
     waitProducts<0>();
     holdRegisters(sum);
@@ -62,8 +59,8 @@ struct Bf16Weights {
 #pragma unroll
       for (int x = 0; x < 4; ++x) stage.load(a[x], x);
       stage.release();
-      if (numbers - s * kNumbers > 32) chain<N, 4>(sum, a, behind(rows, s * N * 128));
-      else chain<N, 2>(sum, a, behind(rows, s * N * 128));
+      if (numbers - s * kNumbers > 32) chain<N, 4>(sum, a, furtherOn(rows, s * N * 128));
+      else chain<N, 2>(sum, a, furtherOn(rows, s * N * 128));
     }
   }
 
@@ -73,20 +70,6 @@ struct Bf16Weights {
     for (int piece = 0; piece < 2; ++piece) *reinterpret_cast<uint4*>(panelPlace<2>(panels, columns, row, c, piece)) = v[piece];
   }
 };
-
-/// Four e4m3 codes as bf16 pairs, exactly: codes 0 and 2, codes 1 and 3, which takes fewer instructions than neighbours do. A code's fields go to
-/// their places in a bf16, whose exponent is then 120 too small.
-__device__ __forceinline__ void bf16OfAlternate(uint32_t codes, uint32_t& even, uint32_t& odd) {
-  const auto scaled = [](uint32_t bits) {
-    __nv_bfloat162 value, factor;
-    *reinterpret_cast<uint32_t*>(&value) = bits;
-    *reinterpret_cast<uint32_t*>(&factor) = 0x7b807b80u;  // 2^120, twice
-    value = __hmul2(value, factor);
-    return *reinterpret_cast<uint32_t*>(&value);
-  };
-  even = scaled(((codes << 8) & 0x80008000u) | ((codes << 4) & 0x07f007f0u));
-  odd = scaled((codes & 0x80008000u) | ((codes >> 4) & 0x07f007f0u));
-}
 
 /// FP8 weights times bfloat16. What ldmatrix hands thread q of a quad are codes 4q…4q + 3 of 16; wgmma takes the even ones for numbers 2q and 2q + 1,
 /// the odd ones for 2q + 8 and 2q + 9, so that is where the activations' numbers 4q…4q + 3 are put.
@@ -110,7 +93,7 @@ struct Fp8Weights {
   static __device__ __forceinline__ void multiplyHalf(float (&part)[N / 2], const uint32_t (&a)[4][4], uint64_t rows, bool add) {
     beginProducts();
 #pragma unroll
-    for (int x = 0; x < 4; ++x) productBf16<N>(part, a[x], behind(rows, 32 * x), add || x > 0);
+    for (int x = 0; x < 4; ++x) productBf16<N>(part, a[x], furtherOn(rows, 32 * x), add || x > 0);
     endProducts();
   }
 
@@ -122,11 +105,11 @@ struct Fp8Weights {
     loadHalf(first, stage, 0);
     for (int s = 0; s < stages; ++s) {
       float part[N / 2];
-      multiplyHalf<N>(part, first, behind(rows, s * kPanels * N * 128), false);
+      multiplyHalf<N>(part, first, furtherOn(rows, s * kPanels * N * 128), false);
       loadHalf(second, stage, 1);
       const float scale = *stage.scale;
       stage.release();
-      multiplyHalf<N>(part, second, behind(rows, (s * kPanels + 1) * N * 128), true);
+      multiplyHalf<N>(part, second, furtherOn(rows, (s * kPanels + 1) * N * 128), true);
       if (s + 1 < stages) {
         stage = ring.next();
         waitProducts<1>();
@@ -164,7 +147,7 @@ struct Fp8WeightsQuantisedRows {
       stage.release();
       beginProducts();
 #pragma unroll
-      for (int x = 0; x < 4; ++x) productE4m3<N>(part, a[x], behind(rows, s * N * 128 + 32 * x), x > 0);
+      for (int x = 0; x < 4; ++x) productE4m3<N>(part, a[x], furtherOn(rows, s * N * 128 + 32 * x), x > 0);
       endProducts();
       waitProducts<0>();
       holdRegisters(part);

@@ -21,9 +21,6 @@ constexpr int kBoxColumns = 64;            // of a box of rows: 128 bytes
 constexpr int kSharedBytes = 113 << 10;    // of a block, so that a multiprocessor has two
 constexpr int kMostStages = 12;
 
-/// Descriptors count in 16 bytes.
-__device__ __forceinline__ uint64_t behind(uint64_t descriptor, int bytes) { return descriptor + static_cast<uint64_t>(bytes >> 4); }
-
 /// A step, 128 bytes of each output's weights: kNumbers of k, whose rows are kRowBoxes boxes.
 template <class W>
 struct Step;
@@ -125,7 +122,7 @@ __device__ __forceinline__ void multiplySteps(const Memory<Bf16, kRows, kMoreByt
     beginProducts();
 #pragma unroll
     for (int c = 0; c < Step<Bf16>::kNumbers / 16; ++c)
-      productBf16<kRows>(sum, behind(rowsOfK(memory.weights(place.stage)), 32 * c), behind(rowsOfK(memory.rows(place.stage)), 32 * c));
+      productBf16<kRows>(sum, furtherOn(rowsOfK(memory.weights(place.stage)), 32 * c), furtherOn(rowsOfK(memory.rows(place.stage)), 32 * c));
     endProducts();
     waitProducts<1>();
     if (step > part.begin) memory.release(before);
@@ -158,7 +155,7 @@ struct Fp8Half {
   __device__ __forceinline__ void begin(float (&part)[kRows / 2], const unsigned char* rows, bool add) const {
     beginProducts();
 #pragma unroll
-    for (int c = 0; c < 4; ++c) productBf16<kRows>(part, a[c], behind(rowsOfK(rows), 32 * c), add || c > 0);
+    for (int c = 0; c < 4; ++c) productBf16<kRows>(part, a[c], furtherOn(rowsOfK(rows), 32 * c), add || c > 0);
     endProducts();
   }
 };

@@ -14,9 +14,6 @@ constexpr int kOutputs = 64;  // of a tile
 constexpr int kStep = 64;     // numbers of hidden
 constexpr int kChains = kStep / 16;
 
-/// Descriptors count in 16 bytes.
-__device__ __forceinline__ uint64_t behind(uint64_t descriptor, int bytes) { return descriptor + static_cast<uint64_t>(bytes >> 4); }
-
 /// A tile in shared memory is kBoxes boxes of kOutputs rows of 128 bytes, swizzled by the copy engine. multiply() begins the products of a
 /// step, sixteen numbers of hidden after the other; when it returns, the last ones may still be under way. It calls afterFirst() when all
 /// products of the step before are over. outputOf(): which output of the tile a thread's sums 4j + 2 · half (+ 1) belong to.
@@ -33,7 +30,7 @@ class Parts<Bf16> {
   __device__ __forceinline__ void multiply(float (&sum)[kRows / 2], const unsigned char* weights, const unsigned char* rows, const F& afterFirst) {
     beginProducts();
 #pragma unroll
-    for (int c = 0; c < kChains; ++c) productBf16<kRows>(sum, behind(rowsOfK(weights), 32 * c), behind(rowsOfK(rows), 32 * c));
+    for (int c = 0; c < kChains; ++c) productBf16<kRows>(sum, furtherOn(rowsOfK(weights), 32 * c), furtherOn(rowsOfK(rows), 32 * c));
     endProducts();
     waitProducts<1>();
     afterFirst();
@@ -60,7 +57,7 @@ class Parts<float> {
       }
       beginProducts();
 #pragma unroll
-      for (int part = 0; part < kCount; ++part) productBf16<kRows>(sum, a[part], behind(rowsOfK(rows), 32 * c));
+      for (int part = 0; part < kCount; ++part) productBf16<kRows>(sum, a[part], furtherOn(rowsOfK(rows), 32 * c));
       endProducts();
       waitProducts<1>();  // those of the sixteen before: their registers are free
       if (c == 0) afterFirst();
