@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "cuda/mma.cuh"
+#include "cuda/hopper/cluster.cuh"
 
 namespace longcat::cuda {
 
@@ -34,11 +34,7 @@ __device__ __forceinline__ void arriveAfterCopies(Barrier* barrier) {
 /// One arrival at the same barrier of block `rank` of the cluster, by a thread that has only read what the barrier guards. A release of cluster
 /// scope, which its writes would need, waits on this card for all the thread's memory accesses: more than a thousand cycles.
 __device__ __forceinline__ void arriveAt(Barrier* barrier, uint32_t rank) {
-  asm volatile(
-      "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}\n" ::"r"(sharedAddress(barrier)),
-      "r"(rank)
-      : "memory");
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];\n" ::"r"(addressIn(barrier, rank)) : "memory");
 }
 
 __device__ __forceinline__ bool isOver(Barrier* barrier, uint32_t parity) {

@@ -35,12 +35,20 @@ __device__ __forceinline__ void syncCluster() {
   waitForCluster();
 }
 
+/// Where block `rank` of the cluster has what this block has at `own`.
+__device__ __forceinline__ uint32_t addressIn(const void* own, uint32_t rank) {
+  uint32_t there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(sharedAddress(own)), "r"(rank));
+  return there;
+}
+
 /// The 16 bytes that block `rank` of the cluster has where this block has `own`.
 __device__ __forceinline__ uint4 loadOfBlock(const uint4* own, uint32_t rank) {
-  uint32_t there;
   uint4 value;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(sharedAddress(own)), "r"(rank));
-  asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];\n" : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w) : "r"(there) : "memory");
+  asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "r"(addressIn(own, rank))
+               : "memory");
   return value;
 }
 

@@ -7,15 +7,8 @@
 
 namespace longcat::cuda {
 
-/// Where block `rank` of the cluster has what this block has at `own`: an address for storeAt().
-__device__ __forceinline__ uint32_t addressIn(const void* own, uint32_t rank) {
-  uint32_t there;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(there) : "r"(sharedAddress(own)), "r"(rank));
-  return there;
-}
-
-/// Two or four floats to another block (of a launch with clusters); its barrier, in the same block, counts their bytes when they are there
-/// (arriveExpecting).
+/// Two or four floats to another block (of a launch with clusters), at an address of addressIn(); its barrier, in the same block, counts their bytes when
+/// they are there (arriveExpecting).
 __device__ __forceinline__ void storeAt(uint32_t address, const float2& v, uint32_t barrier) {
   asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];\n" ::"r"(address), "f"(v.x), "f"(v.y), "r"(barrier)
                : "memory");
