@@ -295,7 +295,7 @@ template <bool kDual>
 bool launchManyFp8(const CudaContext& context, const GemmProblem& p) {
   using Shape = Fp8Shape<kDual>;
   const int64_t k = depthOf(p), outputs = outputsOf(p), sharedBytes = Shape::sharedBytes(p);
-  if (sharedBytes > context.sharedBytes) return false;
+  if (sharedBytes > context.sharedBytes || context.multiprocessors > kMostMultiprocessors) return false;
   const auto weightMap = [&](const void* data) { return matrixMap(data, 1, outputs, k, k, Shape::kBox, kFp8Block, kRowBytes); };
   const TensorMap first = weightMap(p.groupStart ? p.x.data : p.weight.data);  // of a group's matrices all but the address
   const TensorMap second = kDual && !p.groupStart ? weightMap(p.weight2.data) : first;
