@@ -9,6 +9,8 @@
 namespace longcat::cuda {
 namespace {
 
+using namespace steps;
+
 template <class W>
 constexpr int kMostRows = sizeof(W) == 1 ? 64 : 128;  // of a block: FP8 has two sums of each and converted weights in its registers
 

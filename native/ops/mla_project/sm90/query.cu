@@ -11,6 +11,8 @@
 namespace longcat::cuda {
 namespace {
 
+using namespace steps;
+
 constexpr int64_t kMostBf16Rows = 64, kMostFp8Rows = 256;  // more are gemm()'s
 
 /// Blocks that a multiprocessor should have registers for; their memory is what a lane takes.

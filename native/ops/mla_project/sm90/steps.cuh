@@ -14,7 +14,7 @@
 #include "cuda/launch.cuh"
 #include "ops/weight.h"
 
-namespace longcat::cuda {
+namespace longcat::cuda::steps {
 
 constexpr int kOutputs = 64, kMultipliers = 128, kThreads = kMultipliers + 32;
 constexpr int kBoxColumns = 64;            // of a box of rows: 128 bytes
@@ -228,4 +228,4 @@ inline bool takesSteps(const CudaContext& context, const void* rows, DType activ
   return w.dtype == DType::bf16 && w.columns % (Step<Bf16>::kNumbers * lanesOf(w.columns)) == 0;
 }
 
-}  // namespace longcat::cuda
+}  // namespace longcat::cuda::steps

@@ -11,6 +11,8 @@
 namespace longcat::cuda {
 namespace {
 
+using namespace router;
+
 constexpr int kBlocks = 8;                  // of the cluster
 constexpr int kMostTeams = 8, kLeastTeams = 2;  // of a block that chooses and plans
 constexpr int64_t kMostRows = kBlocks * kMostTeams;  // in one launch: a row each

@@ -20,6 +20,8 @@
 namespace longcat::cuda {
 namespace {
 
+using namespace router;
+
 constexpr int kBlocks = 8, kGroups = 2, kLanes = kBlocks * kGroups;
 constexpr int kOwned = kOutputs / kBlocks;  // outputs whose lanes a block adds
 constexpr int kMultipliers = kGroups * 128, kThreads = kMultipliers + kGroups * 32;

@@ -8,7 +8,7 @@
 #include "cuda/hopper/wgmma.cuh"
 #include "cuda/numbers.cuh"
 
-namespace longcat::cuda {
+namespace longcat::cuda::router {
 
 constexpr int kOutputs = 64;  // of a tile
 constexpr int kStep = 64;     // numbers of hidden
@@ -80,4 +80,4 @@ class Parts<float> {
   uint32_t a_[2][kCount][4];  // of these sixteen numbers and of those before
 };
 
-}  // namespace longcat::cuda
+}  // namespace longcat::cuda::router

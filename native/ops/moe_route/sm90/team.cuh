@@ -7,7 +7,7 @@
 #include "cuda/hopper/barrier.cuh"
 #include "ops/moe_route/choose.cuh"
 
-namespace longcat::cuda {
+namespace longcat::cuda::router {
 
 constexpr int kTeam = 128, kTeamWarps = kTeam / 32;
 constexpr int kMostCandidates = 32;  // and choices: a lane each
@@ -206,4 +206,4 @@ class Team {
   uint32_t rank_[kPerThread];
 };
 
-}  // namespace longcat::cuda
+}  // namespace longcat::cuda::router
