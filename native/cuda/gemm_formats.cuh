@@ -21,14 +21,6 @@ __host__ __device__ constexpr int lanesOf(int64_t k) { return k >= 4096 ? 8 : k 
 /// The first step of a lane (or, for lane = lanes, the end of the last).
 __host__ __device__ constexpr int laneBegin(int steps, int lane, int lanes) { return static_cast<int>(static_cast<int64_t>(steps) * lane / lanes); }
 
-/// A pair of e4m3 codes whose bits are in the places of a bfloat16 pair, exactly as such: the exponents are then 120 too small.
-__device__ __forceinline__ uint32_t bf16OfPlaced(uint32_t bits) {
-  __nv_bfloat162 value, factor;
-  *reinterpret_cast<uint32_t*>(&value) = bits;
-  *reinterpret_cast<uint32_t*>(&factor) = 0x7b807b80u;  // 2^120, twice
-  value = __hmul2(value, factor);
-  return *reinterpret_cast<uint32_t*>(&value);
-}
 /// Four e4m3 codes as bf16 pairs (codes 0 and 1, codes 2 and 3), exactly, as bf16PairOfFp8 has them.
 __device__ __forceinline__ void bf16OfFp8(uint32_t codes, uint32_t& low, uint32_t& high) {
   const auto pair = [](uint32_t spread) { return bf16OfPlaced((spread & 0x80008000u) | ((spread >> 4) & 0x07f007f0u)); };  // codes in the upper bytes

@@ -38,15 +38,18 @@ __device__ __forceinline__ uint32_t bf16Pair(float low, float high) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
-/// Two e4m3 codes (low byte first) as two bfloat16, exactly; NaN codes become ±480.
-__device__ __forceinline__ uint32_t bf16PairOfFp8(uint32_t pair) {
-  const uint32_t spread = (pair & 0xffu) | ((pair & 0xff00u) << 8);
-  const uint32_t bits = ((spread & 0x00800080u) << 8) | ((spread & 0x007f007fu) << 4);
+/// Two e4m3 codes whose bits are already where two bfloat16 have theirs, exactly: the exponents are then 120 too small.
+__device__ __forceinline__ uint32_t bf16OfPlaced(uint32_t bits) {
   __nv_bfloat162 value, factor;
   *reinterpret_cast<uint32_t*>(&value) = bits;
   *reinterpret_cast<uint32_t*>(&factor) = 0x7b807b80u;  // 2^120, twice
   value = __hmul2(value, factor);
   return *reinterpret_cast<uint32_t*>(&value);
+}
+/// Two e4m3 codes (low byte first) as two bfloat16, exactly; NaN codes become ±480.
+__device__ __forceinline__ uint32_t bf16PairOfFp8(uint32_t pair) {
+  const uint32_t spread = (pair & 0xffu) | ((pair & 0xff00u) << 8);
+  return bf16OfPlaced(((spread & 0x00800080u) << 8) | ((spread & 0x007f007fu) << 4));
 }
 
 /// 2^x, by the instruction for it: 0 of −∞, a relative error of about 2^−22, subnormal results become 0.
