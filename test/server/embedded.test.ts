@@ -57,6 +57,28 @@ describe("ApiServer", () => {
     await server.drain();
   });
 
+  it("is not healthy once its engine is closed", async () => {
+    const engine = await load();
+    const server = await listen();
+    server.serve(engine);
+    expect((await fetch(`${server.url}/health`)).status).toBe(200);
+    await engine.close();
+    const health = await fetch(`${server.url}/health`);
+    expect([health.status, await health.json()]).toEqual([503, { status: "closed", reason: "the engine is closed" }]);
+    expect((await fetch(`${server.url}/health?live`)).status).toBe(200);
+    const { status, json } = await post(server.url, CHAT, sum);
+    expect([status, json.error.code]).toEqual([503, "disposed"]);
+    expect((await fetch(`${server.url}/metrics`)).status).toBe(200);
+    await server.drain();
+  });
+
+  it.each([undefined, null, {}, "mini"])("refuses %j in place of an engine", async (value) => {
+    const server = await listen();
+    expect(() => server.serve(value as never)).toThrow(expect.objectContaining({ code: "OPTION_INVALID" }));
+    expect(await (await fetch(`${server.url}/health`)).json()).toEqual({ status: "loading" });
+    await server.drain();
+  });
+
   it("is disposed of by a drain", async () => {
     const server = await listen();
     const { url } = server;

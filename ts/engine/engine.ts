@@ -256,6 +256,11 @@ export class Engine implements AsyncDisposable {
     return text.decode(checkIds(tokens, "tokens", this.#limits.vocabulary));
   }
 
+  /** Whether it was closed: every call is then `DISPOSED`. */
+  get closed(): boolean {
+    return this.#closing !== undefined;
+  }
+
   /** Aborts what runs, waits for the step in flight, frees model and device. Calling it again gives the same promise. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -273,7 +278,7 @@ export class Engine implements AsyncDisposable {
   }
 
   #assertOpen(): void {
-    if (this.#closing !== undefined) throw new LongcatError("DISPOSED", "the engine is closed; load a new one");
+    if (this.closed) throw new LongcatError("DISPOSED", "the engine is closed; load a new one");
   }
 
   #parameters(params: GenerateParams | null | undefined): Parameters {
@@ -346,7 +351,7 @@ export class Engine implements AsyncDisposable {
     };
     this.#active.add(request);
     void request.done.catch(() => undefined).then(() => this.#active.delete(request));
-    if (this.#closing !== undefined) request.abort("the engine was closed");
+    if (this.closed) request.abort("the engine was closed");
     else request.abortIfSignalled();
     if (request.settled) return { request, finished };
     try {

@@ -13,9 +13,12 @@ import { FIELD_NAMES } from "./fields.js";
 import type { Metrics } from "./metrics.js";
 import type { ResolvedServerOptions } from "./options.js";
 
+/** What of an engine is used. */
+export type ServableEngine = Pick<Engine, "info" | "generate" | "score" | "tokenize" | "detokenize" | "stats" | "closed">;
+
 /** A loaded engine as the server uses it. */
 export interface ServedEngine {
-  engine: Pick<Engine, "generate" | "score" | "tokenize" | "detokenize" | "stats">;
+  engine: ServableEngine;
   info: EngineInfo;
   /** The model's id. */
   model: string;

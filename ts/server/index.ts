@@ -13,6 +13,7 @@
  * @module
  */
 
+export type { ServableEngine } from "./call.js";
 export type { ServerOptions } from "./options.js";
 export { pageFiles } from "./page/index.js";
 export { ApiServer, type PageFile } from "./server.js";

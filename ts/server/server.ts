@@ -7,11 +7,11 @@ import { randomUUID } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { basename } from "node:path";
-import { type Engine, LongcatError } from "../index.js";
+import { LongcatError } from "../index.js";
 import { Access } from "./access.js";
 import { Admission } from "./admission.js";
 import { BodyBudget, type BodyLimits } from "./body.js";
-import { Call, DRAINED, type ServedEngine } from "./call.js";
+import { Call, DRAINED, type ServableEngine, type ServedEngine } from "./call.js";
 import { chatCompletions } from "./chat.js";
 import { completions } from "./completions.js";
 import { asHttpError, HttpError, isFault, unavailable } from "./errors.js";
@@ -47,7 +47,12 @@ export interface PageFile {
   body: string | Uint8Array;
 }
 
-type State = { is: "loading" } | { is: "ready"; served: ServedEngine } | { is: "draining" } | { is: "failed"; reason: string };
+type State =
+  | { is: "loading" }
+  | { is: "ready"; served: ServedEngine }
+  | { is: "closed"; reason: string }
+  | { is: "draining" }
+  | { is: "failed"; reason: string };
 
 /**
  * An OpenAI-compatible server. Its routes, fields, errors and limits: docs/serving.md.
@@ -141,15 +146,17 @@ export class ApiServer implements AsyncDisposable {
   }
 
   /**
-   * Answers with this engine from now on, after one that has failed too; answers under way stay with the one they have. It remains the
-   * caller's: {@link drain} does not close it.
+   * Answers with this engine from now on. One that is served already is replaced, also after it has failed or was closed; answers under
+   * way stay with the one they have. Engines remain the caller's: {@link drain} closes none.
+   *
+   * @throws LongcatError `OPTION_INVALID`: not an engine.
    */
-  serve(engine: Pick<Engine, "generate" | "score" | "tokenize" | "detokenize" | "stats" | "info">): void {
-    const info = engine.info;
+  serve(engine: ServableEngine): void {
+    const info = engineInfo(engine);
     const { modelName, maxQueue } = this.#options;
     const model = modelName ?? (basename(info.directory) || "longcat");
     this.#served = { engine, info, model, admission: new Admission(info.maxSequences, maxQueue) };
-    if (this.#state.is !== "draining") this.#state = { is: "ready", served: this.#served };
+    if (!this.draining) this.#state = { is: "ready", served: this.#served };
   }
 
   /**
@@ -252,9 +259,13 @@ export class ApiServer implements AsyncDisposable {
 
   #health(call: Call, query: string): void {
     const live = new URLSearchParams(query).has("live");
-    const { is } = this.#state;
-    const reason = this.#state.is === "failed" && !live ? { reason: this.#state.reason } : {};
-    call.sendJson({ status: live ? "live" : is, ...reason }, live || is === "ready" ? 200 : 503);
+    if (live) {
+      call.sendJson({ status: "live" });
+      return;
+    }
+    const state = this.#current();
+    const reason = "reason" in state ? { reason: state.reason } : {};
+    call.sendJson({ status: state.is, ...reason }, state.is === "ready" ? 200 : 503);
   }
 
   #sendMetrics(call: Call): void {
@@ -262,11 +273,19 @@ export class ApiServer implements AsyncDisposable {
     call.send(200, "text/plain; version=0.0.4; charset=utf-8", page);
   }
 
-  #ready(): ServedEngine {
+  /** The state now: an engine is its owner's, who may have closed it. */
+  #current(): State {
     const state = this.#state;
+    if (state.is === "ready" && state.served.engine.closed) return { is: "closed", reason: "the engine is closed" };
+    return state;
+  }
+
+  #ready(): ServedEngine {
+    const state = this.#current();
     if (state.is === "ready") return state.served;
     if (state.is === "loading") throw unavailable("loading", "the model is being loaded");
     if (state.is === "draining") throw unavailable("server_draining", DRAINED);
+    if (state.is === "closed") throw unavailable("disposed", state.reason);
     throw unavailable("unhealthy", `the engine has failed: ${state.reason}`);
   }
 
@@ -296,6 +315,13 @@ function connectionError(error: NodeJS.ErrnoException): HttpError {
   if (error.code === "HPE_HEADER_OVERFLOW")
     return new HttpError(431, "header_too_large", `the head is larger than ${MAX_HEADER_BYTES} bytes`);
   return new HttpError(400, "bad_request", "this is not HTTP/1.1 as it should be");
+}
+
+/** What an engine says of itself. */
+function engineInfo(engine: ServableEngine | null | undefined): ServedEngine["info"] {
+  const info = engine?.info;
+  if (typeof info !== "object") throw new LongcatError("OPTION_INVALID", "engine: not an engine; give one that Engine.load has made");
+  return info;
 }
 
 /** The path and what is behind its question mark. */
