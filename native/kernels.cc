@@ -36,8 +36,8 @@ const char kUsage[] =
     "  --graph                 every call is captured and replayed\n"
     "  --no-guards             no poisoned bytes around buffers (compute-sanitizer then sees every byte beyond)\n";
 
-int usage(const std::string& complaint) {
-  std::fprintf(stderr, "%s\n%s", complaint.c_str(), kUsage);
+int usageError(const char* complaint) {
+  std::fprintf(stderr, "usage error: %s; kernels --help says more\n", complaint);
   return 2;
 }
 
@@ -63,7 +63,7 @@ void parseDevice(const std::string& value, Options& o) {
   if (!o.cuda && value != "cpu") throw std::invalid_argument("--device " + value + ": cpu, cuda or cuda:N is wanted");
   if (o.cuda && value.size() > 4) o.gpu.device = integerOf("--device", value.substr(5), 0);
 #ifndef LONGCAT_HAS_CUDA
-  if (o.cuda) throw std::invalid_argument("--device " + value + ": this build has no CUDA (no nvcc was found when it was configured)");
+  if (o.cuda) throw std::invalid_argument("--device " + value + ": built without CUDA (LONGCAT_CUDA=OFF, or no nvcc was found)");
 #endif
 }
 
@@ -132,6 +132,10 @@ std::vector<Isa> isasOf(const Options& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 2 && std::string(argv[1]) == "--help") {
+    std::fputs(kUsage, stdout);
+    return 0;
+  }
   try {
     const Options o = parse({argv + 1, argv + argc});
     const std::vector<Isa> isas = isasOf(o);
@@ -146,7 +150,7 @@ int main(int argc, char** argv) {
     bench.isas = isas;
     return runBenches(bench);
   } catch (const std::invalid_argument& error) {
-    return usage(error.what());
+    return usageError(error.what());
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <stdexcept>
 
 #include "cpu/measure.h"
 #include "ops/harness_cuda.h"
@@ -354,8 +355,9 @@ int runBenches(const BenchOptions& options) {
     if (options.op.empty() || bench.op == options.op) chosen.push_back(bench);
   }
   if (chosen.empty()) {
-    std::fprintf(stderr, "no benchmark of \"%s\"\n", options.op.c_str());
-    return 1;
+    std::string names;
+    for (const Registered& bench : benches()) names += (names.empty() ? "" : ", ") + bench.op;
+    throw std::invalid_argument("no benchmark of \"" + options.op + "\"; there are " + names);
   }
   std::ofstream svg;
   if (!options.svg.empty()) {

@@ -1,11 +1,15 @@
-/** `longcat bench kernels`: which program it runs, what reaches it, what comes back. */
+/** `longcat bench kernels`: which program it runs, what reaches it and what does not, what comes back. */
+import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, expect, it } from "vitest";
+import { OPERATIONS } from "../../ts/cli/bench-kernels.js";
 import { kernelsBeside } from "../../ts/runtime/kernels-program.js";
 import { longcat } from "./longcat.js";
 
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "longcat-kernels-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
@@ -59,13 +63,19 @@ it("measures one operation: a JSON document with ceilings and rows, and a roofli
   expect(picture).toMatch(/f32 multiply-add: [\d.]+ TFLOP\/s/);
 });
 
+it("names the operations that the program knows", () => {
+  const program = kernelsBeside(resolve(process.env["LONGCAT_NATIVE"] ?? join(ROOT, "build", "Release", "longcat.node")));
+  const { status, stderr } = spawnSync(program, ["bench", "no_such_op"], { encoding: "utf8" });
+  expect([status, stderr]).toEqual([2, expect.stringContaining(`there are ${OPERATIONS.join(", ")};`)]);
+});
+
 it.each([
-  [["no_such_op"], 1, /^no benchmark of "no_such_op"$/m],
-  [["--shape", "giant"], 2, /^--shape giant: one of all, flash, lite, mini is wanted$/m],
-  [["--tokens", "1,x"], 2, /^--tokens x: an integer from 1 is wanted$/m],
-  [["--device", "tpu"], 2, /^--device tpu: cpu, cuda or cuda:N is wanted$/m],
-])("hands on what the program says against %j", async (words, wantedCode, wantedWords) => {
-  const { code, stdout, stderr } = await longcat(["bench", "kernels", ...words]);
-  expect([code, stdout]).toEqual([wantedCode, ""]);
-  expect(stderr).toMatch(wantedWords);
+  [["no_such_op"], 2, `usage error: no operation "no_such_op"; there are ${OPERATIONS.join(", ")}\n`],
+  [["--shape", "giant"], 2, 'usage error: --shape: "giant" is none of flash, lite, mini, all\n'],
+  [["--tokens", "1,x"], 2, 'usage error: --tokens: "x" is not a number\n'],
+  [["--device", "tpu"], 2, 'usage error: --device: "tpu" is none of cpu, cuda, cuda:N\n'],
+  [["--device", "cpu", "--fp8-activations"], 2, "usage error: --fp8-activations needs a GPU, and the processor is measured\n"],
+  [["--svg", "/nowhere/a.svg"], 1, "error: OPTION_INVALID: --svg /nowhere/a.svg: ENOENT: no such file or directory, access '/nowhere'\n"],
+])("refuses %j before the program runs", async (words, wantedCode, wantedWords) => {
+  expect(await longcat(["bench", "kernels", ...words])).toMatchObject({ code: wantedCode, stdout: "", stderr: wantedWords });
 });

@@ -46,13 +46,15 @@ export function numberOr<T>(flags: ParsedFlags, name: string, min: number, max: 
   return text === undefined ? absent : wholeNumber(name, text, min, max);
 }
 
-/** "1,16" as whole numbers. */
+/** "1,16" as whole numbers. `absent`: what counts where the flag is not given; "" is none. */
 export function numbers(flags: ParsedFlags, name: string, absent: string, min: number, max: number): number[] {
   const text = flags.text(name) ?? absent;
-  return text === "" ? [] : text.split(",").map((part) => wholeNumber(name, part.trim(), min, max));
+  if (text === "" && flags.text(name) === undefined) return [];
+  return text.split(",").map((part) => wholeNumber(name, part.trim(), min, max));
 }
 
-function oneOf<T extends string>(flags: ParsedFlags, name: string, names: readonly T[], absent: T): T {
+/** The flag's value, which must be one of `names`. */
+export function oneOf<T extends string>(flags: ParsedFlags, name: string, names: readonly T[], absent: T): T {
   const text = flags.text(name);
   if (text === undefined) return absent;
   const found = names.find((candidate) => candidate === text);

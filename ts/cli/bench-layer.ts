@@ -3,11 +3,10 @@
  * @module
  */
 
-import { writeFile } from "node:fs/promises";
 import { benchLayer, type LayerFacts, type LayerPlan, type LayerResult } from "../engine/bench-layer.js";
-import { LongcatError } from "../index.js";
 import { cell, describeWhere, HELD_FLAG, meansGpu, numberOr, numbers, randomModel, SHAPE_FLAG } from "./bench-flags.js";
 import { benchReport } from "./bench-report.js";
+import { chartFile, writeChart } from "./chart-file.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { type ParsedFlags, UsageError } from "./flags.js";
 import { interruptible } from "./interrupt.js";
@@ -88,20 +87,12 @@ function threadsOf(flags: ParsedFlags): number | "auto" {
 
 async function bench(flags: ParsedFlags): Promise<void> {
   const plan = await planOf(flags);
+  const svg = chartFile(flags);
   const json = flags.on("json");
   const report = benchReport<LayerFacts, LayerResult>(json, describeFacts, describe);
   await interruptible((signal) => benchLayer({ ...plan, signal }, report));
-  const svg = flags.text("svg");
-  if (svg !== undefined) await writeChart(svg, layerChart(`a layer of ${plan.shape}, ${plan.dtype}`, report.results));
   if (json) await printJson({ ...report.facts, samples: plan.samples, results: report.results });
-}
-
-async function writeChart(file: string, svg: string): Promise<void> {
-  try {
-    await writeFile(file, svg);
-  } catch (cause) {
-    throw new LongcatError("OPTION_INVALID", `--svg ${file}: ${(cause as Error).message}`, { cause });
-  }
+  writeChart(svg, () => layerChart(`a layer of ${plan.shape}, ${plan.dtype}`, report.results));
 }
 
 function describeFacts(f: LayerFacts): void {
