@@ -219,6 +219,28 @@ describe("is sent to this machine only", () => {
     expect([code, stderr]).toEqual([1, expect.stringMatching(/^error: OPTION_INVALID: url: no OpenAI-compatible server answers there/)]);
   });
 
+  it("says that a key is wanted", async () => {
+    const server = await ApiServer.listen({ port: 0, apiKey: "secret" });
+    const { code, stderr } = await bench(server.url);
+    await server.drain();
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/^error: OPTION_INVALID: url: the server wants a key: give --api-key \(.*401/),
+    ]);
+  });
+
+  it("ends with 1 where no request was answered", async () => {
+    const { url } = await scripted(1, 1, () => true);
+    const { code, stdout } = await bench(url, "--rate", "20", "--duration", "0.5");
+    expect([code, stdout]).toEqual([1, expect.stringMatching(/^requests {3}\d+: 0 answered/)]);
+  });
+
+  it("looks at the picture's folder before anything is sent", async () => {
+    const { url, asked } = await scripted(1, 1);
+    const { code, stderr } = await bench(url, "--svg", "/nowhere/a.svg");
+    expect([code, stderr, asked]).toEqual([1, expect.stringMatching(/^error: OPTION_INVALID: --svg \/nowhere\/a\.svg: ENOENT/), []]);
+  });
+
   it.each([
     [[], /needs --url/],
     [["--url", "http://127.0.0.1:1", "--rate", "0"], /--rate: 0/],

@@ -39,6 +39,9 @@ interface Frame {
   error?: { message?: string };
 }
 
+/** The server answered 401: it wants a key, or another one. */
+export class KeyWanted extends Error {}
+
 /** Connections to one server, kept open between requests. */
 export class CompletionClient {
   readonly #target: LoopbackTarget;
@@ -54,6 +57,7 @@ export class CompletionClient {
   async model(): Promise<string> {
     const response = await this.#send("GET", "/v1/models", undefined, AbortSignal.timeout(10_000));
     const text = await readAll(response);
+    if (response.statusCode === 401) throw new KeyWanted(`/v1/models answered 401: ${text.slice(0, 200)}`);
     if (response.statusCode !== 200) throw new Error(`/v1/models answered ${response.statusCode}: ${text.slice(0, 200)}`);
     const id = (JSON.parse(text) as { data?: { id?: unknown }[] }).data?.[0]?.id;
     if (typeof id !== "string") throw new Error("/v1/models names no model");

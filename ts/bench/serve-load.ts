@@ -111,5 +111,6 @@ async function send(client: CompletionClient, plan: LoadPlan, arrival: Arrival, 
   const outcome = await client.complete(asked, ended.signal);
   clearTimeout(timer);
   signal.removeEventListener("abort", end);
-  return { ...outcome, atS, lateMs: outcome.sentMs - startMs - 1000 * atS, askedTokens: outputTokens };
+  // A timer may come a fraction of a millisecond early: that is not late.
+  return { ...outcome, atS, lateMs: Math.max(0, outcome.sentMs - startMs - 1000 * atS), askedTokens: outputTokens };
 }

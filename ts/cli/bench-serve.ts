@@ -3,8 +3,7 @@
  * @module
  */
 
-import { writeFileSync } from "node:fs";
-import { CompletionClient } from "../bench/completion-client.js";
+import { CompletionClient, KeyWanted } from "../bench/completion-client.js";
 import { loopbackTarget } from "../bench/loopback.js";
 import { parseLengths } from "../bench/random.js";
 import { loadChart } from "../bench/serve-chart.js";
@@ -12,6 +11,7 @@ import { type LoadPlan, runLoad } from "../bench/serve-load.js";
 import { type Latency, type LoadReport, reportLoad } from "../bench/serve-report.js";
 import { LongcatError } from "../index.js";
 import { numberOr } from "./bench-flags.js";
+import { chartFile, writeChart } from "./chart-file.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { type ParsedFlags, UsageError } from "./flags.js";
 import { interruptible } from "./interrupt.js";
@@ -21,8 +21,7 @@ const DEFAULTS = { rate: 4, duration: 30, prompt: "uniform:32:128", output: "uni
 
 export const benchServeCommand: Command = {
   usage: [
-    "bench serve --url http://127.0.0.1:PORT [--rate R | --concurrency N] [--duration S] [--prompt-tokens LENGTHS] [--output-tokens LENGTHS]",
-    "            [--shared-prefix N] [--seed N] [--json] [--svg FILE]",
+    "bench serve --url http://127.0.0.1:PORT [--rate R | --concurrency N] [--duration S] [--prompt-tokens LENGTHS] [--output-tokens LENGTHS] …",
   ],
   about:
     "Sends streamed completions of random token ids to a server on this machine; other addresses are refused. Requests arrive as a Poisson\n" +
@@ -47,13 +46,11 @@ export const benchServeCommand: Command = {
     JSON_FLAG,
   ],
   maxPositionals: 0,
-  run: async (flags) => {
-    await interruptible((signal) => bench(flags, signal));
-    return undefined;
-  },
+  run: (flags) => interruptible((signal) => bench(flags, signal)),
 };
 
-async function bench(flags: ParsedFlags, signal: AbortSignal): Promise<void> {
+/** The exit code: 1 where not one request was answered. */
+async function bench(flags: ParsedFlags, signal: AbortSignal): Promise<number> {
   const url = flags.text("url");
   if (url === undefined) throw new UsageError("bench serve needs --url, the address of a server on this machine");
   const limits = {
@@ -61,6 +58,7 @@ async function bench(flags: ParsedFlags, signal: AbortSignal): Promise<void> {
     tpotMs: positive(flags, "tpot-limit", DEFAULTS.tpot),
   };
   const drawn = loadOf(flags);
+  const svg = chartFile(flags);
   const target = await loopbackTarget(url);
   const client = new CompletionClient(target, flags.text("api-key"));
   try {
@@ -70,10 +68,10 @@ async function bench(flags: ParsedFlags, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     const report = reportLoad(requests, wallS, limits);
     const load = { ...plan, url: target.url, promptTokens: plan.promptTokens.written, outputTokens: plan.outputTokens.written };
-    const svg = flags.text("svg");
-    if (svg !== undefined) writeFileSync(svg, loadChart(describePlan(plan), requests, report));
     if (flags.on("json")) await printJson({ load, ...report });
     else await print(describe(report));
+    writeChart(svg, () => loadChart(describePlan(plan), requests, report));
+    return report.ok === 0 ? 1 : 0;
   } catch (error) {
     if (signal.aborted) throw new LongcatError("ABORTED", "the bench was interrupted", { cause: error });
     throw error;
@@ -108,9 +106,11 @@ async function modelOf(client: CompletionClient): Promise<string> {
   try {
     return await client.model();
   } catch (error) {
-    throw new LongcatError("OPTION_INVALID", `url: no OpenAI-compatible server answers there: ${(error as Error).message}`, {
-      cause: error,
-    });
+    const why =
+      error instanceof KeyWanted
+        ? `the server wants a key: give --api-key (${error.message})`
+        : `no OpenAI-compatible server answers there: ${(error as Error).message}`;
+    throw new LongcatError("OPTION_INVALID", `url: ${why}`, { cause: error });
   }
 }
 
