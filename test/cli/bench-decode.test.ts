@@ -50,6 +50,10 @@ it("block FP8 converted to bfloat16 costs what bfloat16 costs", async () => {
 it.each([
   [["--tokens", "4065"], "tokens: 4065 after a prompt of 32 is more than the context of 4096; at most 4064 are accepted"],
   [
+    ["--context", "99999"],
+    "context: prompts of 99999 leave no room for tokens in a context of 4096 (of the model, or what cacheBytes allows); at most 4094 are accepted",
+  ],
+  [
     ["--batch", "1,9", "--max-sequences", "8"],
     "batch: 9 rows of 160 tokens do not run at once; maxSequences and cacheBytes allow at most 8",
   ],

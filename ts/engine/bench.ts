@@ -101,6 +101,12 @@ export async function benchDecode(source: BenchSource, plan: DecodePlan, report:
 /** What was not measured must not be reported: a row that would end early, a batch whose rows would wait for one another. */
 function checkPlan({ batches, tokens, context }: DecodePlan, { contextLength, maxSequences, cache }: EngineInfo): void {
   const length = context + tokens;
+  // A step to time needs two tokens: the first comes from the prompt's own step.
+  if (context + 2 > contextLength)
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `context: prompts of ${context} leave no room for tokens in a context of ${contextLength} (of the model, or what cacheBytes allows); at most ${contextLength - 2} are accepted`,
+    );
   if (length > contextLength)
     throw new LongcatError(
       "OPTION_INVALID",
