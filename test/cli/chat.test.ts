@@ -1,7 +1,10 @@
 /** `longcat chat` over a pipe: one line is one message; standard output carries replies alone. */
 import { spawn } from "node:child_process";
+import { readdirSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { longcat, MAIN } from "./longcat.js";
+import { temporaryFolder } from "../helpers/fixtures.js";
+import { longcat, MAIN, MINI } from "./longcat.js";
 
 describe("chat", () => {
   it("answers each line, keeps the conversation, ends at the end of input", async () => {
@@ -19,11 +22,23 @@ describe("chat", () => {
     expect(stderr).toContain("reasoning on");
   });
 
-  it("a turn that fails is reported and left out; the conversation goes on", async () => {
+  it("a turn that fails is reported and left out; the conversation goes on, and the exit code tells", async () => {
     const long = `${"a b ".repeat(3000)}What is the word?`;
     const { code, stdout, stderr } = await longcat(["chat", "--temperature", "0"], { input: `${long}\nCompute 56 + 80.\n` });
-    expect([code, stdout]).toEqual([0, "136\n"]);
+    expect([code, stdout]).toEqual([1, "136\n"]);
     expect(stderr).toMatch(/^error: CONTEXT_OVERFLOW: /);
+  });
+
+  it("an impossible parameter is refused before the first message", async () => {
+    const { code, stderr } = await longcat(["chat", "--max-tokens", "-1"]);
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/^error: OPTION_INVALID: maxTokens: -1 /)]);
+  });
+
+  it("a checkpoint without a tokenizer is refused before the first message", async () => {
+    const folder = temporaryFolder();
+    for (const name of readdirSync(MINI)) if (!name.startsWith("tokenizer")) symlinkSync(join(MINI, name), join(folder, name));
+    const { code, stderr } = await longcat(["chat", "--model", folder]);
+    expect([code, stderr]).toEqual([1, expect.stringMatching(/error: PROMPT_INVALID: .*no (chat template|tokenizer)/)]);
   });
 
   it("Ctrl-C stops the reply, not the program", async () => {

@@ -34,12 +34,20 @@ export const chatCommand: Command = {
     if (system === "") throw new UsageError('--system: "" is empty');
     const engine = await interruptible((signal) => loadEngine(flags, signal));
     try {
+      await checkConversation(engine, params, system);
       return await new Conversation(engine, params, system, flags.on("think")).run();
     } finally {
       await engine.close();
     }
   },
 };
+
+/** What no message could mend is said before the first one: impossible parameters, a checkpoint without tokenizer or template. */
+async function checkConversation(engine: Engine, params: GenerateParams, system: string | undefined): Promise<void> {
+  await engine.generate([], params);
+  const told: Message[] = system === undefined ? [] : [{ role: "system", content: system }];
+  await engine.tokenize({ messages: [...told, { role: "user", content: "?" }] });
+}
 
 /** The turns so far, and the terminal. */
 class Conversation {
@@ -49,6 +57,7 @@ class Conversation {
   #messages: Message[] = [];
   #think: boolean;
   #idleInterrupts = 0;
+  #failedTurns = 0;
 
   constructor(engine: Engine, params: GenerateParams, system: string | undefined, think: boolean) {
     this.#engine = engine;
@@ -57,7 +66,7 @@ class Conversation {
     this.#think = think;
   }
 
-  /** Reads lines until the end of input or /exit. */
+  /** Reads lines until the end of input or /exit. The exit code: 1 if a message from a pipe was not answered. */
   async run(): Promise<number> {
     const terminal = process.stdin.isTTY === true;
     const prompt = terminal ? styled(process.stdout, "green", "> ") : "";
@@ -74,7 +83,8 @@ class Conversation {
     });
     if (terminal) note(COMMANDS_HELP);
     await this.#readLines(lines, terminal);
-    return interrupted ? INTERRUPTED : 0;
+    if (interrupted) return INTERRUPTED;
+    return !terminal && this.#failedTurns > 0 ? 1 : 0;
   }
 
   async #readLines(lines: Interface, terminal: boolean): Promise<void> {
@@ -113,6 +123,7 @@ class Conversation {
       if (!(error instanceof LongcatError)) throw error;
       if (error.code !== "ABORTED") {
         note(`error: ${error.code}: ${error.message}`);
+        this.#failedTurns++;
         return;
       }
     } finally {
