@@ -1,7 +1,8 @@
 /** Wrong usage ends with code 2 and says what was wrong; help and version go to standard output with code 0. */
-import { readFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { longcat } from "./longcat.js";
+import { longcat, MAIN } from "./longcat.js";
 
 describe("help and version", () => {
   it("--help lists the commands that are there, and none that is not", async () => {
@@ -34,6 +35,33 @@ describe("help and version", () => {
   it("--version prints the package's", async () => {
     const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
     expect((await longcat(["--version"])).stdout).toBe(`${version}\n`);
+  });
+});
+
+describe("errors", () => {
+  it.each([
+    [["generate", "a", "--max-tokens", "-1"], /^error: OPTION_INVALID: maxTokens: -1 .* \(--max-tokens\)$/m],
+    [["generate", "a", "--ranks", "2"], /^error: OPTION_INVALID: parallel\.expert: 2 ranks.* \(--ranks\)$/m],
+    [["serve", "--drain-timeout", "-1"], /^error: OPTION_INVALID: drainTimeoutMs: -1000 .* \(--drain-timeout\)$/m],
+    [["generate", "a", "--device", "tpu"], /^error: OPTION_INVALID: device: "tpu" .*[^)]$/m],
+  ])("%j: the flag is named where the option is called otherwise", async (args, message) => {
+    const { code, stderr } = await longcat(args);
+    expect([code, stderr]).toEqual([1, expect.stringMatching(message)]);
+  });
+
+  it.each([
+    ["--model", "/nowhere", "CHECKPOINT_INVALID: /nowhere: "],
+    ["--max-sequences", "100000", "OPTION_INVALID: maxSequences: 100000 "],
+  ])("serve %s %s: before the port is open", async (flag, value, message) => {
+    const { code, stderr } = await longcat(["serve", "--port", "0", flag, value]);
+    expect([code, stderr]).toEqual([1, expect.stringMatching(new RegExp(`^error: ${message}`))]);
+  });
+
+  it.skipIf(!existsSync("/dev/full"))("output that cannot be written is one line", () => {
+    const full = openSync("/dev/full", "w");
+    const { status, stderr } = spawnSync(process.execPath, [MAIN, "--help"], { encoding: "utf8", stdio: ["ignore", full, "pipe"] });
+    closeSync(full);
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/^error: standard output cannot be written: ENOSPC.*\n$/)]);
   });
 });
 
@@ -70,6 +98,9 @@ describe("wrong usage", () => {
     [["quantize", "only-one"], /needs two folders/],
     [["bench", "decode", "--batch", "0"], /--batch: 0 is not a whole number/],
     [["bench", "decode", "--tokens", "8,9"], /--tokens: "8,9" is not a number/],
+    [["bench", "decode", "--batch", ""], /--batch: "" is not a number/],
+    [["bench", "layer", "--batch", ""], /--batch: "" is not a number/],
+    [["bench", "prefill", "--tokens", ""], /--tokens: "" is not a number/],
     [["inspect", "estimate", "--context", "abc"], /--context: "abc" is not a number/],
   ];
   it.each(cases)("longcat %j", async (args, message) => {

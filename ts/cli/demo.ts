@@ -6,7 +6,7 @@
 
 import { Engine, type GenerateParams, LongcatError, type Prompt, type Tool } from "../index.js";
 import { handleInterrupts, INTERRUPTED, interruptible } from "./interrupt.js";
-import { endQuietlyOnClosedPipe, note, print, styled } from "./output.js";
+import { endOnFailedOutput, note, print, styled } from "./output.js";
 
 const CALCULATOR: Tool = {
   type: "function",
@@ -106,7 +106,7 @@ async function demo(signal: AbortSignal): Promise<void> {
   }
 }
 
-endQuietlyOnClosedPipe();
+endOnFailedOutput();
 handleInterrupts();
 try {
   await interruptible(demo);

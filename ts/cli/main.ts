@@ -8,9 +8,9 @@
 import { LongcatError, version } from "../index.js";
 import { type Command, HELP_FLAG } from "./command.js";
 import { COMMANDS, findCommand } from "./commands.js";
-import { describeFlags, parseFlags, UsageError } from "./flags.js";
+import { describeFlags, type Flag, parseFlags, UsageError } from "./flags.js";
 import { handleInterrupts, INTERRUPTED } from "./interrupt.js";
-import { endQuietlyOnClosedPipe, note, print } from "./output.js";
+import { endOnFailedOutput, note, print } from "./output.js";
 
 function overview(): string {
   const width = Math.max(...COMMANDS.map((entry) => entry.name.length));
@@ -45,6 +45,7 @@ async function run(argv: readonly string[]): Promise<number> {
     return 0;
   }
   const { command, words } = await findCommand(first, rest);
+  runningFlags = command.flags;
   // What follows a "--" is text, whatever it looks like.
   const before = words.includes("--") ? words.slice(0, words.indexOf("--")) : words;
   if (before.includes("--help") || before.includes("-h")) {
@@ -54,6 +55,22 @@ async function run(argv: readonly string[]): Promise<number> {
   return (await command.run(parseFlags(words, command.flags, command.maxPositionals))) ?? 0;
 }
 
+/** Flags of the command that runs: errors name them. */
+let runningFlags: readonly Flag[] = [];
+
+/** Options whose flag is not their own name in kebab case. */
+const FLAG_OF: Readonly<Record<string, string>> = {
+  ...{ "parallel.expert": "ranks", drainTimeoutMs: "drain-timeout", stopTokens: "stop-token" },
+  ...{ batchInvariant: "no-batch-invariant", prefixCache: "no-prefix-cache" },
+};
+
+/** " (--max-tokens)" after a message about the option `maxTokens`; nothing where the option is called as its flag is, or has none. */
+function flagHint(message: string): string {
+  const option = /^([a-zA-Z.]+)(\[\d+\])?:/.exec(message)?.[1] ?? "";
+  const name = FLAG_OF[option] ?? option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  return name !== option && runningFlags.some((flag) => flag.name === name) ? ` (--${name})` : "";
+}
+
 /** Puts an error on standard error as one line; the exit code that goes with it. */
 function report(error: unknown): number {
   if (error instanceof UsageError) {
@@ -61,14 +78,14 @@ function report(error: unknown): number {
     return 2;
   }
   if (error instanceof LongcatError) {
-    note(`error: ${error.code}: ${error.message.replaceAll(/\s*\n\s*/g, " | ")}`);
+    note(`error: ${error.code}: ${error.message.replaceAll(/\s*\n\s*/g, " | ")}${flagHint(error.message)}`);
     return error.code === "ABORTED" ? INTERRUPTED : 1;
   }
   note(`error: INTERNAL: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
   return 1;
 }
 
-endQuietlyOnClosedPipe();
+endOnFailedOutput();
 handleInterrupts();
 try {
   process.exitCode = await run(process.argv.slice(2));

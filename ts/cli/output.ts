@@ -3,12 +3,13 @@
  * @module
  */
 
-/** Ends quietly when the reader of our output has gone (`longcat generate … | head -1`). */
-export function endQuietlyOnClosedPipe(): void {
+/** Ends quietly when the reader of our output has gone (`longcat generate … | head -1`), and with a word when it cannot be written (a full disk). */
+export function endOnFailedOutput(): void {
   for (const stream of [process.stdout, process.stderr]) {
     stream.on("error", (error: NodeJS.ErrnoException) => {
       if (error.code === "EPIPE") process.exit(0);
-      throw error;
+      if (stream === process.stdout) note(`error: standard output cannot be written: ${error.message}`);
+      process.exit(1);
     });
   }
 }

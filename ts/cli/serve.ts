@@ -4,10 +4,11 @@
  */
 
 import { readFileSync } from "node:fs";
-import { type Engine, LongcatError } from "../index.js";
+import { resolveOptions } from "../engine/options.js";
+import { type Engine, inspect, LongcatError } from "../index.js";
 import { ApiServer, pageFiles, type ServerOptions } from "../server/index.js";
 import type { Command } from "./command.js";
-import { ENGINE_FLAGS, loadEngine } from "./engine-flags.js";
+import { ENGINE_FLAGS, engineOptions, loadEngine } from "./engine-flags.js";
 import { type Flag, type ParsedFlags, UsageError } from "./flags.js";
 import { INTERRUPTED, interruptible } from "./interrupt.js";
 import { note } from "./output.js";
@@ -41,6 +42,7 @@ export const serveCommand: Command = {
 
 async function serve(flags: ParsedFlags, interrupt: AbortSignal): Promise<number> {
   const options = serverOptions(flags);
+  await checkModel(flags);
   const stop = stopOnSignals(interrupt);
   const server = await ApiServer.listen(options, pageFiles());
   note(`listening on ${server.url}`);
@@ -60,6 +62,12 @@ async function serve(flags: ParsedFlags, interrupt: AbortSignal): Promise<number
     await engine?.close();
   }
   return interrupt.aborted ? INTERRUPTED : 0;
+}
+
+/** Refuses, before the port is open, what no load could mend: impossible options, a folder that holds no checkpoint. Only headers are read. */
+async function checkModel(flags: ParsedFlags): Promise<void> {
+  const { allowUnknownTensors } = resolveOptions(engineOptions(flags));
+  await inspect(flags.text("model"), { allowUnknownTensors });
 }
 
 function serverOptions(flags: ParsedFlags): ServerOptions {
