@@ -6,8 +6,8 @@
 import type { Chunk, FinishReason, ToolCall } from "../index.js";
 import type { Call, ServedEngine } from "./call.js";
 import { CHAT_FIELD_NAMES, chatRequest, checkModel, type GenerationRequest } from "./fields.js";
-import { admitted, type Finished, type FinishedChoice, finish } from "./generation.js";
-import { type AnswerHead, answerHead, arrayPieces, chatLogprob, openObject, routingOf, routingPieces, usageOf } from "./wire.js";
+import { admitted, type Extras, extraPieces, extrasOf, type Finished, type FinishedChoice, finish } from "./generation.js";
+import { type AnswerHead, answerHead, arrayPieces, chatLogprob, openObject, routingOf, usageOf } from "./wire.js";
 
 export async function chatCompletions(call: Call, served: ServedEngine): Promise<void> {
   call.fieldNames = CHAT_FIELD_NAMES;
@@ -17,13 +17,13 @@ export async function chatCompletions(call: Call, served: ServedEngine): Promise
   const head = answerHead("chatcmpl", served.model);
   await admitted(call, served, request.numChoices, async () => {
     if (request.stream) return stream(call, served, request, head);
-    return call.sendPieces(answerPieces(await finish(call, served, request), head, served.info.topK));
+    return call.sendPieces(answerPieces(await finish(call, served, request), head, extrasOf(request, served.info)));
   });
 }
 
 async function stream(call: Call, served: ServedEngine, request: GenerationRequest, head: AnswerHead): Promise<void> {
   const events = call.events();
-  const frames = new ChatFrames(head, request.routing, served.info.topK);
+  const frames = new ChatFrames(head, extrasOf(request, served.info));
   const { usage } = await finish(call, served, request, (chunk) => {
     for (const frame of frames.of(chunk)) events.send(frame);
   });
@@ -35,34 +35,34 @@ async function stream(call: Call, served: ServedEngine, request: GenerationReque
 /** Chunks of the engine as frames: the role first, then what each adds, the reason of the end last and alone. */
 export class ChatFrames {
   readonly #start: string;
-  readonly #routing: boolean;
-  readonly #topK: number;
+  readonly #extras: Extras;
   readonly #begun = new Set<number>();
 
-  constructor(head: AnswerHead, routing: boolean, topK: number) {
-    const { id, created, model } = head;
+  constructor({ id, created, model }: AnswerHead, extras: Extras) {
     this.#start = openObject({ id, object: "chat.completion.chunk", created, model });
-    this.#routing = routing;
-    this.#topK = topK;
+    this.#extras = extras;
   }
 
   /** The frames of a chunk. */
   of(chunk: Chunk): string[] {
-    const { index, logprobs, finishReason } = chunk;
+    const { index, tokens, logprobs, finishReason } = chunk;
+    const { topK, ...wanted } = this.#extras;
     const frames: string[] = [];
     if (!this.#begun.has(index)) {
       this.#begun.add(index);
       frames.push(this.#frame({ index, delta: { role: "assistant", content: "" }, finish_reason: null }));
     }
     const delta = deltaOf(chunk);
-    const routing = this.#routing ? chunk.routing : undefined;
-    if (delta !== undefined || logprobs !== undefined || routing !== undefined)
+    const routing = wanted.routing ? chunk.routing : undefined;
+    const withIds = wanted.tokenIds && tokens.length > 0;
+    if (delta !== undefined || logprobs !== undefined || routing !== undefined || withIds)
       frames.push(
         this.#frame({
           index,
           delta: delta ?? {},
           ...(logprobs !== undefined && { logprobs: { content: logprobs.map(chatLogprob), refusal: null } }),
-          ...(routing !== undefined && { routing: routingOf(routing.ffnExperts, this.#topK) }),
+          ...(routing !== undefined && { routing: routingOf(routing.ffnExperts, topK) }),
+          ...(withIds && { token_ids: tokens }),
           finish_reason: null,
         }),
       );
@@ -95,17 +95,17 @@ function toolCallFrame({ index, id, name, arguments: text }: NonNullable<Chunk["
   return { index, id, type: "function", function: { name, arguments: text ?? "" } };
 }
 
-function* answerPieces({ choices, usage }: Finished, head: AnswerHead, topK: number): Generator<string> {
+function* answerPieces({ choices, usage }: Finished, head: AnswerHead, extras: Extras): Generator<string> {
   const { id, created, model } = head;
   yield `${openObject({ id, object: "chat.completion", created, model })},"choices":[`;
   for (const [index, choice] of choices.entries()) {
     if (index > 0) yield ",";
-    yield* choicePieces(index, choice, topK);
+    yield* choicePieces(index, choice, extras);
   }
   yield `],"usage":${JSON.stringify(usageOf(usage))}}`;
 }
 
-function* choicePieces(index: number, choice: FinishedChoice, topK: number): Generator<string> {
+function* choicePieces(index: number, choice: FinishedChoice, extras: Extras): Generator<string> {
   const finish_reason: FinishReason = choice.finishReason;
   yield `${openObject({ index, message: messageOf(choice), finish_reason })},"logprobs":`;
   if (choice.logprobs === undefined) yield "null";
@@ -114,10 +114,7 @@ function* choicePieces(index: number, choice: FinishedChoice, topK: number): Gen
     yield* arrayPieces(choice.logprobs, chatLogprob);
     yield ',"refusal":null}';
   }
-  if (choice.ffnExperts !== undefined) {
-    yield ',"routing":';
-    yield* routingPieces(choice.ffnExperts, topK);
-  }
+  yield* extraPieces(choice, extras);
   yield "}";
 }
 

@@ -6,7 +6,7 @@
 import type { Chunk } from "../index.js";
 import type { Call, ServedEngine } from "./call.js";
 import { checkModel, completionRequest, type GenerationRequest, PROMPT_FIELD_NAMES } from "./fields.js";
-import { admitted, type Finished, type FinishedChoice, finish } from "./generation.js";
+import { admitted, type Extras, extraPieces, extrasOf, type Finished, type FinishedChoice, finish } from "./generation.js";
 import {
   type AnswerHead,
   alternatives,
@@ -15,7 +15,6 @@ import {
   completionLogprobs,
   openObject,
   routingOf,
-  routingPieces,
   TextOffsets,
   tokenText,
   usageOf,
@@ -29,13 +28,13 @@ export async function completions(call: Call, served: ServedEngine): Promise<voi
   const head = answerHead("cmpl", served.model);
   await admitted(call, served, request.numChoices, async () => {
     if (request.stream) return stream(call, served, request, head);
-    return call.sendPieces(answerPieces(await finish(call, served, request), head, served.info.topK));
+    return call.sendPieces(answerPieces(await finish(call, served, request), head, extrasOf(request, served.info)));
   });
 }
 
 async function stream(call: Call, served: ServedEngine, request: GenerationRequest, head: AnswerHead): Promise<void> {
   const events = call.events();
-  const frames = new CompletionFrames(head, request.routing, served.info.topK);
+  const frames = new CompletionFrames(head, extrasOf(request, served.info));
   const { usage } = await finish(call, served, request, (chunk) => {
     const frame = frames.of(chunk);
     if (frame !== undefined) events.send(frame);
@@ -48,25 +47,26 @@ async function stream(call: Call, served: ServedEngine, request: GenerationReque
 /** Chunks of the engine as frames. */
 class CompletionFrames {
   readonly #start: string;
-  readonly #routing: boolean;
-  readonly #topK: number;
+  readonly #extras: Extras;
   readonly #offsets = new Map<number, TextOffsets>();
 
-  constructor({ id, created, model }: AnswerHead, routing: boolean, topK: number) {
+  constructor({ id, created, model }: AnswerHead, extras: Extras) {
     this.#start = openObject({ id, object: "text_completion", created, model });
-    this.#routing = routing;
-    this.#topK = topK;
+    this.#extras = extras;
   }
 
   /** The frame of a chunk; undefined if it adds nothing. */
-  of({ index, text, logprobs, routing, finishReason }: Chunk): string | undefined {
-    const counts = this.#routing ? routing : undefined;
-    if (text === "" && logprobs === undefined && counts === undefined && finishReason === undefined) return undefined;
+  of({ index, text, tokens, logprobs, routing, finishReason }: Chunk): string | undefined {
+    const { topK, ...wanted } = this.#extras;
+    const counts = wanted.routing ? routing : undefined;
+    const withIds = wanted.tokenIds && tokens.length > 0;
+    if (text === "" && logprobs === undefined && counts === undefined && !withIds && finishReason === undefined) return undefined;
     // Written by hand: a frame a token and stream is what most of a server's time goes to.
     const listed = logprobs === undefined ? "null" : JSON.stringify(completionLogprobs(logprobs, this.#offsetsOf(index)));
-    const counted = counts === undefined ? "" : `,"routing":${JSON.stringify(routingOf(counts.ffnExperts, this.#topK))}`;
+    const counted = counts === undefined ? "" : `,"routing":${JSON.stringify(routingOf(counts.ffnExperts, topK))}`;
+    const ids = withIds ? `,"token_ids":[${tokens.join(",")}]` : "";
     const reason = finishReason === undefined ? "null" : `"${finishReason}"`;
-    const choice = `{"index":${index},"text":${JSON.stringify(text)},"logprobs":${listed}${counted},"finish_reason":${reason}}`;
+    const choice = `{"index":${index},"text":${JSON.stringify(text)},"logprobs":${listed}${counted}${ids},"finish_reason":${reason}}`;
     return `${this.#start},"choices":[${choice}]}`;
   }
 
@@ -81,16 +81,17 @@ class CompletionFrames {
   }
 }
 
-function* answerPieces({ choices, usage }: Finished, { id, created, model }: AnswerHead, topK: number): Generator<string> {
+function* answerPieces({ choices, usage }: Finished, { id, created, model }: AnswerHead, extras: Extras): Generator<string> {
   yield `${openObject({ id, object: "text_completion", created, model })},"choices":[`;
   for (const [index, choice] of choices.entries()) {
     if (index > 0) yield ",";
-    yield* choicePieces(index, choice, topK);
+    yield* choicePieces(index, choice, extras);
   }
   yield `],"usage":${JSON.stringify(usageOf(usage))}}`;
 }
 
-function* choicePieces(index: number, { text, finishReason, logprobs, ffnExperts }: FinishedChoice, topK: number): Generator<string> {
+function* choicePieces(index: number, choice: FinishedChoice, extras: Extras): Generator<string> {
+  const { text, finishReason, logprobs } = choice;
   yield `${openObject({ index, text, finish_reason: finishReason })},"logprobs":`;
   if (logprobs === undefined) yield "null";
   else {
@@ -105,9 +106,6 @@ function* choicePieces(index: number, { text, finishReason, logprobs, ffnExperts
     yield* arrayPieces(logprobs, (entry) => offsets.next(entry));
     yield "}";
   }
-  if (ffnExperts !== undefined) {
-    yield ',"routing":';
-    yield* routingPieces(ffnExperts, topK);
-  }
+  yield* extraPieces(choice, extras);
   yield "}";
 }

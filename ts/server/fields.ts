@@ -30,7 +30,7 @@ const PARAMETERS = {
 /** Fields of OpenAI that cannot change the output. */
 const WITHOUT_EFFECT = ["user", "safety_identifier", "prompt_cache_key", "store", "metadata", "service_tier"];
 /** Fields of the generating routes that are neither parameters nor part of the prompt. */
-const DELIVERY = ["model", "stream", "stream_options", "routing", "max_tokens", "logprobs"];
+const DELIVERY = ["model", "stream", "stream_options", "routing", "return_token_ids", "max_tokens", "logprobs"];
 const CHAT_PROMPT = ["messages", "tools", "tool_choice", "enable_thinking", "chat_template_kwargs"];
 
 const COMMON = [...Object.keys(PARAMETERS), ...WITHOUT_EFFECT, ...DELIVERY];
@@ -64,6 +64,8 @@ export interface Delivery {
   includeUsage: boolean;
   /** Counts of FFN experts, for each token and layer. */
   routing: boolean;
+  /** The ids of generated tokens. */
+  tokenIds: boolean;
 }
 
 /** A request for generation, in the engine's words. */
@@ -194,7 +196,7 @@ function numChoices({ n }: JsonObject): number {
 function delivery(body: JsonObject): Delivery {
   const stream = flag(body, "stream");
   const { stream_options: options } = body;
-  const answer = { stream, includeUsage: false, routing: flag(body, "routing") };
+  const answer = { stream, includeUsage: false, routing: flag(body, "routing"), tokenIds: flag(body, "return_token_ids") };
   if (!given(options)) return answer;
   if (typeof options !== "object" || Array.isArray(options))
     throw badField("stream_options", `${show(options)} is not accepted; give an object`);

@@ -3,16 +3,29 @@
  * @module
  */
 
-import type { Choice, Chunk, Usage } from "../index.js";
+import type { Choice, Chunk, EngineInfo, Usage } from "../index.js";
 import type { Call, ServedEngine } from "./call.js";
 import type { GenerationRequest } from "./fields.js";
-import { addUsage, NO_USAGE } from "./wire.js";
+import { addUsage, arrayPieces, NO_USAGE, routingPieces } from "./wire.js";
 
 /** Counts of FFN experts of a choice, `[token][layer]`. */
 export type ExpertCounts = number[][];
 
+/** What of a choice is sent beyond OpenAI's fields. */
+export interface Extras {
+  routing: boolean;
+  tokenIds: boolean;
+  /** Experts that a token picks. */
+  topK: number;
+}
+
+/** What a request asked for; without a tokenizer ids are all that an answer has. */
+export function extrasOf({ routing, tokenIds }: GenerationRequest, { topK, hasTokenizer }: EngineInfo): Extras {
+  return { routing, tokenIds: tokenIds || !hasTokenizer, topK };
+}
+
 /** What an answer says of a finished choice, with the counts if they were asked for. */
-export interface FinishedChoice extends Pick<Choice, "text" | "finishReason" | "reasoning" | "toolCalls" | "logprobs"> {
+export interface FinishedChoice extends Pick<Choice, "text" | "tokens" | "finishReason" | "reasoning" | "toolCalls" | "logprobs"> {
   ffnExperts?: ExpertCounts;
 }
 
@@ -20,6 +33,18 @@ export interface Finished {
   /** Prompt by prompt, each with its n choices. */
   choices: FinishedChoice[];
   usage: Usage;
+}
+
+/** The extras of a whole choice, as further members of its object. */
+export function* extraPieces({ tokens, ffnExperts }: FinishedChoice, { tokenIds, topK }: Extras): Generator<string> {
+  if (tokenIds) {
+    yield ',"token_ids":';
+    yield* arrayPieces(tokens, (token) => token);
+  }
+  if (ffnExperts !== undefined) {
+    yield ',"routing":';
+    yield* routingPieces(ffnExperts, topK);
+  }
 }
 
 /** Runs `work` within the queue's bounds. */
