@@ -153,7 +153,37 @@ describe("generate", () => {
     const failing = () => {
       throw thrown;
     };
-    await expect(engine.generate("abc", params, failing)).rejects.toMatchObject({ code: "INTERNAL", cause: thrown });
+    await expect(engine.generate("abc", params, failing)).rejects.toBe(thrown);
+    await expect(engine.generate(["abc", "d"], params, failing)).rejects.toBe(thrown);
+    idle();
+  });
+
+  it("ends a call with what its listener throws, whatever it is and whenever, and lets others go on", async () => {
+    const { engine, idle } = make();
+    const params = { n: 2, maxTokens: 12, ignoreEos: true, temperature: 1, seed: 4 };
+    const alone = await engine.generate("xyz", params);
+    for (const [thrown, at] of [
+      [new Error("boom"), 0],
+      [undefined, 5],
+      ["a string", 23],
+      [new LongcatError("OVERLOADED", "of the caller's own"), 3],
+    ] as const) {
+      let chunks = 0;
+      const listen = (): void => {
+        if (chunks++ === at) throw thrown;
+      };
+      const outcomes = await Promise.allSettled([
+        engine.generate("abc", params, listen),
+        engine.generate("xyz", params),
+        engine.generate(["abc", "q"], params, () => {
+          throw thrown;
+        }),
+      ]);
+      expect(chunks, "the listener is not called again").toBe(at + 1);
+      expect(outcomes[0]).toEqual({ status: "rejected", reason: thrown });
+      expect(outcomes[1]).toMatchObject({ status: "fulfilled", value: { tokens: alone.tokens } });
+      expect(outcomes[2]).toEqual({ status: "rejected", reason: thrown });
+    }
     idle();
   });
 

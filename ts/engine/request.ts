@@ -25,13 +25,13 @@ export interface RequestHost {
 /** The common part: sequences that end together, by success, failure or abort. */
 abstract class Request<Result> {
   abstract readonly sequences: readonly Sequence[];
-  /** Settles once; rejects with a LongcatError. */
+  /** Settles once; rejects with a LongcatError, or with what the caller's own listener threw. */
   readonly done: Promise<void>;
   protected readonly host: RequestHost;
   readonly #signal: AbortSignal | undefined;
   readonly #onAbort = (): void => this.abort("the call was aborted", this.#signal?.reason);
   #resolve!: () => void;
-  #reject!: (error: LongcatError) => void;
+  #reject!: (error: unknown) => void;
   #settled = false;
 
   constructor(host: RequestHost, signal: AbortSignal | undefined) {
@@ -73,9 +73,14 @@ abstract class Request<Result> {
   }
 
   fail(error: unknown): void {
+    this.rejectWith(asLongcatError(error));
+  }
+
+  /** Ends the call now with this error as it is. */
+  protected rejectWith(error: unknown): void {
     if (this.#settled) return;
     this.#settle();
-    this.#reject(asLongcatError(error));
+    this.#reject(error);
   }
 
   protected finish(): void {
@@ -161,9 +166,20 @@ export class GenerateRequest extends Request<GenerateResult> {
     const allDone = this.#outputs.every(({ finished }) => finished);
     const last = chunks.at(-1);
     if (allDone && last !== undefined) last.usage = this.#usage();
-    for (const chunk of chunks) this.#emit(chunk);
+    if (!this.#hand(chunks)) return true;
     if (allDone) this.finish();
     return output.finished;
+  }
+
+  /** Hands chunks to the caller's listener; false if it threw, which ends the call with the caller's own error. */
+  #hand(chunks: readonly Chunk[]): boolean {
+    try {
+      for (const chunk of chunks) this.#emit(chunk);
+      return true;
+    } catch (error) {
+      this.rejectWith(error);
+      return false;
+    }
   }
 
   #usage(): Usage {
