@@ -122,6 +122,7 @@ describe("fields that are accepted", () => {
       },
     ],
     [{ max_tokens: null, top_p: null, stop: null, tools: null, stream: null, stream_options: null, logit_bias: null, seed: null, n: null }],
+    [{ reasoning_effort: null, suffix: null, no_such_field: null, stream: false, stream_options: null }],
     [{ max_tokens: 8, max_completion_tokens: 8 }],
     [{ response_format: { type: "text" } }],
     [{ chat_template_kwargs: { enable_thinking: false } }],
@@ -135,6 +136,13 @@ describe("fields that are accepted", () => {
     const { json } = await chat({ max_tokens: 0 });
     expect(json.choices[0]).toMatchObject({ message: { content: "" }, finish_reason: "length" });
     expect(json.usage).toMatchObject({ prompt_tokens: 16, completion_tokens: 0 });
+  });
+
+  it("completions, tokenize, score: null under a name that they do not have", async () => {
+    const fields = { suffix: null, best_of: null, messages: null, no_such_field: null };
+    expect((await completion(fields)).json.choices[0].text).toBe(" 42");
+    expect((await post(served.url, "/tokenize", { prompt: "12", suffix: null })).status).toBe(200);
+    expect((await post(served.url, "/v1/score", { prompt: "12", suffix: null })).status).toBe(200);
   });
 
   it("completions: echo false", async () => {

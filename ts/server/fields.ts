@@ -81,10 +81,10 @@ export function given(value: unknown): boolean {
   return value !== undefined && value !== null;
 }
 
-/** Throws a 400 for the first field that the route does not have. */
+/** Throws a 400 for the first field that the route does not have; null is absent whatever its name. */
 export function rejectUnknown(body: JsonObject, known: readonly string[], field = ""): void {
   for (const name of Object.keys(body)) {
-    if (known.includes(name)) continue;
+    if (known.includes(name) || !given(body[name])) continue;
     const param = `${field}${name.slice(0, 100)}`;
     throw new HttpError(400, "unknown_field", `${param}: this field is not supported; supported are ${known.join(", ")}`, { param });
   }
