@@ -1,34 +1,33 @@
 /**
  * Makes the tables of docs/performance.md: runs the benches, and HF transformers where they are installed, and prints Markdown.
  *
- *   node bench/gpu.mjs [--device cuda] [--batch 1,16,64] [--shape flash] [--dtype fp8] [--held 4,64] [--context 1024] [--layers N]
- *                      [--python python3 | --no-peer] [--only mini,layer,decode,prefill]
+ *   node bench/gpu.mjs --help
  *
  * Needs the compiled package (node scripts/run.mjs build). --layers: of the whole model with random weights (default: all).
  */
 import { spawnSync } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { argumentsOf, flag, text } from "../scripts/arguments.mjs";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
-const text = (value) => ({ type: "string", default: value });
-const { values } = parseArgs({
-  options: {
-    device: text("cuda"),
-    batch: text("1,16,64"),
-    shape: text("flash"),
-    dtype: text("fp8"),
-    held: text("4,64"),
-    context: text("1024"),
-    prompt: text("1024"),
-    layers: { type: "string" },
-    runs: text("5"),
-    tokens: text("128"),
-    python: text("python3"),
-    "no-peer": { type: "boolean", default: false },
-    only: text("mini,layer,decode,prefill"),
-  },
+const USAGE =
+  "node bench/gpu.mjs [--device cuda] [--batch 1,16,64] [--shape flash] [--dtype fp8] [--held 4,64] [--context 1024] [--prompt 1024]\n" +
+  "       [--layers N] [--runs 5] [--tokens 128] [--python python3 | --no-peer] [--only mini,layer,decode,prefill]";
+const { values } = argumentsOf(USAGE, {
+  device: text("cuda"),
+  batch: text("1,16,64"),
+  shape: text("flash"),
+  dtype: text("fp8"),
+  held: text("4,64"),
+  context: text("1024"),
+  prompt: text("1024"),
+  layers: { type: "string" },
+  runs: text("5"),
+  tokens: text("128"),
+  python: text("python3"),
+  "no-peer": flag,
+  only: text("mini,layer,decode,prefill"),
 });
 
 const say = (line) => process.stderr.write(`${line}\n`);
@@ -38,7 +37,7 @@ function documentOf(program, args) {
   const line = [program, ...args].join(" ");
   say(line);
   const { status, stdout, stderr, error } = spawnSync(program, args, { cwd: ROOT, encoding: "utf8", maxBuffer: 1 << 28 });
-  if (error || status !== 0) throw new Error(`${line}: ${error?.message ?? stderr.trim()}`);
+  if (error || status !== 0) throw new Error(`${line}: ${error?.message ?? stderr.trim().replace(/^error: /, "")}`);
   return JSON.parse(stdout);
 }
 

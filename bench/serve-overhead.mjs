@@ -11,7 +11,7 @@
 import { fork } from "node:child_process";
 import { Agent, request } from "node:http";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { argumentsOf, flag, text, wrongUsage } from "../scripts/arguments.mjs";
 
 const SELF = fileURLToPath(import.meta.url);
 
@@ -148,16 +148,14 @@ async function main({ batch, tokens, runs, stepUs, json }) {
     console.log(line(name, { batch, runs, stepUs }, figures));
 }
 
-const { values } = parseArgs({
-  options: {
-    batch: { type: "string", default: "64" },
-    tokens: { type: "string", default: "512" },
-    runs: { type: "string", default: "5" },
-    "step-us": { type: "string", default: "0" },
-    json: { type: "boolean", default: false },
-    client: { type: "string" },
-  },
+const USAGE = "node bench/serve-overhead.mjs [--batch 64] [--tokens 512] [--runs 5] [--step-us 250] [--json]";
+const { values } = argumentsOf(USAGE, {
+  ...{ batch: text("64"), tokens: text("512"), runs: text("5"), "step-us": text("0"), json: flag },
+  // What its own child is called with.
+  client: { type: "string" },
 });
 const [batch, tokens, runs, stepUs] = [values.batch, values.tokens, values.runs, values["step-us"]].map(Number);
+if (![batch, tokens, runs].every((value) => Number.isInteger(value) && value > 0) || !(stepUs >= 0))
+  wrongUsage(USAGE, "--batch, --tokens and --runs are whole numbers from 1, --step-us is a number from 0");
 if (values.client !== undefined) await client(values.client, batch, tokens);
 else await main({ batch, tokens, runs, stepUs, json: values.json });

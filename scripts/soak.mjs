@@ -14,7 +14,7 @@ import { get } from "node:http";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { argumentsOf, flag, text, wrongUsage } from "./arguments.mjs";
 import { CLIENTS, essence, post, QUESTIONS } from "./soak-clients.mjs";
 
 const MAIN = join(dirname(dirname(fileURLToPath(import.meta.url))), "dist", "cli", "main.js");
@@ -234,19 +234,11 @@ function describe({ durationS, clients, capacity, counts, healthMs = {}, before,
   ].join("\n");
 }
 
-const { values } = parseArgs({
-  options: {
-    duration: { type: "string", default: "180" },
-    requests: { type: "string", default: "200000" },
-    seed: { type: "string", default: "1" },
-    json: { type: "boolean", default: false },
-  },
-});
+const USAGE = "node scripts/soak.mjs [--duration SECONDS] [--requests N] [--seed N] [--json]";
+const { values } = argumentsOf(USAGE, { duration: text("180"), requests: text("200000"), seed: text("1"), json: flag });
 const [durationS, requests, seed] = [values.duration, values.requests, values.seed].map(Number);
-if (![durationS, requests].every((value) => value > 0) || !Number.isSafeInteger(seed)) {
-  process.stderr.write("usage: node scripts/soak.mjs [--duration SECONDS] [--requests N] [--seed N] [--json]\n");
-  process.exit(2);
-}
+if (![durationS, requests].every((value) => value > 0) || !Number.isSafeInteger(seed))
+  wrongUsage(USAGE, "--duration and --requests are numbers above 0, --seed is a whole number");
 const report = await soak({ durationS, requests, seed });
 process.stdout.write(values.json ? `${JSON.stringify(report, null, 2)}\n` : `${describe(report)}\n`);
 process.exitCode = report.problems.length === 0 ? 0 : 1;

@@ -1,12 +1,15 @@
-// The tests that need a GPU, with Node's own test runner: node scripts/test-gpu.mjs [--compile] [file …]
+// The tests that need a GPU, with Node's own test runner: node scripts/test-gpu.mjs [--compile] [--allow-none] [file …]
 // They run from compiled JavaScript in dist-test/, so that a machine with a GPU needs Node, the addon and the run-time dependencies alone.
 // Where TypeScript is installed they are compiled first; --compile does only that.
+// Exit code 1 if a test failed, or if there was no GPU and nothing was tested; --allow-none makes the latter 0.
 
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, lstatSync, mkdirSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { argumentsOf, flag } from "./arguments.mjs";
 
+const USAGE = "npm run test:gpu [-- [--compile] [--allow-none] [file …]]";
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const OUT = join(ROOT, "dist-test");
 const TESTS = join(OUT, "test", "gpu");
@@ -40,21 +43,38 @@ function link() {
   }
 }
 
-function main() {
-  const args = process.argv.slice(2);
-  const files = args.filter((arg) => arg !== "--compile");
+/** Why there is no GPU to test on; undefined where there is one. */
+async function whyNoGpu() {
+  const { findGpus } = await import(pathToFileURL(join(OUT, "ts", "runtime", "gpus.js")));
+  const { devices, reason } = findGpus();
+  return devices.length > 0 ? undefined : (reason ?? "none was found");
+}
+
+async function main() {
+  const { values, positionals: files } = argumentsOf(USAGE, { compile: flag, "allow-none": flag }, true);
   if (!compile()) {
     process.stderr.write("test-gpu: no compiled tests in dist-test/: run this where TypeScript is installed, and copy that folder\n");
     return 1;
   }
-  if (args.includes("--compile")) return 0;
+  if (values.compile) return 0;
   link();
+  const missing = await whyNoGpu();
+  if (missing !== undefined) {
+    process.stderr.write(`test-gpu: no GPU: nothing was tested: ${missing}\n`);
+    return values["allow-none"] ? 0 : 1;
+  }
   const there = readdirSync(TESTS).filter((name) => name.endsWith(".test.js"));
   const wanted = there.filter((name) => files.length === 0 || files.some((file) => name.startsWith(file)));
   // One after another: they measure the GPU's memory.
   const failed = wanted.filter((name) => run(["--test", "--test-reporter=spec", join(TESTS, name)]) !== 0);
   if (failed.length > 0) process.stderr.write(`failed: ${failed.join(", ")}\n`);
+  if (wanted.length === 0) process.stderr.write(`test-gpu: no file begins with ${files.join(", ")}; there are ${there.join(", ")}\n`);
   return failed.length > 0 || wanted.length === 0 ? 1 : 0;
 }
 
-process.exitCode = main();
+try {
+  process.exitCode = await main();
+} catch (error) {
+  process.stderr.write(`test-gpu: ${error.message}\n`);
+  process.exitCode = 1;
+}
