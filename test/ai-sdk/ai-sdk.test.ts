@@ -249,6 +249,28 @@ describe("aborts", () => {
   });
 });
 
+describe("createLongcat", () => {
+  it.each<[string, unknown[], string]>([
+    ["no engine", [], "engine: not an engine"],
+    ["null", [null], "engine: not an engine"],
+    ["no engine but an object", [{}], "engine: not an engine"],
+    ["settings that are no object", ["mini"], "settings: not an object"],
+    ["an unknown setting", [{ foo: 1 }], "settings.foo: not known; known are modelId, defaults"],
+    ["an id that is no name", [{ modelId: 5 }], "modelId: not a name"],
+    ["an empty id", [{ modelId: "" }], "modelId: not a name"],
+    ["defaults that are no object", [{ defaults: [] }], "defaults: not an object"],
+    ["an unknown default", [{ defaults: { foo: 1 } }], "defaults.foo: not known; known are minP, "],
+  ])("refuses %s when it is called", (_, given, message) => {
+    const [first, ...rest] = message.startsWith("engine") ? given : [engine, ...given];
+    const refused = expect.objectContaining({ code: "OPTION_INVALID", message: expect.stringContaining(message) });
+    expect(() => createLongcat(first as Engine, ...(rest as []))).toThrow(refused);
+  });
+
+  it.each([undefined, null, {}, { modelId: null, defaults: null }])("takes absent settings: %j", (settings) => {
+    expect(createLongcat(engine, settings)().modelId).toBe("mini");
+  });
+});
+
 describe("errors arrive as the SDK's, the engine's as their cause", () => {
   const cause = (code: string) => ({ cause: expect.objectContaining({ name: "LongcatError", code }) });
 

@@ -4,20 +4,12 @@
  */
 
 import { type LanguageModelV3, NoSuchModelError, type ProviderV3 } from "@ai-sdk/provider";
-import { basename } from "node:path";
 import { type LongcatEngine, LongcatLanguageModel } from "./model.js";
-import type { LongcatProviderOptions } from "./parameters.js";
+import { type LongcatProviderSettings, resolveSettings } from "./settings.js";
 
 export type { LongcatEngine } from "./model.js";
 export type { LongcatProviderOptions } from "./parameters.js";
-
-/** Settings of {@link createLongcat}. */
-export interface LongcatProviderSettings {
-  /** What the model is called. Default: the name of the checkpoint's folder. */
-  modelId?: string;
-  /** Options that hold where a call's `providerOptions.longcat` does not say otherwise. */
-  defaults?: LongcatProviderOptions;
-}
+export type { LongcatProviderSettings } from "./settings.js";
 
 /** A provider with one language model: the engine's. */
 export interface LongcatProvider extends ProviderV3 {
@@ -35,7 +27,8 @@ export interface LongcatProvider extends ProviderV3 {
  * `InvalidPromptError`, a full queue a retryable `APICallError`, aborts `AbortError`), with the `LongcatError` as `cause`.
  *
  * @param engine A loaded engine.
- * @throws NoSuchModelError for another model's id.
+ * @throws LongcatError `OPTION_INVALID`: no engine, or a setting that is not known. The provider throws a NoSuchModelError for another
+ * model's id.
  *
  * @example
  * import { generateText } from "ai";
@@ -47,9 +40,9 @@ export interface LongcatProvider extends ProviderV3 {
  * const { text } = await generateText({ model: longcat(), prompt: "Compute 56 + 80.", temperature: 0 });
  * await engine.close();
  */
-export function createLongcat(engine: LongcatEngine, settings: LongcatProviderSettings = {}): LongcatProvider {
-  const id = settings.modelId ?? basename(engine.info.directory);
-  const model = new LongcatLanguageModel(engine, id, settings.defaults ?? {});
+export function createLongcat(engine: LongcatEngine, settings?: LongcatProviderSettings | null): LongcatProvider {
+  const { modelId: id, defaults } = resolveSettings(engine, settings);
+  const model = new LongcatLanguageModel(engine, id, defaults);
   const languageModel = (modelId?: string): LanguageModelV3 => {
     if (modelId !== undefined && modelId !== id) throw new NoSuchModelError({ modelId, modelType: "languageModel" });
     return model;

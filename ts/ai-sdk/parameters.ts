@@ -18,17 +18,19 @@ const GENERATE_OPTIONS = ["minP", "repetitionPenalty", "logitBias", "stopTokens"
 const CHAT_OPTIONS = ["enableThinking", "templateArgs"] as const;
 type GenerateOption = (typeof GENERATE_OPTIONS)[number];
 
+/** Names of {@link LongcatProviderOptions}. */
+export const OPTION_NAMES: readonly string[] = [...GENERATE_OPTIONS, ...CHAT_OPTIONS];
+
 /** A call's own options over the defaults, and which part of the engine's call they belong to. */
 export function longcatOptions(
   defaults: LongcatProviderOptions,
   { providerOptions }: LanguageModelV3CallOptions,
 ): { params: Pick<GenerateParams, GenerateOption>; chat: Pick<ChatPrompt, "enableThinking" | "templateArgs"> } {
   const options: Record<string, unknown> = { ...defaults, ...providerOptions?.["longcat"] };
-  const known: readonly string[] = [...GENERATE_OPTIONS, ...CHAT_OPTIONS];
   for (const name of Object.keys(options)) {
-    if (known.includes(name)) continue;
+    if (OPTION_NAMES.includes(name)) continue;
     const argument = `providerOptions.longcat.${name}`;
-    throw new InvalidArgumentError({ argument, message: `${argument} is not known; known are ${known.join(", ")}` });
+    throw new InvalidArgumentError({ argument, message: `${argument} is not known; known are ${OPTION_NAMES.join(", ")}` });
   }
   const pick = (names: readonly string[]) =>
     Object.fromEntries(names.filter((name) => name in options).map((name) => [name, options[name]]));
