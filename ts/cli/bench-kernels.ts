@@ -34,11 +34,10 @@ const PASSED_ON: readonly Flag[] = [
 export const benchKernelsCommand: Command = {
   usage: ["bench kernels [OPERATION] [--device D] [--shape NAME] [--tokens 1,16] [--json] [--svg FILE]"],
   about:
-    `Times each operation, or one of ${OPERATIONS.slice(0, 7).join(", ")},\n` +
-    `${OPERATIONS.slice(7).join(", ")}, at\n` +
-    " the sizes of each model: median µs, TFLOP/s, GB/s, and the share of the ceiling, the least time that\n" +
+    "Times each operation, or one, at the sizes of each model: median µs, TFLOP/s, GB/s, and the share of the ceiling, the least time that\n" +
     "memory and arithmetic allow, both measured first by the same program. On a GPU each run comes from a captured graph, after all of the\n" +
-    "card's cache was read over.",
+    "card's cache was read over. In a clone `node scripts/run.mjs build` makes the program. Operations:\n" +
+    `${OPERATIONS.slice(0, 8).join(", ")},\n${OPERATIONS.slice(8).join(", ")}.`,
   flags: [
     ...PASSED_ON,
     { name: "fp8-activations", kind: "flag", help: "on a GPU: inputs of products with FP8 weights are quantised" },
