@@ -1,6 +1,8 @@
 /** A load that fails or is aborted leaves nothing open. */
 import { afterEach, beforeEach, describe, expect, it, type MockInstance, vi } from "vitest";
 import { Engine } from "../../ts/engine/engine.js";
+import type { EngineOptions } from "../../ts/engine/options.js";
+import type { EngineInfo } from "../../ts/engine/types.js";
 import { Runner } from "../../ts/model/runner.js";
 import { ChatTemplate, Tokenizer } from "../../ts/text/index.js";
 import { refused } from "../helpers/mini.js";
@@ -40,6 +42,21 @@ describe("a load", () => {
     expect(calls).toBe(2);
     expect(closeRunner).toHaveBeenCalledTimes(1);
     expect(closeTokenizer).toHaveBeenCalledTimes(1);
+  });
+
+  it("warns of demands that change nothing, and of nothing else", async () => {
+    const warningsOf = async (options: EngineOptions): Promise<[string[], EngineInfo]> => {
+      const warnings: string[] = [];
+      await using engine = await Engine.load(undefined, { ...OPTIONS, ...options, onWarning: (message) => warnings.push(message) });
+      return [warnings, engine.info];
+    };
+    expect((await warningsOf({ batchInvariant: true, ngram: "auto" }))[0]).toEqual([]);
+    const [warnings, info] = await warningsOf({ batchInvariant: false, ngram: "host" });
+    expect(warnings).toEqual([
+      "batchInvariant: false has no effect on the CPU: its bits are the same in any batch",
+      'ngram: "host" has no effect on this model: it has no n-gram tables',
+    ]);
+    expect(info).toMatchObject({ batchInvariant: true, ngram: "none" });
   });
 
   it("of an engine for which there is not enough memory says what would fit", async () => {

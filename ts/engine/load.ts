@@ -39,6 +39,7 @@ export async function loadParts(dir: string, options: ResolvedOptions): Promise<
     model = await openModel(dir, { ...options, onProgress });
     text = await loadTextTools(dir, model.checkpoint.config.vocabSize);
     options.signal?.throwIfAborted();
+    warnOfNoEffect(model, options);
     return assemble(dir, model, text, options);
   } catch (error) {
     text?.close();
@@ -46,6 +47,14 @@ export async function loadParts(dir: string, options: ResolvedOptions): Promise<
     if (options.signal?.aborted) throw new LongcatError("ABORTED", "the load was aborted", { cause: options.signal.reason });
     throw error;
   }
+}
+
+/** Tells of what was demanded and changes nothing here, since nothing is ignored silently. */
+function warnOfNoEffect({ runner, ngram }: OpenedModel, options: ResolvedOptions): void {
+  if (runner.device.kind === "cpu" && !options.batchInvariant)
+    options.onWarning("batchInvariant: false has no effect on the CPU: its bits are the same in any batch");
+  if (ngram === null && options.ngram !== "auto")
+    options.onWarning(`ngram: "${options.ngram}" has no effect on this model: it has no n-gram tables`);
 }
 
 function assemble(

@@ -57,7 +57,7 @@ export interface EngineOptions {
   prefixCache?: boolean | "all" | null;
   /**
    * Same bits alone and in any batch; default `true`. `false` lets a GPU cut its work as suits the batch of the moment, which is faster for some
-   * shapes; the CPU keeps the bits the same all the same.
+   * shapes; the CPU keeps the bits the same all the same, and says so in a warning.
    */
   batchInvariant?: boolean | null;
   /** Speculative decoding: `"auto"` (default; reported as off) or `"off"`. `{ drafts }` is not built yet and refused. */
@@ -68,7 +68,8 @@ export interface EngineOptions {
   debug?: "off" | "sync" | "poison" | null;
   /**
    * Where LongCat-Flash-Lite's n-gram tables live: `"host"`, of which a GPU reads rows over the bus; `"device"`, which needs a GPU; `"auto"`
-   * (default): on a GPU if they take at most a third of what is free there beside the rest. The results are the same bits.
+   * (default): on a GPU if they take at most a third of what is free there beside the rest. The results are the same bits. A place for the
+   * tables of a model that has none is a warning.
    */
   ngram?: "auto" | "host" | "device" | null;
   /**
