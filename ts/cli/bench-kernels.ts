@@ -66,11 +66,10 @@ function checkValues(flags: ParsedFlags): void {
   if (!/^(cpu|cuda(:\d{1,4})?)$/.test(device)) throw new UsageError(`--device: ${JSON.stringify(device)} is none of cpu, cuda, cuda:N`);
 }
 
-/** What holds of a GPU alone is refused where the processor is measured, as by the engine. */
+/** FP8 activations are refused where the processor is measured, as by the engine. */
 async function checkDevice(flags: ParsedFlags): Promise<void> {
-  const forGpu = ["fp8-activations", "no-batch-invariant"].find((name) => flags.on(name));
-  if (forGpu === undefined) return;
-  if (!(await measuresGpu(flags))) throw new UsageError(`--${forGpu} needs a GPU, and the processor is measured`);
+  if (flags.on("fp8-activations") && !(await measuresGpu(flags)))
+    throw new UsageError("--fp8-activations needs a GPU, and the processor is measured");
 }
 
 /** Where the program runs: as told, else on a GPU where there is one and nothing says that the processor is meant. */

@@ -4,8 +4,7 @@
  */
 
 import { readFileSync } from "node:fs";
-import { resolveOptions } from "../engine/options.js";
-import { type Engine, inspect, LongcatError } from "../index.js";
+import { Engine, inspect, LongcatError } from "../index.js";
 import { ApiServer, pageFiles, type ServerOptions } from "../server/index.js";
 import type { Command } from "./command.js";
 import { ENGINE_FLAGS, engineOptions, loadEngine } from "./engine-flags.js";
@@ -42,8 +41,8 @@ export const serveCommand: Command = {
 
 async function serve(flags: ParsedFlags, interrupt: AbortSignal): Promise<number> {
   const options = serverOptions(flags);
-  await checkModel(flags);
   const stop = stopOnSignals(interrupt);
+  await checkModel(flags);
   const server = await ApiServer.listen(options, pageFiles());
   note(`listening on ${server.url}`);
   if (options.apiKey === undefined && !/^(127\.|::1$|localhost$)/.test(options.host ?? "127.0.0.1"))
@@ -66,8 +65,12 @@ async function serve(flags: ParsedFlags, interrupt: AbortSignal): Promise<number
 
 /** Refuses, before the port is open, what no load could mend: impossible options, a folder that holds no checkpoint. Only headers are read. */
 async function checkModel(flags: ParsedFlags): Promise<void> {
-  const { allowUnknownTensors } = resolveOptions(engineOptions(flags));
-  await inspect(flags.text("model"), { allowUnknownTensors });
+  const [directory, options] = [flags.text("model"), engineOptions(flags)];
+  await inspect(directory, { allowUnknownTensors: options.allowUnknownTensors });
+  // A load that is stopped before it begins has checked its options.
+  await Engine.load(directory, { ...options, signal: AbortSignal.abort() }).catch((error: unknown) => {
+    if (!(error instanceof LongcatError && error.code === "ABORTED")) throw error;
+  });
 }
 
 function serverOptions(flags: ParsedFlags): ServerOptions {
