@@ -121,7 +121,7 @@ describe("generation parameters", () => {
       'responseFormat.json_schema.strict: "yes"',
     ],
     [{ toolChoice: { type: "function", function: { name: "f" }, x: 1 } }, "toolChoice.x: is not known"],
-    [{ responseFormat: { type: "json_schema" } }, "responseFormat.json_schema: undefined"],
+    [{ responseFormat: { type: "json_schema" } }, "responseFormat.json_schema: is missing; give an object with a schema"],
     [{ responseFormat: { type: "json_schema", json_schema: {} } }, "responseFormat.json_schema.schema: undefined"],
     [{ responseFormat: { type: "json_schema", json_schema: { schema: {}, scheme: {} } } }, "scheme"],
     [{ responseFormat: { type: "json_schema", json_schema: { schema: {} }, schema: {} } }, "exclude each other"],

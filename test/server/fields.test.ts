@@ -72,6 +72,36 @@ describe("fields that are refused by name", () => {
     [{ tools, tool_choice: { type: "function", function: { name: "f" }, strict: true } }, "tool_choice.strict"],
     [{ tools, tool_choice: { type: "function", function: { name: "g" } } }, "tool_choice"],
     [{ model: 5 }, "model"],
+    [{ user: 5 }, "user"],
+    [{ safety_identifier: {} }, "safety_identifier"],
+    [{ prompt_cache_key: true }, "prompt_cache_key"],
+    [{ service_tier: 1 }, "service_tier"],
+    [{ store: "yes" }, "store"],
+    [{ metadata: "m" }, "metadata"],
+    [{ metadata: ["m"] }, "metadata"],
+    [{ metadata: { a: 1 } }, "metadata"],
+    [
+      {
+        messages: [
+          { role: "user", content: "a" },
+          { role: "tool", content: "1" },
+        ],
+      },
+      "messages[1].tool_call_id",
+    ],
+    [
+      {
+        messages: [
+          ...sum.messages,
+          { role: "assistant", tool_calls: [{ id: "c1", type: "function", function: { name: "f", arguments: "{}" } }] },
+          { role: "tool", content: "1" },
+        ],
+      },
+      "messages[2].tool_call_id",
+    ],
+    [{ tools: [{ name: "a" }] }, "tools[0].type"],
+    [{ response_format: { type: "json_schema" } }, "response_format.json_schema"],
+    [{ parse_special: true }, "parse_special"],
   ];
   it.each(cases)("%j", async (fields, param) => {
     const { status, json } = await chat(fields);
@@ -98,6 +128,32 @@ describe("fields that are refused by name", () => {
   ])("completions: %j", async (fields, param) => {
     const { status, json } = await completion(fields);
     expect([status, json.error.param]).toEqual([400, param]);
+  });
+
+  it("what is missing is called missing, and nothing is offered that is refused", async () => {
+    const messageOf = async (fields: object): Promise<string> => (await chat(fields)).json.error.message;
+    expect(await messageOf({ tools: [{ name: "a" }] })).toBe('tools[0].type: is missing; "function" is');
+    expect(await messageOf({ response_format: { type: "json_schema" } })).toBe(
+      "response_format.json_schema: is missing; give an object with a schema",
+    );
+    expect(await messageOf({ foo: 1 })).not.toContain("parse_special");
+    expect((await completion({ foo: 1 })).json.error.message).toContain("parse_special");
+  });
+
+  it("a prompt that is too long, by the field that holds it", async () => {
+    const content = "12 ".repeat(5000);
+    const messages = [{ role: "user", content }];
+    for (const [path, body, param] of [
+      [CHAT, { messages }, "messages"],
+      ["/tokenize", { messages }, "messages"],
+      ["/tokenize", { prompt: content }, "prompt"],
+      ["/v1/score", { prompt: content }, "prompt"],
+      ["/v1/completions", { prompt: content }, "prompt"],
+      ["/v1/completions", { prompt: ["12", content] }, "prompt[1]"],
+    ] as const) {
+      const { status, json } = await post(served.url, path, body);
+      expect([path, status, json.error.code, json.error.param]).toEqual([path, 400, "context_length_exceeded", param]);
+    }
   });
 
   it("a number that JSON cannot hold", async () => {

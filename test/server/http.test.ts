@@ -38,6 +38,14 @@ describe("routes", () => {
       });
   });
 
+  it.each([
+    ["GET", "/v1/models/", "/v1/models"],
+    ["POST", "/v1/chat/completions/", "/v1/chat/completions"],
+  ])("%s %s: the route is named without its slash", async (method, path, route) => {
+    const { error } = (await (await fetch(url + path, { method })).json()) as { error: { code: string; message: string } };
+    expect([error.code, error.message]).toEqual(["not_found", `there is no ${path}; the route is ${route}, without the slash at its end`]);
+  });
+
   it("health: ready and live apart", async () => {
     expect(await (await fetch(`${url}/health`)).json()).toEqual({ status: "ready" });
     expect(await (await fetch(`${url}/health?live`)).json()).toEqual({ status: "live" });

@@ -315,6 +315,7 @@ function checkResponseFormat(value: unknown): Parameters["responseFormat"] {
     return { schema: format["schema"], path: "responseFormat.schema" };
   }
   const given = format["json_schema"];
+  if (absent(given)) throw new LongcatError("OPTION_INVALID", "responseFormat.json_schema: is missing; give an object with a schema");
   if (!isPlain(given)) throw invalid("responseFormat.json_schema", given, "an object with a schema");
   const { name, description, strict } = given;
   rejectUnknownFields(given, ["name", "description", "schema", "strict"], "responseFormat.json_schema");

@@ -100,8 +100,9 @@ export function asHttpError(error: unknown, fields: Readonly<Record<string, stri
   const status = STATUS[error.code] ?? 500;
   if (status === 429) return overloaded(error.message, 1);
   if (status === 503) return unavailable(error.code.toLowerCase(), error.message);
-  const code = error.code === "CONTEXT_OVERFLOW" ? "context_length_exceeded" : error.code.toLowerCase();
-  return new HttpError(status, code, ...inFields(error.message, fields));
+  const [message, { param }] = inFields(error.message, fields);
+  if (error.code !== "CONTEXT_OVERFLOW") return new HttpError(status, error.code.toLowerCase(), message, { param });
+  return new HttpError(status, "context_length_exceeded", message, { param: param ?? fields["prompt"] ?? null });
 }
 
 /** `topP: 7 is not accepted` → `top_p: 7 is not accepted`; `prompts[1]: …` → `prompt[1]: …`. Names within the message are the fields' too. */

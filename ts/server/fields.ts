@@ -24,22 +24,33 @@ const PARAMETERS = {
   ignore_eos: "ignoreEos",
   n: "n",
   response_format: "responseFormat",
-  parse_special: "parseSpecial",
 } as const satisfies Record<string, keyof GenerateParams>;
 
-/** Fields of OpenAI that cannot change the output. */
-const WITHOUT_EFFECT = ["user", "safety_identifier", "prompt_cache_key", "store", "metadata", "service_tier"];
+/** Of raw text only: a chat's content never becomes special tokens. */
+const TEXT_PARAMETERS = { parse_special: "parseSpecial" } as const satisfies Record<string, keyof GenerateParams>;
+
+/** Fields of OpenAI that cannot change the output, each with its type. */
+const WITHOUT_EFFECT: Readonly<Record<string, { is(value: unknown): boolean; accepted: string }>> = {
+  user: { is: isText, accepted: "a string" },
+  safety_identifier: { is: isText, accepted: "a string" },
+  prompt_cache_key: { is: isText, accepted: "a string" },
+  service_tier: { is: isText, accepted: "a string" },
+  store: { is: (value) => typeof value === "boolean", accepted: "true or false" },
+  metadata: { is: (value) => isObject(value) && Object.values(value).every(isText), accepted: "an object of strings" },
+};
 /** Fields of the generating routes that are neither parameters nor part of the prompt. */
 const DELIVERY = ["model", "stream", "stream_options", "routing", "return_token_ids", "max_tokens", "logprobs"];
 const CHAT_PROMPT = ["messages", "tools", "tool_choice", "enable_thinking", "chat_template_kwargs"];
 
-const COMMON = [...Object.keys(PARAMETERS), ...WITHOUT_EFFECT, ...DELIVERY];
+const COMMON = [...Object.keys(PARAMETERS), ...Object.keys(WITHOUT_EFFECT), ...DELIVERY];
 const CHAT_FIELDS = [...COMMON, ...CHAT_PROMPT, "max_completion_tokens", "top_logprobs", "parallel_tool_calls"];
-const COMPLETION_FIELDS = [...COMMON, "prompt", "echo"];
+const COMPLETION_FIELDS = [...COMMON, ...Object.keys(TEXT_PARAMETERS), "prompt", "echo"];
+
+const ENGINE_NAMES = { ...PARAMETERS, ...TEXT_PARAMETERS };
 
 /** The request's field for each name that the engine's messages begin with. */
 export const FIELD_NAMES: Readonly<Record<string, string>> = {
-  ...Object.fromEntries(Object.entries(PARAMETERS).map(([field, name]) => [name, field])),
+  ...Object.fromEntries(Object.entries(ENGINE_NAMES).map(([field, name]) => [name, field])),
   maxTokens: "max_tokens",
   logprobs: "logprobs",
   toolChoice: "tool_choice",
@@ -52,8 +63,8 @@ export const FIELD_NAMES: Readonly<Record<string, string>> = {
 };
 /** The same where ids are a prompt's. */
 export const PROMPT_FIELD_NAMES: Readonly<Record<string, string>> = { ...FIELD_NAMES, tokens: "prompt" };
-/** The same where alternatives have a field of their own. */
-export const CHAT_FIELD_NAMES: Readonly<Record<string, string>> = { ...FIELD_NAMES, logprobs: "top_logprobs" };
+/** The same of a chat: messages are its prompt, and alternatives have a field of their own. */
+export const CHAT_FIELD_NAMES: Readonly<Record<string, string>> = { ...FIELD_NAMES, prompt: "messages", logprobs: "top_logprobs" };
 
 /** Most prompts of one request. */
 const MAX_PROMPTS = 128;
@@ -81,6 +92,14 @@ export function given(value: unknown): boolean {
   return value !== undefined && value !== null;
 }
 
+function isText(value: unknown): value is string {
+  return typeof value === "string";
+}
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
 /** Throws a 400 for the first field that the route does not have; null is absent whatever its name. */
 export function rejectUnknown(body: JsonObject, known: readonly string[], field = ""): void {
   for (const name of Object.keys(body)) {
@@ -102,6 +121,7 @@ export function checkModel(body: JsonObject, model: string): void {
 /** The request of `/v1/chat/completions`. */
 export function chatRequest(body: JsonObject): GenerationRequest {
   rejectUnknown(body, CHAT_FIELDS);
+  checkWithoutEffect(body);
   if (body["parallel_tool_calls"] === false) throw badField("parallel_tool_calls", "false cannot be enforced; give true, or leave it out");
   flag(body, "parallel_tool_calls");
   const params = { ...parameters(body), maxTokens: maxTokens(body), logprobs: chatLogprobs(body) };
@@ -111,6 +131,7 @@ export function chatRequest(body: JsonObject): GenerationRequest {
 /** The request of `/v1/completions`. */
 export function completionRequest(body: JsonObject): GenerationRequest {
   rejectUnknown(body, COMPLETION_FIELDS);
+  checkWithoutEffect(body);
   if (flag(body, "echo")) throw badField("echo", "true is not supported; give false, or leave it out");
   const prompts = promptList(body["prompt"]);
   const params = { ...parameters(body), maxTokens: maxTokens(body), logprobs: body["logprobs"] as GenerateParams["logprobs"] };
@@ -124,7 +145,8 @@ export const CHAT_PROMPT_FIELDS: readonly string[] = CHAT_PROMPT;
 export function chatPrompt(body: JsonObject): ChatPrompt {
   const { messages, tools, tool_choice: toolChoice, enable_thinking, chat_template_kwargs } = body;
   if (!given(messages)) throw badField("messages", "is missing; give an array of messages", "prompt_invalid");
-  if (given(chat_template_kwargs) && (typeof chat_template_kwargs !== "object" || Array.isArray(chat_template_kwargs)))
+  checkToolResults(messages);
+  if (given(chat_template_kwargs) && !isObject(chat_template_kwargs))
     throw badField("chat_template_kwargs", `${show(chat_template_kwargs)} is not accepted; give an object`);
   const { enable_thinking: inKwargs, ...templateArgs } = (chat_template_kwargs ?? {}) as JsonObject;
   if (given(enable_thinking) && given(inKwargs) && enable_thinking !== inKwargs)
@@ -166,9 +188,34 @@ export function onePrompt(prompt: unknown): Prompt {
   );
 }
 
+function checkWithoutEffect(body: JsonObject): void {
+  for (const [name, { is, accepted }] of Object.entries(WITHOUT_EFFECT))
+    if (given(body[name]) && !is(body[name])) throw badField(name, `${show(body[name])} is not accepted; give ${accepted}`);
+}
+
+/**
+ * Throws a 400 for the first tool result that does not say which call it answers, as OpenAI does. Only behind a call that has no id
+ * itself, as templates' own chats have them, there is nothing to say.
+ */
+function checkToolResults(messages: unknown): void {
+  if (!Array.isArray(messages)) return;
+  let unnamedCalls = false;
+  for (const [i, message] of messages.entries()) {
+    if (!isObject(message)) continue;
+    unnamedCalls ||= callsOf(message).some((call) => isObject(call) && !given(call["id"]));
+    if (message["role"] !== "tool" || unnamedCalls || given(message["tool_call_id"]) || given(message["toolCallId"])) continue;
+    throw badField(`messages[${i}].tool_call_id`, "is missing; give the id of the call that this answers", "prompt_invalid");
+  }
+}
+
+function callsOf({ tool_calls, toolCalls }: JsonObject): readonly unknown[] {
+  const calls = tool_calls ?? toolCalls;
+  return Array.isArray(calls) ? calls : [];
+}
+
 function parameters(body: JsonObject): GenerateParams {
   return Object.fromEntries(
-    Object.entries(PARAMETERS).flatMap(([field, name]) => (given(body[field]) ? [[name, body[field]]] : [])),
+    Object.entries(ENGINE_NAMES).flatMap(([field, name]) => (given(body[field]) ? [[name, body[field]]] : [])),
   ) as GenerateParams;
 }
 
@@ -198,11 +245,10 @@ function delivery(body: JsonObject): Delivery {
   const { stream_options: options } = body;
   const answer = { stream, includeUsage: false, routing: flag(body, "routing"), tokenIds: flag(body, "return_token_ids") };
   if (!given(options)) return answer;
-  if (typeof options !== "object" || Array.isArray(options))
-    throw badField("stream_options", `${show(options)} is not accepted; give an object`);
+  if (!isObject(options)) throw badField("stream_options", `${show(options)} is not accepted; give an object`);
   if (!stream) throw badField("stream_options", "needs stream: true");
-  rejectUnknown(options as JsonObject, ["include_usage"], "stream_options.");
-  return { ...answer, includeUsage: flag(options as JsonObject, "include_usage", "stream_options.") };
+  rejectUnknown(options, ["include_usage"], "stream_options.");
+  return { ...answer, includeUsage: flag(options, "include_usage", "stream_options.") };
 }
 
 /** true or false; absent is false. */

@@ -200,7 +200,7 @@ export class ApiServer implements AsyncDisposable {
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const [url, query] = splitUrl(request.url ?? "");
-    const path = url.startsWith("/v1/models/") ? "/v1/models/{model}" : url;
+    const path = /^\/v1\/models\/./.test(url) ? "/v1/models/{model}" : url;
     const known = Object.hasOwn(ROUTES, path) || path === "/health" || path === "/metrics" || this.#pages.has(path);
     const call = new Call(known ? path : "other", request, response, {
       options: this.#options,
@@ -245,8 +245,7 @@ export class ApiServer implements AsyncDisposable {
     this.#access.checkKey(headers);
     if (path === "/metrics") return isGet ? this.#sendMetrics(call) : refuseMethod(method, path, "GET");
     const route = Object.hasOwn(ROUTES, path) ? ROUTES[path] : undefined;
-    if (route === undefined)
-      throw new HttpError(404, "not_found", `there is no ${path.slice(0, 200)}; routes are ${Object.keys(ROUTES).join(", ")}`);
+    if (route === undefined) throw noRoute(path);
     if (route.method === "GET" ? !isGet : method !== "POST") refuseMethod(method, path, route.method);
     await route.handler(call, this.#ready());
   }
@@ -335,6 +334,15 @@ function checkHosts({ rawHeaders, httpVersion }: IncomingMessage): void {
   const count = rawHeaders.filter((text, i) => i % 2 === 0 && text.toLowerCase() === "host").length;
   if (count > 1 || (count === 0 && httpVersion !== "1.0"))
     throw new HttpError(400, "bad_request", `Host: ${count === 0 ? "is missing" : "is there twice"}; give one`, { close: true });
+}
+
+/** The 404 of a path; a route with a slash too many at its end is named. */
+function noRoute(path: string): HttpError {
+  const meant = path.replace(/\/+$/, "");
+  const hint = Object.hasOwn(ROUTES, meant)
+    ? `the route is ${meant}, without the slash at its end`
+    : `routes are ${Object.keys(ROUTES).join(", ")}`;
+  return new HttpError(404, "not_found", `there is no ${path.slice(0, 200)}; ${hint}`);
 }
 
 function refuseMethod(method: string, path: string, allowed: string): never {

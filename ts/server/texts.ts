@@ -5,7 +5,16 @@
 
 import type { Call, ServedEngine } from "./call.js";
 import { badField } from "./errors.js";
-import { CHAT_PROMPT_FIELDS, chatPrompt, checkModel, given, onePrompt, PROMPT_FIELD_NAMES, rejectUnknown } from "./fields.js";
+import {
+  CHAT_FIELD_NAMES,
+  CHAT_PROMPT_FIELDS,
+  chatPrompt,
+  checkModel,
+  given,
+  onePrompt,
+  PROMPT_FIELD_NAMES,
+  rejectUnknown,
+} from "./fields.js";
 import { admitted } from "./generation.js";
 import { arrayPieces } from "./wire.js";
 
@@ -78,6 +87,7 @@ export async function tokenize(call: Call, served: ServedEngine): Promise<void> 
   if (given(body["messages"]) && given(body["prompt"])) throw badField("prompt", "messages are given too; give one of them");
   const isChat = CHAT_PROMPT_FIELDS.some((name) => given(body[name]));
   if (isChat && given(body["prompt"])) throw badField("prompt", `does not go together with ${CHAT_PROMPT_FIELDS.join(", ")}`);
+  if (isChat) call.fieldNames = CHAT_FIELD_NAMES;
   const prompt = isChat ? chatPrompt(body) : onePrompt(body["prompt"]);
   await admitted(call, served, 1, async () => {
     const tokens = await served.engine.tokenize(prompt, { parseSpecial: body["parse_special"] as boolean | null });

@@ -260,7 +260,8 @@ function checkTools(value: unknown): Tool[] {
   return value.map((tool: unknown, at) => {
     const field = `tools[${at}]`;
     if (!isObject(tool)) throw bad(field, `must be {type: "function", function}, not ${show(tool)}`);
-    if (tool["type"] !== "function") throw bad(`${field}.type`, `${show(tool["type"])} is not supported; "function" is`);
+    if (tool["type"] !== "function")
+      throw bad(`${field}.type`, `${absent(tool["type"]) ? "is missing" : `${show(tool["type"])} is not supported`}; "function" is`);
     refuseUnknown(tool, field, ["type", "function"]);
     return { type: "function", function: checkFunction(tool["function"], `${field}.function`) };
   });
