@@ -80,12 +80,12 @@ describe.skipIf(!emulated).concurrent("emulated by qemu", () => {
     expect(asked).toMatchObject({ code: 1, signal: null, stderr: expect.stringMatching(/^error: DEVICE_UNAVAILABLE: .*"avx512".*\n$/) });
   });
 
-  // The operations whose tests are quick to emulate.
+  // The operations whose tests are quick to emulate. (Those of sample go through whole vocabularies; the answers above are drawn by it.)
   const kernels = join(ROOT, "build", "kernels");
   const built = existsSync(kernels);
   if (!built) console.log("skipped: the operations' own tests need their program (node scripts/build-native.mjs kernels)");
   it.skipIf(!built).each(["Westmere", "Haswell"])("%s: the operations' own tests", async (processor) => {
-    for (const op of ["embed", "rms_norm", "moe_route", "ngram_embed", "step_plan", "sample", "token_logprobs"])
+    for (const op of ["embed", "rms_norm", "moe_route", "ngram_embed", "step_plan", "token_logprobs"])
       expect(await on(processor, kernels, "test", op), op).toMatchObject({ code: 0, signal: null });
   });
 });
