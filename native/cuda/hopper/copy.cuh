@@ -52,6 +52,10 @@ __device__ __forceinline__ void copyBox(void* shared, const void* map, Barrier* 
       "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "l"(policy)
       : "memory");
 }
+/// Asks for `bytes` to be brought to the L2 cache; both are multiples of 16.
+__device__ __forceinline__ void prefetchBytes(const void* from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
+}
 /// The same box to the same place, and to the same barrier, of every block of the cluster whose bit is set.
 __device__ __forceinline__ void copyBoxToAll(void* shared, const void* map, Barrier* barrier, int x, int y, uint16_t blocks, uint64_t policy) {
   asm volatile(

@@ -9,6 +9,7 @@
 
 #include "cuda/dependent.cuh"
 #include "cuda/mma.cuh"
+#include "ops/mla_decode/ahead.cuh"
 #include "ops/mla_decode/merge.cuh"
 #include "ops/mla_decode/merge_units.cuh"
 
@@ -25,10 +26,13 @@ enum class Product { absorb, values };
 
 /// What a product reads as its rows.
 enum class RowSource {
-  given,   // q, or latents that were merged into qLatent
-  splits,  // partial results of the split list, merged here
-  units,   // those of Hopper's units, where a row is not finished; no more than 16 rows
+  given,       // q, or latents that were merged into qLatent
+  splits,      // partial results of the split list, merged here
+  units,       // those of Hopper's units, where a row is not finished; no more than 16 rows
+  unitsOfTwo,  // of two rows at most: a multiprocessor has room for two blocks, which find it beside the attention
 };
+template <RowSource S>
+constexpr bool kOfUnits = S == RowSource::units || S == RowSource::unitsOfTwo;
 
 constexpr int64_t productDepth(int64_t k) { return (k + 15) / 16 * 16; }
 /// Elements from row to row in shared memory: an odd number of 16-byte chunks.
@@ -104,6 +108,9 @@ struct ProductBlock {
     }
   }
 
+  /// What comes next (ahead.cuh). A warp calls.
+  __device__ void askAhead(const Live& live) const { longcat::cuda::askAhead(p, live, head, n0 / NT, (columns + NT - 1) / NT); }
+
   /// Which of the rows from `first` on a warp merges, and which of its slices of columns. Few rows: several warps take a row.
   struct MergePart {
     int row, slice, slices;
@@ -132,11 +139,13 @@ struct ProductBlock {
     const WorkLine line(p, cut);
     return unitsAt(p, line.resultsOf(line.turnOf(static_cast<int32_t>(live.begin) + part.row)), head);
   }
-  /// Merges all rows, which are 16 at most, from their units.
+  /// Merges all rows, which are 16 at most (or two), from their units.
+  template <bool kTwo>
   __device__ void mergeUnitsOfRows(const Live& live, const RowUnits& units) const {
     const MergePart part(live.rows - live.begin);
     if (!part.live) return;
     const int64_t row = live.begin + part.row;
+    if constexpr (kTwo) return part.slices == 16 ? unitSlice<float, 1, 16>(units, row, part) : unitSlice<float, 2, 8>(units, row, part);
     switch (part.slices) {
       case 16: return unitSlice<float, 1, 32>(units, row, part);
       case 8: return unitSlice<float, 2, 16>(units, row, part);
@@ -239,27 +248,28 @@ struct ProductBlock {
 
 /// grid: x = heads · tiles of NT columns, y = 16-row tiles, every gridDim.y-th of which a block takes. `cut`: of units, where rows are merged from them.
 template <Product P, RowSource S, class W, int NT>
-__global__ void __launch_bounds__(kProductThreads) headProduct(const MlaDecodeParams p, const UnitCut cut) {
+__global__ void __launch_bounds__(kProductThreads, S == RowSource::unitsOfTwo ? 2 : 1) headProduct(const MlaDecodeParams p, const UnitCut cut) {
   static_assert(S == RowSource::given || P == Product::values);
   extern __shared__ __align__(128) unsigned char sharedBytes[];
   const ProductBlock<P, W, NT> block(p, sharedBytes);
   block.loadWeights();  // which nobody writes
   RowUnits units{};
-  if constexpr (S == RowSource::units) units = block.unitsOfWarp(liveOf(p), cut);  // from lengths, which are older than the launch before this one
+  if constexpr (kOfUnits<S>) units = block.unitsOfWarp(liveOf(p), cut);  // from lengths, which are older than the launch before this one
   awaitThenLetNextBegin();
   const Live live = liveOf(p);
+  if (P == Product::absorb && blockIdx.y == 0 && threadIdx.x / 32 == kProductWarps - 1) block.askAhead(live);
   int64_t first = live.begin + static_cast<int64_t>(blockIdx.y) * kProductRows;
   for (; first < live.rows; first += static_cast<int64_t>(gridDim.y) * kProductRows) {
     if constexpr (S == RowSource::given) block.loadRows(first, live.rows);
     else if constexpr (S == RowSource::splits) block.mergeSplits(live, first);
-    else block.mergeUnitsOfRows(live, units);
+    else block.template mergeUnitsOfRows<S == RowSource::unitsOfTwo>(live, units);
     commitCopies();
     waitCopies<0>();
     __syncthreads();  // weights and rows are there; the sums before have been read
     block.multiply();
     __syncthreads();  // the sums are there; the rows have been read
     block.store(first, live.rows);
-    if constexpr (S == RowSource::units) break;  // these were all
+    if constexpr (kOfUnits<S>) break;  // these were all
   }
   waitCopies<0>();  // of the weights, where there were no rows
 }

@@ -80,10 +80,12 @@ __device__ __forceinline__ float4 scaled(float4 v, float by) { return make_float
 
 /// Merges N pieces of a warp's columns, V's width of each for each lane: from `column` on, the lane's first, pieces one after the other in the order above.
 /// False where the row is finished. A whole warp calls, with the same units; a lane has the factors of one, which RunningMerge would come to. Sums of
-/// kAtOnce units are asked for together: where rows are few and units many, narrow columns leave registers for more of them.
+/// kAtOnce units are asked for together: where rows are few and units many, narrow columns leave registers for more of them, and the first are asked for
+/// before it is known which there are.
 template <class V, int N, int kAtOnce>
 __device__ __forceinline__ bool mergeUnits(const RowUnits& units, int column, V (&out)[N]) {
   constexpr int kPiece = 32 * sizeof(V) / sizeof(float);
+  constexpr bool kUnseen = kAtOnce * N >= 16;
   if (units.count == 0) return false;
   const int lane = threadIdx.x & 31, stride = units.heads * static_cast<int>(kHopperRank);
 #pragma unroll
@@ -91,27 +93,29 @@ __device__ __forceinline__ bool mergeUnits(const RowUnits& units, int column, V 
   float most = -INFINITY, total = 0;
   for (int base = 0; base < units.count; base += 32) {
     const float2 weights = base + lane < units.count ? __ldcg(units.weights + (base + lane) * units.heads) : make_float2(0, 0);
-    uint32_t there = __ballot_sync(kAllLanes, weights.y != 0), unasked = there;
+    V part[kAtOnce][N];
+    const auto ask = [&](int first, uint32_t which) {
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u)
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          const float* sums = units.sums + static_cast<int64_t>(base + first + u) * stride + column + kPiece * i;
+          part[u][i] = which >> u & 1 ? __ldcg(reinterpret_cast<const V*>(sums)) : V{};
+        }
+    };
+    if constexpr (kUnseen) ask(0, units.count - base >= 32 ? ~0u : (1u << (units.count - base)) - 1);
+    const uint32_t there = __ballot_sync(kAllLanes, weights.y != 0);
     const float maximum = weights.y != 0 ? weights.x : -INFINITY, larger = fmaxf(most, inclusiveMax(maximum));
     float smaller = __shfl_up_sync(kAllLanes, larger, 1);
     if (lane == 0) smaller = most;
     const float before = powerOfTwo(smaller - larger), next = powerOfTwo(maximum - larger);
     most = __shfl_sync(kAllLanes, larger, 31);
-    while (there) {
-      V part[kAtOnce][N];
+    for (int first = 0; first < 32 && there >> first; first += kAtOnce) {
+      if (!kUnseen || first > 0) ask(first, there >> first);
 #pragma unroll
       for (int u = 0; u < kAtOnce; ++u) {
-        const bool asks = unasked != 0;
-        const float* sums = units.sums + static_cast<int64_t>(base + __ffs(static_cast<int>(unasked)) - 1) * stride + column;
-        unasked &= unasked - 1;
-#pragma unroll
-        for (int i = 0; i < N; ++i) part[u][i] = asks ? __ldcg(reinterpret_cast<const V*>(sums + kPiece * i)) : V{};
-      }
-#pragma unroll
-      for (int u = 0; u < kAtOnce; ++u) {
-        if (there == 0) break;
-        const int unit = __ffs(static_cast<int>(there)) - 1;
-        there &= there - 1;
+        const int unit = first + u;
+        if (!(there >> unit & 1)) continue;
         const RunningMerge step{0, 0, __shfl_sync(kAllLanes, before, unit), __shfl_sync(kAllLanes, next, unit)};
         total = step.apply(total, __shfl_sync(kAllLanes, weights.y, unit));
 #pragma unroll

@@ -45,11 +45,22 @@ bool wideTiles(const CudaContext& context, const MlaDecodeParams& p) {
   return 2 * p.heads * ceilDiv(columns, 64) >= context.multiprocessors && productSharedBytes<P, 64>(k) <= static_cast<size_t>(context.sharedBytes);
 }
 
+template <Product P, RowSource S, int NT>
+void launchProduct(const CudaContext& context, const MlaDecodeParams& p, const UnitCut& cut = {}) {
+  return p.kvB.dtype == DType::bf16 ? launchProduct<P, S, Bf16, NT>(context, p, cut) : launchProduct<P, S, Fp8, NT>(context, p, cut);
+}
+
 template <Product P, RowSource S>
-void product(const CudaContext& context, const MlaDecodeParams& p, const UnitCut& cut = {}) {
-  const bool wide = wideTiles<P>(context, p);
-  if (p.kvB.dtype == DType::bf16) return wide ? launchProduct<P, S, Bf16, 64>(context, p, cut) : launchProduct<P, S, Bf16, 16>(context, p, cut);
-  return wide ? launchProduct<P, S, Fp8, 64>(context, p, cut) : launchProduct<P, S, Fp8, 16>(context, p, cut);
+void product(const CudaContext& context, const MlaDecodeParams& p) {
+  return wideTiles<P>(context, p) ? launchProduct<P, S, 64>(context, p) : launchProduct<P, S, 16>(context, p);
+}
+
+/// Values of few rows whose units, which are Hopper's, each block merges for itself: a block for each multiprocessor, or so.
+template <RowSource S>
+void valuesOfUnits(const CudaContext& context, const MlaDecodeParams& p) {
+  const UnitCut cut = unitCut(context, p);
+  const bool narrow = 2 * p.heads * ceilDiv(p.vDim, 32) <= 3 * context.multiprocessors;
+  return narrow ? launchProduct<Product::values, S, 32>(context, p, cut) : launchProduct<Product::values, S, 64>(context, p, cut);
 }
 
 template <Product P>
@@ -60,7 +71,7 @@ bool fitsProduct(const CudaContext& context, const MlaDecodeParams& p) {
 
 template <class T>
 void absorb(const CudaContext& context, const MlaDecodeParams& p) {
-  if (inChunks(p) && weightInChunks(p) && manyRowsOnHopper(context, p)) return absorbMany(context, p);
+  if (inChunks(p) && weightInChunks(p) && productsOnHopper(context, p) && (manyRowsPay(p) || manyHeadsPay(context, p))) return absorbMany(context, p);
   // Along k, FP8 scales must be the same within each step of 16.
   const bool steps = p.kvB.dtype != DType::f8e4m3 || multiple(p.nope + p.vDim, 16);
   if (steps && fitsProduct<Product::absorb>(context, p)) return product<Product::absorb, RowSource::given>(context, p);
@@ -103,7 +114,7 @@ bool valuesOnTensorCores(const CudaContext& context, const MlaDecodeParams& p) {
 /// Values of the latents in qLatent.
 template <class T>
 void values(const CudaContext& context, const MlaDecodeParams& p) {
-  if (inChunks(p) && weightInChunks(p) && manyRowsOnHopper(context, p)) return valuesOfMany(context, p);
+  if (inChunks(p) && weightInChunks(p) && productsOnHopper(context, p) && manyRowsPay(p)) return valuesOfMany(context, p);
   if (valuesOnTensorCores(context, p)) return product<Product::values, RowSource::given>(context, p);
   const int64_t blocks = ceilDiv(p.capacity * p.heads * p.vDim, kGenericWarps);
   launch(context, valuesGeneric<T>, dim3(persistentGrid(context, blocks, kSmallBlocks)), kGenericThreads, 0, p);
@@ -123,7 +134,8 @@ void finish(const CudaContext& context, const MlaDecodeParams& p) {
 
 /// The same after Hopper's attention: one kernel for as many rows as it takes at once.
 void finishUnits(const CudaContext& context, const MlaDecodeParams& p) {
-  if (p.capacity <= kProductRows && valuesOnTensorCores(context, p)) return product<Product::values, RowSource::units>(context, p, unitCut(context, p));
+  if (p.capacity <= kProductRows && valuesOnTensorCores(context, p))
+    return p.capacity <= 2 ? valuesOfUnits<RowSource::unitsOfTwo>(context, p) : valuesOfUnits<RowSource::units>(context, p);
   mergeUnitsOnHopper(context, p);
   values<Bf16>(context, p);
 }

@@ -39,6 +39,20 @@ void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> le
   }
 }
 
+/// Rows of one sequence together, and some of them alone.
+void checkManyRows(TestContext& t, Sizes sizes, int64_t length, std::vector<std::pair<int64_t, int64_t>> ranges) {
+  const Case c(t, sizes, DType::bf16, {length});
+  const int64_t width = sizes.heads * sizes.v;
+  for (Isa isa : t.isas()) {
+    for (const auto& [from, to] : ranges) {
+      const std::vector<float> got = runDecode(t, isa, c, {{0, from, to}});
+      t.expectClose("rows from " + std::to_string(from) + " on", got, Case::rowsOf(c.expected[0], from, to, width), 3e-5);
+      for (int64_t row : {from, from + 1, (from + to) / 2, to - 2, to - 1})
+        t.expectSameInAnyBatch("row " + std::to_string(row), runDecode(t, isa, c, {{0, row, row + 1}}), Case::rowsOf(got, row - from, row - from + 1, width));
+    }
+  }
+}
+
 }  // namespace
 
 LONGCAT_TEST(mla_decode) {
@@ -65,23 +79,14 @@ LONGCAT_TEST(mla_decode) {
 LONGCAT_TEST(mla_decode) {
   // More work than one share for each multiprocessor, and of lengths that shares do not divide: rows are attended whole, in parts from their beginning,
   // from the middle and to the end. Many rows of one sequence are decoded, as drafted tokens are.
-  const Sizes sizes{1, 16, 64, 8, 512, 64};
-  const int64_t length = 4200;
-  const Case c(t, sizes, DType::bf16, {length});
-  for (Isa isa : t.isas()) {
-    for (const auto& [from, to] : {std::pair<int64_t, int64_t>{length - 60, length}, {length - 2100, length - 1900}, {0, 300}}) {
-      const std::vector<float> got = runDecode(t, isa, c, {{0, from, to}});
-      t.expectClose("rows from " + std::to_string(from) + " on", got, Case::rowsOf(c.expected[0], from, to, sizes.v), 3e-5);
-      for (int64_t row : {from, from + 1, (from + to) / 2, to - 2, to - 1})
-        t.expectSameInAnyBatch("row " + std::to_string(row), runDecode(t, isa, c, {{0, row, row + 1}}), Case::rowsOf(got, row - from, row - from + 1, sizes.v));
-    }
-  }
+  checkManyRows(t, {1, 16, 64, 8, 512, 64}, 4200, {{4140, 4200}, {2100, 2300}, {0, 300}});
 }
 
 LONGCAT_TEST(mla_decode) {
   // LongCat's own sizes, and more rows than are few: products with kv_b by another kernel, whose bits are those of a row alone.
   for (DType dtype : {DType::bf16, DType::f8e4m3}) {
     checkCase(t, {2, 128, 64, 128, 512, 64}, dtype, {70, 3, 64, 1, 9, 65, 17, 2, 33, 4, 5, 40, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 18, 19}, {});
+    checkCase(t, {34, 128, 64, 128, 512, 64}, dtype, {70, 3, 1}, {64});
   }
 }
 

@@ -55,6 +55,9 @@ class ManyBlock : ManyShape<P> {
     commitCopies();
   }
 
+  /// What comes next (../ahead.cuh). A warp calls.
+  __device__ void askAhead(const Live& live) const { longcat::cuda::askAhead(p, live, head, n0 / S::kColumns, columns / S::kColumns); }
+
   /// Starts copying 64 rows from `first` on; zeros from `end` on. A warpgroup calls.
   __device__ void loadRows(int64_t first, int64_t end) const {
     constexpr int kChunks = S::kDepth / 8;
@@ -135,6 +138,7 @@ __global__ void __launch_bounds__(kManyThreads) headProductOfMany(const __grid_c
   block.loadWeights();  // which nobody writes
   awaitThenLetNextBegin();
   const Live live = liveOf(p);
+  if (P == Product::absorb && blockIdx.y == 0 && threadIdx.x / 32 == kManyThreads / 32 - 1) block.askAhead(live);
   const auto arrived = [] {
     waitCopies<0>();
     fenceAsyncProxy();
