@@ -59,11 +59,11 @@ __device__ __forceinline__ void holdRegisters(uint32_t (&a)[N][4]) {
 #define LONGCAT_SUMS32(i) LONGCAT_SUMS16(i), LONGCAT_SUMS16(i + 16)
 #define LONGCAT_PRODUCTS(N, COUNT, LIST, P0, P1, P2, P3, P4, P5, P6)                                                                             \
   template <> struct Products<N> {                                                                                                               \
-    template <bool kTransposed> static __device__ __forceinline__ void bf16(float (&sum)[COUNT], uint64_t a, uint64_t b, int add) {                        \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " P2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" LIST "}, " P0 ", " P1 ", p, 1, 1, 0, " P3 ";\n}\n"  \
-                   : LONGCAT_SUMS_##COUNT : "l"(a), "l"(b), "r"(add), "n"(kTransposed ? 1 : 0));                                                                           \
+    template <bool kTransposed, bool kTransposedA> static __device__ __forceinline__ void bf16(float (&sum)[COUNT], uint64_t a, uint64_t b, int add) {     \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " P2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" LIST "}, " P0 ", " P1 ", p, 1, 1, " P4 ", " P3 ";\n}\n"  \
+                   : LONGCAT_SUMS_##COUNT : "l"(a), "l"(b), "r"(add), "n"(kTransposed ? 1 : 0), "n"(kTransposedA ? 1 : 0));                                               \
     }                                                                                                                                            \
-    template <bool kTransposed> static __device__ __forceinline__ void bf16(float (&sum)[COUNT], const uint32_t (&a)[4], uint64_t b, int add) {            \
+    template <bool kTransposed, bool kTransposedA> static __device__ __forceinline__ void bf16(float (&sum)[COUNT], const uint32_t (&a)[4], uint64_t b, int add) {            \
       asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " P5 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" LIST "}, {" P0 "," P1 "," P2 "," P3 "}, " P4 ", p, 1, 1, " P6 ";\n}\n" \
                    : LONGCAT_SUMS_##COUNT : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(kTransposed ? 1 : 0));                                        \
     }                                                                                                                                            \
@@ -109,10 +109,11 @@ LONGCAT_PRODUCTS(256, 128, "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%1
 #undef LONGCAT_SUMS4
 // clang-format on
 
-/// sum[64, N] += A · B over one step of K; `add` false: sum = A · B. A: a descriptor, or four registers.
-template <int N, bool kTransposed = false, class A>
+/// sum[64, N] += A · B over one step of K; `add` false: sum = A · B. A: a descriptor, or four registers. Transposed: rowsAcrossK describes it.
+template <int N, bool kTransposed = false, bool kTransposedA = false, class A>
 __device__ __forceinline__ void productBf16(float (&sum)[N / 2], const A& a, uint64_t b, bool add = true) {
-  Products<N>::template bf16<kTransposed>(sum, a, b, add);
+  static_assert(!kTransposedA || sizeof(A) == sizeof(uint64_t));
+  Products<N>::template bf16<kTransposed, kTransposedA>(sum, a, b, add);
 }
 template <int N, class A>
 __device__ __forceinline__ void productE4m3(float (&sum)[N / 2], const A& a, uint64_t b, bool add = true) {
@@ -123,6 +124,13 @@ __device__ __forceinline__ void productE4m3(float (&sum)[N / 2], const A& a, uin
 /// as pairs of a wgmma sum are.
 __device__ __forceinline__ void storeMatrix4(void* row, const uint32_t (&pairs)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(sharedAddress(row)), "r"(pairs[0]), "r"(pairs[1]),
+               "r"(pairs[2]), "r"(pairs[3])
+               : "memory");
+}
+
+/// The same transposed: row l%8 of matrix l/8 in shared memory is a column of the registers' matrix.
+__device__ __forceinline__ void storeMatrix4Transposed(void* row, const uint32_t (&pairs)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(sharedAddress(row)), "r"(pairs[0]), "r"(pairs[1]),
                "r"(pairs[2]), "r"(pairs[3])
                : "memory");
 }

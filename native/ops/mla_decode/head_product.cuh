@@ -141,17 +141,17 @@ struct ProductBlock {
   }
   /// Merges all rows, which are 16 at most (or two), from their units.
   template <bool kTwo>
-  __device__ void mergeUnitsOfRows(const Live& live, const RowUnits& units) const {
+  __device__ void mergeUnitsOfRows(const Live& live, const RowUnits& units, const UnitCut& cut) const {
     const MergePart part(live.rows - live.begin);
     if (!part.live) return;
     const int64_t row = live.begin + part.row;
-    if constexpr (kTwo) return part.slices == 16 ? unitSlice<float, 1, 16>(units, row, part) : unitSlice<float, 2, 8>(units, row, part);
+    if constexpr (kTwo) return part.slices == 16 ? unitSlice<float, 1, 16>(units, row, part, cut) : unitSlice<float, 2, 8>(units, row, part, cut);
     switch (part.slices) {
-      case 16: return unitSlice<float, 1, 32>(units, row, part);
-      case 8: return unitSlice<float, 2, 16>(units, row, part);
-      case 4: return unitSlice<float4, 1, 16>(units, row, part);
-      case 2: return unitSlice<float4, 2, 8>(units, row, part);
-      default: return unitSlice<float4, 4, 4>(units, row, part);
+      case 16: return unitSlice<float, 1, 32>(units, row, part, cut);
+      case 8: return unitSlice<float, 2, 16>(units, row, part, cut);
+      case 4: return unitSlice<float4, 1, 16>(units, row, part, cut);
+      case 2: return unitSlice<float4, 2, 8>(units, row, part, cut);
+      default: return unitSlice<float4, 4, 4>(units, row, part, cut);
     }
   }
   template <int C, int U>
@@ -168,17 +168,17 @@ struct ProductBlock {
 
   /// The same of units: a slice has N pieces of 32 V's of columns. Finished rows lie in qLatent.
   template <class V, int N, int kAtOnce>
-  __device__ __forceinline__ void unitSlice(const RowUnits& units, int64_t row, const MergePart& part) const {
+  __device__ __forceinline__ void unitSlice(const RowUnits& units, int64_t row, const MergePart& part, const UnitCut& cut) const {
     constexpr int kWide = sizeof(V) / sizeof(float), kPiece = 32 * kWide, kWidth = N * kPiece;
     const int lane = threadIdx.x & 31, begin = part.slice * kWidth;
     V merged[N];
-    Bf16* to = rows + part.row * (depth + 8) + begin;
+    Bf16* to = rows + part.row * (depth + 8);
     if (mergeUnits<V, N, kAtOnce>(units, begin + kWide * lane, merged)) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) storeInOrder(to + kPiece * i, merged[i]);
+      for (int i = 0; i < N; ++i) storeMerged(cut, to, begin + kPiece * i, merged[i]);
     } else {
       const Bf16* from = numbersIn<Bf16>(p.qLatent) + (row * p.heads + head) * kHopperRank + begin;
-      for (int c = lane; c < kWidth / 8; c += 32) copyAsync16(to + 8 * c, from + 8 * c);
+      for (int c = lane; c < kWidth / 8; c += 32) copyAsync16(to + begin + 8 * c, from + 8 * c);
     }
   }
 
@@ -262,7 +262,7 @@ __global__ void __launch_bounds__(kProductThreads, S == RowSource::unitsOfTwo ? 
   for (; first < live.rows; first += static_cast<int64_t>(gridDim.y) * kProductRows) {
     if constexpr (S == RowSource::given) block.loadRows(first, live.rows);
     else if constexpr (S == RowSource::splits) block.mergeSplits(live, first);
-    else block.template mergeUnitsOfRows<S == RowSource::unitsOfTwo>(live, units);
+    else block.template mergeUnitsOfRows<S == RowSource::unitsOfTwo>(live, units, cut);
     commitCopies();
     waitCopies<0>();
     __syncthreads();  // weights and rows are there; the sums before have been read

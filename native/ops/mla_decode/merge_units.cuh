@@ -58,6 +58,23 @@ __device__ __forceinline__ void storeInOrder(Bf16* to, float mine) {
   to[(lane & 16) + (lane & 12) / 2 + (lane & 1) + 4 * (lane & 2)] = __float2bfloat16_rn(mine);
 }
 
+/// Where the number at `place` of a head's sums belongs: as blocks with keys in rows leave them (sm90/key_rows).
+__device__ __forceinline__ int keyRowsColumn(int place) {
+  const int warp = place / 64, panels = place / 32 % 2 * 2 + place / 2 % 2;
+  return warp / 4 * 256 + panels * 64 + warp % 4 * 16 + place % 2 * 8 + place / 4 % 8;
+}
+__device__ __forceinline__ void storeByColumn(Bf16* to, int place, float mine) { to[keyRowsColumn(place)] = __float2bfloat16_rn(mine); }
+__device__ __forceinline__ void storeByColumn(Bf16* to, int place, float4 mine) {
+  const int column = keyRowsColumn(place);
+  to[column] = __float2bfloat16_rn(mine.x), to[column + 8] = __float2bfloat16_rn(mine.y), to[column + 64] = __float2bfloat16_rn(mine.z), to[column + 72] = __float2bfloat16_rn(mine.w);
+}
+/// A lane's merged sums from `begin` of a warp's on, to their columns of a row.
+template <class V>
+__device__ __forceinline__ void storeMerged(const UnitCut& cut, Bf16* row, int begin, V mine) {
+  if (cut.heads < kUnitHeads) storeByColumn(row, begin + static_cast<int>(threadIdx.x & 31) * static_cast<int>(sizeof(V) / sizeof(float)), mine);
+  else storeInOrder(row + begin, mine);
+}
+
 /// The units of one row and head; none where the row is finished.
 struct RowUnits {
   const float* sums;

@@ -80,6 +80,8 @@ LONGCAT_TEST(mla_decode) {
   // More work than one share for each multiprocessor, and of lengths that shares do not divide: rows are attended whole, in parts from their beginning,
   // from the middle and to the end. Many rows of one sequence are decoded, as drafted tokens are.
   checkManyRows(t, {1, 16, 64, 8, 512, 64}, 4200, {{4140, 4200}, {2100, 2300}, {0, 300}});
+  // As many heads as blocks share.
+  checkManyRows(t, {34, 16, 64, 8, 512, 64}, 530, {{230, 530}, {510, 530}});
 }
 
 LONGCAT_TEST(mla_decode) {

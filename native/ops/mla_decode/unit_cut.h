@@ -12,12 +12,14 @@ namespace longcat::cuda {
 struct UnitRule {
   int32_t grain, most;
 };
-constexpr UnitRule kUnitRule{512, 32};
+constexpr UnitRule kUnitRule{256, 32};
 static_assert(kUnitRule.grain % kSplitKeys == 0);  // no more units than entries of the split list: `partial` has room for them
 
 struct UnitCut {
   UnitRule rule;
-  int32_t shares;  // blocks of each group of heads
+  int32_t heads;   // of a block
+  int32_t team;    // blocks, each with heads of its own, that take the same keys together
+  int32_t shares;  // teams for each group of so many heads
   bool pieces;     // rows are cut as suits the batch; otherwise in units by their length alone
 };
 

@@ -128,6 +128,7 @@ struct Run {
   int32_t row, head, keys;
   int32_t key, end, unitKeys;
   int32_t result;  // place of the first unit's partial results; the other units' follow
+  int32_t slot;    // the row's
 
   __device__ __forceinline__ int32_t tiles() const { return (end - key + kTileKeys - 1) / kTileKeys; }
   __device__ __forceinline__ bool whole() const { return key == 0 && end == keys; }
@@ -142,7 +143,7 @@ __device__ __forceinline__ void forRuns(const MlaDecodeParams& p, const UnitCut&
     const int32_t turn = base + static_cast<int32_t>(threadIdx.x & 31);
     const RowWork work = line.workOf(turn);
     const int32_t workEnd = workBefore + warpInclusiveSum(work.all), unitsEnd = unitsBefore + warpInclusiveSum(work.units), beginning = workEnd - work.all;
-    Run mine{line.rowOf(turn), head, work.keys, 0, 0, 0, 0};
+    Run mine{line.rowOf(turn), head, work.keys, 0, 0, 0, 0, turn < line.rows() ? p.rowSlot[line.rowOf(turn)] : 0};
     if (work.keys > 0) {
       mine.key = share == 0 ? 0 : work.keyAt(cut, line.placeIn(share - 1, beginning)), mine.end = work.keyAt(cut, line.placeIn(share, beginning));
       mine.unitKeys = cut.pieces ? (mine.end - mine.key + kTileKeys - 1) / kTileKeys * kTileKeys : work.unitKeys;
@@ -151,7 +152,7 @@ __device__ __forceinline__ void forRuns(const MlaDecodeParams& p, const UnitCut&
     for (uint32_t here = __ballot_sync(kAllLanes, mine.key < mine.end); here; here &= here - 1) {
       const int at = __ffs(static_cast<int>(here)) - 1;
       const auto its = [&](int32_t v) { return __shfl_sync(kAllLanes, v, at); };
-      f(Run{its(mine.row), head, its(mine.keys), its(mine.key), its(mine.end), its(mine.unitKeys), its(mine.result)});
+      f(Run{its(mine.row), head, its(mine.keys), its(mine.key), its(mine.end), its(mine.unitKeys), its(mine.result), its(mine.slot)});
     }
     workBefore = __shfl_sync(kAllLanes, workEnd, 31), unitsBefore = __shfl_sync(kAllLanes, unitsEnd, 31);
   }

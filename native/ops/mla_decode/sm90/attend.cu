@@ -3,6 +3,7 @@
 
 #include "cuda/launch.cuh"
 #include "ops/mla_decode/sm90/attend.h"
+#include "ops/mla_decode/sm90/key_rows/attend.cuh"
 
 namespace longcat::cuda {
 namespace {
@@ -12,11 +13,11 @@ constexpr int64_t kLeastPage = 8;  // rows of a swizzled panel that repeat; a ti
 /// Tiles are whole pages, or pages whole tiles.
 bool pagesFit(int64_t blockSize) { return blockSize >= kLeastPage && (kTileKeys % blockSize == 0 || blockSize % kTileKeys == 0); }
 
-UnitMaps mapsOf(const MlaDecodeParams& p) {
+UnitMaps mapsOf(const MlaDecodeParams& p, int heads) {
   const int64_t pairs = p.capacity * p.heads, queryWidth = p.nope + p.rope, cacheWidth = p.kvRank + p.rope;
   const int pageKeys = static_cast<int>(std::min<int64_t>(p.blockSize, kTileKeys));
-  return {matrixMap(p.qLatent.data, 2, pairs, p.kvRank, 2 * p.kvRank, kUnitHeads, 64, 128),
-          matrixMap(p.q.data, 2, pairs, queryWidth, 2 * queryWidth, kUnitHeads, 64, 128),
+  return {matrixMap(p.qLatent.data, 2, pairs, p.kvRank, 2 * p.kvRank, heads, 64, 128),
+          matrixMap(p.q.data, 2, pairs, queryWidth, 2 * queryWidth, heads, 64, 128),
           matrixMap(p.cache.data, 2, p.cacheRows, cacheWidth, 2 * cacheWidth, pageKeys, 64, 128)};
 }
 
@@ -29,21 +30,43 @@ bool numbersFit(const MlaDecodeParams& p, const UnitCut& cut) {
   return p.capacity * p.heads <= INT32_MAX && 2 * p.maxSplits * kSplitWork + cut.shares * unit <= INT32_MAX;
 }
 
+/// Who attends: blocks of 64 heads, which add nothing up while they attend, where rows are cut as suits the batch; otherwise those whose units cost little
+/// (key_rows/), few heads each while that makes more blocks than the card has multiprocessors.
+struct Team {
+  int heads, blocks;
+};
+constexpr int64_t kFewPairs = 128;  // of rows and heads
+Team teamOf(const CudaContext& context, const MlaDecodeParams& p) {
+  if (!context.batchInvariant) return {kUnitHeads, 1};
+  if (p.capacity * p.heads <= kFewPairs) return {16, 1};
+  return {32, p.heads > 32 ? 2 : 1};
+}
+
 /// Groups of heads that go together.
-int64_t groupsOf(const MlaDecodeParams& p) { return ceilDiv(p.heads, kUnitHeads); }
+int64_t groupsOf(const MlaDecodeParams& p, Team team) { return ceilDiv(p.heads, static_cast<int64_t>(team.heads) * team.blocks); }
+
+template <int H, int TEAM>
+void launchKeyRows(const CudaContext& context, const MlaDecodeParams& p, const UnitCut& cut, unsigned blocks) {
+  launch(context, attendKeyRows<H, TEAM>, LaunchShape{dim3(blocks), kUnitThreads, kKeyRowsSharedBytes<H, TEAM>, TEAM}, p, mapsOf(p, H), cut);
+}
 
 }  // namespace
 
 UnitCut unitCut(const CudaContext& context, const MlaDecodeParams& p) {
-  const int64_t shares = std::clamp<int64_t>(context.multiprocessors / groupsOf(p), 1, p.maxSplits);
-  return {kUnitRule, static_cast<int32_t>(shares), !context.batchInvariant};
+  const Team team = teamOf(context, p);
+  const int64_t shares = std::clamp<int64_t>(context.multiprocessors / team.blocks / groupsOf(p, team), 1, p.maxSplits);
+  return {kUnitRule, team.heads, team.blocks, static_cast<int32_t>(shares), !context.batchInvariant};
 }
 
 bool attendUnitsOnHopper(const CudaContext& context, const MlaDecodeParams& p) {
   if (context.capability != 90 || p.activation != DType::bf16 || p.kvRank != kHopperRank || p.rope != kHopperRope || !pagesFit(p.blockSize)) return false;
   const UnitCut cut = unitCut(context, p);
   if (!numbersFit(p, cut)) return false;
-  launch(context, attendUnits, dim3(static_cast<unsigned>(cut.shares * groupsOf(p))), kUnitThreads, kUnitSharedBytes, p, mapsOf(p), cut);
+  const unsigned blocks = static_cast<unsigned>(cut.shares * cut.team * groupsOf(p, {cut.heads, cut.team}));
+  if (cut.heads == kUnitHeads) launch(context, attendUnits, dim3(blocks), kUnitThreads, kUnitSharedBytes, p, mapsOf(p, kUnitHeads), cut);
+  else if (cut.heads == 16) launchKeyRows<16, 1>(context, p, cut, blocks);
+  else if (cut.team == 1) launchKeyRows<32, 1>(context, p, cut, blocks);
+  else launchKeyRows<32, 2>(context, p, cut, blocks);
   return true;
 }
 

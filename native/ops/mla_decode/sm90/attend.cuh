@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kUnitThreads, 1) attendUnits(const __grid_cons
     fewerRegisters<56>();
     const int warp = static_cast<int>(threadIdx.x / 32);
     if (warp == kParts) {
-      planRuns(p, cut, shared);
+      planRuns(p, cut, shared, [](const Run&) {});
     } else {
       const Copies copies(p, maps, shared, static_cast<Part>(warp));
       followRuns(shared, [&](const Run& run, uint32_t turn, uint32_t number) { copies.run(run, turn, number); });

@@ -18,6 +18,7 @@ constexpr int kRunReaders = 11;    // warps that copy and multiply
 enum Part { kLower, kUpper, kRope, kParts };
 
 struct alignas(1024) UnitShared {
+  static constexpr int kHeads = kUnitHeads, kTeam = 1;
   Bf16 query[kPanels][kPanelNumbers];
   Bf16 tile[2][kPanels][kPanelNumbers];
   float maximum[2][kUnitHeads], rescale[2][kUnitHeads], sum[2][kUnitHeads];  // of a tile's weights

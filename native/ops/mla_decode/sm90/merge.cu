@@ -33,9 +33,9 @@ __global__ void __launch_bounds__(kMergeUnitThreads, kMergeBlocks) mergeUnitRows
     const int head = item / kParts, begin = kPiece * N * (item % kParts);
     V merged[N];
     mergeUnits<V, N, 32 / (kWide * N)>(unitsAt(p, results, head), begin + kWide * lane, merged);
-    Bf16* to = static_cast<Bf16*>(p.qLatent.data) + (row * p.heads + head) * kHopperRank + begin;
+    Bf16* to = static_cast<Bf16*>(p.qLatent.data) + (row * p.heads + head) * kHopperRank;
 #pragma unroll
-    for (int i = 0; i < N; ++i) storeInOrder(to + kPiece * i, merged[i]);
+    for (int i = 0; i < N; ++i) storeMerged(cut, to, begin + kPiece * i, merged[i]);
   }
 }
 
