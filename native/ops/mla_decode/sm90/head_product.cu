@@ -9,25 +9,22 @@ namespace {
 
 constexpr int64_t kFewRows = kProductRows;  // so many the other kernels take at once
 
-/// That share out a head's columns.
-template <Product P>
-int64_t blocksOf(const MlaDecodeParams& p) {
-  return p.heads * ((ManyShape<P>::kAbsorb ? p.kvRank : p.vDim) / ManyShape<P>::kColumns);
-}
-
-template <Product P, class W>
+template <Product P, class W, int COLUMNS>
 void launchMany(const CudaContext& context, const MlaDecodeParams& p) {
-  using S = ManyShape<P>;
-  const int64_t blocks = blocksOf<P>(p);
+  using S = ManyShape<P, COLUMNS>;
+  const int64_t blocks = p.heads * ((S::kAbsorb ? p.kvRank : p.vDim) / COLUMNS);
   const int64_t across = std::max<int64_t>(1, context.multiprocessors / blocks);
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(std::min<int64_t>(ceilDiv(p.capacity, 2 * kManyRows), across)));
-  launch(context, headProductOfMany<P, W>, grid, kManyThreads, S::kSharedBytes, p);
+  launch(context, headProductOfMany<P, W, COLUMNS>, grid, kManyThreads, S::kSharedBytes, p);
 }
 
-template <Product P>
+template <Product P, int COLUMNS>
 void product(const CudaContext& context, const MlaDecodeParams& p) {
-  return p.kvB.dtype == DType::bf16 ? launchMany<P, Bf16>(context, p) : launchMany<P, Fp8>(context, p);
+  return p.kvB.dtype == DType::bf16 ? launchMany<P, Bf16, COLUMNS>(context, p) : launchMany<P, Fp8, COLUMNS>(context, p);
 }
+
+/// Whether so many blocks occupy most of the card.
+bool occupyMost(const CudaContext& context, int64_t blocks) { return 4 * blocks >= 3 * context.multiprocessors; }
 
 }  // namespace
 
@@ -38,9 +35,11 @@ bool productsOnHopper(const CudaContext& context, const MlaDecodeParams& p) {
   return context.capability == 90 && sized && storesQuads && (fp8 || p.kvB.dtype == DType::bf16);
 }
 bool manyRowsPay(const MlaDecodeParams& p) { return p.capacity > kFewRows; }
-bool manyHeadsPay(const CudaContext& context, const MlaDecodeParams& p) { return blocksOf<Product::absorb>(p) >= context.multiprocessors / 2; }
+bool manyHeadsPay(const CudaContext& context, const MlaDecodeParams& p) { return occupyMost(context, p.heads * (kHopperRank / 128)); }
 
-void absorbMany(const CudaContext& context, const MlaDecodeParams& p) { product<Product::absorb>(context, p); }
-void valuesOfMany(const CudaContext& context, const MlaDecodeParams& p) { product<Product::values>(context, p); }
+void absorbMany(const CudaContext& context, const MlaDecodeParams& p) {
+  return occupyMost(context, p.heads * (kHopperRank / 256)) ? product<Product::absorb, 256>(context, p) : product<Product::absorb, 128>(context, p);
+}
+void valuesOfMany(const CudaContext& context, const MlaDecodeParams& p) { product<Product::values, 64>(context, p); }
 
 }  // namespace longcat::cuda

@@ -1,6 +1,6 @@
 // Products with one head's part of kv_b for many rows on Hopper: what ../head_product.cuh does for few, in the same order and with the same bits
 // (a chain of wgmma has those of the same chain of mma.sync).
-//   absorb  q_lat[r][h][n] = Σ_k q[r][h][k] · W[h's key rows + k][n]          128 k along nope, 256 of the 512 n along the latent
+//   absorb  q_lat[r][h][n] = Σ_k q[r][h][k] · W[h's key rows + k][n]          128 k along nope, 256 or 128 of the 512 n along the latent
 //   values  out[r][h][n]   = Σ_k latent[r][h][k] · W[h's value rows + n][k]   512 k along the latent, 64 n along v_dim
 // A block holds a head's columns n for all k in shared memory, fetched before the rows are there; its two warpgroups take 64 rows at a time.
 #pragma once
@@ -16,21 +16,22 @@ namespace {
 constexpr int kManyThreads = 256, kManyRows = 64;  // rows of a warpgroup
 constexpr int64_t kManyNope = 128;                 // what nope must be
 
-template <Product P>
+/// A block has COLUMNS of a head's.
+template <Product P, int COLUMNS>
 struct ManyShape {
   static constexpr bool kAbsorb = P == Product::absorb;
   static constexpr int kDepth = kAbsorb ? static_cast<int>(kManyNope) : static_cast<int>(kHopperRank);
-  static constexpr int kColumns = kAbsorb ? 256 : 64;  // of a block
-  static constexpr int kAtOnce = kAbsorb ? 128 : 64;   // of a chain of products
+  static constexpr int kColumns = COLUMNS;
+  static constexpr int kAtOnce = COLUMNS > 128 ? 128 : 64;  // of a chain of products
   static constexpr int kRowPanelBytes = kManyRows * 128;
   static constexpr int kWeightPanelBytes = (kAbsorb ? kDepth : kColumns) * 128;  // absorb: k by 64 columns; values: columns by 64 k
   static constexpr int kWeightBytes = kColumns * kDepth * 2, kRowBytes = kManyRows * kDepth * 2;
   static constexpr size_t kSharedBytes = kWeightBytes + 2 * kRowBytes + 1024;
 };
 
-template <Product P, class W>
-class ManyBlock : ManyShape<P> {
-  using S = ManyShape<P>;
+template <Product P, class W, int COLUMNS>
+class ManyBlock {
+  using S = ManyShape<P, COLUMNS>;
   static constexpr bool kAbsorb = S::kAbsorb;
 
  public:
@@ -130,11 +131,11 @@ class ManyBlock : ManyShape<P> {
 };
 
 /// grid: x = heads · blocks of columns, y = pairs of 64 rows, every gridDim.y-th of which a block takes.
-template <Product P, class W>
+template <Product P, class W, int COLUMNS>
 __global__ void __launch_bounds__(kManyThreads) headProductOfMany(const __grid_constant__ MlaDecodeParams p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ unsigned char sharedBytes[];
-  const ManyBlock<P, W> block(p, sharedBytes + (-sharedAddress(sharedBytes) & 1023));
+  const ManyBlock<P, W, COLUMNS> block(p, sharedBytes + (-sharedAddress(sharedBytes) & 1023));
   block.loadWeights();  // which nobody writes
   awaitThenLetNextBegin();
   const Live live = liveOf(p);

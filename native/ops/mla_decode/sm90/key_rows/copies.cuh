@@ -14,7 +14,7 @@ template <class Shared>
 class KeyCopies {
  public:
   __device__ KeyCopies(const MlaDecodeParams& p, const UnitMaps& maps, Shared& shared, Part part)
-      : p_(p), maps_(maps), shared_(shared), part_(part), policy_(readOncePolicy()) {
+      : p_(p), maps_(maps), shared_(shared), part_(part), policy_(p.heads > Shared::kHeads * Shared::kTeam ? usualPolicy() : readOncePolicy()) {
     const int lane = static_cast<int>(threadIdx.x & 31), panels = part == kRope ? 1 : kValuePanels / 2;
     pageKeys_ = p.blockSize < kTileKeys ? static_cast<int>(p.blockSize) : kTileKeys;
     panel_ = static_cast<int>(part) * (kValuePanels / 2) + lane % panels;
