@@ -20,7 +20,7 @@ const DEFAULT_SAMPLES = 7;
 
 export const benchLayerCommand: Command = {
   usage: [
-    "bench layer [--shape flash|lite|mini] [--experts-held N] [--dtype bfloat16|fp8|float32] [--batch 1,16] [--context N] [--prompt 128,1024] [--json] [--svg FILE]",
+    "bench layer [--shape flash|lite|mini] [--experts-held N] [--expert-rows N] [--dtype bfloat16|fp8|float32] [--batch 1,16] [--context N] [--prompt 128,1024] [--json] [--svg FILE]",
   ],
   about:
     "A whole layer with random weights: the time of each of its operations, alone and again and again in a recorded graph, and of the whole,\n" +
@@ -30,6 +30,12 @@ export const benchLayerCommand: Command = {
   flags: [
     SHAPE_FLAG,
     HELD_FLAG,
+    {
+      name: "expert-rows",
+      kind: "number",
+      value: "N",
+      help: "with --experts-held: N rows for each of these experts, whatever the router chooses, as on one rank of many",
+    },
     { name: "dtype", kind: "text", value: "T", help: "the layers' matrices: bfloat16 (default), fp8 or float32" },
     {
       name: "batch",
@@ -73,12 +79,19 @@ async function planOf(flags: ParsedFlags): Promise<LayerPlan> {
   const prompts = numbers(flags, "prompt", "", 1, 65536);
   return {
     ...randomModel(flags, kind === "gpu"),
+    expertRows: expertRowsOf(flags),
     ...{ batches: numbers(flags, "batch", prompts.length > 0 ? "" : DEFAULT_BATCHES[kind], 1, 1024), prompts },
     context: numberOr(flags, "context", 0, 1_000_000, DEFAULT_CONTEXT[kind]),
     layers: numberOr(flags, "layers", 1, 64, DEFAULT_LAYERS[kind]),
     samples: numberOr(flags, "samples", 1, 100, DEFAULT_SAMPLES),
     ...{ device, threads: threadsOf(flags), fp8Activations: flags.on("fp8-activations"), batchInvariant: !flags.on("no-batch-invariant") },
   };
+}
+
+function expertRowsOf(flags: ParsedFlags): number | undefined {
+  const rows = numberOr(flags, "expert-rows", 1, 65536, undefined);
+  if (rows !== undefined && flags.text("experts-held") === undefined) throw new UsageError("--expert-rows needs --experts-held");
+  return rows;
 }
 
 function threadsOf(flags: ParsedFlags): number | "auto" {

@@ -96,8 +96,9 @@ function attentionCost(config: ModelConfig, { kvB }: AttentionWeights, { rows, c
 function expertsCost(config: ModelConfig, { moe }: LayerWeights, step: LayerStep): StepCost {
   const { rows, distinctExperts, ffnExpertsPerToken, activationDType } = step;
   const stacks = [moe.gate, moe.up, moe.down] as const;
+  const [experts = 1] = moe.gate.data.shape;
   return {
-    bytes: (distinctExperts * matrixBytes(...stacks)) / config.numExperts + rows * 2 * config.hiddenSize * bytesOf(activationDType),
-    flops: (2 * rows * ffnExpertsPerToken * elements(...stacks)) / config.numExperts,
+    bytes: (distinctExperts * matrixBytes(...stacks)) / experts + rows * 2 * config.hiddenSize * bytesOf(activationDType),
+    flops: (2 * rows * ffnExpertsPerToken * elements(...stacks)) / experts,
   };
 }
