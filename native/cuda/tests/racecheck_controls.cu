@@ -1,6 +1,6 @@
 // What compute-sanitizer's racecheck makes of Hopper's ways to order accesses to shared memory: small kernels that are right by PTX's memory model, each
 // with one way that our kernels use, and the same with a real race. What it reports of the first it does not understand; what it does not report of the
-// others it does not see. scripts/racecheck-controls.sh runs them and prints a table.
+// others it does not see. scripts/sanitize-gpu.sh --controls runs them and prints a table (cmake --build build --target racecheck_controls makes this).
 //
 //   racecheck_controls                 names and modes
 //   racecheck_controls NAME MODE       ordered, or early-read (who reads does not wait), early-write (who writes does not); "wrong" if an ordered one is
@@ -133,8 +133,7 @@ __device__ __forceinline__ int readStage(RingShared& shared, int round, int thre
 
 template <class R, Mode kMode>
 __global__ void __launch_bounds__(2 * kGroup, 2) ring(const __grid_constant__ Arguments a, const __grid_constant__ TensorMap map) {
-  awaitPrevious();
-  letNextBegin();
+  awaitThenLetNextBegin();
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   __shared__ RingShared shared;
   const int thread = static_cast<int>(threadIdx.x) % kGroup;
@@ -180,6 +179,7 @@ enum class Among { warp, block, some };
 
 template <Among kAmong, Mode kMode>
 __global__ void __launch_bounds__(2 * kGroup) exchange(const __grid_constant__ Arguments a) {
+  awaitThenLetNextBegin();
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   __shared__ uint32_t words[2 * kGroup];
   const int thread = static_cast<int>(threadIdx.x);
@@ -204,6 +204,7 @@ __global__ void __launch_bounds__(2 * kGroup) exchange(const __grid_constant__ A
 /// Half of the block writes and goes on (bar.arrive), the other half waits and reads (bar.sync); and the other way round before the next round.
 template <Mode kMode>
 __global__ void __launch_bounds__(2 * kGroup) takeTurns(const __grid_constant__ Arguments a) {
+  awaitThenLetNextBegin();
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   __shared__ uint32_t words[kGroup];
   const int thread = static_cast<int>(threadIdx.x) % kGroup;
@@ -232,6 +233,7 @@ constexpr int kBlocks = 8;
 /// Each block reads what the next one has.
 template <Mode kMode>
 __global__ void __launch_bounds__(kGroup) readNeighbour(const __grid_constant__ Arguments a) {
+  awaitThenLetNextBegin();
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   __shared__ uint4 words[kGroup];
   const uint32_t thread = threadIdx.x, rank = clusterRank(), next = (rank + 1) % clusterSize();
@@ -252,6 +254,7 @@ __global__ void __launch_bounds__(kGroup) readNeighbour(const __grid_constant__ 
 /// A sum over a block of 1024 threads behind a cluster's barrier, by a word of each warp, as the router's plan has it.
 template <Mode kMode>
 __global__ void __launch_bounds__(1024) sumAfterCluster(const __grid_constant__ Arguments a) {
+  awaitThenLetNextBegin();
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   __shared__ uint4 words[256];
   __shared__ alignas(16) uint32_t ofWarps[32];
@@ -282,6 +285,7 @@ struct SendShared {
 /// Each block sends to the next one by stores that report at its barrier, and is told by it when its words have been read.
 template <Mode kMode>
 __global__ void __launch_bounds__(2 * kGroup) sendToNeighbour(const __grid_constant__ Arguments a) {
+  awaitThenLetNextBegin();
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   __shared__ SendShared shared;
   const int thread = static_cast<int>(threadIdx.x) % kGroup;
@@ -322,6 +326,7 @@ __global__ void __launch_bounds__(2 * kGroup) sendToNeighbour(const __grid_const
 /// Each of two blocks fetches half of a stage for both.
 template <Mode kMode>
 __global__ void __launch_bounds__(kGroup + 32) copyToBoth(const __grid_constant__ Arguments a, const __grid_constant__ TensorMap map) {
+  awaitThenLetNextBegin();
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   __shared__ RingShared shared;
   const uint32_t rank = clusterRank();
@@ -416,7 +421,7 @@ const Control kControls[] = {
     {"cluster-block", "__syncthreads behind barrier.cluster", kReads,
      [](const Setting& s, Mode mode) {
        forMode(mode, [&]<Mode kMode>() {
-         for (int i = 0; i < 20; ++i) cuda::launch(s.context, sumAfterCluster<kMode>, LaunchShape{dim3(kBlocks), 1024, 0, kBlocks}, s.arguments);
+         for (int i = 0; i < 5; ++i) cuda::launch(s.context, sumAfterCluster<kMode>, LaunchShape{dim3(kBlocks), 1024, 0, kBlocks}, s.arguments);
        });
      }},
     {"send", "st.async, complete_tx, arrival at another block", kBoth,
