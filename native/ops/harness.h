@@ -95,6 +95,11 @@ class TestContext : public OpContext {
 
   /// Whether a test should take the same paths with fewer repetitions (--brief).
   bool brief() const { return brief_; }
+  /// Cases of a test: `few` where it is to be brief.
+  template <class T>
+  std::vector<T> fewOrAll(std::initializer_list<T> few, std::initializer_list<T> all) const {
+    return brief_ ? few : all;
+  }
 
   // Each failing expectation is printed (the first few differences) and makes the program's exit code 1.
   void expect(bool ok, const std::string& what);
