@@ -21,6 +21,7 @@
 #   LIMIT      seconds that a process may take (default 200); one that does not finish is told, and counts as failed
 #   LOGS       where the reports of processes go (default: a temporary folder, kept if anything failed)
 set -u
+case ${1:-} in -h | --help) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$0" && exit 0 ;; esac
 cd "$(dirname "$0")/.."
 
 KERNELS=${KERNELS:-build/kernels}
@@ -187,6 +188,7 @@ fi
 [ -x "$KERNELS" ] || cannot "there is no $KERNELS: build it, or name it in KERNELS"
 plain=$("$KERNELS" test embed --device cuda 2>&1) || cannot "even without compute-sanitizer, $KERNELS fails:"$'\n'"$plain"
 if [ $# -eq 0 ]; then set -- convert $(cd native/ops && ls -d */ | tr -d /); fi
+for op in "$@"; do "$KERNELS" list | grep -q "^$op " || cannot "no operation with tests is called $op"; done
 
 total=0
 while read -r pass isa op n; do
@@ -194,7 +196,7 @@ while read -r pass isa op n; do
   total=$((total + 1))
 done < <(list "$@")
 wait
-[ "$total" -gt 0 ] || cannot "no test of: $*"
+[ "$total" -gt 0 ] || cannot "PASSES has nothing for $*"
 
 uncovered
 if [ ! -s "$LOGS/failed" ]; then
