@@ -40,7 +40,7 @@ UnitCut unitCut(const CudaContext& context, const MlaDecodeParams& p) {
 }
 
 bool attendUnitsOnHopper(const CudaContext& context, const MlaDecodeParams& p) {
-  if (context.capability != 90 || p.activation != DType::bf16 || p.kvRank != kHopperRank || p.rope != kHopperRope || !pagesFit(p.blockSize)) return false;
+  if (context.capability != 90 || p.activation != DType::bf16 || p.packedCache || p.kvRank != kHopperRank || p.rope != kHopperRope || !pagesFit(p.blockSize)) return false;
   const UnitCut cut = unitCut(context, p);
   if (!numbersFit(p, cut)) return false;
   launch(context, attendUnits, dim3(static_cast<unsigned>(cut.shares * groupsOf(p))), kUnitThreads, kUnitSharedBytes, p, mapsOf(p), cut);
