@@ -32,7 +32,10 @@ struct PackedLatents {
   /// Row `row` = block · blockSize + place in the block.
   template <class Byte>
   LONGCAT_ANYWHERE PackedRow<Byte> at(Byte* cache, int64_t row) const {
-    const int64_t block = row / blockSize, place = row - block * blockSize;
+    return at(cache, row / blockSize, row % blockSize);
+  }
+  template <class Byte>
+  LONGCAT_ANYWHERE PackedRow<Byte> at(Byte* cache, int64_t block, int64_t place) const {
     Byte* const codes = cache + block * blockSize * rowBytes();
     Byte* const ropeKeys = codes + blockSize * codeBytes();
     return {codes + place * codeBytes(), ropeKeys + place * ropeBytes(), ropeKeys + blockSize * ropeBytes() + place * scaleBytes()};
