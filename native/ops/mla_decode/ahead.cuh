@@ -20,13 +20,13 @@ __device__ __forceinline__ void askForBytes(const void* data, int64_t bytes) {
 
 /// One of `blocks` blocks asks for its pages of the rows' keys.
 __device__ __forceinline__ void askForKeys(const MlaDecodeParams& p, const Live& live, int block, int blocks) {
-  const int64_t width = p.kvRank + p.rope, rows = live.rows - live.begin;
-  const int64_t most = kAheadBytes / (max(rows, int64_t{1}) * width * static_cast<int64_t>(sizeof(Bf16)));  // keys of a row
+  const int64_t plainBytes = (p.kvRank + p.rope) * static_cast<int64_t>(sizeof(Bf16));
+  const int64_t pageBytes = p.blockSize * (p.packedCache ? PackedLatents{p.kvRank, p.rope, p.blockSize}.rowBytes() : plainBytes);
+  const int64_t most = kAheadBytes / (max(live.rows - live.begin, int64_t{1}) * pageBytes);  // pages of a row
   for (int64_t row = live.begin + (threadIdx.x & 31); row < live.rows; row += 32) {
-    const int64_t keys = min(static_cast<int64_t>(p.positions[row]) + 1, most);
+    const int64_t pages = min(p.positions[row] / p.blockSize + 1, most);
     const int32_t* table = p.blockTables + p.rowSlot[row] * p.maxBlocks;
-    for (int64_t page = block; page * p.blockSize < keys; page += blocks)
-      askForBytes(numbersIn<Bf16>(p.cache) + table[page] * p.blockSize * width, min(p.blockSize, keys - page * p.blockSize) * width * static_cast<int64_t>(sizeof(Bf16)));
+    for (int64_t page = block; page < pages; page += blocks) askForBytes(static_cast<const unsigned char*>(p.cache.data) + table[page] * pageBytes, pageBytes);
   }
 }
 

@@ -12,8 +12,8 @@ namespace longcat::cuda {
 struct UnitRule {
   int32_t grain, most;
 };
-constexpr UnitRule kUnitRule{256, 32};
-static_assert(kUnitRule.grain % kSplitKeys == 0);  // no more units than entries of the split list: `partial` has room for them
+constexpr UnitRule kPlainUnits{256, 32}, kPackedUnits{512, 32};  // of a plain cache, and of a packed one, whose blocks pay for each
+static_assert(kPlainUnits.grain % kSplitKeys == 0 && kPackedUnits.grain % kSplitKeys == 0);  // no more than entries of the split list: `partial` has room for them
 
 struct UnitCut {
   UnitRule rule;

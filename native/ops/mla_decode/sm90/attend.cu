@@ -16,9 +16,18 @@ bool pagesFit(int64_t blockSize) { return blockSize >= kLeastPage && (kTileKeys 
 UnitMaps mapsOf(const MlaDecodeParams& p, int heads) {
   const int64_t pairs = p.capacity * p.heads, queryWidth = p.nope + p.rope, cacheWidth = p.kvRank + p.rope;
   const int pageKeys = static_cast<int>(std::min<int64_t>(p.blockSize, kTileKeys));
-  return {matrixMap(p.qLatent.data, 2, pairs, p.kvRank, 2 * p.kvRank, heads, 64, 128),
-          matrixMap(p.q.data, 2, pairs, queryWidth, 2 * queryWidth, heads, 64, 128),
-          matrixMap(p.cache.data, 2, p.cacheRows, cacheWidth, 2 * cacheWidth, pageKeys, 64, 128)};
+  UnitMaps maps{matrixMap(p.qLatent.data, 2, pairs, p.kvRank, 2 * p.kvRank, heads, 64, 128),
+                matrixMap(p.q.data, 2, pairs, queryWidth, 2 * queryWidth, heads, 64, 128), {}, {}};
+  if (p.packedCache) {
+    const PackedLatents layout{p.kvRank, p.rope, p.blockSize};
+    const PackedRow<const uint8_t> first = p.packedRow(0);
+    const int64_t blocks = p.cacheRows / p.blockSize, blockBytes = p.blockSize * layout.rowBytes();
+    maps.cache = pagesMap(first.codes, blocks, p.blockSize, layout.codeBytes(), blockBytes, pageKeys);
+    maps.ropeKeys = pagesMap(first.ropeKey, blocks, p.blockSize, layout.ropeBytes(), blockBytes, pageKeys);
+  } else {
+    maps.cache = matrixMap(p.cache.data, 2, p.cacheRows, cacheWidth, 2 * cacheWidth, pageKeys, 64, 128);
+  }
+  return maps;
 }
 
 /// Whether 32 bits can number the heads of all rows, and places in the line of work (units.cuh). Shares' ends lie within twice the line and a unit for each
@@ -30,14 +39,14 @@ bool numbersFit(const MlaDecodeParams& p, const UnitCut& cut) {
   return p.capacity * p.heads <= INT32_MAX && 2 * p.maxSplits * kSplitWork + cut.shares * unit <= INT32_MAX;
 }
 
-/// Who attends: blocks of 64 heads, which add nothing up while they attend, where rows are cut as suits the batch; otherwise those whose units cost little
-/// (key_rows/), few heads each while that makes more blocks than the card has multiprocessors.
+/// Who attends. Units cost least where few heads go together (key_rows/), as few while that makes more blocks than the card has multiprocessors; they read
+/// plain caches only. Where rows are cut as suits the batch there are none, and 64 heads read each key once.
 struct Team {
   int heads, blocks;
 };
 constexpr int64_t kFewPairs = 128;  // of rows and heads
 Team teamOf(const CudaContext& context, const MlaDecodeParams& p) {
-  if (!context.batchInvariant) return {kUnitHeads, 1};
+  if (!context.batchInvariant || p.packedCache) return {kUnitHeads, 1};
   if (p.capacity * p.heads <= kFewPairs) return {16, 1};
   return {32, p.heads > 32 ? 2 : 1};
 }
@@ -47,7 +56,7 @@ int64_t groupsOf(const MlaDecodeParams& p, Team team) { return ceilDiv(p.heads, 
 
 template <int H, int TEAM>
 void launchKeyRows(const CudaContext& context, const MlaDecodeParams& p, const UnitCut& cut, unsigned blocks) {
-  launch(context, attendKeyRows<H, TEAM>, LaunchShape{dim3(blocks), kUnitThreads, kKeyRowsSharedBytes<H, TEAM>, TEAM}, p, mapsOf(p, H), cut);
+  launch(context, attendKeyRows<H, TEAM>, LaunchShape{dim3(blocks), unitThreads(false), kKeyRowsSharedBytes<H, TEAM>, TEAM}, p, mapsOf(p, H), cut);
 }
 
 }  // namespace
@@ -55,7 +64,7 @@ void launchKeyRows(const CudaContext& context, const MlaDecodeParams& p, const U
 UnitCut unitCut(const CudaContext& context, const MlaDecodeParams& p) {
   const Team team = teamOf(context, p);
   const int64_t shares = std::clamp<int64_t>(context.multiprocessors / team.blocks / groupsOf(p, team), 1, p.maxSplits);
-  return {kUnitRule, team.heads, team.blocks, static_cast<int32_t>(shares), !context.batchInvariant};
+  return {p.packedCache ? kPackedUnits : kPlainUnits, team.heads, team.blocks, static_cast<int32_t>(shares), !context.batchInvariant};
 }
 
 bool attendUnitsOnHopper(const CudaContext& context, const MlaDecodeParams& p) {
@@ -63,7 +72,8 @@ bool attendUnitsOnHopper(const CudaContext& context, const MlaDecodeParams& p) {
   const UnitCut cut = unitCut(context, p);
   if (!numbersFit(p, cut)) return false;
   const unsigned blocks = static_cast<unsigned>(cut.shares * cut.team * groupsOf(p, {cut.heads, cut.team}));
-  if (cut.heads == kUnitHeads) launch(context, attendUnits, dim3(blocks), kUnitThreads, kUnitSharedBytes, p, mapsOf(p, kUnitHeads), cut);
+  const auto attend = p.packedCache ? attendUnits<true> : attendUnits<false>;
+  if (cut.heads == kUnitHeads) launch(context, attend, dim3(blocks), unitThreads(p.packedCache), kUnitSharedBytes, p, mapsOf(p, kUnitHeads), cut);
   else if (cut.heads == 16) launchKeyRows<16, 1>(context, p, cut, blocks);
   else if (cut.team == 1) launchKeyRows<32, 1>(context, p, cut, blocks);
   else launchKeyRows<32, 2>(context, p, cut, blocks);

@@ -61,7 +61,7 @@ __device__ __forceinline__ void attendRun(const MlaDecodeParams& p, KeyRowsMulti
 
 /// grid: x = groups of TEAM · H heads · shares · TEAM, clusters of TEAM.
 template <int H, int TEAM>
-__global__ void __launch_bounds__(kUnitThreads, 1) attendKeyRows(const __grid_constant__ MlaDecodeParams p, const __grid_constant__ UnitMaps maps, const __grid_constant__ UnitCut cut) {
+__global__ void __launch_bounds__(unitThreads(false), 1) attendKeyRows(const __grid_constant__ MlaDecodeParams p, const __grid_constant__ UnitMaps maps, const __grid_constant__ UnitCut cut) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Shared = KeyRowsShared<H, TEAM>;
   extern __shared__ unsigned char sharedBytes[];

@@ -32,7 +32,7 @@ struct alignas(1024) KeyRowsShared {
       for (int part = 0; part < kParts; ++part) initBarrier(&empty[stage][part], 4 * TEAM);
       initBarrier(&weighed[stage], 4);
       initBarrier(&runFull[stage], 1);
-      initBarrier(&runEmpty[stage], kRunReaders);
+      initBarrier(&runEmpty[stage], runReaders(false));
     }
     fenceBarriers();
   }
