@@ -28,7 +28,7 @@ void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> le
   }
   for (Isa isa : t.isas()) {
     const std::vector<float> got = runDecode(t, isa, c, last);
-    t.expectClose(label, got, want, 3e-5);
+    t.expectCloseRows(label, got, want, width, 3e-5);
     if (packed) {
       Case plain = c;
       plain.packed = false;
@@ -40,8 +40,8 @@ void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> le
     for (size_t s = 0; s < (t.brief() ? 1 : lengths.size()); ++s)
       t.expectSameInAnyBatch(label + ": alone", runDecode(t, isa, c, {last[s]}), {got.begin() + s * width, got.begin() + (s + 1) * width});
     for (int64_t position : others)
-      t.expectClose(label + " at " + std::to_string(position), runDecode(t, isa, c, {{0, position, position + 1}}),
-                    Case::rowsOf(c.expected[0], position, position + 1, width), 3e-5);
+      t.expectCloseRows(label + " at " + std::to_string(position), runDecode(t, isa, c, {{0, position, position + 1}}),
+                        Case::rowsOf(c.expected[0], position, position + 1, width), width, 3e-5);
   }
 }
 
@@ -94,7 +94,7 @@ LONGCAT_TEST(mla_decode) {
       using Rows = std::pair<int64_t, int64_t>;
       for (const auto& [from, to] : t.fewOrAll({Rows{length - 60, length}}, {Rows{length - 60, length}, {length - 2100, length - 1900}, {0, 300}})) {
         const std::vector<float> got = runDecode(t, isa, c, {{0, from, to}});
-        t.expectClose("rows from " + std::to_string(from) + " on", got, Case::rowsOf(c.expected[0], from, to, sizes.v), 3e-5);
+        t.expectCloseRows("rows from " + std::to_string(from) + " on", got, Case::rowsOf(c.expected[0], from, to, sizes.v), sizes.v, 3e-5);
         for (int64_t row : t.fewOrAll({to - 1}, {from, from + 1, (from + to) / 2, to - 2, to - 1}))
           t.expectSameInAnyBatch("row " + std::to_string(row), runDecode(t, isa, c, {{0, row, row + 1}}), Case::rowsOf(got, row - from, row - from + 1, sizes.v));
       }
@@ -119,6 +119,24 @@ LONGCAT_TEST(mla_decode) {
   for (Isa isa : t.isas()) {
     const std::vector<float> all = runDecode(t, isa, c, last);
     for (int s : {0, 15, 16, 36}) t.expectSameInAnyBatch("batch of 37", runDecode(t, isa, c, {last[s]}), Case::rowsOf(all, s, s + 1, 64));
+  }
+}
+
+LONGCAT_TEST(mla_decode) {
+  // What the tolerance of rows is there for: a lost key changes no number by kBf16Tolerance, and the row by more than rowTolerance().
+  const Sizes sizes{7, 16, 16, 32, 24, 16};
+  const int64_t length = 300, width = sizes.heads * sizes.v, queries = sizes.heads * sizes.queryWidth();
+  const Case c(t, sizes, DType::bf16, {length});
+  const std::vector<float> want = Case::rowsOf(c.expected[0], length - 1, length, width);
+  for (int64_t lost : {int64_t{0}, length / 2, length - 1}) {
+    Case less = c;
+    less.latent[0].erase(less.latent[0].begin() + lost * sizes.latentWidth(), less.latent[0].begin() + (lost + 1) * sizes.latentWidth());
+    less.query[0].erase(less.query[0].begin(), less.query[0].begin() + queries);
+    const std::vector<float> got = runDecode(t, Isa::plain, less, {{0, length - 2, length - 1}});
+    double most = 0;
+    for (int64_t i = 0; i < width; ++i) most = std::max(most, std::abs(double{got[i]} - want[i]));
+    t.expect(most < kBf16Tolerance, "a lost key changes each number by little");
+    t.expect(rowDistance(got.data(), want.data(), width) > rowTolerance(width), "a lost key is seen in its row");
   }
 }
 
