@@ -107,7 +107,9 @@ void Device::execute(Command& command) {
     case CommandKind::upload: return backend_->upload(command);
     case CommandKind::signal: return backend_->signal(command);
     case CommandKind::wait: return backend_->wait(command);
-    case CommandKind::prepare: return backend_->prepare(*command.graph);
+    case CommandKind::prepare:
+      if (!options_.sync) backend_->prepare(*command.graph);
+      return;
   }
 }
 
@@ -115,6 +117,7 @@ void Device::runOp(const Command& command, const Graph* graph) {
   try {
     if (!options_.faultOn.empty() && options_.faultOn == command.spec->name) throw Error("INTERNAL", "a fault was asked for");
     backend_->op(command);
+    if (graph && options_.sync) backend_->synchronise();
   } catch (const std::exception& error) {
     if (!graph) throw;
     fail(std::string("operation \"") + command.spec->name + "\" of graph " + std::to_string(graph->number) + " on queue " +
@@ -122,9 +125,10 @@ void Device::runOp(const Command& command, const Graph* graph) {
   }
 }
 
+/// As one piece where the backend can; with `sync` one by one, so that each operation is checked by itself.
 void Device::runGraph(const Command& replay) {
   const Graph& graph = *replay.graph;
-  if (options_.faultOn.empty() && backend_->replay(replay)) return;
+  if (!options_.sync && options_.faultOn.empty() && backend_->replay(replay)) return;
   for (const Command& command : graph.commands) {
     if (stopping_.load(std::memory_order_relaxed) || dropped(replay)) return;
     switch (command.kind) {
