@@ -19,6 +19,7 @@
 #include "cuda/pinned.h"
 #include "cuda/trap.h"
 #include "runtime/memory.h"
+#include "runtime/processor.h"
 
 namespace longcat {
 namespace {
@@ -145,7 +146,7 @@ std::shared_ptr<Buffer> CudaBackend::allocateHost(size_t bytes, const char* purp
   const cudaError_t error = cudaHostAlloc(&data, std::max<size_t>(bytes, 1), cudaHostAllocMapped | cudaHostAllocPortable);
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw outOfMemoryError(bytes, (std::string(purpose) + " in pinned host memory").c_str(), 0);
+    throw outOfMemoryError(bytes, (std::string(purpose) + " in pinned host memory").c_str(), availableMemory());
   }
   LONGCAT_CUDA(error);
   return std::make_shared<HostBuffer>(static_cast<std::byte*>(data), bytes, counter_);

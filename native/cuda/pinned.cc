@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "cuda/check.h"
+#include "runtime/memory.h"
+#include "runtime/processor.h"
 
 namespace longcat {
 namespace {
@@ -17,7 +19,7 @@ std::byte* allocatePinned(size_t bytes) {
   const cudaError_t error = cudaHostAlloc(&data, bytes, cudaHostAllocDefault);
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw Error("OUT_OF_MEMORY", "asked for " + std::to_string(bytes) + " bytes of pinned host memory, the system gives none");
+    throw outOfMemoryError(bytes, "transfers to and from the GPU in pinned host memory", availableMemory());
   }
   LONGCAT_CUDA(error);
   return static_cast<std::byte*>(data);

@@ -143,7 +143,8 @@ void Device::runGraph(const Command& replay) {
 
 void Device::fail(const std::string& what, const std::exception& error, bool forGood) {
   const bool lostBefore = lost_;
-  lost_ = lost_ || forGood || backend_->lost();
+  const bool gpuLost = backend_->lost();
+  lost_ = lost_ || forGood || gpuLost;
   // A recorded command has the wave of its recording; whatever is in the ring by now counts as enqueued before the fault is told.
   const uint64_t wave = ring_[head_.load(std::memory_order_relaxed) % kSlots].wave;
   const bool first = lost_ ? !lostBefore : !fault_ || fault_->wave < wave;
@@ -152,7 +153,7 @@ void Device::fail(const std::string& what, const std::exception& error, bool for
     Fault fault;
     fault.code = own ? own->code() : dynamic_cast<const std::bad_alloc*>(&error) ? "OUT_OF_MEMORY" : "INTERNAL";
     fault.message = what + " failed: " + error.what();
-    if (lost_) fault.message += ". The GPU is lost to this process: start a new one";
+    if (gpuLost) fault.message += ". The GPU is lost to this process: start a new one";
     fault.wave = wave;
     fault_ = std::make_shared<const Fault>(std::move(fault));
   }
