@@ -98,7 +98,7 @@ class CudaBackend final : public Backend {
   void signal(const Command& command) override { LONGCAT_CUDA(cudaEventRecord(event(command.token), stream(command.queue))); }
   void wait(const Command& command) override { LONGCAT_CUDA(cudaStreamWaitEvent(stream(command.queue), event(command.token), 0)); }
   void scratch(const Command&) override {}
-  void prepare(const Graph& graph) override;
+  bool prepare(const Graph& graph) override;
   bool replay(const Command& command) override;
   bool poll() override;
   void synchronise() override;
@@ -312,7 +312,7 @@ void CudaBackend::enqueueAll(const Graph& graph) {
 }
 
 /// Captures a recording: queue 0's stream and all that branch off it and come back.
-void CudaBackend::prepare(const Graph& graph) {
+bool CudaBackend::prepare(const Graph& graph) {
   LONGCAT_CUDA(cudaStreamBeginCapture(stream(0), cudaStreamCaptureModeThreadLocal));
   cudaGraph_t captured = nullptr;
   try {
@@ -334,9 +334,10 @@ void CudaBackend::prepare(const Graph& graph) {
   }
   if (error == cudaErrorMemoryAllocation) {  // its commands are then run one by one: slower, and the same numbers
     cudaGetLastError();
-    return;
+    return false;
   }
   LONGCAT_CUDA(error);
+  return true;
 }
 
 bool CudaBackend::replay(const Command& command) {

@@ -108,7 +108,7 @@ void Device::execute(Command& command) {
     case CommandKind::signal: return backend_->signal(command);
     case CommandKind::wait: return backend_->wait(command);
     case CommandKind::prepare:
-      if (!options_.sync) backend_->prepare(*command.graph);
+      if (!options_.sync && !backend_->prepare(*command.graph)) eagerGraphs_.fetch_add(1);
       return;
   }
 }
@@ -130,14 +130,13 @@ void Device::runGraph(const Command& replay) {
   const Graph& graph = *replay.graph;
   if (!options_.sync && options_.faultOn.empty() && backend_->replay(replay)) return;
   for (const Command& command : graph.commands) {
-    if (stopping_.load(std::memory_order_relaxed) || dropped(replay)) return;
-    switch (command.kind) {
-      case CommandKind::op: runOp(command, &graph); break;
-      case CommandKind::fill: backend_->fill(command); break;
-      case CommandKind::copy: backend_->copy(command); break;
-      case CommandKind::signal: backend_->signal(command); break;
-      default: backend_->wait(command);
-    }
+    if (stopping_.load(std::memory_order_relaxed) || lost_) return;
+    if (command.kind == CommandKind::signal) backend_->signal(command);
+    else if (command.kind == CommandKind::wait) backend_->wait(command);
+    else if (dropped(replay)) continue;  // the queues still join: what comes after the graph relies on that
+    else if (command.kind == CommandKind::fill) backend_->fill(command);
+    else if (command.kind == CommandKind::copy) backend_->copy(command);
+    else runOp(command, &graph);
   }
 }
 
