@@ -92,7 +92,7 @@ __device__ void planSplits(const StepPlanParams& p, int64_t rows) {
 }
 
 __global__ void __launch_bounds__(kThreads) stepPlanKernel(const StepPlanParams p) {
-  awaitPrevious();
+  awaitThenLetNextBegin();
   const int64_t rows = clampCount(p.counts[numRows], p.capacity), half = p.rope / 2;
   const int sequences = static_cast<int>(clampCount(p.counts[numSequences], p.maxSequences));
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, threads = static_cast<int64_t>(gridDim.x) * kThreads;
