@@ -166,18 +166,23 @@ __device__ __forceinline__ void rotateKey(const MlaProjectParams& p, const Laten
   const int64_t half = p.rope / 2, kvRank = p.kvA.rows - p.rope;
   for (int64_t j = kNormThreads - 1 - static_cast<int>(threadIdx.x); j < half; j += kNormThreads) {
     const float2 pair = row.pair(kvRank + 2 * j);
-    const Rotation rotated = rotate(pair.x, pair.y, p.cosSin + r * p.rope, j, half);
+    const Rotation rotated = rotate(pair.x, pair.y, Angle(p.cosSin + r * p.rope, j, half));
     to[j] = numberOf<A>(rotated.a);
     to[half + j] = numberOf<A>(rotated.b);
   }
 }
 
-/// Where the cache has a live row's latent and rope key.
-template <class A>
-__device__ __forceinline__ A* cacheRowOf(const MlaProjectParams& p, int64_t r) {
-  const int64_t position = p.positions[r], block = p.blockTables[p.rowSlot[r] * p.maxBlocks + position / p.blockSize];
-  return static_cast<A*>(p.cache.data) + (block * p.blockSize + position % p.blockSize) * p.kvA.rows;
-}
+/// Where the cache has a row's latent and rope key.
+struct CachePlace {
+  int64_t position, slot;
+  __device__ __forceinline__ CachePlace(const MlaProjectParams& p, int64_t r) : position(p.positions[r]), slot(p.rowSlot[r]) {}
+  /// Of a live row.
+  template <class A>
+  __device__ __forceinline__ A* row(const MlaProjectParams& p) const {
+    const int64_t block = p.blockTables[slot * p.maxBlocks + position / p.blockSize];
+    return static_cast<A*>(p.cache.data) + (block * p.blockSize + position % p.blockSize) * p.kvA.rows;
+  }
+};
 
 /// Block y = 0: norms the query's latent of a row, with its scale factor. Block y = 1: writes the row's place in the cache.
 template <class A, class Latent>
@@ -188,13 +193,14 @@ __global__ void __launch_bounds__(kNormThreads) finishLatents(const __grid_const
   Norm<Latent> norm(isQuery ? p.qANorm : p.kvANorm);
   awaitPrevious();
   for (int64_t r = blockIdx.x; r < p.capacity; r += gridDim.x) {
+    const CachePlace place(p, r);
     const Latent row = Latent::ofRow(p, isQuery, r);
     norm.read(row);  // whether or not it is live: to wait for the count first would take as long again
     if (r >= liveRows(p.rows, p.capacity)) return;
     if (isQuery) {
       norm.write(row, p.eps, p.qScale, static_cast<A*>(p.qLatent.data) + r * p.qA.rows, shared);
     } else {
-      A* cacheRow = cacheRowOf<A>(p, r);
+      A* cacheRow = place.row<A>(p);
       rotateKey(p, row, r, cacheRow + p.kvA.rows - p.rope);
       norm.write(row, p.eps, p.kvScale, cacheRow, shared);
     }
@@ -217,7 +223,7 @@ __global__ void __launch_bounds__(kRotateWarps * 32) rotateQueries(const __grid_
 #pragma unroll
     for (int i = 0; i < kLanePairs; ++i) {
       const int64_t j = lane + 32 * i;
-      if (j < half) rotated[i] = rotate(floatOf(q[2 * j]), floatOf(q[2 * j + 1]), p.cosSin + r * p.rope, j, half);
+      if (j < half) rotated[i] = rotate(floatOf(q[2 * j]), floatOf(q[2 * j + 1]), Angle(p.cosSin + r * p.rope, j, half));
     }
     __syncwarp();
 #pragma unroll
@@ -243,7 +249,7 @@ __global__ void __launch_bounds__(kNormThreads) rotateWideQueries(const __grid_c
     for (int64_t head = 0; head < p.heads; ++head) {
       A* q = static_cast<A*>(p.q.data) + (r * p.heads + head) * width + p.nope;
       for (int64_t j = threadIdx.x; j < half; j += kNormThreads) {
-        const Rotation rotated = rotate(floatOf(q[2 * j]), floatOf(q[2 * j + 1]), p.cosSin + r * p.rope, j, half);
+        const Rotation rotated = rotate(floatOf(q[2 * j]), floatOf(q[2 * j + 1]), Angle(p.cosSin + r * p.rope, j, half));
         scratch[j] = numberOf<A>(rotated.a);
         scratch[half + j] = numberOf<A>(rotated.b);
       }
