@@ -14,6 +14,14 @@ async function document(...words: string[]) {
   return JSON.parse(stdout);
 }
 
+it("counts and measures packed latent caches", async () => {
+  const steps = ["--batch", "2", "--context", "40", "--prompt", "20", "--samples", "1"];
+  const [fp8, plain] = [await document("layer", ...steps, "--cache-dtype", "fp8"), await document("layer", ...steps)];
+  expect(fp8.cacheDType).toBe("fp8");
+  const bytesOf = (report: typeof fp8) => report.results[0].operations.find(({ op }: { op: string }) => op === "mla_decode").bytes;
+  expect(bytesOf(fp8)).toBeLessThan(bytesOf(plain));
+});
+
 it("measures every operation of a layer and the whole, for decode steps and prompts", async () => {
   const svg = join(temporaryFolder(), "layer.svg");
   const steps = ["--batch", "1,3", "--context", "20", "--prompt", "40"];
@@ -27,6 +35,7 @@ it("measures every operation of a layer and the whole, for decode steps and prom
     device: "cpu",
     gpu: null,
     activations: "float32",
+    cacheDType: "float32",
     samples: 1,
   });
   expect(report.notes).toEqual([

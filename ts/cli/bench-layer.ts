@@ -4,7 +4,7 @@
  */
 
 import { benchLayer, type LayerFacts, type LayerPlan, type LayerResult } from "../engine/bench-layer.js";
-import { cell, describeWhere, HELD_FLAG, meansGpu, numberOr, numbers, randomModel, SHAPE_FLAG } from "./bench-flags.js";
+import { cell, describeWhere, HELD_FLAG, meansGpu, numberOr, numbers, oneOf, randomModel, SHAPE_FLAG } from "./bench-flags.js";
 import { benchReport } from "./bench-report.js";
 import { chartFile, writeChart } from "./chart-file.js";
 import { type Command, JSON_FLAG } from "./command.js";
@@ -59,6 +59,7 @@ export const benchLayerCommand: Command = {
     { name: "samples", kind: "number", value: "N", help: `measurements, of which the median counts (default ${DEFAULT_SAMPLES})` },
     { name: "device", kind: "text", value: "D", help: "auto (the first GPU, else the CPU), cpu, cuda or cuda:N" },
     { name: "threads", kind: "text", value: "N", help: "CPU threads, or auto" },
+    { name: "cache-dtype", kind: "text", value: "T", help: "what the latent caches hold: auto (what activations are) or fp8" },
     { name: "fp8-activations", kind: "flag", help: "GPU, fp8: quantise the inputs of products too" },
     { name: "no-batch-invariant", kind: "flag", help: "GPU: permit results that depend on the batch" },
     { name: "svg", kind: "text", value: "FILE", help: "write a chart of the operations' times beside their floors" },
@@ -84,6 +85,7 @@ async function planOf(flags: ParsedFlags): Promise<LayerPlan> {
     context: numberOr(flags, "context", 0, 1_000_000, DEFAULT_CONTEXT[kind]),
     layers: numberOr(flags, "layers", 1, 64, DEFAULT_LAYERS[kind]),
     samples: numberOr(flags, "samples", 1, 100, DEFAULT_SAMPLES),
+    cacheDType: oneOf<"auto" | "fp8">(flags, "cache-dtype", ["auto", "fp8"], "auto"),
     ...{ device, threads: threadsOf(flags), fp8Activations: flags.on("fp8-activations"), batchInvariant: !flags.on("no-batch-invariant") },
   };
 }
@@ -110,7 +112,7 @@ async function bench(flags: ParsedFlags): Promise<void> {
 
 function describeFacts(f: LayerFacts): void {
   note(
-    `a layer of ${f.shape} on ${describeWhere(f)}: ${f.dtype} matrices, ${f.activations} activations, ${f.layers} layers in turn, ${formatBytes(f.memoryBytes)} allocated`,
+    `a layer of ${f.shape} on ${describeWhere(f)}: ${f.dtype} matrices, ${f.activations} activations, ${f.cacheDType} latent caches, ${f.layers} layers in turn, ${formatBytes(f.memoryBytes)} allocated`,
   );
   for (const line of f.notes) note(line);
 }

@@ -43,6 +43,8 @@ export interface LayerPlan {
   fp8Activations?: boolean | undefined;
   /** GPU: whether a row's bits may not depend on the batch. Default true. */
   batchInvariant?: boolean | undefined;
+  /** What the latent caches hold. Default "auto": what activations are. */
+  cacheDType?: "auto" | "fp8" | undefined;
   signal?: AbortSignal;
 }
 
@@ -102,6 +104,7 @@ export interface LayerFacts {
   threads: number;
   isa: string;
   activations: string;
+  cacheDType: string;
   weightBytes: number;
   memoryBytes: number;
   notes: string[];
@@ -118,7 +121,7 @@ export interface LayerReport {
  * @throws LongcatError as `openRandomModel` does; OPTION_INVALID for more rows of experts than a step has; ABORTED
  */
 export async function benchLayer(plan: LayerPlan, report: LayerReport): Promise<void> {
-  const { shape, dtype, expertsHeld, layers, device, threads, fp8Activations, batchInvariant, signal } = plan;
+  const { shape, dtype, expertsHeld, layers, device, threads, cacheDType, fp8Activations, batchInvariant, signal } = plan;
   const config = shapeConfig(shape, layers);
   const share = shareOf(plan, config.numExperts);
   if (share) for (const rows of [...plan.batches, ...plan.prompts]) checkShare(share, rows, config.topK);
@@ -127,7 +130,7 @@ export async function benchLayer(plan: LayerPlan, report: LayerReport): Promise<
   const model = await openRandomModel(
     { config, dtype, expertsHeld, expertLayers: 1, oneRank: share !== undefined },
     {
-      ...{ device, threads, fp8Activations, batchInvariant, signal, contextLength: longest },
+      ...{ device, threads, cacheDType, fp8Activations, batchInvariant, signal, contextLength: longest },
       ...{ maxSequences: Math.max(1, ...plan.batches), maxBatchTokens: Math.max(1, ...plan.batches, ...plan.prompts) },
     },
   );
@@ -166,6 +169,7 @@ function factsOf(plan: LayerPlan, { runner, config, weightBytes, notes }: Random
       threads: device.threads,
       isa: device.isa,
       activations: runner.activationDType,
+      cacheDType: runner.cacheDType,
     },
     ...{ weightBytes, memoryBytes: device.allocatedBytes },
     notes: weightBytes < CACHE_BYTES ? [...notes, cached] : notes,
@@ -229,7 +233,8 @@ class LayerBench {
     const { kind, batch, rows } = this.#step;
     const use = await this.#routing();
     const context = kind === "decode" ? this.#plan.context + 1 : 0;
-    const costs = layerCosts(config, runner.weights.layers[0]!, { rows, context, ...use, activationDType: runner.activationDType });
+    const { activationDType, cacheDType } = runner;
+    const costs = layerCosts(config, runner.weights.layers[0]!, { rows, context, ...use, activationDType, cacheDType });
     const bytes = costs.reduce((sum, cost) => sum + cost.bytes, 0);
     const flops = costs.reduce((sum, cost) => sum + cost.flops, 0);
     const ceilings = this.#meter.ceilings(runner.device.threads, bytes);
@@ -274,7 +279,9 @@ class LayerBench {
     }
     for (const [i, cache] of state.caches.entries()) {
       if (!queue.hasRoom(2)) await queue.room();
-      ops.randomFill(queue, { out: cache, seed: FIRST_CACHE_SEED + i, low: -1, high: 1 });
+      // A packed cache is filled with small numbers: whatever scales and rope keys they make, none is infinite.
+      const out = cache.dtype === "uint8" ? cache.view("float8_e4m3", cache.shape) : cache;
+      ops.randomFill(queue, { out, seed: FIRST_CACHE_SEED + i, low: -1, high: 1 });
     }
     const { blocks } = kind === "decode" ? runner.decodeProgram(batch) : runner.promptProgram();
     blocks.writeStep(

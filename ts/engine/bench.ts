@@ -241,8 +241,8 @@ function besideFloor(
   run: { batch: number; tokensPerSecond: number; runnerTokensPerSecond: number; use: RoutingUse },
 ): DecodeResult {
   const { batch, tokensPerSecond, runnerTokensPerSecond, use } = run;
-  const { activationDType, device } = runner;
-  const step = decodeStepCost(config, cost, { batch, context: plan.context + plan.tokens / 2, activationDType, ...use });
+  const { cacheDType, device } = runner;
+  const step = decodeStepCost(config, cost, { batch, context: plan.context + plan.tokens / 2, cacheDType, ...use });
   const ceilings = meter.ceilings(device.threads, step.bytes);
   const floorMs = 1000 * floorSeconds(step, ceilings);
   const stepMs = (1000 * batch) / tokensPerSecond;

@@ -91,7 +91,13 @@ export function attention(queue: Queue, program: Program, weights: AttentionWeig
   if (program.prefill)
     ops.mlaPrefill(queue, {
       ...{ ...shared, seqStart: step.seqStart, seqSlot: step.seqSlot, state: scratch.state },
-      ...{ expanded: scratch.expanded, accumulator: scratch.accumulator, roundPlan: scratch.roundPlan, maxKeys: program.promptKeys },
+      ...{
+        expanded: scratch.expanded,
+        accumulator: scratch.accumulator,
+        roundPlan: scratch.roundPlan,
+        latents: scratch.latents,
+        maxKeys: program.promptKeys,
+      },
     });
   if (program.decode) ops.mlaDecode(queue, { ...shared, rowSlot, splits, qLatent: scratch.qAbsorbed, partial: scratch.partial });
   ops.linear(queue, { x: scratch.heads, weight: weights.o, bias: weights.oBias, out, rows });

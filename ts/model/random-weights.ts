@@ -56,6 +56,8 @@ export interface RandomModelOptions {
   fp8Activations?: boolean;
   /** GPU: a row's bits do not depend on the others of its batch. Default true. */
   batchInvariant?: boolean;
+  /** What the latent caches hold. Default "auto": what activations are. */
+  cacheDType?: "auto" | "fp8";
   signal?: AbortSignal;
 }
 
@@ -122,7 +124,7 @@ function checkSpec({ config, expertsHeld = config.numExperts }: RandomModelSpec)
 
 /** Sizes, with weights that take memory on the CPU too, and caches for whole contexts of all sequences or none. */
 function planFor(device: Device, held: Checkpoint, options: RandomModelOptions): ModelPlan {
-  const { maxSequences, maxBatchTokens, contextLength } = options;
+  const { maxSequences, maxBatchTokens, contextLength, cacheDType } = options;
   const { kind } = device;
   const availableBytes = kind === "cuda" ? device.freeBytes : availableMemoryBytes() - held.bytes;
   if (availableBytes < 0)
@@ -131,7 +133,7 @@ function planFor(device: Device, held: Checkpoint, options: RandomModelOptions):
       `asked for ${held.bytes} bytes of weights, ${held.bytes + Math.floor(availableBytes)} are there`,
     );
   const shared = { kind, dtype: "auto", ngram: kind === "cuda" ? "host" : "auto", maxSequences, maxBatchTokens } as const;
-  const plan = planModel(held, { ...shared, cacheBytes: "auto", availableBytes, freeBytes: availableBytes });
+  const plan = planModel(held, { ...shared, cacheBytes: "auto", cacheDType, availableBytes, freeBytes: availableBytes });
   const { numBlocks, blockSize, cacheBytes } = plan.sizes;
   const wanted = maxSequences * Math.ceil(contextLength / blockSize);
   if (numBlocks < wanted)
