@@ -180,13 +180,9 @@ void CudaBackend::end() {
   }
 }
 
-/// Queue 0 goes first where there is room for one of two kernels: the others do what leaves its chain and comes back.
 cudaStream_t CudaBackend::stream(int queue) {
   cudaStream_t& stream = streams_[queue];
-  if (stream) return stream;
-  int least = 0, greatest = 0;
-  LONGCAT_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
-  LONGCAT_CUDA(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, queue == 0 ? greatest : least));
+  if (!stream) LONGCAT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   return stream;
 }
 
@@ -331,7 +327,7 @@ void CudaBackend::prepare(const Graph& graph) {
   const std::unique_ptr<CUgraph_st, decltype(&cudaGraphDestroy)> nodes(captured, cudaGraphDestroy);
   removeImpliedEdges(captured);
   cudaGraphExec_t executable = nullptr;
-  cudaError_t error = cudaGraphInstantiate(&executable, captured, cudaGraphInstantiateFlagUseNodePriority);
+  cudaError_t error = cudaGraphInstantiate(&executable, captured, 0);
   if (error == cudaSuccess) {
     auto prepared = std::make_shared<Captured>(executable, retired_);
     error = cudaGraphUpload(executable, stream(0));
