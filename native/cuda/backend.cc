@@ -16,6 +16,7 @@
 #include "cuda/context.h"
 #include "cuda/convert.h"
 #include "cuda/events.h"
+#include "cuda/graph_edges.h"
 #include "cuda/pinned.h"
 #include "cuda/trap.h"
 #include "runtime/memory.h"
@@ -324,9 +325,10 @@ bool CudaBackend::prepare(const Graph& graph) {
     throw;
   }
   LONGCAT_CUDA(cudaStreamEndCapture(stream(0), &captured));
+  const std::unique_ptr<CUgraph_st, decltype(&cudaGraphDestroy)> nodes(captured, cudaGraphDestroy);
+  removeImpliedEdges(captured);
   cudaGraphExec_t executable = nullptr;
   cudaError_t error = cudaGraphInstantiate(&executable, captured, 0);
-  cudaGraphDestroy(captured);
   if (error == cudaSuccess) {
     auto prepared = std::make_shared<Captured>(executable, retired_);
     error = cudaGraphUpload(executable, stream(0));
