@@ -3,6 +3,7 @@
 //   kernels test  [op] [--only N] [--threads N] [--isa plain|avx2|avx512] [--brief]
 //   kernels test  [op] --device cuda[:N] [--isa cuda|cuda-bf16] [--fp8-activations] [--no-batch-invariant] [--graph] [--no-guards] [--portable]
 //   kernels bench [op] [--device cpu|cuda[:N]] [--threads N] [--isa NAME] [--shape flash|lite|mini|all] [--tokens 1,16] [--json] [--svg FILE]
+//                 on a GPU also [--fp8-activations] [--no-batch-invariant] [--portable]
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +14,8 @@
 #include "ops/harness.h"
 #include "ops/harness_bench.h"
 #include "ops/harness_cuda.h"
+#include "runtime/error.h"
+#include "runtime/gpus.h"
 #include "runtime/processor.h"
 
 using namespace longcat;
@@ -36,9 +39,10 @@ const char kUsage[] =
     "on a GPU:\n"
     "  --fp8-activations       inputs of products with FP8 weights are quantised\n"
     "  --no-batch-invariant    work may be cut as suits the batch: a row's bits depend on the others\n"
+    "  --portable              on compute capability 9.0 the kernels of other cards\n"
+    "tests on a GPU:\n"
     "  --graph                 every call is captured and replayed\n"
-    "  --no-guards             no poisoned bytes around buffers (compute-sanitizer then sees every byte beyond)\n"
-    "  --portable              on compute capability 9.0 the kernels of other cards\n";
+    "  --no-guards             no poisoned bytes around buffers (compute-sanitizer then sees every byte beyond)\n";
 
 int usageError(const char* complaint) {
   std::fprintf(stderr, "usage error: %s; kernels --help says more\n", complaint);
@@ -48,6 +52,7 @@ int usageError(const char* complaint) {
 struct Options {
   bool test = false, cuda = false, deviceGiven = false;
   std::string op, isa;
+  std::string gpuFlag;  // the last that means something on a GPU alone
   int threads = 0;  // 0: as many as there are
   TestOptions tests;
   BenchOptions bench;
@@ -67,9 +72,18 @@ void parseDevice(const std::string& value, Options& o) {
   o.cuda = value == "cuda" || value.rfind("cuda:", 0) == 0;
   if (!o.cuda && value != "cpu") throw std::invalid_argument("--device " + value + ": cpu, cuda or cuda:N is wanted");
   if (o.cuda && value.size() > 4) o.gpu.device = integerOf("--device", value.substr(5), 0);
-#ifndef LONGCAT_HAS_CUDA
-  if (o.cuda) throw std::invalid_argument("--device " + value + ": built without CUDA (LONGCAT_CUDA=OFF, or no nvcc was found)");
-#endif
+}
+
+/// Whether `word` is an option of GPUs, which `o` then has.
+bool parseGpuFlag(const std::string& word, Options& o) {
+  if (word == "--fp8-activations") o.gpu.fp8Activations = true;
+  else if (word == "--no-batch-invariant") o.gpu.batchInvariant = false;
+  else if (word == "--portable") o.gpu.portable = true;
+  else if (o.test && word == "--graph") o.gpu.graph = true;
+  else if (o.test && word == "--no-guards") o.gpu.guards = false;
+  else return false;
+  o.gpuFlag = word;
+  return true;
 }
 
 std::vector<int64_t> parseTokens(const std::string& value) {
@@ -109,18 +123,14 @@ Options parse(const std::vector<std::string>& words) {
       o.bench.svg = value();
       if (o.bench.svg.empty()) throw std::invalid_argument("--svg: a file is wanted");
     }
-    else if (word == "--fp8-activations") o.gpu.fp8Activations = true;
-    else if (word == "--no-batch-invariant") o.gpu.batchInvariant = false;
-    else if (word == "--graph") o.gpu.graph = true;
-    else if (word == "--no-guards") o.gpu.guards = false;
-    else if (word == "--portable") o.gpu.portable = true;
+    else if (parseGpuFlag(word, o)) continue;
     else if (word.empty() || word[0] == '-' || !o.op.empty()) throw std::invalid_argument("unknown argument \"" + word + "\"");
     else o.op = word;
   }
-#ifdef LONGCAT_HAS_CUDA
   const bool forProcessor = o.threads > 0 || (!o.isa.empty() && o.isa.rfind("cuda", 0) != 0);
-  if (!o.test && !o.deviceGiven && !forProcessor) o.cuda = gpuAvailable();
-#endif
+  if (!o.test && !o.deviceGiven && !forProcessor) o.cuda = !listGpus().devices.empty();
+  if (!o.cuda && !o.gpuFlag.empty()) throw std::invalid_argument(o.gpuFlag + " needs a GPU, and the processor is " + (o.test ? "tested" : "measured"));
+  if (!o.test && o.cuda && o.threads > 0) throw std::invalid_argument("--threads is the processor's, and a GPU is measured");
   return o;
 }
 
@@ -153,6 +163,8 @@ int main(int argc, char** argv) {
     const int threads = o.threads ? o.threads : std::max(o.test ? 3 : 1, availableThreads());
 #ifdef LONGCAT_HAS_CUDA
     if (o.cuda) useGpu(o.gpu);
+#else
+    if (o.cuda) throw Error("DEVICE_UNAVAILABLE", listGpus().reason);
 #endif
     if (o.test) {
       TestOptions tests = o.tests;
@@ -166,8 +178,11 @@ int main(int argc, char** argv) {
     return runBenches(bench);
   } catch (const std::invalid_argument& error) {
     return usageError(error.what());
+  } catch (const Error& error) {
+    std::fprintf(stderr, "error: %s: %s\n", error.code().c_str(), error.what());
+    return 1;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
+    std::fprintf(stderr, "error: INTERNAL: %s\n", error.what());
     return 1;
   }
 }

@@ -1,7 +1,8 @@
 // Builds the addon (and the `kernels` program in a checkout) with CMake into build/, with nothing but Node's own modules:
 //   node scripts/build-native.mjs [longcat | kernels …]
-// Takes cmake, a C++20 compiler, and ninja or make; for the CUDA backend also nvcc (12 or newer), which CUDACXX may name. The environment
-// variable LONGCAT_CUDA says whether: AUTO (default: where there is nvcc), ON (or fail), OFF. Does nothing if nothing changed since the last build.
+// Takes cmake, a C++20 compiler, and ninja or make; for the CUDA backend also nvcc (CMakeLists.txt says from which version on), which CUDACXX may
+// name. The environment variable LONGCAT_CUDA says whether: AUTO (default: where there is such an nvcc), ON (or fail), OFF;
+// LONGCAT_CUDA_ARCHITECTURES for which cards. Does nothing if nothing changed since the last build.
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -110,16 +111,23 @@ function filesUnder(folder) {
     .flatMap((entry) => (entry.isDirectory() ? filesUnder(join(folder, entry.name)) : [join(folder, entry.name)]));
 }
 
+const sha256 = (text) => createHash("sha256").update(text).digest("hex");
+
+/** A hash of what CMake takes from the environment, once, when it configures a folder. */
+function compilerVariables(environment) {
+  return sha256(JSON.stringify(["CXX", "CXXFLAGS", "LDFLAGS", "CUDAFLAGS", "CUDAHOSTCXX"].map((name) => environment[name] ?? null)));
+}
+
 /** A hash of everything that the result depends on. */
-function fingerprint(versions, cuda) {
+export function fingerprint(versions, cuda, environment = process.env) {
   const hash = createHash("sha256");
   const files = [
     ...filesUnder(join(ROOT, "native")),
     ...["CMakeLists.txt", "package.json", "scripts/build-native.mjs"].map((name) => join(ROOT, name)),
   ];
   for (const file of files) hash.update(file.slice(ROOT.length)).update("\0").update(readFileSync(file)).update("\0");
-  const environment = ["CXX", "CXXFLAGS", "LDFLAGS"].map((name) => process.env[name] ?? null);
-  return hash.update(JSON.stringify([versions, environment, cuda, process.arch])).digest("hex");
+  const variables = [compilerVariables(environment), environment.LONGCAT_CUDA_ARCHITECTURES || null];
+  return hash.update(JSON.stringify([versions, variables, cuda, process.arch])).digest("hex");
 }
 
 /** The targets that are there, built from what has this fingerprint. */
@@ -147,7 +155,7 @@ function run(program, args, quiet, variables = {}) {
   throw new Error(`${program} ${args[0]} … failed${output}`);
 }
 
-/** A folder configured elsewhere (a moved checkout, another generator), or with another nvcc or none, cannot be used again. */
+/** A folder configured elsewhere (a moved checkout, another generator), with other compilers' variables, or with another nvcc or none, cannot be used again. */
 function forgetForeignConfiguration(generator, { mode, nvcc }) {
   const cache = join(BUILD, "CMakeCache.txt");
   if (!existsSync(cache)) return;
@@ -156,7 +164,8 @@ function forgetForeignConfiguration(generator, { mode, nvcc }) {
   const here = home !== undefined && existsSync(home) && realpathSync(home) === realpathSync(ROOT);
   const nvccThen = value("CMAKE_CUDA_COMPILER");
   const sameNvcc = mode === "OFF" || nvccThen === nvcc || (nvcc === undefined && !existsSync(nvccThen ?? ""));
-  if (here && sameNvcc && value("CMAKE_GENERATOR") === generator && existsSync(value("CMAKE_CXX_COMPILER") ?? "")) return;
+  const sameVariables = value("LONGCAT_COMPILER_VARIABLES") === compilerVariables(process.env);
+  if (here && sameNvcc && sameVariables && value("CMAKE_GENERATOR") === generator && existsSync(value("CMAKE_CXX_COMPILER") ?? "")) return;
   rmSync(cache);
   rmSync(join(BUILD, "CMakeFiles"), { recursive: true, force: true });
 }
@@ -186,6 +195,11 @@ export async function buildNative({ quiet = false, targets = ALL_TARGETS } = {})
     `-DNODE_API_HEADERS=${api}`,
     `-DNODE_ADDON_API=${addonApi}`,
     `-DLONGCAT_CUDA=${cuda.mode}`,
+    process.env.LONGCAT_CUDA_ARCHITECTURES
+      ? `-DLONGCAT_CUDA_ARCHITECTURES=${process.env.LONGCAT_CUDA_ARCHITECTURES}`
+      : "-ULONGCAT_CUDA_ARCHITECTURES", // what an earlier build was told
+    `-DLONGCAT_COMPILER_VARIABLES=${compilerVariables(process.env)}`, // kept in the cache alone
+    "--no-warn-unused-cli",
   ];
   run(cmake, ["-S", ROOT, "-B", BUILD, "-G", generator, ...options], quiet, cuda.nvcc ? { CUDACXX: cuda.nvcc } : {});
   run(cmake, ["--build", BUILD, "--target", ...targets, "--parallel", String(jobs)], quiet);

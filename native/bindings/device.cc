@@ -125,7 +125,7 @@ Napi::Function DeviceObject::define(Napi::Env env) {
       env, "NativeDevice",
       {D::InstanceAccessor<&D::kind>("kind"), D::InstanceAccessor<&D::threads>("threads"), D::InstanceAccessor<&D::isa>("isa"),
        LONGCAT_METHOD(allocate), LONGCAT_METHOD(view), LONGCAT_METHOD(fromFile), LONGCAT_METHOD(stack), LONGCAT_METHOD(convert),
-       LONGCAT_METHOD(release), LONGCAT_METHOD(allocatedBytes), LONGCAT_METHOD(freeBytes), LONGCAT_METHOD(reserve), LONGCAT_METHOD(signal), LONGCAT_METHOD(wait), LONGCAT_METHOD(enqueue), LONGCAT_METHOD(write), LONGCAT_METHOD(read),
+       LONGCAT_METHOD(release), LONGCAT_METHOD(allocatedBytes), LONGCAT_METHOD(eagerGraphs), LONGCAT_METHOD(freeBytes), LONGCAT_METHOD(reserve), LONGCAT_METHOD(signal), LONGCAT_METHOD(wait), LONGCAT_METHOD(enqueue), LONGCAT_METHOD(write), LONGCAT_METHOD(read),
        LONGCAT_METHOD(fill), LONGCAT_METHOD(copy), LONGCAT_METHOD(done), LONGCAT_METHOD(room), LONGCAT_METHOD(freeSlots),
        LONGCAT_METHOD(beginRecord), LONGCAT_METHOD(endRecord), LONGCAT_METHOD(replay), LONGCAT_METHOD(releaseGraph),
        LONGCAT_METHOD(close)});
@@ -317,6 +317,8 @@ Napi::Value DeviceObject::release(Info info) {
 }
 
 Napi::Value DeviceObject::allocatedBytes(Info info) { return number(info, device_ ? static_cast<double>(device_->allocatedBytes()) : 0); }
+
+Napi::Value DeviceObject::eagerGraphs(Info info) { return number(info, device_ ? device_->eagerGraphs() : 0); }
 
 Napi::Value DeviceObject::freeBytes(Info info) { return number(info, static_cast<double>(device().freeBytes())); }
 

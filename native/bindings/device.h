@@ -36,6 +36,7 @@ class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
   Napi::Value convert(Info info);
   Napi::Value release(Info info);
   Napi::Value allocatedBytes(Info info);
+  Napi::Value eagerGraphs(Info info);
   Napi::Value freeBytes(Info info);
   Napi::Value reserve(Info info);
   Napi::Value signal(Info info);

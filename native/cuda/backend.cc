@@ -16,9 +16,11 @@
 #include "cuda/context.h"
 #include "cuda/convert.h"
 #include "cuda/events.h"
+#include "cuda/graph_edges.h"
 #include "cuda/pinned.h"
 #include "cuda/trap.h"
 #include "runtime/memory.h"
+#include "runtime/processor.h"
 
 namespace longcat {
 namespace {
@@ -97,7 +99,7 @@ class CudaBackend final : public Backend {
   void signal(const Command& command) override { LONGCAT_CUDA(cudaEventRecord(event(command.token), stream(command.queue))); }
   void wait(const Command& command) override { LONGCAT_CUDA(cudaStreamWaitEvent(stream(command.queue), event(command.token), 0)); }
   void scratch(const Command&) override {}
-  void prepare(const Graph& graph) override;
+  bool prepare(const Graph& graph) override;
   bool replay(const Command& command) override;
   bool poll() override;
   void synchronise() override;
@@ -145,7 +147,7 @@ std::shared_ptr<Buffer> CudaBackend::allocateHost(size_t bytes, const char* purp
   const cudaError_t error = cudaHostAlloc(&data, std::max<size_t>(bytes, 1), cudaHostAllocMapped | cudaHostAllocPortable);
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw outOfMemoryError(bytes, (std::string(purpose) + " in pinned host memory").c_str(), 0);
+    throw outOfMemoryError(bytes, (std::string(purpose) + " in pinned host memory").c_str(), availableMemory());
   }
   LONGCAT_CUDA(error);
   return std::make_shared<HostBuffer>(static_cast<std::byte*>(data), bytes, counter_);
@@ -311,7 +313,7 @@ void CudaBackend::enqueueAll(const Graph& graph) {
 }
 
 /// Captures a recording: queue 0's stream and all that branch off it and come back.
-void CudaBackend::prepare(const Graph& graph) {
+bool CudaBackend::prepare(const Graph& graph) {
   LONGCAT_CUDA(cudaStreamBeginCapture(stream(0), cudaStreamCaptureModeThreadLocal));
   cudaGraph_t captured = nullptr;
   try {
@@ -323,9 +325,10 @@ void CudaBackend::prepare(const Graph& graph) {
     throw;
   }
   LONGCAT_CUDA(cudaStreamEndCapture(stream(0), &captured));
+  const std::unique_ptr<CUgraph_st, decltype(&cudaGraphDestroy)> nodes(captured, cudaGraphDestroy);
+  removeImpliedEdges(captured);
   cudaGraphExec_t executable = nullptr;
   cudaError_t error = cudaGraphInstantiate(&executable, captured, 0);
-  cudaGraphDestroy(captured);
   if (error == cudaSuccess) {
     auto prepared = std::make_shared<Captured>(executable, retired_);
     error = cudaGraphUpload(executable, stream(0));
@@ -333,9 +336,10 @@ void CudaBackend::prepare(const Graph& graph) {
   }
   if (error == cudaErrorMemoryAllocation) {  // its commands are then run one by one: slower, and the same numbers
     cudaGetLastError();
-    return;
+    return false;
   }
   LONGCAT_CUDA(error);
+  return true;
 }
 
 bool CudaBackend::replay(const Command& command) {

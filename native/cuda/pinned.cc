@@ -1,23 +1,23 @@
 // The upload ring and the pool of read blocks.
 #include "cuda/pinned.h"
 
-#include <algorithm>
 #include <cstring>
 
 #include "cuda/check.h"
+#include "runtime/memory.h"
+#include "runtime/processor.h"
 
 namespace longcat {
 namespace {
 
 constexpr size_t kRegionAlignment = 256;
-constexpr size_t kReadBlock = size_t{64} << 10;  // smallest block for reads
 
 std::byte* allocatePinned(size_t bytes) {
   void* data = nullptr;
   const cudaError_t error = cudaHostAlloc(&data, bytes, cudaHostAllocDefault);
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw Error("OUT_OF_MEMORY", "asked for " + std::to_string(bytes) + " bytes of pinned host memory, the system gives none");
+    throw outOfMemoryError(bytes, "transfers to and from the GPU in pinned host memory", availableMemory());
   }
   LONGCAT_CUDA(error);
   return static_cast<std::byte*>(data);
@@ -57,18 +57,17 @@ void UploadRing::send(cudaStream_t stream, std::byte* to, const std::byte* from,
 }
 
 ReadPool::~ReadPool() {
-  for (const Block& block : free_) cudaFreeHost(block.data);
+  while (std::byte* block = spare_.takeAny()) cudaFreeHost(block);
 }
 
 ReadPool::Block ReadPool::take(size_t bytes) {
-  const auto fit = std::find_if(free_.begin(), free_.end(), [&](const Block& block) { return block.bytes >= bytes; });
-  if (fit != free_.end()) {
-    const Block block = *fit;
-    free_.erase(fit);
-    return block;
-  }
-  const size_t size = std::max(kReadBlock, (bytes + kReadBlock - 1) / kReadBlock * kReadBlock);
-  return {allocatePinned(size), size};
+  const size_t size = SpareBlocks::sizeFor(bytes);
+  std::byte* spare = spare_.take(size);
+  return {spare ? spare : allocatePinned(size), size};
+}
+
+void ReadPool::giveBack(Block block) {
+  if (!spare_.keep(block.data, block.bytes)) cudaFreeHost(block.data);
 }
 
 }  // namespace longcat

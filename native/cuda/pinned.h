@@ -4,10 +4,10 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
-#include <vector>
 
 #include "cuda/events.h"
 #include "cuda/ring_space.h"
+#include "cuda/spare_blocks.h"
 
 namespace longcat {
 
@@ -33,19 +33,25 @@ class UploadRing {
   size_t bytes_;
 };
 
-/// Pinned blocks for reads, used again and again. Belongs to one thread.
+/// Pinned blocks for reads, used again and again: a step's results for good, the large ones of sequences that give way up to a limit.
+/// Belongs to one thread.
 class ReadPool {
  public:
+  ReadPool() = default;
   ~ReadPool();
+  ReadPool(const ReadPool&) = delete;
+  ReadPool& operator=(const ReadPool&) = delete;
   struct Block {
     std::byte* data = nullptr;
     size_t bytes = 0;
   };
   Block take(size_t bytes);
-  void giveBack(Block block) { free_.push_back(block); }
+  void giveBack(Block block);
 
  private:
-  std::vector<Block> free_;
+  static constexpr size_t kMostSpare = size_t{256} << 20;
+
+  SpareBlocks spare_{kMostSpare};
 };
 
 }  // namespace longcat

@@ -292,7 +292,37 @@ void TestContext::expect(bool ok, const std::string& what) {
   std::printf("    FAILED %s\n", what.c_str());
 }
 
+double rowDistance(const float* got, const float* want, int64_t width, double tolerance) {
+  double difference = 0, length = 0;
+  for (int64_t i = 0; i < width; ++i) {
+    length += static_cast<double>(want[i]) * want[i];
+    if (got[i] == want[i]) continue;  // infinities too
+    difference += (static_cast<double>(got[i]) - want[i]) * (static_cast<double>(got[i]) - want[i]);
+  }
+  const double beyond = std::sqrt(difference) - tolerance * std::sqrt(static_cast<double>(width));
+  return beyond <= 0 ? 0 : beyond / std::sqrt(length);
+}
+
+void TestContext::expectRowsClose(const std::string& what, const float* got, const float* want, int64_t count, int64_t width, double tolerance) {
+  if (exact(lastIsa_) || fp8ActivationsOn(lastIsa_) || width == 0) return;
+  int64_t wrong = 0, first = -1;
+  double worst = 0;
+  for (int64_t at = 0; at + width <= count; at += width) {
+    const double distance = rowDistance(got + at, want + at, width, tolerance);
+    if (!(distance <= worst)) worst = distance;
+    if (distance <= rowTolerance(width)) continue;
+    if (wrong++ == 0) first = at / width;
+  }
+  if (!(worst <= worstRow_)) worstRow_ = worst;
+  if (wrong == 0) return expect(true, what);
+  char text[160];
+  std::snprintf(text, sizeof text, ": %lld of %lld rows of %lld numbers are off by up to %.3g of their length (tolerance %.3g), row %lld first", static_cast<long long>(wrong),
+                static_cast<long long>(count / width), static_cast<long long>(width), worst, rowTolerance(width), static_cast<long long>(first));
+  expect(false, what + text);
+}
+
 void TestContext::expectClose(const std::string& what, const float* got, const float* want, int64_t count, double tolerance) {
+  expectRowsClose(what, got, want, count, count, tolerance);
   if (!exact(lastIsa_)) tolerance = std::max(tolerance, kBf16Tolerance);
   if (fp8ActivationsOn(lastIsa_)) tolerance = std::max(tolerance, kFp8Tolerance);
   double& worstOfIsa = worst_[static_cast<int>(lastIsa_)];
@@ -317,6 +347,11 @@ void TestContext::expectClose(const std::string& what, const float* got, const f
 void TestContext::expectClose(const std::string& what, const std::vector<float>& got, const std::vector<float>& want, double tolerance) {
   if (got.size() != want.size()) return expect(false, what + ": " + std::to_string(got.size()) + " numbers, wanted " + std::to_string(want.size()));
   expectClose(what, got.data(), want.data(), static_cast<int64_t>(got.size()), tolerance);
+}
+
+void TestContext::expectCloseRows(const std::string& what, const std::vector<float>& got, const std::vector<float>& want, int64_t width, double tolerance) {
+  if (got.size() == want.size()) expectRowsClose(what, got.data(), want.data(), static_cast<int64_t>(got.size()), width, tolerance);
+  expectClose(what, got, want, tolerance);
 }
 
 void TestContext::expectSameBits(const std::string& what, const void* got, const void* want, size_t bytes) {
@@ -380,6 +415,7 @@ int runTests(const TestOptions& options, int threads, const std::vector<Isa>& is
     for (Isa isa : isas) {
       if (isGpu(isa) && context.worst(isa) != 0) std::printf("    %-9s worst error %.2g\n", nameOf(isa), context.worst(isa));
     }
+    if (context.worstRow() != 0) std::printf("    %-9s worst row %.2g of its length\n", nameOf(Isa::cudaBf16), context.worstRow());
     ++bodies;
     checks += context.checks();
     failures += context.failures();

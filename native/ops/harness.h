@@ -10,6 +10,7 @@
 //   }
 #pragma once
 
+#include <cmath>
 #include <functional>
 #include <initializer_list>
 #include <string>
@@ -26,6 +27,12 @@ using Shape = std::initializer_list<int64_t>;
 
 // Inputs rounded to 8 bits, and an operation's intermediate results too: 2⁻⁸ each, some of them in a row.
 constexpr double kBf16Tolerance = 2e-2;
+// The same errors, of either sign, over a row of 64 numbers and more together: 3e-3 to 6e-3 of its length, 9e-3
+// where they are of one attention head, which share its weights' errors (fewer even out less: rowTolerance()). Numbers far
+// below 1, as averages over many keys are, are held to this one: a key lost or seen twice among hundreds changes each by less than kBf16Tolerance, but a
+// row by more than this. Among thousands it is lost in the rounding.
+constexpr double kBf16RowTolerance = 1.2e-2;
+inline double rowTolerance(int64_t width) { return kBf16RowTolerance * std::sqrt(64.0 / static_cast<double>(width < 64 ? width : 64)); }
 // Inputs rounded to 4 bits, in sums of terms of either sign, two products in a row in an FFN: 0.114 was the worst of 55,000 numbers seen.
 constexpr double kFp8Tolerance = 1.5e-1;
 
@@ -104,9 +111,12 @@ class TestContext : public OpContext {
   // Each failing expectation is printed (the first few differences) and makes the program's exit code 1.
   void expect(bool ok, const std::string& what);
   /// |got - want| ≤ tolerance · max(1, |want|) everywhere; NaN never fits. After a run with bfloat16 activations the tolerance is at least
-  /// kBf16Tolerance, after one with FP8 activations at least kFp8Tolerance.
+  /// kBf16Tolerance, after one with FP8 activations at least kFp8Tolerance; with bfloat16 activations alone all numbers together must also be
+  /// within rowTolerance() (and `tolerance` each).
   void expectClose(const std::string& what, const std::vector<float>& got, const std::vector<float>& want, double tolerance);
   void expectClose(const std::string& what, const float* got, const float* want, int64_t count, double tolerance);
+  /// expectClose, and within rowTolerance() each row of `width` numbers for itself.
+  void expectCloseRows(const std::string& what, const std::vector<float>& got, const std::vector<float>& want, int64_t width, double tolerance);
   void expectSameBits(const std::string& what, const std::vector<float>& got, const std::vector<float>& want);
   void expectSameBits(const std::string& what, const void* got, const void* want, size_t bytes);
   /// Of one row in different batches: the same bits, or with --no-batch-invariant what is close.
@@ -119,12 +129,20 @@ class TestContext : public OpContext {
   int failures() const { return failures_; }
   /// The largest |got - want| / max(1, |want|) that expectClose has seen after runs on `isa`.
   double worst(Isa isa) const { return worst_[static_cast<int>(isa)]; }
+  /// The largest rowDistance() that they have seen after runs with bfloat16 activations.
+  double worstRow() const { return worstRow_; }
 
  private:
+  void expectRowsClose(const std::string& what, const float* got, const float* want, int64_t count, int64_t width, double tolerance);
+
   bool brief_;
   int checks_ = 0, failures_ = 0;
   double worst_[5] = {};
+  double worstRow_ = 0;
 };
+
+/// ‖got − want‖ ÷ ‖want‖ of one row, with √width · `tolerance` of the difference for nothing.
+double rowDistance(const float* got, const float* want, int64_t width, double tolerance = 0);
 
 void registerTest(const char* op, void (*body)(TestContext&));
 

@@ -145,8 +145,22 @@ std::vector<DType> BenchContext::weightDtypes(const ModelShape& model) const {
 std::vector<int64_t> BenchContext::tokens(int64_t most) const {
   std::vector<int64_t> wanted = options_.tokens;
   if (wanted.empty()) wanted = onGpu() ? std::vector<int64_t>{1, 4, 16, 64, 256, 1024, 8192} : std::vector<int64_t>{1, 16, 256};
+  mostTokens_ = std::max(mostTokens_, most);
   wanted.erase(std::remove_if(wanted.begin(), wanted.end(), [&](int64_t n) { return n > most; }), wanted.end());
   return wanted;
+}
+
+bool BenchContext::tooMuch(double flops) const {
+  const bool takesLong = !onGpu() && flops > 6e9;
+  leftOut_ = leftOut_ || takesLong;
+  return takesLong;
+}
+
+std::string BenchContext::whyNothing() const {
+  if (models().empty()) return "with float32 activations on a GPU there is the shape mini alone";
+  if (mostTokens_ > 0 && tokens(mostTokens_).empty()) return "there are up to " + std::to_string(mostTokens_) + " --tokens";
+  if (leftOut_) return "so many --tokens take this processor too long";
+  return "the shape " + options_.shape + " has no sizes for it";
 }
 
 Tensor BenchContext::empty(DType dtype, Shape shape) {
@@ -379,21 +393,25 @@ int runBenches(const BenchOptions& options) {
   const Machine machine = machineOf(options);
   if (!options.json) printMachine(machine);
   std::vector<BenchRow> rows;
+  std::string nothing;  // why, of each operation without a row
   int failures = 0;
   for (const Registered& bench : chosen) {
     for (Isa isa : options.isas) {
+      const size_t before = rows.size();
       BenchContext context(options, isa, machine.ceilings, [&](const BenchRow& row) {
         rows.push_back(row);
         if (!options.json) std::printf("%s\n", lineOf(row).c_str()), std::fflush(stdout);
       });
       try {
         bench.body(context);
+        if (rows.size() == before) nothing += (nothing.empty() ? "" : "; ") + bench.op + " (" + nameOf(isa) + "): " + context.whyNothing();
       } catch (const std::exception& error) {
         ++failures;
         std::fprintf(stderr, "%s (%s): %s\n", bench.op.c_str(), nameOf(isa), error.what());
       }
     }
   }
+  if (rows.empty() && failures == 0) throw std::invalid_argument("nothing to measure: " + nothing);
   if (options.json) printJson(machine, rows);
   if (svg.is_open()) svg << rooflineSvg(machine.name + " (" + machine.capability + ")", machine.ceilings, rows);
   return failures > 0 ? 1 : 0;

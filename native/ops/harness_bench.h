@@ -92,7 +92,7 @@ class BenchContext {
   /// Rows to try: from 1 to `most`, what was asked for or the defaults of the device.
   std::vector<int64_t> tokens(int64_t most = 8192) const;
   /// Whether a case of so many operations takes too long on this device for a list of cases.
-  bool tooMuch(double flops) const { return !onGpu() && flops > 6e9; }
+  bool tooMuch(double flops) const;
   /// Bytes that an operation's weights may take.
   double weightBudget() const { return onGpu() ? 40e9 : 0.7e9; }
 
@@ -110,6 +110,9 @@ class BenchContext {
   bench::Weight stack(DType dtype, int64_t count, int64_t stored, int64_t rows, int64_t columns);
   int64_t randomInteger(int64_t below);
 
+  /// Why no case was timed, as far as models(), tokens() and tooMuch() know.
+  std::string whyNothing() const;
+
   /// Median time of the operation. On a GPU in a captured graph of many calls, over operands that the cache does not hold (harness_cuda.h).
   void time(const BenchCase& what, const char* op, const OpArgs& arguments);
 
@@ -124,6 +127,8 @@ class BenchContext {
   std::function<void(const BenchRow&)> report_;
   ThreadPool pool_;
   uint64_t random_ = 1;
+  mutable int64_t mostTokens_ = 0;    // that were asked about
+  mutable bool leftOut_ = false;      // a case that takes too long
 };
 
 void registerBench(const char* op, void (*body)(BenchContext&));

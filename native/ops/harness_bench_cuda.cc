@@ -38,7 +38,7 @@ class GpuBuffer : public Buffer {
   ~GpuBuffer() override { cudaFree(data_); }
 };
 
-/// The operands of one call, copied: what shared memory shares it in the copy, too. Stacks stay where they are, since the experts of one call
+/// The operands of one call, copied in stream order: what shared memory shares it in the copy, too. Stacks stay where they are, since the experts of one call
 /// are many times a cache as a rule.
 class OperandSet {
  public:
@@ -60,7 +60,7 @@ class OperandSet {
     std::shared_ptr<Buffer>& copy = copies_[tensor.buffer.get()];
     if (!copy) {
       copy = allocateOnGpu(tensor.buffer->bytes());
-      LONGCAT_CUDA(cudaMemcpy(copy->data(), tensor.buffer->data(), copy->bytes(), cudaMemcpyDeviceToDevice));
+      LONGCAT_CUDA(cudaMemcpyAsync(copy->data(), tensor.buffer->data(), copy->bytes(), cudaMemcpyDeviceToDevice, gpuState().context.stream));
     }
     tensor.data = copy->data() + (tensor.data - tensor.buffer->data());
     tensor.buffer = copy;

@@ -13,6 +13,7 @@
 #include "ops/registry.h"
 #include "runtime/error.h"
 #include "runtime/float_formats.h"
+#include "runtime/gpus.h"
 #include "runtime/memory.h"
 
 namespace longcat {
@@ -249,17 +250,14 @@ GpuState& state() {
 const GpuState& gpuState() { return state(); }
 const GpuOptions& gpuOptions() { return state().options; }
 
-bool gpuAvailable() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-}
-
 void useGpu(const GpuOptions& options) {
-  int count = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess) throw Error("DEVICE_UNAVAILABLE", std::string("no GPU can be used: ") + cudaGetErrorString(error));
-  if (options.device < 0 || options.device >= count)
-    throw Error("DEVICE_UNAVAILABLE", "there is no cuda:" + std::to_string(options.device) + "; this machine has " + std::to_string(count) + " GPUs");
+  const GpuList gpus = listGpus();
+  if (gpus.devices.empty()) throw Error("DEVICE_UNAVAILABLE", gpus.reason);
+  if (std::none_of(gpus.devices.begin(), gpus.devices.end(), [&](const Gpu& gpu) { return gpu.ordinal == options.device; })) {
+    std::string names;
+    for (const Gpu& gpu : gpus.devices) names += (names.empty() ? "cuda:" : ", cuda:") + std::to_string(gpu.ordinal);
+    throw Error("DEVICE_UNAVAILABLE", "cuda:" + std::to_string(options.device) + " is none of the GPUs that can be used: " + names);
+  }
   LONGCAT_CUDA(cudaSetDevice(options.device));
   GpuState& s = state();
   s.options = options;

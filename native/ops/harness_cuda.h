@@ -21,7 +21,6 @@ struct GpuOptions {
 /// Selects the GPU for all that follows. Throws Error("DEVICE_UNAVAILABLE") naming what is missing.
 void useGpu(const GpuOptions& options);
 const GpuOptions& gpuOptions();
-bool gpuAvailable();
 
 /// Runs the operation on the GPU: memory that the arguments touch is mirrored there, and what is not read only comes back. `narrow`: the
 /// operation's float32 activations are bfloat16 there. A number that the operation did not change keeps its bits here.

@@ -47,8 +47,8 @@ class Backend {
   virtual void signal(const Command& command) = 0;
   virtual void wait(const Command& command) = 0;
   virtual void scratch(const Command& command) = 0;
-  /// Makes a recording fast to replay.
-  virtual void prepare(const Graph& graph) = 0;
+  /// Makes a recording fast to replay; false where memory is too short for that.
+  virtual bool prepare(const Graph& graph) = 0;
   /// Runs a recording as one piece; false if it cannot, and its commands are to be run one by one.
   virtual bool replay(const Command& command) = 0;
 

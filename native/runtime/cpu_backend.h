@@ -33,7 +33,7 @@ class CpuBackend final : public Backend {
   void signal(const Command&) override {}  // its queues are one
   void wait(const Command&) override {}
   void scratch(const Command& command) override;
-  void prepare(const Graph&) override {}
+  bool prepare(const Graph&) override { return true; }
   bool replay(const Command&) override { return false; }
   bool poll() override { return false; }
   void synchronise() override {}

@@ -95,6 +95,8 @@ class Device {
   void stop();
 
   int64_t allocatedBytes() const { return allocated_->load(); }
+  /// Graphs that a GPU had no memory to prepare: a replay runs their commands one by one.
+  int eagerGraphs() const { return eagerGraphs_.load(); }
 
  private:
   static constexpr int kSlots = 4096, kReserve = 512;  // the reserve is for read, done and the runtime's own commands
@@ -126,6 +128,8 @@ class Device {
   DeviceOptions options_;
   std::function<void()> notify_;
   std::shared_ptr<std::atomic<int64_t>> allocated_ = std::make_shared<std::atomic<int64_t>>(0);
+
+  std::atomic<int> eagerGraphs_{0};
 
   // The ring: [head_, tail_) is in use; numbers only grow.
   std::vector<Command> ring_;

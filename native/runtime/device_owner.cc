@@ -107,7 +107,9 @@ void Device::execute(Command& command) {
     case CommandKind::upload: return backend_->upload(command);
     case CommandKind::signal: return backend_->signal(command);
     case CommandKind::wait: return backend_->wait(command);
-    case CommandKind::prepare: return backend_->prepare(*command.graph);
+    case CommandKind::prepare:
+      if (!options_.sync && !backend_->prepare(*command.graph)) eagerGraphs_.fetch_add(1);
+      return;
   }
 }
 
@@ -115,6 +117,7 @@ void Device::runOp(const Command& command, const Graph* graph) {
   try {
     if (!options_.faultOn.empty() && options_.faultOn == command.spec->name) throw Error("INTERNAL", "a fault was asked for");
     backend_->op(command);
+    if (graph && options_.sync) backend_->synchronise();
   } catch (const std::exception& error) {
     if (!graph) throw;
     fail(std::string("operation \"") + command.spec->name + "\" of graph " + std::to_string(graph->number) + " on queue " +
@@ -122,24 +125,25 @@ void Device::runOp(const Command& command, const Graph* graph) {
   }
 }
 
+/// As one piece where the backend can; with `sync` one by one, so that each operation is checked by itself.
 void Device::runGraph(const Command& replay) {
   const Graph& graph = *replay.graph;
-  if (options_.faultOn.empty() && backend_->replay(replay)) return;
+  if (!options_.sync && options_.faultOn.empty() && backend_->replay(replay)) return;
   for (const Command& command : graph.commands) {
-    if (stopping_.load(std::memory_order_relaxed) || dropped(replay)) return;
-    switch (command.kind) {
-      case CommandKind::op: runOp(command, &graph); break;
-      case CommandKind::fill: backend_->fill(command); break;
-      case CommandKind::copy: backend_->copy(command); break;
-      case CommandKind::signal: backend_->signal(command); break;
-      default: backend_->wait(command);
-    }
+    if (stopping_.load(std::memory_order_relaxed) || lost_) return;
+    if (command.kind == CommandKind::signal) backend_->signal(command);
+    else if (command.kind == CommandKind::wait) backend_->wait(command);
+    else if (dropped(replay)) continue;  // the queues still join: what comes after the graph relies on that
+    else if (command.kind == CommandKind::fill) backend_->fill(command);
+    else if (command.kind == CommandKind::copy) backend_->copy(command);
+    else runOp(command, &graph);
   }
 }
 
 void Device::fail(const std::string& what, const std::exception& error, bool forGood) {
   const bool lostBefore = lost_;
-  lost_ = lost_ || forGood || backend_->lost();
+  const bool gpuLost = backend_->lost();
+  lost_ = lost_ || forGood || gpuLost;
   // A recorded command has the wave of its recording; whatever is in the ring by now counts as enqueued before the fault is told.
   const uint64_t wave = ring_[head_.load(std::memory_order_relaxed) % kSlots].wave;
   const bool first = lost_ ? !lostBefore : !fault_ || fault_->wave < wave;
@@ -148,7 +152,7 @@ void Device::fail(const std::string& what, const std::exception& error, bool for
     Fault fault;
     fault.code = own ? own->code() : dynamic_cast<const std::bad_alloc*>(&error) ? "OUT_OF_MEMORY" : "INTERNAL";
     fault.message = what + " failed: " + error.what();
-    if (lost_) fault.message += ". The GPU is lost to this process: start a new one";
+    if (gpuLost) fault.message += ". The GPU is lost to this process: start a new one";
     fault.wave = wave;
     fault_ = std::make_shared<const Fault>(std::move(fault));
   }

@@ -4,7 +4,7 @@
 namespace longcat {
 
 #ifndef LONGCAT_HAS_CUDA
-GpuList listGpus() { return {{}, "this build has no CUDA backend (LONGCAT_CUDA=OFF, or no nvcc was found)"}; }
+GpuList listGpus() { return {{}, "this build has no CUDA backend (LONGCAT_CUDA=OFF, or no nvcc new enough was found)"}; }
 #endif
 
 }  // namespace longcat

@@ -58,6 +58,17 @@ it("the CUDA backend where nvcc is, unless told otherwise", () => {
   expect(choice({ LONGCAT_CUDA: "on" })).toMatchObject({ mode: "ON", nvcc: join(path, "nvcc") });
 });
 
+it("another build for other variables of the compilers, and for other cards", () => {
+  const script = pathToFileURL(join(ROOT, "scripts", "build-native.mjs")).href;
+  const variables = ["CXX", "CXXFLAGS", "LDFLAGS", "CUDAFLAGS", "CUDAHOSTCXX", "LONGCAT_CUDA_ARCHITECTURES"];
+  const environments = JSON.stringify([{}, { HOME: "/x" }, ...variables.map((name) => ({ [name]: "x" }))]);
+  const source = `import { fingerprint } from ${JSON.stringify(script)};
+    process.stdout.write(JSON.stringify(${environments}.map((environment) => fingerprint([], { mode: "AUTO" }, environment))));`;
+  const prints: string[] = JSON.parse(execFileSync(process.execPath, ["--input-type=module", "-e", source], { encoding: "utf8" }));
+  expect(prints[1]).toBe(prints[0]);
+  expect(new Set(prints).size).toBe(variables.length + 1);
+});
+
 it("a wrong choice by name", () => {
   expect(choice({ LONGCAT_CUDA: "maybe" }).error).toBe("LONGCAT_CUDA=maybe: AUTO, ON or OFF is wanted");
   expect(choice({ CUDACXX: "/nowhere/nvcc" }).error).toBe("CUDACXX=/nowhere/nvcc: there is no such program");

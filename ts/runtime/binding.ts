@@ -43,6 +43,8 @@ export interface NativeDevice {
   release(tensor: number): void;
   /** Bytes held by this device's allocations, mapped files not counted. */
   allocatedBytes(): number;
+  /** Recordings that a GPU had no memory to make a graph of: a replay runs their commands one by one. */
+  eagerGraphs(): number;
   /** Bytes that could be allocated on this device now. */
   freeBytes(): number;
   /** Takes `bytes` in one piece, from which later allocations are served; OUT_OF_MEMORY with asked and there. Nothing on the CPU. */

@@ -208,6 +208,7 @@ export class Device {
   readonly gpu: NativeGpu | null;
   #queues = 0;
   #events = 0;
+  #toldOfEagerGraphs = false;
 
   private constructor(native: NativeDevice, gpu: NativeGpu | null) {
     this.native = native;
@@ -355,7 +356,18 @@ export class Device {
       graph.release();
       throw error;
     }
+    this.#tellOfEagerGraphs();
     return graph;
+  }
+
+  /** Warns, once, of graphs that are none. */
+  #tellOfEagerGraphs(): void {
+    if (this.#toldOfEagerGraphs || this.native.eagerGraphs() === 0) return;
+    this.#toldOfEagerGraphs = true;
+    process.emitWarning(
+      "a recorded step could not become a CUDA graph for want of GPU memory: its operations are launched one by one, which is slower; " +
+        "leave more of the GPU's memory free, with a smaller cacheBytes for instance",
+    );
   }
 
   /** Finishes what is enqueued and gives everything back. May be called again. */

@@ -3,9 +3,6 @@
 
 #include <cuda_runtime_api.h>
 
-#include <stdexcept>
-#include <string>
-
 #include "cuda/check.h"
 
 namespace longcat::cuda {
@@ -13,12 +10,20 @@ namespace {
 
 using Encode = decltype(&cuTensorMapEncodeTiled);
 
+cudaError_t entryPoint(const char* name, void** function, cudaDriverEntryPointQueryResult* found) {
+#if CUDART_VERSION >= 12050
+  return cudaGetDriverEntryPointByVersion(name, function, 12000, cudaEnableDefault, found);
+#else
+  return cudaGetDriverEntryPoint(name, function, cudaEnableDefault, found);
+#endif
+}
+
 Encode encoder() {
   static const Encode function = [] {
     void* symbol = nullptr;
     cudaDriverEntryPointQueryResult found{};
-    LONGCAT_CUDA(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &symbol, 12000, cudaEnableDefault, &found));
-    if (found != cudaDriverEntryPointSuccess || !symbol) throw std::runtime_error("the driver has no cuTensorMapEncodeTiled");
+    LONGCAT_CUDA(entryPoint("cuTensorMapEncodeTiled", &symbol, &found));
+    if (found != cudaDriverEntryPointSuccess || !symbol) throw Error("CUDA_ERROR", "the driver has no cuTensorMapEncodeTiled");
     return reinterpret_cast<Encode>(symbol);
   }();
   return function;
@@ -42,7 +47,7 @@ TensorMap encode(const void* data, int elementBytes, const cuuint64_t (&sizes)[R
   TensorMap map;
   const CUresult result = encoder()(&map, type, RANK, const_cast<void*>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
                                     swizzleOf(swizzleBytes), CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS) throw std::runtime_error("cuTensorMapEncodeTiled failed with " + std::to_string(static_cast<int>(result)));
+  if (result != CUDA_SUCCESS) throwCuda(static_cast<cudaError_t>(result), "cuTensorMapEncodeTiled", __FILE__, __LINE__);  // the runtime has the driver's numbers
   return map;
 }
 

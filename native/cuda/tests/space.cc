@@ -1,10 +1,11 @@
-// What is free in the upload ring and in the arena: a thousand random steps beside a plain list of who has which byte.
+// What is free in the upload ring, in the arena and among the spare blocks: a thousand random steps beside a plain list of who has which byte.
 #include <algorithm>
 #include <string>
 #include <vector>
 
 #include "cuda/holes.h"
 #include "cuda/ring_space.h"
+#include "cuda/spare_blocks.h"
 #include "ops/harness.h"
 
 using namespace longcat;
@@ -104,4 +105,34 @@ LONGCAT_TEST(arena) {
   t.expect(refusals > 50, "the arena was full often");
   for (const Piece& piece : pieces) holes.giveBack(piece.offset, piece.bytes);
   t.expect(holes.take(kBytes) == 0, "given back, all is one piece");
+}
+
+LONGCAT_TEST(spare_blocks) {
+  constexpr size_t kSmallest = SpareBlocks::kSmallest, kMost = 16 * kSmallest;
+  for (const auto& [bytes, size] : {std::pair{size_t{0}, kSmallest}, {kSmallest, kSmallest}, {kSmallest + 1, 2 * kSmallest}, {5 * kSmallest, 8 * kSmallest}})
+    t.expect(SpareBlocks::sizeFor(bytes) == size, "a block of the next power of two");
+  SpareBlocks spare(kMost);
+  std::vector<std::pair<size_t, int>> model;  // size and name of each that is kept
+  std::vector<std::byte> names(1000);
+  size_t kept = 0;
+  int refusals = 0, served = 0;
+  for (int step = 0; step < 1000; ++step) {
+    const size_t size = SpareBlocks::sizeFor(kSmallest * static_cast<size_t>(1 + t.randomInteger(6)));
+    if (t.randomInteger(2)) {
+      const bool room = kept + size <= kMost;
+      t.expect(spare.keep(&names[static_cast<size_t>(step)], size) == room, "blocks are kept up to the limit");
+      if (room) model.push_back({size, step}), kept += size;
+      else ++refusals;
+    } else {
+      const std::byte* block = spare.take(size);
+      const auto had = std::find_if(model.begin(), model.end(), [&](const auto& one) { return block ? block == &names[static_cast<size_t>(one.second)] : one.first == size; });
+      t.expect((had != model.end()) == (block != nullptr) && (!block || had->first == size), "a block of that size, where one is kept");
+      if (block) model.erase(had), kept -= size, ++served;
+    }
+    t.expect(spare.bytes() == kept, "what is kept is counted");
+  }
+  t.expect(refusals > 50 && served > 50, "the limit was met, and blocks were used again");
+  size_t rest = 0;
+  while (spare.takeAny()) ++rest;
+  t.expect(rest == model.size() && spare.bytes() == 0, "all come out at the end");
 }

@@ -134,9 +134,11 @@ void finish(const CudaContext& context, const MlaDecodeParams& p) {
   values<T>(context, p);
 }
 
-/// The same after Hopper's attention: one kernel for as many rows as it takes at once.
+/// The same after Hopper's attention: one kernel for as many rows as it takes at once, but no more than two where units are small: more of them are read by
+/// each of its blocks.
 void finishUnits(const CudaContext& context, const MlaDecodeParams& p) {
-  if (p.capacity <= kProductRows && valuesOnTensorCores(context, p))
+  const int64_t together = unitCut(context, p).heads < kUnitHeads ? 2 : kProductRows;
+  if (p.capacity <= together && valuesOnTensorCores(context, p))
     return p.capacity <= 2 ? valuesOfUnits<RowSource::unitsOfTwo>(context, p) : valuesOfUnits<RowSource::units>(context, p);
   mergeUnitsOnHopper(context, p);
   values<Bf16>(context, p);

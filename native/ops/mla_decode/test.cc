@@ -6,11 +6,11 @@ using namespace longcat::attention;
 
 namespace {
 
-std::vector<float> runDecode(TestContext& t, Isa isa, const Case& c, const std::vector<Chunk>& rows, int salt = 1, int threads = 2) {
-  Step step(t, c, rows, 0, salt);
+std::vector<float> runDecode(TestContext& t, Isa isa, const Case& c, const std::vector<Chunk>& rows, int salt = 1, int threads = 2, int64_t spare = 3) {
+  Step step(t, c, rows, 0, salt, 1, spare);
   t.run(isa, "mla_decode", step.decode(c), threads);
   std::vector<float> out = t.floats(step.out);
-  t.expect(std::isnan(out[step.rows * c.sizes.heads * c.sizes.v]), "rows beyond the live ones are not written");
+  if (spare > 0) t.expect(std::isnan(out[step.rows * c.sizes.heads * c.sizes.v]), "rows beyond the live ones are not written");
   out.resize(step.rows * c.sizes.heads * c.sizes.v);
   return out;
 }
@@ -28,20 +28,54 @@ void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> le
   }
   for (Isa isa : t.isas()) {
     const std::vector<float> got = runDecode(t, isa, c, last);
-    t.expectClose(label, got, want, 3e-5);
+    t.expectCloseRows(label, got, want, width, 3e-5);
     if (packed) {
       Case plain = c;
       plain.packed = false;
-      t.expectSameBits(label + ": a plain cache of the same numbers", runDecode(t, isa, plain, last), got);
+      const std::vector<float> ofPlain = runDecode(t, isa, plain, last);
+      const bool mayHaveAnotherKernel = isa == Isa::cudaBf16 && sizes.rank == 512 && sizes.heads <= 32;
+      if (mayHaveAnotherKernel) t.expectCloseRows(label + ": a plain cache of the same numbers", ofPlain, got, width, 3e-5);
+      else t.expectSameBits(label + ": a plain cache of the same numbers", ofPlain, got);
     }
     if (!t.brief())
       for (int threads : {1, 3, 7}) t.expectSameBits(label + ": threads", runDecode(t, isa, c, last, 1, threads), got);
     t.expectSameBits(label + ": other blocks and slots", runDecode(t, isa, c, last, 2), got);
     for (size_t s = 0; s < (t.brief() ? 1 : lengths.size()); ++s)
       t.expectSameInAnyBatch(label + ": alone", runDecode(t, isa, c, {last[s]}), {got.begin() + s * width, got.begin() + (s + 1) * width});
+    t.expectSameInAnyBatch(label + ": alone, without room for more", runDecode(t, isa, c, {last[0]}, 1, 2, 0), {got.begin(), got.begin() + width});
+    if (lengths.size() > 1)
+      t.expectSameInAnyBatch(label + ": two, without room for more", runDecode(t, isa, c, {last[0], last[1]}, 1, 2, 0), {got.begin(), got.begin() + 2 * width});
     for (int64_t position : others)
-      t.expectClose(label + " at " + std::to_string(position), runDecode(t, isa, c, {{0, position, position + 1}}),
-                    Case::rowsOf(c.expected[0], position, position + 1, width), 3e-5);
+      t.expectCloseRows(label + " at " + std::to_string(position), runDecode(t, isa, c, {{0, position, position + 1}}),
+                        Case::rowsOf(c.expected[0], position, position + 1, width), width, 3e-5);
+  }
+}
+
+/// A mixed step: prompt rows before the decode rows are left alone, and what mla_prefill wrote there survives, though outputs are poisoned before each
+/// operation. Several tokens of one sequence may be decoded at once.
+void checkMixedStep(TestContext& t, Sizes sizes, DType dtype, bool packed) {
+  const Case c(t, sizes, dtype, {30, 140}, packed);
+  const std::vector<Chunk> chunks = {{0, 0, 30}, {1, 137, 140}};
+  const int64_t width = sizes.heads * sizes.v;
+  const std::string label = sizes.name() + (packed ? " packed" : "") + ": ";
+  const std::vector<float> decoded = Case::rowsOf(c.expected[1], 137, 140, width);
+  for (Isa isa : t.isas()) {
+    Step step(t, c, chunks, 1, 1);
+    t.run(isa, "mla_decode", step.decode(c));
+    const std::vector<float> alone = t.floats(step.out);
+    t.expect(std::isnan(alone[30 * width - 1]), label + "a prompt row is not written");
+    t.expectCloseRows(label + "decode rows", Case::rowsOf(alone, 30, 33, width), decoded, width, 3e-5);
+    t.expectSameInAnyBatch(label + "a decode row without the prompt", runDecode(t, isa, c, {chunks[1]}), Case::rowsOf(alone, 30, 33, width));
+    for (const bool promptFirst : {true, false}) {
+      Step both(t, c, chunks, 1, 1);
+      if (promptFirst) t.run(isa, "mla_prefill", both.prefill(c));
+      t.run(isa, "mla_decode", both.decode(c));
+      if (!promptFirst) t.run(isa, "mla_prefill", both.prefill(c));
+      const std::vector<float> mixed = t.floats(both.out);
+      t.expectCloseRows(label + "prompt rows of a mixed step", Case::rowsOf(mixed, 0, 30, width), c.expected[0], width, 3e-5);
+      t.expectSameBits(label + "decode rows of a mixed step", Case::rowsOf(mixed, 30, 33, width), Case::rowsOf(alone, 30, 33, width));
+      t.expect(std::isnan(mixed[33 * width]), label + "rows beyond the live ones are not written");
+    }
   }
 }
 
@@ -53,7 +87,7 @@ void checkManyRows(TestContext& t, Sizes sizes, bool packed, int64_t length, std
   for (Isa isa : t.isas()) {
     for (const auto& [from, to] : t.fewOrAll({*ranges.begin()}, ranges)) {
       const std::vector<float> got = runDecode(t, isa, c, {{0, from, to}});
-      t.expectClose("rows from " + std::to_string(from) + " on", got, Case::rowsOf(c.expected[0], from, to, width), 3e-5);
+      t.expectCloseRows("rows from " + std::to_string(from) + " on", got, Case::rowsOf(c.expected[0], from, to, width), sizes.v, 3e-5);
       for (int64_t row : t.fewOrAll({to - 1}, {from, from + 1, (from + to) / 2, to - 2, to - 1}))
         t.expectSameInAnyBatch("row " + std::to_string(row), runDecode(t, isa, c, {{0, row, row + 1}}), Case::rowsOf(got, row - from, row - from + 1, width));
     }
@@ -102,16 +136,20 @@ LONGCAT_TEST(mla_decode) {
   // More work than one share for each multiprocessor, and of lengths that shares do not divide: rows are attended whole, in parts from their beginning,
   // from the middle and to the end. Many rows of one sequence are decoded, as drafted tokens are.
   for (bool packed : {false, true}) checkManyRows(t, {1, 16, 64, 8, 512, 64}, packed, 4200, {{4140, 4200}, {2100, 2300}, {0, 300}});
-  // As many heads as blocks share.
-  checkManyRows(t, {34, 16, 64, 8, 512, 64}, false, 530, {{230, 530}, {510, 530}});
+  // Heads for one block of Hopper's where rows are many, for two where they are few.
+  checkManyRows(t, {20, 16, 64, 8, 512, 64}, false, 530, {{230, 530}, {510, 530}});
 }
 
 LONGCAT_TEST(mla_decode) {
   // LongCat's own sizes, and more rows than are few: products with kv_b by another kernel, whose bits are those of a row alone.
   for (DType dtype : {DType::bf16, DType::f8e4m3}) {
     checkCase(t, {2, 128, 64, 128, 512, 64}, dtype, {70, 3, 64, 1, 9, 65, 17, 2, 33, 4, 5, 40, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 18, 19}, {});
-    checkCase(t, {34, 128, 64, 128, 512, 64}, dtype, {70, 3, 1}, {64});
   }
+}
+
+LONGCAT_TEST(mla_decode) {
+  // Heads enough for that kernel at few rows. Averages over fewer keys would be off by more than the tolerance: two keys' weights differ by their rounding.
+  for (DType dtype : {DType::bf16, DType::f8e4m3}) checkCase(t, {26, 128, 64, 128, 512, 64}, dtype, {70, 65}, {64});
 }
 
 LONGCAT_TEST(mla_decode) {
@@ -128,25 +166,35 @@ LONGCAT_TEST(mla_decode) {
 }
 
 LONGCAT_TEST(mla_decode) {
-  // A mixed step: prompt rows before the decode rows are left alone, and what mla_prefill wrote there survives, though outputs are poisoned
-  // before each operation. Several tokens of one sequence may be decoded at once.
-  const Case c(t, {2, 16, 16, 32, 24, 16}, DType::f32, {30, 40});
-  Step step(t, c, {{0, 0, 30}, {1, 37, 40}}, 1, 1);
-  t.run(Isa::plain, "mla_decode", step.decode(c));
-  const std::vector<float> out = t.floats(step.out);
-  t.expect(std::isnan(out[30 * 64 - 1]), "a prompt row is not written");
-  t.expectClose("decode rows", Case::rowsOf(out, 30, 33, 64), Case::rowsOf(c.expected[1], 37, 40, 64), 3e-5);
-
-  for (const bool promptFirst : {true, false}) {
-    Step both(t, c, {{0, 0, 30}, {1, 37, 40}}, 1, 1);
-    if (promptFirst) t.run(Isa::plain, "mla_prefill", both.prefill(c));
-    t.run(Isa::plain, "mla_decode", both.decode(c));
-    if (!promptFirst) t.run(Isa::plain, "mla_prefill", both.prefill(c));
-    const std::vector<float> mixed = t.floats(both.out);
-    t.expectClose("prompt rows of a mixed step", Case::rowsOf(mixed, 0, 30, 64), c.expected[0], 3e-5);
-    t.expectClose("decode rows of a mixed step", Case::rowsOf(mixed, 30, 33, 64), Case::rowsOf(c.expected[1], 37, 40, 64), 3e-5);
+  // What the tolerance of rows is there for: a lost key changes no number by kBf16Tolerance, and the row by more than rowTolerance().
+  const Sizes sizes{7, 16, 16, 32, 24, 16};
+  const int64_t length = 300, width = sizes.heads * sizes.v, queries = sizes.heads * sizes.queryWidth();
+  const Case c(t, sizes, DType::bf16, {length});
+  const std::vector<float> want = Case::rowsOf(c.expected[0], length - 1, length, width);
+  for (int64_t lost : {int64_t{0}, length / 2, length - 1}) {
+    Case less = c;
+    less.latent[0].erase(less.latent[0].begin() + lost * sizes.latentWidth(), less.latent[0].begin() + (lost + 1) * sizes.latentWidth());
+    less.query[0].erase(less.query[0].begin(), less.query[0].begin() + queries);
+    const std::vector<float> got = runDecode(t, Isa::plain, less, {{0, length - 2, length - 1}});
+    double most = 0;
+    for (int64_t i = 0; i < width; ++i) most = std::max(most, std::abs(double{got[i]} - want[i]));
+    t.expect(most < kBf16Tolerance, "a lost key changes each number by little");
+    t.expect(rowDistance(got.data(), want.data(), width) > rowTolerance(width), "a lost key is seen in its row");
   }
+}
 
+LONGCAT_TEST(mla_decode) {
+  // A mixed step: of sizes that fill no vector, of the smallest that do, of those that Hopper has kernels for.
+  for (bool packed : {false, true}) {
+    checkMixedStep(t, {2, 13, 6, 19, 21, 5}, DType::bf16, packed);
+    checkMixedStep(t, {2, 16, 16, 32, 24, 16}, DType::f32, packed);
+    checkMixedStep(t, {2, 128, 64, 128, 512, 64}, DType::bf16, packed);
+  }
+}
+
+LONGCAT_TEST(mla_decode) {
+  const Case c(t, {2, 16, 16, 32, 24, 16}, DType::f32, {30, 40});
+  const Step step(t, c, {{0, 0, 30}, {1, 37, 40}}, 1, 1);
   OpArgs arguments = step.decode(c);
   Tensor endless = step.cache;
   endless.shape[0] = INT32_MAX;

@@ -12,14 +12,13 @@ namespace longcat::cuda {
 struct UnitRule {
   int32_t grain, most;
 };
-constexpr UnitRule kPlainUnits{256, 32}, kPackedUnits{512, 32};  // of a plain cache, and of a packed one, whose blocks pay for each
-static_assert(kPlainUnits.grain % kSplitKeys == 0 && kPackedUnits.grain % kSplitKeys == 0);  // no more than entries of the split list: `partial` has room for them
+constexpr UnitRule kSmallUnits{256, 32}, kUnits{512, 32};  // small ones where a block pays little for each (sm90/key_rows)
+static_assert(kSmallUnits.grain % kSplitKeys == 0 && kUnits.grain % kSplitKeys == 0);  // no more than entries of the split list: `partial` has room for them
 
 struct UnitCut {
   UnitRule rule;
   int32_t heads;   // of a block
-  int32_t team;    // blocks, each with heads of its own, that take the same keys together
-  int32_t shares;  // teams for each group of so many heads
+  int32_t shares;  // blocks of each group of so many heads
   bool pieces;     // rows are cut as suits the batch; otherwise in units by their length alone
 };
 

@@ -12,10 +12,10 @@
 namespace longcat::cuda {
 namespace {
 
-constexpr int kUnitHeads = 64;  // heads that go together
+constexpr int kUnitHeads = 64;  // most heads that go together
 constexpr int kTileKeys = 64;   // keys that go together
 
-static_assert(kPlainUnits.grain % kTileKeys == 0 && kPackedUnits.grain % kTileKeys == 0);
+static_assert(kSmallUnits.grain % kTileKeys == 0 && kUnits.grain % kTileKeys == 0);
 
 __host__ __device__ constexpr int32_t unitKeys(UnitRule rule, int32_t keys) {
   int32_t each = rule.grain;

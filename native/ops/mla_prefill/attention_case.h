@@ -105,8 +105,8 @@ struct Step {
   Tensor q, cache, positions, rowSlot, seqStart, seqSlot, blockTables, counts, splits, out, state, qLatent, partial, expanded, accumulator, roundPlan, latents;
   int64_t rows = 0, splitCount = 0, maxKeys = 0;
 
-  /// `salt` permutes cache blocks and slots. On a GPU keys are expanded roundTiles · kKeyTile at a time.
-  Step(OpContext& t, const Case& c, const std::vector<Chunk>& chunks, int prompts, int salt, int64_t roundTiles = 1) {
+  /// `salt` permutes cache blocks and slots. On a GPU keys are expanded roundTiles · kKeyTile at a time. There is room for `spare` rows more.
+  Step(OpContext& t, const Case& c, const std::vector<Chunk>& chunks, int prompts, int salt, int64_t roundTiles = 1, int64_t spare = 3) {
     const Sizes& s = c.sizes;
     const float nan = NAN;
     const int64_t sequences = static_cast<int64_t>(c.latent.size());
@@ -143,7 +143,7 @@ struct Step {
       sequenceSlot.push_back(slotOf(chunk.sequence));
     }
     splitCount = static_cast<int64_t>(splitList.size()) / 2;
-    const int64_t capacity = rows + 3, maxSplits = splitCount + 2;
+    const int64_t capacity = rows + spare, maxSplits = splitCount + 2;
     counts = t.i32({8}, {static_cast<int32_t>(rows), static_cast<int32_t>(promptRows), static_cast<int32_t>(chunks.size()), prompts, 0,
                          static_cast<int32_t>(splitCount), -1, -1});
     queries.resize(capacity * s.heads * s.queryWidth(), nan);

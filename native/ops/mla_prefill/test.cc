@@ -36,7 +36,7 @@ void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> le
   }
   for (Isa isa : t.isas()) {
     const std::vector<float> got = runPrefill(t, isa, c, whole);
-    t.expectClose(label, got, want, 2e-5);
+    t.expectCloseRows(label, got, want, width, 2e-5);
     if (packed) {
       Case plain = c;
       plain.packed = false;
@@ -107,7 +107,7 @@ LONGCAT_TEST(mla_prefill) {
   append(want, Case::rowsOf(c.expected[2], 190, 200, 64 * 128));
   for (Isa isa : t.isas()) {
     const std::vector<float> got = runPrefill(t, isa, c, chunks, {.roundTiles = 8});
-    t.expectClose("many jobs", got, want, 2e-5);
+    t.expectCloseRows("many jobs", got, want, 64 * 128, 2e-5);
     if (isGpu(isa))
       for (int64_t tiles : {1, 2, 8}) t.expectSameBits("many jobs: rounds of " + std::to_string(tiles), runPrefill(t, isa, c, chunks, {.roundTiles = tiles}), got);
   }
@@ -118,20 +118,32 @@ LONGCAT_TEST(mla_prefill) {
   const Case c(t, {1, 16, 8, 16, 24, 16}, DType::f32, {400});
   for (Isa isa : t.isas()) {
     const std::vector<float> one = runPrefill(t, isa, c, {{0, 0, 400}}, {.threads = 1});
-    t.expectClose("long chunk", one, c.expected[0], 2e-5);
+    t.expectCloseRows("long chunk", one, c.expected[0], 16, 2e-5);
     t.expectSameBits("many threads", runPrefill(t, isa, c, {{0, 0, 400}}, {.threads = 5}), one);
   }
 }
 
 LONGCAT_TEST(mla_prefill) {
-  // A mixed step: decode rows behind the prompt rows are left alone.
-  const Case c(t, {2, 16, 16, 32, 24, 16}, DType::f32, {30, 40});
-  Step step(t, c, {{0, 0, 30}, {1, 39, 40}}, 1, 1);
-  t.run(Isa::plain, "mla_prefill", step.prefill(c));
-  const std::vector<float> out = t.floats(step.out);
-  t.expectClose("prompt rows", {out.begin(), out.begin() + 30 * 64}, c.expected[0], 2e-5);
-  t.expect(std::isnan(out[30 * 64]), "a decode row is not written");
+  // A mixed step: decode rows behind the prompt rows are left alone, and change no bit of theirs.
+  for (const Sizes sizes : {Sizes{2, 16, 16, 32, 24, 16}, Sizes{2, 128, 64, 128, 64, 64}}) {
+    for (bool packed : {false, true}) {
+      const Case c(t, sizes, DType::bf16, {30, 40}, packed);
+      const int64_t width = sizes.heads * sizes.v;
+      for (Isa isa : t.isas()) {
+        Step step(t, c, {{0, 0, 30}, {1, 39, 40}}, 1, 1);
+        t.run(isa, "mla_prefill", step.prefill(c));
+        const std::vector<float> out = t.floats(step.out), prompt = Case::rowsOf(out, 0, 30, width);
+        t.expectCloseRows("prompt rows", prompt, c.expected[0], width, 2e-5);
+        t.expectSameBits("prompt rows without the decode row", runPrefill(t, isa, c, {{0, 0, 30}}), prompt);
+        t.expect(std::isnan(out[30 * width]), "a decode row is not written");
+      }
+    }
+  }
+}
 
+LONGCAT_TEST(mla_prefill) {
+  const Case c(t, {2, 16, 16, 32, 24, 16}, DType::f32, {30, 40});
+  const Step step(t, c, {{0, 0, 30}, {1, 39, 40}}, 1, 1);
   OpArgs arguments = step.prefill(c);
   arguments.scalar[3] = 33;
   t.expectThrows("a weight of another shape", "INTERNAL", "mla_prefill: kv_b must be", [&] { t.run(Isa::plain, "mla_prefill", arguments); });

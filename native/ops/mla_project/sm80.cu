@@ -174,17 +174,22 @@ __device__ __forceinline__ void rotateKey(const MlaProjectParams& p, const Laten
   const int64_t half = p.rope / 2, kvRank = p.kvA.rows - p.rope;
   for (int64_t j = kNormThreads - 1 - static_cast<int>(threadIdx.x); j < half; j += kNormThreads) {
     const float2 pair = row.pair(kvRank + 2 * j);
-    const Rotation rotated = rotate(pair.x, pair.y, p.cosSin + r * p.rope, j, half);
+    const Rotation rotated = rotate(pair.x, pair.y, Angle(p.cosSin + r * p.rope, j, half));
     to[j] = numberOf<A>(rotated.a);
     to[half + j] = numberOf<A>(rotated.b);
   }
 }
 
-/// Which of the cache's rows has a live row's latent and rope key.
-__device__ __forceinline__ int64_t cacheRowOf(const MlaProjectParams& p, int64_t r) {
-  const int64_t position = p.positions[r], block = p.blockTables[p.rowSlot[r] * p.maxBlocks + position / p.blockSize];
-  return block * p.blockSize + position % p.blockSize;
-}
+/// Where the cache has a row's latent and rope key.
+struct CachePlace {
+  int64_t position, slot;
+  __device__ __forceinline__ CachePlace(const MlaProjectParams& p, int64_t r) : position(p.positions[r]), slot(p.rowSlot[r]) {}
+  /// Which of the cache's rows it is, of a live row.
+  __device__ __forceinline__ int64_t row(const MlaProjectParams& p) const {
+    const int64_t block = p.blockTables[slot * p.maxBlocks + position / p.blockSize];
+    return block * p.blockSize + position % p.blockSize;
+  }
+};
 
 /// Block y = 0: norms the query's latent of a row, with its scale factor. Block y = 1: writes the row's place in the cache.
 template <class A, class Latent, bool PACKED>
@@ -195,17 +200,18 @@ __global__ void __launch_bounds__(kNormThreads) finishLatents(const __grid_const
   Norm<Latent> norm(isQuery ? p.qANorm : p.kvANorm);
   awaitPrevious();
   for (int64_t r = blockIdx.x; r < p.capacity; r += gridDim.x) {
+    const CachePlace place(p, r);
     const Latent row = Latent::ofRow(p, isQuery, r);
     norm.read(row);  // whether or not it is live: to wait for the count first would take as long again
     if (r >= liveRows(p.rows, p.capacity)) return;
     if (isQuery) {
       norm.write(row, p.eps, p.qScale, PlainRow<A>{static_cast<A*>(p.qLatent.data) + r * p.qA.rows}, shared);
     } else if constexpr (PACKED) {
-      const PackedRow<uint8_t> to = p.packedRow(cacheRowOf(p, r));
+      const PackedRow<uint8_t> to = p.packedRow(place.row(p));
       rotateKey(p, row, r, reinterpret_cast<Bf16*>(to.ropeKey));
       norm.write(row, p.eps, p.kvScale, PackedLatent{to}, shared);
     } else {
-      A* to = static_cast<A*>(p.cache.data) + cacheRowOf(p, r) * p.kvA.rows;
+      A* to = static_cast<A*>(p.cache.data) + place.row(p) * p.kvA.rows;
       rotateKey(p, row, r, to + p.kvA.rows - p.rope);
       norm.write(row, p.eps, p.kvScale, PlainRow<A>{to}, shared);
     }
@@ -228,7 +234,7 @@ __global__ void __launch_bounds__(kRotateWarps * 32) rotateQueries(const __grid_
 #pragma unroll
     for (int i = 0; i < kLanePairs; ++i) {
       const int64_t j = lane + 32 * i;
-      if (j < half) rotated[i] = rotate(floatOf(q[2 * j]), floatOf(q[2 * j + 1]), p.cosSin + r * p.rope, j, half);
+      if (j < half) rotated[i] = rotate(floatOf(q[2 * j]), floatOf(q[2 * j + 1]), Angle(p.cosSin + r * p.rope, j, half));
     }
     __syncwarp();
 #pragma unroll
@@ -254,7 +260,7 @@ __global__ void __launch_bounds__(kNormThreads) rotateWideQueries(const __grid_c
     for (int64_t head = 0; head < p.heads; ++head) {
       A* q = static_cast<A*>(p.q.data) + (r * p.heads + head) * width + p.nope;
       for (int64_t j = threadIdx.x; j < half; j += kNormThreads) {
-        const Rotation rotated = rotate(floatOf(q[2 * j]), floatOf(q[2 * j + 1]), p.cosSin + r * p.rope, j, half);
+        const Rotation rotated = rotate(floatOf(q[2 * j]), floatOf(q[2 * j + 1]), Angle(p.cosSin + r * p.rope, j, half));
         scratch[j] = numberOf<A>(rotated.a);
         scratch[half + j] = numberOf<A>(rotated.b);
       }

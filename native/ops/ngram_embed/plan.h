@@ -17,11 +17,12 @@ struct NgramTables {
 /// `id` of one table of `rows` rows, for the token at history[position]. An end-of-text id in [position - d, position - 1] hides
 /// the token d back, as does the sequence's start. Products stay below 2^63: each factor is reduced first.
 LONGCAT_ANYWHERE static inline int64_t ngramId(const int32_t* history, int64_t position, const NgramTables& tables, int order, int64_t rows) {
-  int64_t id = history[position] % rows, power = 1;
+  const auto reduced = [rows](int64_t n) { return n < rows ? n : n % rows; };  // divisions are slow, on a GPU most of all, and seldom needed
+  int64_t id = reduced(history[position]), power = 1;
   for (int d = 1; d < order; ++d) {
     if (position - d < 0 || history[position - d] == tables.endId) break;  // whatever is further back is hidden as well
-    power = power * (tables.vocabulary % rows) % rows;
-    id = (id + history[position - d] % rows * power) % rows;
+    power = reduced(power * reduced(tables.vocabulary));
+    id = reduced(id + reduced(history[position - d]) * power);
   }
   return id;
 }

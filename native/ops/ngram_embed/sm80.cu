@@ -4,54 +4,36 @@
 //
 // With bf16 tables and projections whose width is a multiple of 32, tensor cores do it: the 32-wide steps through the tables are cut in
 // kParts runs, each one chain of m16n8k16, and the runs are added in ascending order. Anything else: lane l of 32 adds the products at
-// l, l + 32, … of the whole vector in ascending order, then a butterfly. Shapes, dtypes and the card alone choose.
+// l, l + 32, … of the whole vector in ascending order, then a butterfly. Shapes, dtypes and the card alone choose. Few rows have a kernel of
+// their own on Hopper (sm90/few.cu), with the same sums.
 #include "ops/ngram_embed/params.h"
 
 #include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
-#include "cuda/mma.cuh"
 #include "cuda/reduce.cuh"
-#include "cuda/vectors.cuh"
-#include "ops/ngram_embed/plan.h"
+#include "ops/ngram_embed/rows.cuh"
+#include "ops/ngram_embed/sm90/few.h"
 
 namespace longcat::cuda {
 namespace {
-
-__device__ __forceinline__ int64_t tableWidth(const NgramEmbedParams& p) { return p.wordTable.columns / p.numTables; }
 
 /// ids[r][i] for rows [first, first + kRows) and tables i; behind them, ids[r][numTables], the row's own token. 0 beyond the live rows.
 /// The block's threads call; a barrier is due afterwards.
 template <int kRows>
 __device__ __forceinline__ void findIds(const NgramEmbedParams& p, int64_t first, int64_t rows, int32_t* ids) {
-  const NgramTables hash{p.wordTable.rows, p.neighbors, p.splits, p.endId, p.numTables};
   const int perRow = p.numTables + 1;
   for (int i = static_cast<int>(threadIdx.x); i < kRows * perRow; i += static_cast<int>(blockDim.x)) {
     const int64_t r = first + i / perRow;
     const int table = i % perRow;
-    int64_t id = 0;
-    if (r < rows) {
-      const int32_t* history = p.history + p.rowSlot[r] * p.historyStride;
-      const int64_t position = p.positions[r];
-      id = table == p.numTables ? history[position] : ngramId(history, position, hash, table / p.splits + 2, p.tables[table].rows);
-    }
-    ids[i] = static_cast<int32_t>(id);
+    ids[i] = r >= rows ? 0 : table == p.numTables ? tokenOf(p, r) : idOf(p, r, table);
   }
-}
-
-/// out[r][o] from the row's token and its projected pieces.
-__device__ __forceinline__ void writeMean(const NgramEmbedParams& p, int64_t r, int64_t o, int32_t token, float projected) {
-  const int64_t hidden = p.wordTable.columns;
-  const float word = loadNumber(p.wordTable.data, p.wordTable.dtype, token * hidden + o);
-  p.out[r * hidden + o] = __fadd_rn(word, projected) / static_cast<float>(1 + p.numTables);
 }
 
 // ---- Tensor cores ----
 
-constexpr int kStep = 32;                        // numbers of k a warp takes at once: 16 bytes a lane
-constexpr int kParts = 8;                        // runs of k, each a warp's
 constexpr int kGroups = 2, kGroupOutputs = 32;   // of a chunk of outputs
 constexpr int kChunk = kGroups * kGroupOutputs;
-constexpr int kThreads = kParts * kGroups * 32;
+constexpr int kThreads = kParts * kGroups * 32;  // a warp has one run of k
 constexpr int kAhead = 4;                        // steps whose weights are loaded at once
 constexpr int kPartStride = kChunk + 4;          // floats from row to row of a part: no two lanes of a store meet in a bank
 
@@ -78,56 +60,37 @@ __device__ __forceinline__ void gatherPieces(const NgramEmbedParams& p, int live
 #pragma unroll 4
   for (int i = static_cast<int>(threadIdx.x); i < kRows * octets; i += kThreads) {
     const int r = i / octets, k = i % octets * kOctet, table = k / width;
-    uint4 bits = make_uint4(0, 0, 0, 0);
-    if (r < live) {
-      const Bf16* from = static_cast<const Bf16*>(p.tables[table].data) + static_cast<int64_t>(ids[r * (p.numTables + 1) + table]) * width + (k - table * width);
-      if constexpr (kWhole) {
-        bits = __ldg(reinterpret_cast<const uint4*>(from));
-      } else {
-        Bf16* to = reinterpret_cast<Bf16*>(&bits);
-#pragma unroll
-        for (int j = 0; j < kOctet; ++j) to[j] = from[j];
-      }
-    }
+    const uint4 bits = r < live ? loadPieces<kWhole>(p, table, ids[r * (p.numTables + 1) + table], k) : make_uint4(0, 0, 0, 0);
     *reinterpret_cast<uint4*>(pieces + r * stride + k) = bits;
   }
 }
 
-/// A warp's part of kGroupOutputs outputs from `output` on: steps [from, to) of k, for all rows of the tile. Weights are the m16 operand,
-/// rows the n8 one. The four lanes of a quad own 8 numbers of k each; the first four go to one m16n8k16, the last to the next: a sum does
-/// not care which of its terms stands where, as long as both operands agree.
+/// A warp's part of kGroupOutputs outputs from `output` on: a run of k, for all rows of the tile.
 template <int kTiles>
-__device__ __forceinline__ void multiplyPart(const NgramEmbedParams& p, int64_t output, int from, int to, const Bf16* pieces, int64_t stride,
-                                             float (&sum)[2][kTiles][4]) {
-  const int lane = static_cast<int>(threadIdx.x) & 31, group = lane >> 2, quad = lane & 3, width = static_cast<int>(tableWidth(p));
-  const int64_t hidden = p.wordTable.columns;
-  int64_t weightRow[4];  // of this lane's outputs; past the end, the last one again
+__device__ __forceinline__ void multiplyPart(const NgramEmbedParams& p, int64_t output, const Run& run, const Bf16* pieces, int64_t stride, float (&sum)[2][kTiles][4]) {
+  const int lane = static_cast<int>(threadIdx.x) & 31, group = lane >> 2, quad = lane & 3;
+  int64_t outputs[4];  // of this lane; past the end, the last one again
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    const int64_t o = output + group + 8 * j;
-    weightRow[j] = (o < hidden ? o : hidden - 1) * width + quad * kOctet;
+    const int64_t o = output + group + 8 * j, last = p.wordTable.columns - 1;
+    outputs[j] = o < last ? o : last;
   }
-  for (int base = from; base < to; base += kAhead) {
+  for (int base = run.begin; base < run.end; base += kAhead) {
     uint4 w[kAhead][4];
 #pragma unroll
     for (int s = 0; s < kAhead; ++s) {
-      const int k = (base + s < to ? base + s : to - 1) * kStep, table = k / width;
-      const Bf16* weights = static_cast<const Bf16*>(p.projectionData[table]) + (k - table * width);
+      const int step = base + s < run.end ? base + s : run.end - 1;
 #pragma unroll
-      for (int j = 0; j < 4; ++j) w[s][j] = __ldg(reinterpret_cast<const uint4*>(weights + weightRow[j]));
+      for (int j = 0; j < 4; ++j) w[s][j] = __ldg(weightsAt(p, step, outputs[j]));
     }
 #pragma unroll
     for (int s = 0; s < kAhead; ++s) {
-      if (base + s >= to) break;
+      if (base + s >= run.end) break;
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
         const uint4 x = *reinterpret_cast<const uint4*>(pieces + (t * 8 + group) * stride + (base + s) * kStep + quad * kOctet);
 #pragma unroll
-        for (int m = 0; m < 2; ++m) {
-          const uint4 &low = w[s][2 * m], &high = w[s][2 * m + 1];
-          mma16816(sum[m][t], {low.x, high.x, low.y, high.y}, x.x, x.y);
-          mma16816(sum[m][t], {low.z, high.z, low.w, high.w}, x.z, x.w);
-        }
+        for (int m = 0; m < 2; ++m) multiplyStep(sum[m][t], w[s][2 * m], w[s][2 * m + 1], x);
       }
     }
   }
@@ -139,9 +102,8 @@ __device__ __forceinline__ void projectChunk(const NgramEmbedParams& p, int64_t 
                                              float* parts, const int32_t* ids) {
   constexpr int kRows = kTiles * 8;
   const int warp = static_cast<int>(threadIdx.x) >> 5, lane = static_cast<int>(threadIdx.x) & 31, part = warp / kGroups, group = warp % kGroups;
-  const int steps = static_cast<int>(p.wordTable.columns / kStep);
   float sum[2][kTiles][4] = {};
-  multiplyPart<kTiles>(p, output + group * kGroupOutputs, steps * part / kParts, steps * (part + 1) / kParts, pieces, stride, sum);
+  multiplyPart<kTiles>(p, output + group * kGroupOutputs, Run(p, part), pieces, stride, sum);
   // Element (output lane/4 [+ 8], row 2 (lane % 4) [+ 1]) of each m16n8.
   float* mine = parts + part * kRows * kPartStride + group * kGroupOutputs;
 #pragma unroll
@@ -162,7 +124,8 @@ __device__ __forceinline__ void projectChunk(const NgramEmbedParams& p, int64_t 
     float projected = parts[row * kPartStride + column];
 #pragma unroll
     for (int s = 1; s < kParts; ++s) projected += parts[(s * kRows + row) * kPartStride + column];
-    writeMean(p, first + row, output + column, ids[row * (p.numTables + 1) + p.numTables], projected);
+    const int64_t o = output + column;
+    writeMean(p, first + row, o, wordOf(p, ids[row * (p.numTables + 1) + p.numTables], o), projected);
   }
   __syncthreads();
 }
@@ -260,7 +223,8 @@ __global__ void __launch_bounds__(kAnyWarps * 32) embedAny(const __grid_constant
 #pragma unroll
       for (int o = 0; o < kAnyOutputs; ++o) {
         const float projected = warpSum(sum[r][o]);
-        if (lane == 0 && first + r < rows && output + o < hidden) writeMean(p, first + r, output + o, ids[r * (p.numTables + 1) + p.numTables], projected);
+        if (lane != 0 || first + r >= rows || output + o >= hidden) continue;
+        writeMean(p, first + r, output + o, wordOf(p, ids[r * (p.numTables + 1) + p.numTables], output + o), projected);
       }
     }
   }
@@ -280,6 +244,7 @@ template <int kTiles>
 void launchTiles(const CudaContext& context, const NgramEmbedParams& p) {
   bool whole = true;
   for (int i = 0; i < p.numTables; ++i) whole = whole && reinterpret_cast<uintptr_t>(p.tables[i].data) % 16 == 0;
+  if (whole ? embedFewRows<true>(context, p) : embedFewRows<false>(context, p)) return;
   const int grid = persistentGrid(context, ceilDiv(p.capacity, kTiles * 8) * ceilDiv(p.wordTable.columns, kChunk));
   launch(context, whole ? embedTiles<kTiles, true> : embedTiles<kTiles, false>, grid, kThreads, tileOf(p, kTiles * 8).bytes(), p);
 }

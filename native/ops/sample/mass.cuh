@@ -97,6 +97,22 @@ struct Exponential {
     const double e = (*this)(l);
     return e < minP ? 0 : massOf(e);
   }
+  /// The same of several logits of a row that is not flat, side by side; 0 where there is no number.
+  template <int N>
+  __device__ __forceinline__ void keptMasses(const float (&logits)[N], uint64_t (&masses)[N]) const {
+    double x[N];
+#pragma unroll
+    for (int i = 0; i < N; ++i) x[i] = __dsub_rn(logits[i], first);
+    if (divides) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) x[i] = __ddiv_rn(x[i], temperature);
+    }
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const double e = logits[i] == first ? 1.0 : exp(x[i]);
+      masses[i] = isnan(logits[i]) || e < minP ? 0 : massOf(e);
+    }
+  }
 };
 
 }  // namespace longcat::cuda

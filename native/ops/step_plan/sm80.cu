@@ -1,4 +1,4 @@
-// step_plan on a GPU: one launch. Rows' tokens and rotations are spread over all blocks; the first block lists the decode splits.
+// step_plan on a GPU: one launch. The last block lists the decode splits; rows' tokens and rotations are spread over all others.
 #include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/numbers.cuh"
@@ -92,11 +92,15 @@ __device__ void planSplits(const StepPlanParams& p, int64_t rows) {
 }
 
 __global__ void __launch_bounds__(kThreads) stepPlanKernel(const StepPlanParams p) {
-  awaitPrevious();
+  awaitThenLetNextBegin();
   const int64_t rows = clampCount(p.counts[numRows], p.capacity), half = p.rope / 2;
   const int sequences = static_cast<int>(clampCount(p.counts[numSequences], p.maxSequences));
-  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, threads = static_cast<int64_t>(gridDim.x) * kThreads;
-  if (blockIdx.x == 0) planSplits(p, rows);
+  const unsigned others = gridDim.x - 1;
+  if (blockIdx.x == others) {
+    planSplits(p, rows);
+    return;
+  }
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, threads = static_cast<int64_t>(others) * kThreads;
   for (int64_t r = thread; r < rows; r += threads) planToken(p, sequences, r);
   if (half == 0) return;
   const int64_t rowsAtOnce = threads / half;  // each thread keeps its frequency where that is possible
@@ -113,7 +117,8 @@ __global__ void __launch_bounds__(kThreads) stepPlanKernel(const StepPlanParams 
 
 void step_plan(const void* params, const CudaContext& context) {
   const auto& p = *static_cast<const StepPlanParams*>(params);
-  launch(context, stepPlanKernel, persistentGrid(context, ceilDiv(p.capacity * std::max<int64_t>(p.rope / 2, 1), kThreads), 2), kThreads, 0, p);
+  const int forRows = persistentGrid(context, ceilDiv(p.capacity * std::max<int64_t>(p.rope / 2, 1), kThreads), 2);
+  launch(context, stepPlanKernel, forRows + 1, kThreads, 0, p);
 }
 
 }  // namespace longcat::cuda

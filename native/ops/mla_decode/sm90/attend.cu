@@ -39,44 +39,36 @@ bool numbersFit(const MlaDecodeParams& p, const UnitCut& cut) {
   return p.capacity * p.heads <= INT32_MAX && 2 * p.maxSplits * kSplitWork + cut.shares * unit <= INT32_MAX;
 }
 
-/// Who attends. Units cost least where few heads go together (key_rows/), as few while that makes more blocks than the card has multiprocessors; they read
-/// plain caches only. Where rows are cut as suits the batch there are none, and 64 heads read each key once.
-struct Team {
-  int heads, blocks;
-};
-constexpr int64_t kFewPairs = 128;  // of rows and heads
-Team teamOf(const CudaContext& context, const MlaDecodeParams& p) {
-  if (!context.batchInvariant || p.packedCache) return {kUnitHeads, 1};
-  if (p.capacity * p.heads <= kFewPairs) return {16, 1};
-  return {32, p.heads > 32 ? 2 : 1};
+/// Heads of a block. Models of few heads have a kernel (key_rows/) to which units cost little; it reads plain caches only. Its blocks take 16 heads while that
+/// makes more of them, or while there are no more. Where rows are cut as suits the batch there are no units.
+int headsOf(const CudaContext& context, const MlaDecodeParams& p) {
+  constexpr int64_t kFewHeads = 32, kFewPairs = 128;  // of a model; of rows and heads
+  if (!context.batchInvariant || p.packedCache || p.heads > kFewHeads) return kUnitHeads;
+  return p.heads <= 16 || p.capacity * p.heads <= kFewPairs ? 16 : 32;
 }
 
-/// Groups of heads that go together.
-int64_t groupsOf(const MlaDecodeParams& p, Team team) { return ceilDiv(p.heads, static_cast<int64_t>(team.heads) * team.blocks); }
-
-template <int H, int TEAM>
+template <int H>
 void launchKeyRows(const CudaContext& context, const MlaDecodeParams& p, const UnitCut& cut, unsigned blocks) {
-  launch(context, attendKeyRows<H, TEAM>, LaunchShape{dim3(blocks), unitThreads(false), kKeyRowsSharedBytes<H, TEAM>, TEAM}, p, mapsOf(p, H), cut);
+  launch(context, attendKeyRows<H>, dim3(blocks), unitThreads(false), kKeyRowsSharedBytes<H>, p, mapsOf(p, H), cut);
 }
 
 }  // namespace
 
 UnitCut unitCut(const CudaContext& context, const MlaDecodeParams& p) {
-  const Team team = teamOf(context, p);
-  const int64_t shares = std::clamp<int64_t>(context.multiprocessors / team.blocks / groupsOf(p, team), 1, p.maxSplits);
-  return {p.packedCache ? kPackedUnits : kPlainUnits, team.heads, team.blocks, static_cast<int32_t>(shares), !context.batchInvariant};
+  const int heads = headsOf(context, p);
+  const int64_t shares = std::clamp<int64_t>(context.multiprocessors / ceilDiv(p.heads, static_cast<int64_t>(heads)), 1, p.maxSplits);
+  return {heads < kUnitHeads ? kSmallUnits : kUnits, heads, static_cast<int32_t>(shares), !context.batchInvariant};
 }
 
 bool attendUnitsOnHopper(const CudaContext& context, const MlaDecodeParams& p) {
   if (context.capability != 90 || p.activation != DType::bf16 || p.kvRank != kHopperRank || p.rope != kHopperRope || !pagesFit(p.blockSize)) return false;
   const UnitCut cut = unitCut(context, p);
   if (!numbersFit(p, cut)) return false;
-  const unsigned blocks = static_cast<unsigned>(cut.shares * cut.team * groupsOf(p, {cut.heads, cut.team}));
+  const unsigned blocks = static_cast<unsigned>(cut.shares * ceilDiv(p.heads, static_cast<int64_t>(cut.heads)));
   const auto attend = p.packedCache ? attendUnits<true> : attendUnits<false>;
   if (cut.heads == kUnitHeads) launch(context, attend, dim3(blocks), unitThreads(p.packedCache), kUnitSharedBytes, p, mapsOf(p, kUnitHeads), cut);
-  else if (cut.heads == 16) launchKeyRows<16, 1>(context, p, cut, blocks);
-  else if (cut.team == 1) launchKeyRows<32, 1>(context, p, cut, blocks);
-  else launchKeyRows<32, 2>(context, p, cut, blocks);
+  else if (cut.heads == 32) launchKeyRows<32>(context, p, cut, blocks);
+  else launchKeyRows<16>(context, p, cut, blocks);
   return true;
 }
 

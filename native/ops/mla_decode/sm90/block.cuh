@@ -23,7 +23,7 @@ __host__ __device__ constexpr int runReaders(bool packed) { return unitThreads(p
 enum Part { kLower, kUpper, kRope, kParts };
 
 struct alignas(1024) UnitShared {
-  static constexpr int kHeads = kUnitHeads, kTeam = 1;
+  static constexpr int kHeads = kUnitHeads;
   Bf16 query[kPanels][kPanelNumbers];
   Bf16 tile[2][kPanels][kPanelNumbers];
   float scales[2][kTileKeys][kCodeGroups];  // packed: of a tile's keys

@@ -6,8 +6,7 @@
 namespace longcat::cuda {
 namespace {
 
-/// Tells all of the block's runs, and behind them one without keys; told(Run) after each. Blocks of a team, which follow each other, have the same runs for
-/// other heads. A whole warp calls.
+/// Tells all of the block's runs, and behind them one without keys; told(Run) after each. A whole warp calls.
 template <class Shared, class F>
 __device__ __forceinline__ void planRuns(const MlaDecodeParams& p, const UnitCut& cut, Shared& shared, const F& told) {
   RingPlace<2> at;
@@ -20,8 +19,8 @@ __device__ __forceinline__ void planRuns(const MlaDecodeParams& p, const UnitCut
     __syncwarp();
     at.next();
   };
-  const int32_t team = static_cast<int32_t>(blockIdx.x) / Shared::kTeam, member = static_cast<int32_t>(blockIdx.x) % Shared::kTeam, group = team / cut.shares;
-  forRuns(p, cut, team - group * cut.shares, (group * Shared::kTeam + member) * Shared::kHeads, [&](const Run& run) {
+  const int32_t block = static_cast<int32_t>(blockIdx.x), group = block / cut.shares;
+  forRuns(p, cut, block - group * cut.shares, group * Shared::kHeads, [&](const Run& run) {
     tell(run);
     told(run);
   });

@@ -28,9 +28,8 @@ struct Tile {
 };
 
 template <int kRows>
-__device__ __forceinline__ void storeLane(const MlaProjectParams& p, const Tile& tile, const float (&sum)[kRows / 2]) {
+__device__ __forceinline__ void storeLane(const MlaProjectParams& p, const Tile& tile, int firstRow, int rows, const float (&sum)[kRows / 2]) {
   const int thread = static_cast<int>(threadIdx.x), left = static_cast<int>(tile.matrix(p).rows) - tile.output;
-  const int firstRow = static_cast<int>(blockIdx.z) * kRows, rows = static_cast<int>(liveRows(p.rows, p.capacity)) - firstRow;
   const int64_t width = p.qA.rows + p.kvA.rows;
   float* lane = p.latentLanes + (blockIdx.y * p.laneRows + firstRow) * width + tile.first + tile.output;
 #pragma unroll
@@ -70,8 +69,10 @@ __global__ void __launch_bounds__(kThreads, 2) sumLanes(const __grid_constant__ 
     return;
   }
   float sum[kRows / 2] = {};
+  awaitPrevious();
+  const int rows = static_cast<int>(liveRows(p.rows, p.capacity)) - part.firstRow;  // known when the sums are
   multiplySteps(memory, part, part.scales(matrix), sum);
-  storeLane<kRows>(p, tile, sum);
+  storeLane<kRows>(p, tile, part.firstRow, rows, sum);
 #endif
 }
 

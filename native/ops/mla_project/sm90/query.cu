@@ -79,17 +79,18 @@ class Place {
     pair_ = (within - static_cast<int>(p.nope)) / 2;
     at_ = head * width + (rotates_ ? static_cast<int>(p.nope) + pair_ : within);
   }
-  __device__ __forceinline__ void write(int64_t row, float first, float second) const {
+  /// In a row; nothing where the numbers are not rotated, or no row can be.
+  __device__ __forceinline__ Angle angle(int64_t row) const { return rotates_ && row < p_.capacity ? Angle(p_.cosSin + row * p_.rope, pair_, p_.rope / 2) : Angle(); }
+  __device__ __forceinline__ void write(int64_t row, float first, float second, const Angle& angle) const {
     Bf16* q = static_cast<Bf16*>(p_.q.data) + row * p_.qB.rows + at_;
     const __nv_bfloat162 rounded = __floats2bfloat162_rn(first, second);
     if (!rotates_) {
       *reinterpret_cast<__nv_bfloat162*>(q) = rounded;
       return;
     }
-    const int64_t half = p_.rope / 2;
-    const Rotation rotated = rotate(__low2float(rounded), __high2float(rounded), p_.cosSin + row * p_.rope, pair_, half);
+    const Rotation rotated = rotate(__low2float(rounded), __high2float(rounded), angle);
     q[0] = numberOf<Bf16>(rotated.a);
-    q[half] = numberOf<Bf16>(rotated.b);
+    q[p_.rope / 2] = numberOf<Bf16>(rotated.b);
   }
 
  private:
@@ -98,21 +99,43 @@ class Place {
   int pair_, at_;
 };
 
-/// The owned rows' queries: a warp has a pair of rows, a lane two outputs.
+/// The owned rows' queries: a warp has a pair of rows, a lane two outputs. How many rows are live, and the angles of a warp's first pair, are asked
+/// for before the sums are known.
 template <int kRows>
-__device__ __forceinline__ void writeQueries(const MlaProjectParams& p, const Sums<kRows>& sums, const Part& part) {
-  const int output = 2 * (static_cast<int>(threadIdx.x) & 31);
-  const int64_t live = liveRows(p.rows, p.capacity);
-  const Place place(p, part.output + output);
-  waitAcross(sums.all, 0);
-  if (part.output + output >= p.qB.rows) return;
-  for (int pair = static_cast<int>(threadIdx.x) >> 5; pair < sums.owned(); pair += kMultipliers / 32) {
-    const float4 v = sums.total(pair, output);
-    const int64_t row = part.firstRow + 2 * (static_cast<int64_t>(pair) * sums.lanes + sums.rank);
-    if (row < live) place.write(row, v.x, v.z);
-    if (row + 1 < live) place.write(row + 1, v.y, v.w);
+class Queries {
+ public:
+  __device__ __forceinline__ Queries(const MlaProjectParams& p, const Sums<kRows>& sums, const Part& part)
+      : sums_(sums), firstRow_(part.firstRow), output_(2 * (static_cast<int>(threadIdx.x) & 31)), isOutput_(part.output + output_ < p.qB.rows),
+        live_(static_cast<int>(liveRows(p.rows, p.capacity))), place_(p, part.output + output_), angles_(place_, rowOf(firstPair())) {}
+
+  /// When all lanes' sums are there.
+  __device__ __forceinline__ void write() const {
+    waitAcross(sums_.all, 0);
+    if (!isOutput_) return;
+    for (int pair = firstPair(); pair < sums_.owned(); pair += kMultipliers / 32) {
+      const float4 v = sums_.total(pair, output_);
+      const int row = rowOf(pair);
+      const Angles angles = pair == firstPair() ? angles_ : Angles(place_, row);
+      if (row < live_) place_.write(row, v.x, v.z, angles.first);
+      if (row + 1 < live_) place_.write(row + 1, v.y, v.w, angles.second);
+    }
   }
-}
+
+ private:
+  struct Angles {
+    Angle first, second;
+    __device__ __forceinline__ Angles(const Place& place, int64_t row) : first(place.angle(row)), second(place.angle(row + 1)) {}
+  };
+  static __device__ __forceinline__ int firstPair() { return static_cast<int>(threadIdx.x) >> 5; }
+  __device__ __forceinline__ int rowOf(int pair) const { return firstRow_ + 2 * (pair * sums_.lanes + sums_.rank); }
+
+  const Sums<kRows>& sums_;
+  int firstRow_, output_;
+  bool isOutput_;
+  int live_;
+  Place place_;
+  Angles angles_;
+};
 
 /// Block (x, y, z): lane x of k, outputs from 64 · y on, rows from kRows · z on. A cluster is all lanes.
 template <class W, int kRows>
@@ -141,10 +164,12 @@ __global__ void __launch_bounds__(kThreads, kBlocksTogether<kRows>)
     return;
   }
   float sum[kRows / 2] = {};
+  awaitPrevious();
+  const Queries<kRows> queries(p, sums, part);
   multiplySteps(memory, part, part.scales(p.qB), sum);
   waitForCluster();  // all barriers are there
   sums.send(sum);
-  writeQueries(p, sums, part);  // and all that is sent here has come when the block ends
+  queries.write();  // and all that is sent here has come when the block ends
 #endif
 }
 

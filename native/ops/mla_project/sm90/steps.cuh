@@ -87,6 +87,7 @@ template <class W, int kRows, int kMoreBytes>
 __device__ __forceinline__ void copySteps(const Memory<W, kRows, kMoreBytes>& memory, const Part& part, uint64_t weightPolicy, const TensorMap& weightMap, const TensorMap& rowMap) {
   constexpr int kStages = Memory<W, kRows, kMoreBytes>::kStages;
   const uint64_t rowPolicy = readAgainPolicy();
+  prefetchMap(&rowMap);
   const auto copyWeights = [&](int step, int stage) {
     arriveExpecting(memory.full(stage), memory.kStageBytes);
     copyBox(memory.weights(stage), &weightMap, memory.full(stage), step * (128 / static_cast<int>(sizeof(W))), part.output, weightPolicy);

@@ -58,20 +58,28 @@ struct Segment {
     if (row->numAdjustments) markAdjusted();
   }
 
-  /// visit(logit, id) for this thread's ids that may be drawn and are not adjusted, ascending. NaN is −∞ here, and both zeros are one.
+  /// visit(logits, id) for this thread's quads, ascending: ids id … id + 3; no numbers are those that may not be drawn or are adjusted. NaN is −∞
+  /// here, and both zeros are one.
   template <class F>
-  __device__ __forceinline__ void forPlain(const F& visit) const {
+  __device__ __forceinline__ void forQuads(const F& visit) const {
     int id = 4 * (warpOfCluster() * 32 * depth + lane());
     const float4* end = cache + depth * kThreads;
 #pragma unroll 1
     for (const float4* quad = cache + threadIdx.x; quad < end; quad += kThreads, id += 128) {
       const float4 v = *quad;
+      const float logits[4] = {v.x, v.y, v.z, v.w};
+      visit(logits, id);
+    }
+  }
+  /// visit(logit, id) for those that are numbers.
+  template <class F>
+  __device__ __forceinline__ void forPlain(const F& visit) const {
+    forQuads([&](const float (&logits)[4], int id) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const float logit = j == 0 ? v.x : j == 1 ? v.y : j == 2 ? v.z : v.w;
-        if (!isnan(logit)) visit(logit, id + j);
+        if (!isnan(logits[j])) visit(logits[j], id + j);
       }
-    }
+    });
   }
 
   /// visit(adjusted logit, id) for this thread's ids that may be drawn and are adjusted. Whole warps call.

@@ -177,21 +177,37 @@ class Together {
     const Windows windows = windows_;
     const bool byMass = block.row.topK == 0;
     Mass all = 0, beforeDraw = 0, beforeCut = 0;
-    const auto take = [&](double logit, float binned, int id) {
-      const int bin = binOf(binned);
-      if (byMass) {
-        const uint64_t mass = exponential.keptMass(logit);
-        all += mass;
-        if (bin < windows.drawFirst) beforeDraw += mass;
-        if (bin < windows.cutFirst) beforeCut += mass;
-      }
+    const auto add = [&](uint64_t mass, int bin) {
+      all += mass;
+      if (bin < windows.drawFirst) beforeDraw += mass;
+      if (bin < windows.cutFirst) beforeCut += mass;
+    };
+    const auto take = [&](double logit, int bin, int id) {
       if (!windows.hold(bin)) return;
       const int place = atomicAdd(&block.collected, 1);
       const Key key = keyOfValue(logit, id);
       if (place < kBuffer) block.high[place] = key.high, block.low[place] = key.low;
     };
-    segment_.forPlain([&](float logit, int id) { take(logit, logit, id); });
-    segment_.forAdjusted([&](double logit, int id) { take(logit, static_cast<float>(logit), id); });
+    segment_.forQuads([&](const float (&logits)[4], int id) {
+      int bins[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) bins[j] = binOf(logits[j]);
+      if (byMass) {
+        uint64_t masses[4];
+        exponential.keptMasses(logits, masses);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) add(masses[j], bins[j]);
+      }
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        if (!isnan(logits[j])) take(logits[j], bins[j], id + j);
+      }
+    });
+    segment_.forAdjusted([&](double logit, int id) {
+      const int bin = binOf(static_cast<float>(logit));
+      if (byMass) add(exponential.keptMass(logit), bin);
+      take(logit, bin, id);
+    });
     if (!byMass) return;
     all = warpMass(all), beforeDraw = warpMass(beforeDraw), beforeCut = warpMass(beforeCut);
     if ((threadIdx.x & 31) == 0) {
@@ -345,16 +361,21 @@ class Together {
   __device__ __noinline__ int32_t drawOrTail(const Exponential exponential, int held) {
     const Search<false> search(block.row, block, windows_.drawable, held);
     const int candidates = min(windows_.drawable, static_cast<int>(kFirstCandidates));
-    const auto mass = [&](int i) { return Mass{exponential.keptMass(search.value(i))}; };
-    const Mass sum = massOfBest(search, exponential, candidates), left = sumOf(all_), goal = drawGoal(block.row, left);
-    if (goal <= sum) return findInBuffer(block, 0, candidates, 0, goal, mass).key.id();
-
     Mass* masses = beforeDraw_;  // of the candidates: nobody needs what is there
-    if (static_cast<int>(threadIdx.x) < candidates) masses[threadIdx.x] = mass(static_cast<int>(threadIdx.x));
-    __syncthreads();
-    Mass tail = threadIdx.x < clusterSize() * kWarps ? all_[threadIdx.x] : 0;  // of the warp of that number
-    for (int i = 0; i < candidates; ++i)
-      if (segment_.warpOf(search.at(i).id()) == static_cast<int>(threadIdx.x)) tail -= masses[i];
+    Mass own = 0;
+    if (static_cast<int>(threadIdx.x) < candidates) {
+      own = masses[threadIdx.x] = exponential.keptMass(search.value(threadIdx.x));
+      ofCandidate_[threadIdx.x] = segment_.warpOf(search.at(threadIdx.x).id());
+    }
+    const Mass sum = blockMass(own, block.sums), left = sumOf(all_), goal = drawGoal(block.row, left);
+    if (goal <= sum) return findInBuffer(block, 0, candidates, 0, goal, [&](int i) { return masses[i]; }).key.id();
+
+    Mass tail = 0;  // of the warp of that number
+    if (threadIdx.x < clusterSize() * kWarps) {
+      tail = all_[threadIdx.x];
+      for (int i = 0; i < candidates; ++i)
+        if (ofCandidate_[i] == static_cast<int>(threadIdx.x)) tail -= masses[i];
+    }
     Mass total;
     const Mass running = sum + blockInclusive(tail, block.sums, &total);
     if (running - tail < goal && running >= goal) block.foundBin = static_cast<int>(threadIdx.x), block.foundMass = running - tail;
@@ -366,6 +387,7 @@ class Together {
   Segment segment_;
   Key bests_[kMostBlocks];
   Windows windows_;
+  int ofCandidate_[kFirstCandidates];        // which warp has it
   WarpMasses all_, beforeDraw_, beforeCut_;  // of all ids; of those ahead of the windows; of those ahead of the second window
   int ends_[kMostBlocks];                    // of what the blocks have collected, one behind the other
   double running_[kWarps], leastLeft_, mostLeft_;

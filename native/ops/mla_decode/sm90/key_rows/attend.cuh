@@ -5,8 +5,8 @@
 //   latents            [512 columns × heads] += values^T · weights^T             a chain along the keys of a unit
 //
 // A unit's sums take half of a block's registers or less, so that the row's sums over the units before stay in the others: that a row is cut in units
-// costs next to nothing where one block has all of them, and units can be as small as few rows want them. Where rows are many two blocks share each
-// key's way from the L2 cache (copies.cuh); where they are few, blocks of 16 heads are more blocks.
+// costs next to nothing where one block has all of them, and units can be as small as few rows want them. Where rows are few, blocks of
+// 16 heads are more blocks.
 //
 // Order of sums: as ../attend.cuh has it, but for the weights' sum: each thread adds those of its two rows of each tile that its warpgroup scored, rescaled at
 // each tile; in the unit's end lanes, then the four warps in ascending order, then the two warpgroups are added.
@@ -59,19 +59,18 @@ __device__ __forceinline__ void attendRun(const MlaDecodeParams& p, KeyRowsMulti
   }
 }
 
-/// grid: x = groups of TEAM · H heads · shares · TEAM, clusters of TEAM.
-template <int H, int TEAM>
+/// grid: x = groups of H heads · shares.
+template <int H>
 __global__ void __launch_bounds__(unitThreads(false), 1) attendKeyRows(const __grid_constant__ MlaDecodeParams p, const __grid_constant__ UnitMaps maps, const __grid_constant__ UnitCut cut) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  using Shared = KeyRowsShared<H, TEAM>;
+  using Shared = KeyRowsShared<H>;
   extern __shared__ unsigned char sharedBytes[];
   auto& shared = *reinterpret_cast<Shared*>(sharedBytes + (-sharedAddress(sharedBytes) & 1023));
   if (threadIdx.x == 0) {
     prefetchMap(&maps.cache), prefetchMap(&maps.latent), prefetchMap(&maps.rope);
     shared.beginBarriers();
   }
-  if constexpr (TEAM == 1) __syncthreads();
-  else syncCluster();
+  __syncthreads();
   if (threadIdx.x < 128) {
     fewerRegisters<56>();
     const int warp = static_cast<int>(threadIdx.x / 32);
@@ -92,7 +91,6 @@ __global__ void __launch_bounds__(unitThreads(false), 1) attendKeyRows(const __g
       attendRun(p, m, run, number, units);
     });
   }
-  if constexpr (TEAM > 1) syncCluster();  // no block ends before the others have told it what they read
 #else
   awaitPrevious();
 #endif

@@ -6,10 +6,9 @@
 namespace longcat::cuda {
 namespace {
 
-/// TEAM blocks (a cluster) have the same keys, each for H heads of its own.
-template <int H, int TEAM>
+template <int H>
 struct alignas(1024) KeyRowsShared {
-  static constexpr int kHeads = H, kTeam = TEAM;
+  static constexpr int kHeads = H;
   static constexpr int kQueryPanel = H * 64;
   Bf16 query[kPanels][kQueryPanel];
   Bf16 tile[2][kPanels][kPanelNumbers];
@@ -18,18 +17,18 @@ struct alignas(1024) KeyRowsShared {
   float maximum[2][H], rescale[2][H];  // that a tile's weights are relative to, and what they do to the sums before
   float sums[2][2][4][H];              // of a unit's weights, by the unit's parity, warpgroup, warp
   Barrier queryFull, queryEmpty, full[2][kPanels];
-  Barrier empty[2][kParts];  // in all blocks of the team
-  Barrier weighed[2];        // a tile's weights and what goes with them are there
+  Barrier empty[2][kParts];
+  Barrier weighed[2];  // a tile's weights and what goes with them are there
   Run run[2];
   Barrier runFull[2], runEmpty[2];
 
-  /// One thread; then a barrier of the team.
+  /// One thread; then a barrier of the block.
   __device__ void beginBarriers() {
     initBarrier(&queryFull, 1);
     initBarrier(&queryEmpty, 8);  // a warp is one arrival
     for (int stage = 0; stage < 2; ++stage) {
       for (int panel = 0; panel < kPanels; ++panel) initBarrier(&full[stage][panel], 1);
-      for (int part = 0; part < kParts; ++part) initBarrier(&empty[stage][part], 4 * TEAM);
+      for (int part = 0; part < kParts; ++part) initBarrier(&empty[stage][part], 4);
       initBarrier(&weighed[stage], 4);
       initBarrier(&runFull[stage], 1);
       initBarrier(&runEmpty[stage], runReaders(false));
@@ -37,8 +36,8 @@ struct alignas(1024) KeyRowsShared {
     fenceBarriers();
   }
 };
-template <int H, int TEAM>
-constexpr size_t kKeyRowsSharedBytes = sizeof(KeyRowsShared<H, TEAM>) + 1024;
+template <int H>
+constexpr size_t kKeyRowsSharedBytes = sizeof(KeyRowsShared<H>) + 1024;
 
 }  // namespace
 }  // namespace longcat::cuda

@@ -1,5 +1,4 @@
-// Attention of decode rows with keys as the rows of the matrix instructions: queries and keys by the copy engine. Each block of a team asks for every
-// second panel of the keys, and all blocks get it.
+// Attention of decode rows with keys as the rows of the matrix instructions: queries and keys by the copy engine.
 #pragma once
 
 #include "cuda/dependent.cuh"
@@ -14,12 +13,11 @@ template <class Shared>
 class KeyCopies {
  public:
   __device__ KeyCopies(const MlaDecodeParams& p, const UnitMaps& maps, Shared& shared, Part part)
-      : p_(p), maps_(maps), shared_(shared), part_(part), policy_(p.heads > Shared::kHeads * Shared::kTeam ? usualPolicy() : readOncePolicy()) {
+      : p_(p), maps_(maps), shared_(shared), part_(part), policy_(p.heads > Shared::kHeads ? usualPolicy() : readOncePolicy()) {
     const int lane = static_cast<int>(threadIdx.x & 31), panels = part == kRope ? 1 : kValuePanels / 2;
     pageKeys_ = p.blockSize < kTileKeys ? static_cast<int>(p.blockSize) : kTileKeys;
     panel_ = static_cast<int>(part) * (kValuePanels / 2) + lane % panels;
     page_ = lane / panels;  // one of the tile's, or behind them
-    asks_ = Shared::kTeam == 1 || panel_ % Shared::kTeam == static_cast<int>(clusterRank());
   }
 
   /// A run's tiles, the first of which has the number `number`. What is in the cache is older than the launch before.
@@ -38,14 +36,11 @@ class KeyCopies {
       const int32_t blockSize = static_cast<int32_t>(p_.blockSize), position = first + page_ * pageKeys_, block = position / blockSize;
       cacheRow = blocks[block] * blockSize + (position - block * blockSize);
     }
-    wait(&shared_.empty[at.stage][part_], at.phase ^ 1);  // in all blocks of the team: they have all got what was there
+    wait(&shared_.empty[at.stage][part_], at.phase ^ 1);
     Barrier* full = &shared_.full[at.stage][panel_];
     if (page_ == 0) arriveExpecting(full, static_cast<uint32_t>(pages * pageKeys_ * 128));
     __syncwarp();
-    if (page_ >= pages || !asks_) return;
-    Bf16* to = shared_.tile[at.stage][panel_] + page_ * pageKeys_ * 64;
-    if constexpr (Shared::kTeam == 1) copyBox(to, &maps_.cache, full, 64 * panel_, cacheRow, policy_);
-    else copyBoxToAll(to, &maps_.cache, full, 64 * panel_, cacheRow, (1 << Shared::kTeam) - 1, policy_);
+    if (page_ < pages) copyBox(shared_.tile[at.stage][panel_] + page_ * pageKeys_ * 64, &maps_.cache, full, 64 * panel_, cacheRow, policy_);
   }
 
   const MlaDecodeParams& p_;
@@ -53,7 +48,6 @@ class KeyCopies {
   Shared& shared_;
   Part part_;
   int pageKeys_, panel_, page_;
-  bool asks_;
   uint64_t policy_;
 };
 

@@ -49,16 +49,8 @@ struct KeyRowsMultiplier {
     __syncwarp();
     if (lane == 0) arrive(barrier);
   }
-  /// A part of a tile has been read: every block of the team may ask for what comes next there.
-  __device__ __forceinline__ void giveBack(TilePlace at, int part) const {
-    Barrier* barrier = &shared.empty[at.stage][part];
-    if constexpr (Shared::kTeam == 1) {
-      release(barrier);
-    } else {
-      __syncwarp();
-      if (lane < Shared::kTeam) arriveAt(barrier, static_cast<uint32_t>(lane));
-    }
-  }
+  /// A part of a tile has been read.
+  __device__ __forceinline__ void giveBack(TilePlace at, int part) const { release(&shared.empty[at.stage][part]); }
   __device__ __forceinline__ int firstHead() const { return 2 * (lane & 3); }
 
   /// Whether all of a tile has arrived, as all warps of the warpgroup see it.
