@@ -137,7 +137,7 @@ export interface NativeAddon {
   bestIsa(): string;
   /** `faultOn`: the operation of that name fails when it is run, for tests of error paths. */
   openDevice(options: NativeDeviceOptions): NativeDevice;
-  /** The GPUs that this build can use; none: why not, as a sentence. */
+  /** The GPUs that this build can use; what keeps it from using others, or any, as a sentence. */
   gpus(): { devices: NativeGpu[]; reason: string | null };
   /** Opens, maps and checks. CHECKPOINT_INVALID names file and tensor. */
   openSafetensors(path: string): NativeMappedFile;
