@@ -128,6 +128,8 @@ export interface NativeDeviceOptions {
 export interface NativeAddon {
   /** Version of the package the addon was built from. */
   readonly version: string;
+  /** Keys of a split of decode attention (SPLIT_KEYS of ts/model/program.ts). */
+  readonly splitKeys: number;
   ops(): NativeOpInfo[];
   /** Threads within affinity and container quota. */
   availableThreads(): number;
