@@ -85,6 +85,14 @@ it("measures a layer as one rank of many: as many rows for each of the held expe
   }
 });
 
+it("tells of flags that change nothing on the CPU, and goes on", async () => {
+  const told = "batchInvariant: false has no effect on the CPU: its bits are the same in any batch";
+  const layer = await document("layer", "--batch", "1", "--samples", "1", "--no-batch-invariant");
+  expect(layer.notes).toContain(told);
+  const prefill = await document("prefill", "--random-weights", "--tokens", "4", "--runs", "1", "--no-batch-invariant");
+  expect(prefill.notes).toEqual([told]);
+});
+
 it("names the GPU that it ran on, or the CPU's threads and instructions", () => {
   expect(describeWhere({ device: "cuda", gpu: "NVIDIA H100 80GB HBM3", threads: 1, isa: "9.0" })).toBe(
     "cuda (NVIDIA H100 80GB HBM3, compute capability 9.0)",
@@ -165,6 +173,26 @@ it.each([
   [["prefill", "--layers", "2"], 2, "usage error: --layers needs --random-weights"],
   [["prefill", "--random-weights", "--model", "x"], 2, "usage error: --model and --random-weights exclude each other"],
   [["prefill", "--device", "cpu", "--tokens", "5000"], 1, "error: OPTION_INVALID: tokens: 5000 is more than the context of 4096"],
+  [
+    ["prefill", "--random-weights", "--device", "cpu", "--cache-bytes", "1000"],
+    1,
+    'error: OPTION_INVALID: cacheBytes: 1000 does not go with random weights; give "auto"',
+  ],
+  [
+    ["decode", "--random-weights", "--device", "cpu", "--debug", "poison"],
+    1,
+    'error: OPTION_INVALID: debug: "poison" does not go with random weights; give "off"',
+  ],
+  [
+    ["decode", "--random-weights", "--device", "cpu", "--ngram", "host"],
+    1,
+    'error: OPTION_INVALID: ngram: "host" does not go with random weights; give "auto"',
+  ],
+  [
+    ["decode", "--random-weights", "--device", "cpu", "--allow-unknown-tensors"],
+    1,
+    "error: OPTION_INVALID: allowUnknownTensors: true does not go with random weights; give false",
+  ],
   [["decode", "--shape", "mini"], 2, "usage error: --shape needs --random-weights"],
   [["decode", "--device", "cpu", "--dtype", "fp8"], 1, 'error: OPTION_INVALID: dtype: "fp8"'],
 ])("refuses %j", async (words, wantedCode, wantedWords) => {

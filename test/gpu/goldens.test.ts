@@ -45,6 +45,18 @@ describeOnGpu("float32", () => {
     });
 });
 
+describeOnGpu("packed latents", () => {
+  const { open } = models();
+
+  for (const [name, dtype] of [["tiny-a"], ["tiny-lite-a"], ["mini", "float32"]] as const)
+    it(`${name} stays as near the recorded float32 numbers as on the CPU`, async () => {
+      const { runner } = await open(name, { dtype: dtype ?? "auto", cacheDType: "fp8" });
+      const d = await worstDistance(runner, fixtures(name));
+      console.log(`${name}: ${JSON.stringify(d)}`);
+      assert.ok(d.maxLogit > 1e-4 && d.maxLogit < 1, `logits: ${d.maxLogit}`);
+    });
+});
+
 describeOnGpu("bfloat16 activations", () => {
   const { open } = models();
   const fp8 = quantizedMini();

@@ -4,7 +4,7 @@
  */
 
 import { benchLayer, type LayerFacts, type LayerPlan, type LayerResult } from "../engine/bench-layer.js";
-import { cell, describeWhere, HELD_FLAG, meansGpu, numberOr, numbers, oneOf, randomModel, SHAPE_FLAG } from "./bench-flags.js";
+import { cell, describeWhere, deviceName, HELD_FLAG, meansGpu, numberOr, numbers, oneOf, randomModel, SHAPE_FLAG } from "./bench-flags.js";
 import { benchReport } from "./bench-report.js";
 import { chartFile, writeChart } from "./chart-file.js";
 import { type Command, JSON_FLAG } from "./command.js";
@@ -73,9 +73,7 @@ export const benchLayerCommand: Command = {
 };
 
 async function planOf(flags: ParsedFlags): Promise<LayerPlan> {
-  const device = flags.text("device") ?? "auto";
-  if (!/^(auto|cpu|cuda(:\d{1,4})?)$/.test(device))
-    throw new UsageError(`--device: ${JSON.stringify(device)} is none of auto, cpu, cuda, cuda:N`);
+  const device = deviceName(flags, "auto");
   const kind = (await meansGpu(device)) ? "gpu" : "cpu";
   const prompts = numbers(flags, "prompt", "", 1, 65536);
   return {

@@ -49,10 +49,8 @@ export async function loadParts(dir: string, options: ResolvedOptions): Promise<
   }
 }
 
-/** Tells of what was demanded and changes nothing here, since nothing is ignored silently. */
-function warnOfNoEffect({ runner, ngram }: OpenedModel, options: ResolvedOptions): void {
-  if (runner.device.kind === "cpu" && !options.batchInvariant)
-    options.onWarning("batchInvariant: false has no effect on the CPU: its bits are the same in any batch");
+/** Tells of what was demanded and changes nothing for this model; of what changes nothing on this device, opening it told. */
+function warnOfNoEffect({ ngram }: OpenedModel, options: ResolvedOptions): void {
   if (ngram === null && options.ngram !== "auto")
     options.onWarning(`ngram: "${options.ngram}" has no effect on this model: it has no n-gram tables`);
 }

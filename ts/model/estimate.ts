@@ -5,7 +5,7 @@
 
 import { integer } from "../checks.js";
 import { availableMemoryBytes } from "../runtime/addon.js";
-import { findGpus, chooseDevice, ordinalOf } from "../runtime/gpus.js";
+import { chooseDevice, findGpus, gpuNamed } from "../runtime/gpus.js";
 import { openCheckpoint } from "./checkpoint.js";
 import { type DeviceKind, ngramTableBytes } from "./placement.js";
 import { planModel } from "./plan.js";
@@ -125,6 +125,5 @@ function freeOn(device: string): { kind: DeviceKind; availableBytes: number | nu
     const choice = chooseDevice(device);
     return { kind: choice.kind, availableBytes: choice.kind === "cpu" ? availableMemoryBytes() : choice.gpu.freeBytes };
   }
-  const gpu = findGpus().devices.find(({ ordinal }) => ordinal === ordinalOf(device));
-  return { kind: "cuda", availableBytes: gpu?.freeBytes ?? null };
+  return { kind: "cuda", availableBytes: gpuNamed(device, findGpus().devices)?.freeBytes ?? null };
 }

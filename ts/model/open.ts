@@ -6,7 +6,7 @@
 import { LongcatError } from "../errors.js";
 import { availableMemoryBytes } from "../runtime/addon.js";
 import { Device } from "../runtime/device.js";
-import { chooseDevice } from "../runtime/gpus.js";
+import { chooseDevice, withoutEffect } from "../runtime/gpus.js";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.js";
 import { type DeviceKind, hasFp8Weights, ngramTableBytes } from "./placement.js";
 import { type ModelPlan, planModel } from "./plan.js";
@@ -64,13 +64,9 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
   try {
     const choice = chooseDevice(options.device);
     checkFor(choice.kind, checkpoint, options);
+    for (const warning of withoutEffect(choice, options)) onWarning?.(warning);
     // A GPU is asked what it has; on the CPU a model that does not fit is refused before anything is opened.
-    if (choice.kind === "cuda") {
-      const name = `cuda:${choice.gpu.ordinal}`;
-      if (options.threads !== "auto")
-        onWarning?.(`threads: ${options.threads} has no effect on ${name}: only the CPU's operations use threads`);
-      device = openDevice(name, options);
-    }
+    if (choice.kind === "cuda") device = openDevice(`cuda:${choice.gpu.ordinal}`, options);
     const availableBytes = options.availableBytes ?? device?.freeBytes;
     const { ngram = "auto" } = options;
     const plan = planModel(checkpoint, { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes });

@@ -16,7 +16,7 @@ import { availableMemoryBytes } from "../runtime/addon.js";
 import type { NativeMappedFile } from "../runtime/binding.js";
 import { Device, Queue, type Tensor } from "../runtime/device.js";
 import { bytesOf, DTYPES, type DType } from "../runtime/dtype.js";
-import { chooseDevice } from "../runtime/gpus.js";
+import { chooseDevice, withoutEffect } from "../runtime/gpus.js";
 import { ops } from "../runtime/ops.js";
 import type { Checkpoint, StoredTensor } from "./checkpoint.js";
 import { type ModelConfig, numNgramTables } from "./config.js";
@@ -70,7 +70,7 @@ export interface RandomModel {
   headers: Pick<Checkpoint, "config" | "specs" | "tensors">;
   /** Bytes of weights that are stored. */
   weightBytes: number;
-  /** What is not as in the real model, one sentence each. */
+  /** What is not as in the real model or as it was asked for, one sentence each. */
   notes: string[];
   close(): Promise<void>;
 }
@@ -95,6 +95,7 @@ export async function openRandomModel(spec: RandomModelSpec, options: RandomMode
   if (options.fp8Activations && (choice.kind === "cpu" || spec.dtype !== "fp8"))
     throw new LongcatError("OPTION_INVALID", "fp8Activations needs a GPU and dtype fp8");
   const { threads, fp8Activations, batchInvariant } = options;
+  notes.push(...withoutEffect(choice, { threads, batchInvariant }));
   const device = Device.open({
     device: choice.kind === "cpu" ? "cpu" : `cuda:${choice.gpu.ordinal}`,
     threads,

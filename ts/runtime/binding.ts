@@ -130,6 +130,8 @@ export interface NativeDeviceOptions {
 export interface NativeAddon {
   /** Version of the package the addon was built from. */
   readonly version: string;
+  /** Keys of a split of decode attention (SPLIT_KEYS of ts/model/program.ts). */
+  readonly splitKeys: number;
   ops(): NativeOpInfo[];
   /** Threads within affinity and container quota. */
   availableThreads(): number;
@@ -139,7 +141,7 @@ export interface NativeAddon {
   bestIsa(): string;
   /** `faultOn`: the operation of that name fails when it is run, for tests of error paths. */
   openDevice(options: NativeDeviceOptions): NativeDevice;
-  /** The GPUs that this build can use; none: why not, as a sentence. */
+  /** The GPUs that this build can use; what keeps it from using others, or any, as a sentence. */
   gpus(): { devices: NativeGpu[]; reason: string | null };
   /** Opens, maps and checks. CHECKPOINT_INVALID names file and tensor. */
   openSafetensors(path: string): NativeMappedFile;
