@@ -38,11 +38,18 @@ struct GemmProblem {
   Activations out;                     // [capacity, outputs], row stride outStride, of outDtype
   int64_t outStride = 0;
   DType outDtype = DType::f32;
+  // Scratch, where rows may be quantised ahead of the product (fp8Activations): row r has `codesStride` bytes, with k codes in
+  // front and their blocks' scales behind them. It may be x itself, whose numbers are lost then.
+  unsigned char* codes = nullptr;
+  int64_t codesStride = 0;
 };
 
 /// Launches the product on the context's stream. Any sizes and weight dtypes; bf16 activations with bf16 or FP8 weights whose k is a
 /// multiple of 32 (of 128 for FP8) use tensor cores.
 void gemm(const CudaContext& context, const GemmProblem& problem);
+
+/// Rows of `stride` bfloat16 numbers that may be lost: scratch for quantised rows.
+void useForCodes(GemmProblem& problem, void* rows, int64_t stride);
 
 /// A dense product in one line.
 GemmProblem denseProblem(ConstActivations x, int64_t xStride, DType activation, const int32_t* liveRows, int64_t capacity, const WeightView& weight,

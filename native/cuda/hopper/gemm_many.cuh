@@ -80,7 +80,7 @@ struct Share {
   __device__ __forceinline__ int padded() const { return (rows + kUnit - 1) / kUnit * kUnit; }
 };
 
-constexpr int kMapSlots = 9, kMostMultiprocessors = 256;
+constexpr int kMapSlots = 14, kMostMultiprocessors = 256;
 /// A map where publishMap() can put it.
 struct alignas(128) PublishedMap {
   TensorMap map;
