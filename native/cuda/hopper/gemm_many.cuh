@@ -200,6 +200,11 @@ struct Consumer {
     if (lane < kCluster) arriveAt(m.empty + place.stage, lane);
     place.next();
   }
+  __device__ __forceinline__ RingPlace<Shape::kStages> next() const {
+    RingPlace<Shape::kStages> behind = place;
+    behind.next();
+    return behind;
+  }
   /// Takes no part in an item of so many stages.
   __device__ __forceinline__ void skip(int stages) {
     for (int i = 0; i < stages; ++i) {

@@ -8,7 +8,9 @@ namespace longcat::cuda {
 /// `rows` of a group, about. False: not launched, since there are too many groups.
 bool manyBf16(const CudaContext& context, const GemmProblem& p, int64_t rows);
 bool manyFp8(const CudaContext& context, const GemmProblem& p);
-/// Rows are quantised ahead, in p.codes. False also where that is missing, or k is too long.
+/// Rows are put in the weights' order ahead, in p.ahead. False also where that is missing, or k is too long.
+bool manyFp8Ordered(const CudaContext& context, const GemmProblem& p);
+/// Rows are quantised ahead, in p.ahead.
 bool manyFp8Quantised(const CudaContext& context, const GemmProblem& p);
 
 }  // namespace longcat::cuda

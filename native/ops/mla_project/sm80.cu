@@ -259,7 +259,7 @@ void project(const CudaContext& context, const MlaProjectParams& p, ConstActivat
              Activations out, Activations scratch, int64_t scratchStride) {
   GemmProblem problem = denseProblem(in, weight.columns, p.activation, p.rows, p.capacity, weight, out, weight.rows, p.activation);
   problem.bias = bias;
-  useForCodes(problem, scratch.data, scratchStride);
+  useAhead(problem, scratch.data, scratchStride);
   gemm(context, problem);
 }
 
