@@ -13,7 +13,8 @@ import { numCaches } from "./state.js";
 import { conversionBytes, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** What to plan for. */
-export interface PlanOptions extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "availableBytes"> {
+export interface PlanOptions
+  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "cacheDType" | "availableBytes"> {
   kind: DeviceKind;
   dtype: WeightDType;
   ngram: "auto" | NgramPlace;
@@ -36,10 +37,10 @@ export interface ModelPlan {
  * @throws LongcatError OUT_OF_MEMORY, OPTION_INVALID; see `sizeModel` and `placeNgramTables`
  */
 export function planModel(checkpoint: Checkpoint, options: PlanOptions, config: ModelConfig = checkpoint.config): ModelPlan {
-  const { kind, dtype, maxSequences, maxBatchTokens, cacheBytes, availableBytes } = options;
+  const { kind, dtype, maxSequences, maxBatchTokens, cacheBytes, cacheDType, availableBytes } = options;
   const caches = numCaches(config, checkpoint.hasMtp);
   const activationDType = activationDTypeOf(kind, checkpoint, dtype);
-  const base = { kind, activationDType, maxSequences, maxBatchTokens, cacheBytes, availableBytes };
+  const base = { kind, activationDType, maxSequences, maxBatchTokens, cacheBytes, cacheDType, availableBytes };
   if (kind === "cpu") {
     const ngram = placeNgramTables(kind, options.ngram, 0, null);
     const convertedBytes = conversionBytes(checkpoint, dtype).converted;

@@ -13,7 +13,7 @@ import { forward, head, sample, score } from "./model.js";
 import { createProgram, type Program, type ProgramParts, SPLIT_KEYS } from "./program.js";
 import type { ModelRunner, RunnerLimits, SlotSampling, StepResult, StepSequence } from "./runner-types.js";
 import type { ModelSizes } from "./sizing.js";
-import { allocateState, blocksPerSequence, type ModelState, NUM_SAMPLE_FIELDS, SampleField } from "./state.js";
+import { allocateState, blocksPerSequence, type CacheDType, type ModelState, NUM_SAMPLE_FIELDS, SampleField } from "./state.js";
 import { SlotMasks } from "./slot-masks.js";
 import { StepBlocks } from "./step-block.js";
 import type { ModelWeights } from "./weights.js";
@@ -55,8 +55,8 @@ export class Runner implements ModelRunner {
   readonly device: Device;
   readonly config: ModelConfig;
   readonly weights: ModelWeights;
-  /** What activations and latent caches are made of. */
   readonly activationDType: ActivationDType;
+  readonly cacheDType: CacheDType;
   readonly #sizes: ModelSizes;
   readonly #queue: Queue;
   readonly #state: ModelState;
@@ -74,6 +74,7 @@ export class Runner implements ModelRunner {
     this.config = config;
     this.weights = weights;
     this.activationDType = sizes.activationDType;
+    this.cacheDType = sizes.cacheDType;
     this.#sizes = sizes;
     this.#queue = device.queue();
     this.#state = allocateState(device, config, sizes);

@@ -9,6 +9,9 @@ import type { ActivationDType } from "./activations.js";
 import { ADJUSTMENT_WORDS, maxAdjustments } from "./adjustments.js";
 import type { ModelConfig } from "./config.js";
 
+/** What the latent caches hold: what activations are, or packed latents (native/ops/latent_cache.h), about half of bfloat16's bytes. */
+export type CacheDType = ActivationDType | "fp8";
+
 /** Sizes of the state. */
 export interface StateSizes {
   maxSequences: number;
@@ -19,8 +22,7 @@ export interface StateSizes {
   numBlocks: number;
   /** Latent caches: two a layer, and the draft head's. */
   numCaches: number;
-  /** What the caches hold. */
-  activationDType: ActivationDType;
+  cacheDType: CacheDType;
 }
 
 /** Columns of the sampling parameters (native/ops/sample/params.h). */
@@ -44,7 +46,7 @@ export const NUM_SAMPLE_FIELDS = 13;
 
 /** S slots, V vocabulary. */
 export interface ModelState<T = Tensor> {
-  /** Each [numBlocks, blockSize, kvRank+rope], in the activations' dtype. */
+  /** Each [numBlocks, blockSize, kvRank+rope], in the activations' dtype; packed: uint8 [numBlocks, blockSize, latentRowBytes]. */
   caches: T[];
   /** [S, maxBlocks] i32 */
   blockTables: T;
@@ -64,11 +66,15 @@ export interface ModelState<T = Tensor> {
 
 /** Makes the state; `make` allocates, or counts. */
 function createState<T>(config: ModelConfig, sizes: StateSizes, make: (dtype: DType, shape: number[]) => T): ModelState<T> {
-  const { maxSequences: S, contextLength, blockSize, numBlocks, numCaches, activationDType } = sizes;
+  const { maxSequences: S, contextLength, blockSize, numBlocks, numCaches, cacheDType } = sizes;
   const V = config.vocabSize;
   const words = Math.ceil(V / 32);
+  const cache = () =>
+    cacheDType === "fp8"
+      ? make("uint8", [numBlocks, blockSize, latentRowBytes(config, cacheDType)])
+      : make(cacheDType, [numBlocks, blockSize, latentWidth(config)]);
   return {
-    caches: Array.from({ length: numCaches }, () => make(activationDType, [numBlocks, blockSize, latentWidth(config)])),
+    caches: Array.from({ length: numCaches }, cache),
     blockTables: make("int32", [S, blocksPerSequence(sizes)]),
     history: make("int32", [S, contextLength]),
     sampleParams: make("float64", [S, NUM_SAMPLE_FIELDS]),
@@ -98,14 +104,26 @@ export function latentWidth(config: ModelConfig): number {
   return config.kvLoraRank + config.qkRopeHeadDim;
 }
 
+/** Numbers of a packed latent that have a scale together, and bytes that each part of a packed row is a multiple of (native/ops/latent_cache.h). */
+const SCALED_LATENTS = 128;
+const PACKED_ALIGNMENT = 16;
+
+/** Bytes of a cache row. Packed: codes, rope key as bfloat16, float32 scales. */
+export function latentRowBytes(config: Pick<ModelConfig, "kvLoraRank" | "qkRopeHeadDim">, cacheDType: CacheDType): number {
+  const { kvLoraRank, qkRopeHeadDim } = config;
+  if (cacheDType !== "fp8") return (kvLoraRank + qkRopeHeadDim) * bytesOf(cacheDType);
+  const parts = [kvLoraRank, 2 * qkRopeHeadDim, 4 * Math.ceil(kvLoraRank / SCALED_LATENTS)];
+  return parts.reduce((bytes, part) => bytes + Math.ceil(part / PACKED_ALIGNMENT) * PACKED_ALIGNMENT, 0);
+}
+
 /** Latent caches of a model: two a layer, and one for its draft head. */
 export function numCaches(config: ModelConfig, draftHead: boolean): number {
   return 2 * config.numLayers + (draftHead ? 1 : 0);
 }
 
 /** Bytes of cache for one position, all caches together. */
-export function cacheBytesPerToken(config: ModelConfig, numCaches: number, activationDType: ActivationDType): number {
-  return numCaches * latentWidth(config) * bytesOf(activationDType);
+export function cacheBytesPerToken(config: ModelConfig, numCaches: number, cacheDType: CacheDType): number {
+  return numCaches * latentRowBytes(config, cacheDType);
 }
 
 /** Entries of a block table row. */
