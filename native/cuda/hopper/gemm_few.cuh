@@ -374,10 +374,13 @@ __global__ void __launch_bounds__(kThreads, kNarrow ? 2 : 1) gemmFew(const __gri
 #endif
 }
 
-/// Rows of activations that an item should take: all of them, or what most groups will have.
+constexpr int64_t kManyGroups = 32;
+
+/// Rows of activations that an item should take: all of them, or what most groups will have. Many small groups take half a multiprocessor, so that the next
+/// product's weights come while this one ends; of few groups the longer rings are worth more.
 inline int columnsOf(const GemmProblem& p, int64_t rows) {
   if (!p.groupStart) return columnsFor(static_cast<int>(std::min<int64_t>(p.capacity, kMostColumns)));
-  if (p.mostOfGroup > 0 && p.mostOfGroup <= kNarrowColumns) return kNarrowColumns;  // a half of the panels takes most groups
+  if (p.mostOfGroup > 0 && p.mostOfGroup <= kNarrowColumns && std::min(p.capacity, p.groups) >= kManyGroups) return kNarrowColumns;
   return rows <= 4 ? 32 : rows <= 64 ? 64 : kMostColumns;
 }
 

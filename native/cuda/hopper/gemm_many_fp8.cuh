@@ -143,11 +143,12 @@ __global__ void __launch_bounds__(kThreads, 1) gemmManyFp8(const __grid_constant
     else if (threadIdx.x < 32 + Form::kHelpers) Form::help(p, work, m);
   } else {
     moreRegisters<Form::kMultiplierRegisters>();
-    const int items = work.items();
+    const int clusters = gridDim.x / kCluster;
     Consumer<Form> ring(m, false);
-    for (int item = blockIdx.x / kCluster; item < items; item += gridDim.x / kCluster) {
+    for (int items = (work.items() - static_cast<int>(blockIdx.x) / kCluster + clusters - 1) / clusters; items > 0; --items) {
       ring.await();
       const int4 tile = m.tiles[ring.place.stage];
+      __syncwarp();  // all lanes have it, before one of them gives the stage back
       Form::multiply(p, ring, tile, threadIdx.x / 128 - 1);
     }
   }

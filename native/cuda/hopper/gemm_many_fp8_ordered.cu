@@ -61,11 +61,10 @@ struct OrderedRows : Fp8Cut<kDual_> {
   static __device__ __forceinline__ void multiply(const GemmProblem& p, Consumer<OrderedRows>& ring, const int4& tile, int warpgroup) {
     const int blocks = static_cast<int>(depthOf(p) / kFp8Block), lanes = lanesOf(depthOf(p)), warp = threadIdx.x >> 5 & 3, thread = threadIdx.x & 31;
     const int64_t scaleRow = min(tile.z, static_cast<int>(outputsOf(p)) - 1) / kFp8Block * blocks;
-    const float* scale = matrixOf(p, tile.w, false).scale + scaleRow;
-    const float* scale2 = kDual ? matrixOf(p, tile.w, true).scale + scaleRow : scale;
+    const float* scale = matrixOf(p, tile.w, kDual && thread % 2 == 1).scale + scaleRow;  // every second thread brings the up matrix's
     unsigned char* spare = ring.m.spare + 4 * warpgroup * kSpareBytes;
-    const int ofWarp = warpgroup * kGroupOutputs + warp * kWarpOutputs, own = thread & 15;
-    const int place = swizzled128(ofWarp + (kDual && own >= 8 ? Cut::kBox - 8 + own : own), thread >> 4);
+    const int ofWarp = warpgroup * kGroupOutputs + warp * kWarpOutputs, row = thread & 15;
+    const int place = swizzled128(ofWarp + (kDual && row >= 8 ? Cut::kBox - 8 + row : row), thread >> 4);
     float sum[kSums] = {};
     Total<kSums, kOwnTotals> total(spare + warp * kSpareBytes);
     uint32_t first[4][4], second[4][4];
@@ -73,7 +72,7 @@ struct OrderedRows : Fp8Cut<kDual_> {
     ring.await();
     convertHalf(first, ring.m.weights(ring.place.stage), place, 0);
     for (int block = 0; block < blocks; ++block) {
-      const float of = scale[block], of2 = scale2[block];
+      const float own = scale[block];
       const int stage = ring.place.stage;
       const uint64_t rows = rowsOfK(ring.m.rows(stage));
       float part[kSums];
@@ -88,10 +87,12 @@ struct OrderedRows : Fp8Cut<kDual_> {
       }
       waitProducts<0>();
       holdRegisters(part);
+      __syncwarp();  // all lanes have loaded the stage's weights
       ring.pass();
+      const float by[2] = {kDual ? __shfl_sync(kAllLanes, own, 0) : own, kDual ? __shfl_sync(kAllLanes, own, 1) : own};
 #pragma unroll
-      for (int i = 0; i < kSums; ++i) sum[i] = fmaf(i / 2 % 2 ? of2 : of, part[i], sum[i]);
-      if (block + 1 == laneEnd && lane + 1 < lanes) {
+      for (int i = 0; i < kSums; ++i) sum[i] = fmaf(by[i / 2 % 2], part[i], sum[i]);
+      if (block + 1 == laneEnd && laneEnd < blocks) {
         total.add(sum, lane == 0);
 #pragma unroll
         for (int i = 0; i < kSums; ++i) sum[i] = 0;
@@ -103,18 +104,41 @@ struct OrderedRows : Fp8Cut<kDual_> {
     storeOrdered(p, sum, tile, ofWarp, warpgroup, spare);
   }
 
+  /// Of each four sums the first two become SwiGLU's results.
+  static __device__ __forceinline__ void finishDual(float (&sum)[kSums]) {
+#pragma unroll
+    for (int i = 0; i < kSums; ++i) {
+      if (i / 2 % 2 == 0) sum[i] = silu(sum[i]) * sum[i + 2];
+    }
+  }
+
+  /// A warp's results one by one, 32 rows at a time through shared memory: float32, odd strides.
+  static __device__ __forceinline__ void storeNumbers(const GemmProblem& p, const float (&sum)[kSums], const int4& tile, int ofWarp, unsigned char* spare) {
+    const int thread = threadIdx.x & 31, outputs = static_cast<int>(outputsOf(p)), output = tile.z + ofWarp;
+    auto* numbers = reinterpret_cast<float*>(spare);
+#pragma unroll
+    for (int first = 0; first < kRows; first += 32) {
+      __syncwarp();  // nobody reads what was there
+#pragma unroll
+      for (int i = 0; i < 16; ++i) {
+        if (kDual && i / 2 % 2) continue;
+        numbers[(i / 4 * 8 + 2 * (thread & 3) + i % 2) * kWarpOutputs + (thread >> 2) + i / 2 % 2 * 8] = sum[first / 2 + i];
+      }
+      __syncwarp();
+#pragma unroll 1
+      for (int i = thread; i < 32 * kWarpOutputs; i += 32) {
+        const int row = first + i / kWarpOutputs, o = output + i % kWarpOutputs;
+        if (row < tile.y && o < outputs) storeResult<false>(p, tile.x + row, o, numbers[i], 0);
+      }
+    }
+    __syncwarp();  // before the next item's totals
+  }
+
   /// A warpgroup's results.
   static __device__ __forceinline__ void storeOrdered(const GemmProblem& p, float (&sum)[kSums], const int4& tile, int ofWarp, int warpgroup, unsigned char* spare) {
     const int thread = threadIdx.x & 31, warp = threadIdx.x >> 5 & 3, outputs = static_cast<int>(outputsOf(p)), output = tile.z + ofWarp + (thread >> 2);
-    if (!storesOctets(p)) {
-#pragma unroll
-      for (int i = 0; i < kSums; ++i) {
-        const int row = i / 4 * 8 + 2 * (thread & 3) + i % 2, o = output + (kDual ? 0 : i / 2 % 2 * 8);
-        if (row >= tile.y || o >= outputs || (kDual && i / 2 % 2)) continue;
-        storeResult<kDual>(p, tile.x + row, o, sum[i], kDual ? sum[i + 2 < kSums ? i + 2 : i] : 0);
-      }
-      return;
-    }
+    if constexpr (kDual) finishDual(sum);
+    if (!storesOctets(p)) return storeNumbers(p, sum, tile, ofWarp, spare + warp * kSpareBytes);
     if (!kDual && p.bias.data) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -131,8 +155,7 @@ struct OrderedRows : Fp8Cut<kDual_> {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float* s = sum + 4 * (j + i / kOctets);
-        if constexpr (kDual) pairs[i] = bf16Pair(silu(s[0]) * s[2], silu(s[1]) * s[3]);
-        else pairs[i] = bf16Pair(s[i % 2 * 2], s[i % 2 * 2 + 1]);
+        pairs[i] = kDual ? bf16Pair(s[0], s[1]) : bf16Pair(s[i % 2 * 2], s[i % 2 * 2 + 1]);
       }
       const int matrix = thread / 8;
       storeMatrix4Transposed(spare + layoutPlace<kPieces>(8 * (j + matrix / kOctets) + thread % 8, kOctets * warp + matrix % kOctets), pairs);

@@ -103,6 +103,7 @@ struct QuantisedRows : Fp8Cut<kDual_> {
         const float by[2][2] = {{__fmul_rn(of, upper), __fmul_rn(of, lower)}, {__fmul_rn(of2, upper), __fmul_rn(of2, lower)}};
         waitProducts<0>();
         holdRegisters(part);
+        __syncwarp();  // all lanes have loaded their rows' scales
         ring.pass();
 #pragma unroll
         for (int i = 0; i < kSums; ++i) sum[i] = fmaf(by[i / (kSums / 2)][i / 2 % 2], part[i], sum[i]);
