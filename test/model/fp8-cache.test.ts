@@ -56,9 +56,9 @@ describe("sizes", () => {
     expect(fp8.numBlocks).toBe(Math.floor(1e7 / (caches * BLOCK_SIZE * row)));
     expect(fp8.cacheBytes).toBe(fp8.numBlocks * BLOCK_SIZE * caches * row);
     expect(fp8.numBlocks).toBeGreaterThan(3 * sized({}).numBlocks);
-    expect(fp8.prompt.unpackedRows).toBe(0);
-    const gpu = { kind: "cuda", activationDType: "bfloat16" } as const;
-    expect(sized({ ...gpu, cacheDType: "fp8" }).prompt.unpackedRows).toBe(8192);
-    expect(sized(gpu).prompt.unpackedRows).toBe(0);
+    expect(fp8.prompt.latentRows).toBe(0);
+    const gpu = { kind: "cuda", activationDType: "float32" } as const;
+    expect(sized({ ...gpu, cacheDType: "fp8" }).prompt.latentRows).toBe(8192);
+    expect(sized(gpu).prompt.latentRows).toBe(0);
   });
 });

@@ -28,8 +28,8 @@ export interface Capacity {
   splits: number;
   /** Prompt programs on a GPU: keys whose expanded form there is room for, a multiple of KEY_TILE; else 0. */
   expandedRows: number;
-  /** Those of a packed latent cache: keys that are unpacked at a time, as many; else 0. */
-  unpackedRows: number;
+  /** Those whose latents are unpacked, or put in another order, before: as many with a packed cache or bfloat16 activations; else 0. */
+  latentRows: number;
 }
 
 /** Keys of a tile of prompt attention (native/ops/mla_prefill/params.h). */
@@ -128,7 +128,7 @@ export interface Activations<T> {
     accumulator?: T;
     /** GPU: [roundPlanLength()], what a round of prompt attention consists of. */
     roundPlan?: T;
-    /** GPU, packed cache: [unpackedRows, kvRank+rope] act, the cache rows of a round. */
+    /** GPU: [latentRows, kvRank+rope] act, the latents of a round. */
     latents?: T;
   };
   /** [T, ffn] act: shares its memory with `attention`, which is never alive at the same time. */
@@ -231,7 +231,7 @@ export function layoutActivations<T>(
 ): ActivationLayout<T> {
   const layout = new Layout(make);
   const { allocate } = layout;
-  const { tokens: T, sequences: S, logitRows: R, splits, expandedRows, unpackedRows } = capacity;
+  const { tokens: T, sequences: S, logitRows: R, splits, expandedRows, latentRows } = capacity;
   const D = config.hiddenSize;
   const H = config.numHeads;
   const K = config.topK;
@@ -299,7 +299,7 @@ export function layoutActivations<T>(
         accumulator: allocate("float32", [T, H, config.vHeadDim]),
         roundPlan: allocate("int32", [roundPlanLength(capacity)]),
       }),
-      ...(unpackedRows > 0 && { latents: allocate(act, [unpackedRows, config.kvLoraRank + rope]) }),
+      ...(latentRows > 0 && { latents: allocate(act, [latentRows, config.kvLoraRank + rope]) }),
     }),
     () => allocate(act, [T, config.ffnHiddenSize]),
   );

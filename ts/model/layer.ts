@@ -100,7 +100,7 @@ export function attention(queue: Queue, program: Program, weights: AttentionWeig
       },
     });
   if (program.decode) ops.mlaDecode(queue, { ...shared, rowSlot, splits, qLatent: scratch.qAbsorbed, partial: scratch.partial });
-  ops.linear(queue, { x: scratch.heads, weight: weights.o, bias: weights.oBias, out, rows });
+  ops.linear(queue, { x: scratch.heads, weight: weights.o, bias: weights.oBias, out, rows, scratch: scratch.q });
 }
 
 /** A dense FFN into `out` [T, D]. */

@@ -135,7 +135,7 @@ function sizesWith(config: ModelConfig, options: SizingOptions, numCaches: numbe
     logitRows: Math.max(maxSequences, PROMPT_LOGIT_ROWS),
     splits: 1,
     expandedRows,
-    unpackedRows: cacheDType === "fp8" ? expandedRows : 0,
+    latentRows: cacheDType === "fp8" || activationDType === "bfloat16" ? expandedRows : 0,
   };
   const decode = buckets(Math.min(maxSequences, maxBatchTokens)).map((batch) => decodeCapacity(batch, state));
   const mixed: Capacity = { ...prompt, splits: decode.at(-1)!.splits };
@@ -199,7 +199,7 @@ function buckets(largest: number): number[] {
 function decodeCapacity(batch: number, sizes: StateSizes): Capacity {
   const longest = batch * Math.ceil(sizes.contextLength / SPLIT_KEYS);
   const held = batch + Math.ceil((2 * sizes.numBlocks * sizes.blockSize) / SPLIT_KEYS);
-  return { tokens: batch, sequences: batch, logitRows: batch, splits: Math.min(longest, held), expandedRows: 0, unpackedRows: 0 };
+  return { tokens: batch, sequences: batch, logitRows: batch, splits: Math.min(longest, held), expandedRows: 0, latentRows: 0 };
 }
 
 function roundUp(count: number, multiple: number): number {

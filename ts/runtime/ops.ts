@@ -43,7 +43,15 @@ export interface OpArguments {
     rows: Tensor;
     eps: number;
   };
-  linear: { x: Tensor; rowIndex?: Tensor | undefined; weight: AnyWeight; bias?: Tensor | undefined; out: Tensor; rows: Tensor };
+  linear: {
+    x: Tensor;
+    rowIndex?: Tensor | undefined;
+    weight: AnyWeight;
+    bias?: Tensor | undefined;
+    out: Tensor;
+    rows: Tensor;
+    scratch?: Tensor | undefined;
+  };
   swigluMlp: { x: Tensor; gate: AnyWeight; up: AnyWeight; down: AnyWeight; hidden: Tensor; out: Tensor; rows: Tensor };
   mlaProject: {
     x: Tensor;
