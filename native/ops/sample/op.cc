@@ -54,19 +54,20 @@ void prepare(const OpArgs& args, void* storage) {
   p.history = check.dense<int32_t>(kHistory, DType::i32, {kAnySize, kAnySize});
   check.requireArg(kHistory, check.size(kHistory, 0) >= slots, "must have a row a slot");
   p.historyStride = check.size(kHistory, 1);
-  p.tokens = check.dense<int32_t>(kTokens, DType::i32, {kAnySize});
-  check.requireArg(kTokens, check.size(kTokens, 0) >= rows, "must have a token a row");
-  p.logprob = check.dense<float>(kLogprob, DType::f32, {rows});
-  p.topIds = check.dense<int32_t>(kTopIds, DType::i32, {rows, kMaxLogprobs});
-  p.topLogprobs = check.dense<float>(kTopLogprobs, DType::f32, {rows, kMaxLogprobs});
   p.rows = check.dense<const int32_t>(kRows, DType::i32, {2});
   p.logitToken = check.dense<const int32_t>(kLogitToken, DType::i32, {rows});
   p.lengths = check.dense<int32_t>(kLengths, DType::i32, {slots});
   p.draft = static_cast<int32_t>(check.integer(kDraft, 0, 1 << 16));
   p.mostRows = check.integer(kMostRows, 1, rows);
-  p.candidateIds = check.dense<int32_t>(kCandidateIds, DType::i32, {rows, kCandidates});
-  p.candidateExps = check.dense<double>(kCandidateExps, DType::f64, {rows, kCandidates});
-  p.candidateStats = check.dense<double>(kCandidateStats, DType::f64, {rows, 2});
+  const int64_t drawn = check.size(kTokens, 0);
+  p.tokens = check.dense<int32_t>(kTokens, DType::i32, {drawn});
+  check.requireArg(kTokens, drawn >= p.mostRows, "must have most_rows tokens");
+  p.logprob = check.dense<float>(kLogprob, DType::f32, {drawn});
+  p.topIds = check.dense<int32_t>(kTopIds, DType::i32, {drawn, kMaxLogprobs});
+  p.topLogprobs = check.dense<float>(kTopLogprobs, DType::f32, {drawn, kMaxLogprobs});
+  p.candidateIds = check.dense<int32_t>(kCandidateIds, DType::i32, {drawn, kCandidates});
+  p.candidateExps = check.dense<double>(kCandidateExps, DType::f64, {drawn, kCandidates});
+  p.candidateStats = check.dense<double>(kCandidateStats, DType::f64, {drawn, 2});
   const bool all = p.candidateIds && p.candidateExps && p.candidateStats, none = !p.candidateIds && !p.candidateExps && !p.candidateStats;
   require(all || none, "sample: candidate_ids, candidate_exps and candidate_stats go together");
   require(!p.logitToken == !p.lengths, "sample: logit_token and lengths go together");
@@ -76,9 +77,9 @@ void prepare(const OpArgs& args, void* storage) {
 size_t threadScratch(const void* params) { return DrawScratch::bytes(static_cast<const SampleParams*>(params)->vocabulary); }
 
 /// What a draw by the host sees: up to kCandidates candidates, and the sum and number of all others.
-void writeCandidates(const SampleParams& p, int64_t r, Candidates& candidates) {
-  int32_t* ids = p.candidateIds + r * kCandidates;
-  double* exps = p.candidateExps + r * kCandidates;
+void writeCandidates(const SampleParams& p, int64_t i, Candidates& candidates) {
+  int32_t* ids = p.candidateIds + i * kCandidates;
+  double* exps = p.candidateExps + i * kCandidates;
   const int64_t listed = std::min(candidates.count(), kCandidates);
   for (int64_t j = 0; j < kCandidates; ++j) {
     ids[j] = j < listed ? candidates.entries()[j].id : -1;
@@ -86,8 +87,8 @@ void writeCandidates(const SampleParams& p, int64_t r, Candidates& candidates) {
   }
   double beyond = 0;
   for (int64_t j = listed; j < candidates.count(); ++j) beyond += candidates.entries()[j].value;
-  p.candidateStats[2 * r] = beyond + candidates.tailSum(0);
-  p.candidateStats[2 * r + 1] = static_cast<double>(candidates.count() - listed + candidates.tailCount());
+  p.candidateStats[2 * i] = beyond + candidates.tailSum(0);
+  p.candidateStats[2 * i + 1] = static_cast<double>(candidates.count() - listed + candidates.tailCount());
 }
 
 /// An id that is allowed whatever the row's own mask says: an empty mask must not end in an id that does not exist.
@@ -97,14 +98,14 @@ int32_t lowestAllowed(const SampleRow& row) {
   return lowest;
 }
 
-int32_t chooseToken(const SampleParams& p, int64_t r, const SampleRow& row, const DrawScratch& scratch) {
+int32_t chooseToken(const SampleParams& p, int64_t r, int64_t i, const SampleRow& row, const DrawScratch& scratch) {
   const double* f = p.params + p.logitSlot[r] * kNumSampleFields;
   const bool forced = f[SampleField::forced] >= 0 && f[SampleField::forced] < static_cast<double>(p.vocabulary);
   const bool writesCandidates = f[hostDraw] != 0 && p.candidateIds;
   int32_t token = -1;
   if (writesCandidates || (!forced && row.temperature > 0)) {
     Candidates candidates(row, scratch);
-    if (writesCandidates) writeCandidates(p, r, candidates);
+    if (writesCandidates) writeCandidates(p, i, candidates);
     if (!forced) token = drawToken(row, candidates);
   } else if (!forced) {
     token = greedyToken(row);
@@ -127,19 +128,19 @@ void countToken(const SampleParams& p, int64_t slot, int32_t token) {
   }
 }
 
-void writeNoLogprobs(const SampleParams& p, int64_t r) {
-  p.logprob[r] = 0;
-  std::fill_n(p.topIds + r * kMaxLogprobs, kMaxLogprobs, -1);
-  std::fill_n(p.topLogprobs + r * kMaxLogprobs, kMaxLogprobs, kLogprobFloor);
+void writeNoLogprobs(const SampleParams& p, int64_t i) {
+  p.logprob[i] = 0;
+  std::fill_n(p.topIds + i * kMaxLogprobs, kMaxLogprobs, -1);
+  std::fill_n(p.topLogprobs + i * kMaxLogprobs, kMaxLogprobs, kLogprobFloor);
 }
 
 /// Log-probabilities of the token and of as many alternatives as the slot asks for.
-void writeLogprobs(const SampleParams& p, int64_t r, const SampleRow& row, int32_t token) {
+void writeLogprobs(const SampleParams& p, int64_t r, int64_t i, const SampleRow& row, int32_t token) {
   const double listed = p.params[p.logitSlot[r] * kNumSampleFields + numLogprobs];
-  if (listed < 0) return writeNoLogprobs(p, r);
+  if (listed < 0) return writeNoLogprobs(p, i);
   const double logSum = logSumExp(row.logits, p.vocabulary);
-  p.logprob[r] = logprobOf(row.logits[token], logSum);
-  listLogprobs(row, static_cast<int>(std::min<double>(listed, kMaxLogprobs)), logSum, p.topIds + r * kMaxLogprobs, p.topLogprobs + r * kMaxLogprobs);
+  p.logprob[i] = logprobOf(row.logits[token], logSum);
+  listLogprobs(row, static_cast<int>(std::min<double>(listed, kMaxLogprobs)), logSum, p.topIds + i * kMaxLogprobs, p.topLogprobs + i * kMaxLogprobs);
 }
 
 /// What follows from a row's token.
@@ -150,16 +151,17 @@ void keepToken(const SampleParams& p, int64_t slot, int64_t position, int32_t to
   if (isPenalised(p.params + slot * kNumSampleFields)) countToken(p, slot, token);
 }
 
-void sampleRow(const SampleParams& p, int64_t r, const DrawScratch& scratch) {
+/// Row r of the logits, the i-th of those that are drawn from.
+void sampleRow(const SampleParams& p, int64_t r, int64_t i, const DrawScratch& scratch) {
   const DrawPlace place = drawPlace(p, r);
   if (!place.isLive) {
-    p.tokens[r] = -1;
-    if (p.logprob) writeNoLogprobs(p, r);
+    p.tokens[i] = -1;
+    if (p.logprob) writeNoLogprobs(p, i);
     return;
   }
   const SampleRow row(p, r, place.position);
-  const int32_t token = p.tokens[r] = chooseToken(p, r, row, scratch);
-  if (p.logprob) writeLogprobs(p, r, row, token);
+  const int32_t token = p.tokens[i] = chooseToken(p, r, i, row, scratch);
+  if (p.logprob) writeLogprobs(p, r, i, row, token);
   keepToken(p, p.logitSlot[r], place.position, token);
 }
 
@@ -168,7 +170,7 @@ void sampleRow(const SampleParams& p, int64_t r, const DrawScratch& scratch) {
 void sampleRows(const SampleParams& p, const CpuContext& context) {
   const int64_t first = std::max(p.rows[0], 0), end = std::min({int64_t{p.rows[1]}, p.capacity, first + p.mostRows});
   context.pool.parallelFor(std::max<int64_t>(end - first, 0), [&](int64_t i, int thread) {
-    sampleRow(p, first + i, DrawScratch(context.scratch<std::byte>(thread), p.vocabulary));
+    sampleRow(p, first + i, i, DrawScratch(context.scratch<std::byte>(thread), p.vocabulary));
   });
 }
 

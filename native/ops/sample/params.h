@@ -61,14 +61,14 @@ struct SampleParams {
   const uint32_t* mask;           // [slots, ceil(vocabulary/32)], read where useMask
   int32_t* history;               // [slots or more, context]: the token is written at [slot][position] (if position < context)
   int64_t historyStride;
-  int32_t* tokens;                // [R or more]; -1 of a row that is not drawn from
-  float* logprob;                 // [R] of the token (0 unless numLogprobs ≥ 0), or null, as the next two
-  int32_t* topIds;                // [R, kMaxLogprobs] by log-probability descending, ties by lower id; over allowed ids
-  float* topLogprobs;             // [R, kMaxLogprobs]
-  const int32_t* rows;            // [2]: rows [rows[0], rows[1]) are drawn from, at most mostRows
-  int32_t* candidateIds;          // [R, kCandidates] or null; -1 beyond the last
-  double* candidateExps;          // [R, kCandidates] or null
-  double* candidateStats;         // [R, 2] or null: sum of the tail's e, number of ids in the tail
+  const int32_t* rows;            // [2]: rows [rows[0], rows[1]) are drawn from, at most mostRows. What follows is [mostRows or more], of those rows
+  int32_t* tokens;                // [n]; -1 of a row that is not drawn from
+  float* logprob;                 // [n] of the token (0 unless numLogprobs ≥ 0), or null, as the next two
+  int32_t* topIds;                // [n, kMaxLogprobs] by log-probability descending, ties by lower id; over allowed ids
+  float* topLogprobs;             // [n, kMaxLogprobs]
+  int32_t* candidateIds;          // [n, kCandidates] or null; -1 beyond the last
+  double* candidateExps;          // [n, kCandidates] or null
+  double* candidateStats;         // [n, 2] or null: sum of the tail's e, number of ids in the tail
   int64_t capacity, mostRows, vocabulary, maxAdjustments;
   int32_t draft;                  // 0: the next token
 };
