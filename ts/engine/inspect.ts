@@ -17,7 +17,8 @@ export interface InspectOptions {
 }
 
 /** What to estimate for; a GPU that is named need not be there. Names that engine options have too mean the same and have the same defaults and bounds. */
-export interface EstimateOptions extends Pick<EngineOptions, "device" | "dtype" | "ngram" | "maxBatchTokens" | "allowUnknownTensors"> {
+export interface EstimateOptions
+  extends Pick<EngineOptions, "device" | "dtype" | "cacheDType" | "ngram" | "maxBatchTokens" | "allowUnknownTensors"> {
   /** Tokens of each sequence: 1 to the model's context, which is the default. */
   context?: number | null;
   /** Sequences at once, as `maxSequences`: 1 … 4096, default 1. */
@@ -53,10 +54,10 @@ export async function describeModel(directory?: string | null, options?: Inspect
 export async function estimateModel(directory?: string | null, options?: EstimateOptions | null): Promise<MemoryEstimate> {
   const folder = checkDirectory(directory);
   const { context, batch, ...shared } = record(options, "options");
-  rejectUnknown(shared, ["context", "batch", "device", "dtype", "ngram", "maxBatchTokens", "allowUnknownTensors"], "option");
-  const { device, dtype, ngram, maxBatchTokens, allowUnknownTensors } = resolveOptions(shared);
+  rejectUnknown(shared, ["context", "batch", "device", "dtype", "cacheDType", "ngram", "maxBatchTokens", "allowUnknownTensors"], "option");
+  const { device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors } = resolveOptions(shared);
   return estimateMemory(folder, {
-    ...{ device, dtype, ngram, maxBatchTokens, allowUnknownTensors },
+    ...{ device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors },
     // Bounded by the model's context, so checked where that is known.
     context: absent(context) ? undefined : (context as number),
     batch: absent(batch) ? 1 : integer(batch, "batch", 1, 4096),
