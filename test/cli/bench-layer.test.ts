@@ -70,6 +70,13 @@ it("measures every operation of a layer and the whole, for decode steps and prom
   expect(picture.match(/<rect [^>]*fill="#1f4e86"/g)).toHaveLength(3 * (LAYER_OPERATIONS.length + 2));
 });
 
+it("measures steps that verify drafts: as many sequences, more rows", async () => {
+  const { results } = await document("layer", "--samples", "1", "--batch", "2", "--context", "20", "--queries", "3");
+  const [{ kind, batch, queries, rows, context, operations }] = results;
+  expect({ kind, batch, queries, rows, context }).toEqual({ kind: "decode", batch: 2, queries: 3, rows: 6, context: 21 });
+  expect(operations).toHaveLength(LAYER_OPERATIONS.length);
+});
+
 it("measures a layer as one rank of many: as many rows for each of the held experts as asked for", async () => {
   const share = ["--experts-held", "3", "--expert-rows", "4"];
   const report = await document("layer", "--batch", "2,5", "--prompt", "9", "--samples", "1", ...share);

@@ -30,6 +30,7 @@ export const FAKE_LIMITS: RunnerLimits = {
   vocabulary: 50,
   numLayers: 2,
   topK: 3,
+  maxDrafts: 0,
 };
 
 interface Slot {
@@ -188,7 +189,7 @@ export class FakeRunner implements ModelRunner {
       Uint8Array.from({ length: this.limits.numLayers }, (_, layer) => (position + i + layer) % (this.limits.topK + 1)),
     );
     const top = Array.from({ length: Math.max(0, sampling.logprobs) }, (_, i) => ({ token: i, logprob: -1 - i }));
-    const result: StepResult = { token, logprob: sample && sampling.logprobs >= 0 ? -0.5 : 0, top, ffnExperts };
+    const result: StepResult = { drawn: sample ? [{ token, logprob: sampling.logprobs >= 0 ? -0.5 : 0, top }] : [], ffnExperts };
     if (scoreTargets) result.scores = Float32Array.from(scoreTargets, (target) => (target < 0 ? 0 : -target));
     return result;
   }

@@ -30,7 +30,7 @@ function request({ prompt, maxNewTokens, n }: Work, onEnd: (sequence: Sequence) 
       ...{ prompt, maxNewTokens, sampling: sampling(prompt, i) },
       ...(n > 1 && { siblings }),
       onStep: (step, result) => {
-        if (step.sample) tokens.push(result.token);
+        tokens.push(...result.drawn.map(({ token }) => token));
         const ended = tokens.length >= maxNewTokens && step.position + (step.tokens?.length ?? 1) >= prompt.length;
         if (ended) onEnd(sequence);
         return ended;
@@ -407,11 +407,11 @@ describe("scheduler", () => {
       (token) =>
         new Sequence({
           ...{ prompt: [token], maxNewTokens: 8, sampling: sampling([token]), endTokens },
-          onStep: (_, { token }) => endTokens.has(token),
+          onStep: (_, { drawn }) => drawn.some(({ token }) => endTokens.has(token)),
           onError: () => undefined,
         }),
     ) as [Sequence, Sequence, Sequence];
-    const results = (...tokens: number[]) => tokens.map((token) => ({ token, logprob: 0, top: [], ffnExperts: [] }));
+    const results = (...tokens: number[]) => tokens.map((token) => ({ drawn: [{ token, logprob: 0, top: [] }], ffnExperts: [] }));
     const take = (batch: Batch, ...tokens: number[]) => {
       scheduler.take(batch, results(...tokens));
       return batch;

@@ -162,13 +162,19 @@ export class GenerateRequest extends Request<GenerateResult> {
   #onStep(index: number, step: StepSequence, result: StepResult): boolean {
     const output = this.#outputs[index] as ChoiceOutput;
     const atPromptEnd = step.tokens !== null && step.position + step.tokens.length === this.#numPromptTokens;
-    const chunks = step.sample ? output.push(result) : atPromptEnd ? output.end("length") : [];
+    const chunks = step.sample ? this.#push(output, result) : atPromptEnd ? output.end("length") : [];
     const allDone = this.#outputs.every(({ finished }) => finished);
     const last = chunks.at(-1);
     if (allDone && last !== undefined) last.usage = this.#usage();
     if (!this.#hand(chunks)) return true;
     if (allDone) this.finish();
     return output.finished;
+  }
+
+  /** Gives a choice what a step has drawn for it: the token before the last drawn one is the step's last, and so on back. What is behind its end is dropped. */
+  #push(output: ChoiceOutput, { drawn, ffnExperts }: StepResult): Chunk[] {
+    const first = ffnExperts.length - drawn.length;
+    return drawn.flatMap((token, i) => (output.finished ? [] : output.push(token, ffnExperts[first + i])));
   }
 
   /** Hands chunks to the caller's listener; false if it threw, which ends the call with the caller's own error. */

@@ -140,6 +140,7 @@ export class Sequence {
       position: from,
       tokens: this.prompt.slice(from, to),
       sample: to === this.prompt.length && this.maxNewTokens > 0,
+      ...(to < this.prompt.length && { following: this.prompt[to]! }),
     };
     if (this.score) step.scoreTargets = Array.from({ length: to - from }, (_, i) => this.prompt[from + i + 1] ?? -1);
     return step;
@@ -164,8 +165,8 @@ export class Sequence {
 
   /** Takes a step's result. */
   take(step: StepSequence, result: StepResult): void {
-    this.computed += step.tokens?.length ?? 1;
-    if (step.sample) this.tokens.push(result.token);
+    this.computed += step.tokens?.length ?? result.drawn.length;
+    for (const { token } of result.drawn) this.tokens.push(token);
   }
 
   /** Counts the FFN experts of a step that was taken. */

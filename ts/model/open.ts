@@ -7,7 +7,7 @@ import { LongcatError } from "../errors.js";
 import { availableMemoryBytes } from "../runtime/addon.js";
 import { Device } from "../runtime/device.js";
 import { chooseDevice, withoutEffect } from "../runtime/gpus.js";
-import { type Checkpoint, openCheckpoint } from "./checkpoint.js";
+import { type Checkpoint, openCheckpoint, withoutDraftHead } from "./checkpoint.js";
 import { type DeviceKind, hasFp8Weights, ngramTableBytes } from "./placement.js";
 import { type ModelPlan, planModel } from "./plan.js";
 import { checkRing, Runner } from "./runner.js";
@@ -16,7 +16,7 @@ import { loadWeights, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** How to open a model; the engine's options after their checks. */
 export interface OpenModelOptions
-  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "cacheDType" | "availableBytes"> {
+  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "cacheDType" | "availableBytes" | "maxDrafts"> {
   /** "cpu", "cuda", "cuda:N" or "auto". */
   device: string;
   dtype: WeightDType;
@@ -69,10 +69,11 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
     if (choice.kind === "cuda") device = openDevice(`cuda:${choice.gpu.ordinal}`, options);
     const availableBytes = options.availableBytes ?? device?.freeBytes;
     const { ngram = "auto" } = options;
-    const plan = planModel(checkpoint, { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes });
+    const used = options.maxDrafts ? checkpoint : withoutDraftHead(checkpoint);
+    const plan = planModel(used, { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes });
     device ??= openDevice("cpu", options);
-    checkRing(device, checkpoint.config);
-    const runner = await load(device, checkpoint, plan, options);
+    checkRing(device, checkpoint.config, plan.sizes);
+    const runner = await load(device, used, plan, options);
     const close = async () => {
       await runner.close();
       checkpoint.close();
