@@ -26,15 +26,15 @@ function request({ prompt, maxNewTokens, n }: Work, onEnd: (sequence: Sequence) 
   for (let i = 0; i < n; i++) {
     const tokens: number[] = [];
     outputs.push(tokens);
+    const end = (ended: boolean) => {
+      if (ended) onEnd(sequence);
+      return ended;
+    };
     const sequence: Sequence = new Sequence({
       ...{ prompt, maxNewTokens, sampling: sampling(prompt, i) },
       ...(n > 1 && { siblings }),
-      onStep: (step, result) => {
-        if (step.sample) tokens.push(result.token);
-        const ended = tokens.length >= maxNewTokens && step.position + (step.tokens?.length ?? 1) >= prompt.length;
-        if (ended) onEnd(sequence);
-        return ended;
-      },
+      onPrompt: (step) => end(maxNewTokens === 0 && step.position + (step.tokens?.length ?? 0) === prompt.length),
+      onToken: ({ token }) => end(tokens.push(token) === maxNewTokens),
       onError: (error) => {
         throw error;
       },
@@ -407,11 +407,11 @@ describe("scheduler", () => {
       (token) =>
         new Sequence({
           ...{ prompt: [token], maxNewTokens: 8, sampling: sampling([token]), endTokens },
-          onStep: (_, { token }) => endTokens.has(token),
+          ...{ onPrompt: () => false, onToken: ({ token }: { token: number }) => endTokens.has(token) },
           onError: () => undefined,
         }),
     ) as [Sequence, Sequence, Sequence];
-    const results = (...tokens: number[]) => tokens.map((token) => ({ token, logprob: 0, top: [], ffnExperts: [] }));
+    const results = (...tokens: number[]) => tokens.map((token) => ({ drawn: [{ token, logprob: 0, top: [] }], ffnExperts: [new Uint8Array()] }));
     const take = (batch: Batch, ...tokens: number[]) => {
       scheduler.take(batch, results(...tokens));
       return batch;

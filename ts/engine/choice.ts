@@ -5,7 +5,7 @@
 
 import { LongcatError } from "../errors.js";
 import type { Guide } from "../grammar/index.js";
-import type { StepResult } from "../model/runner-types.js";
+import type { DrawnToken } from "../model/runner-types.js";
 import type { TextDelta, ToolCall } from "../text/types.js";
 import type { RoutingSum } from "./sequence.js";
 import type { Choice, Chunk, FinishReason, Routing, TokenAlternative, TokenLogprob } from "./types.js";
@@ -61,17 +61,17 @@ export class ChoiceOutput {
     return this.#tokens.length;
   }
 
-  /** Takes a drawn token; its chunks (the last of them with finishReason once the choice has ended). */
-  push(result: StepResult): Chunk[] {
+  /** Takes a drawn token, and the FFN experts that the token before it used; its chunks (the last of them with finishReason once the choice has ended). */
+  push(drawn: DrawnToken, ffnExperts: Uint8Array | undefined): Chunk[] {
     this.#lastMs = this.#rules.elapsedMs();
     this.#firstMs ??= this.#lastMs;
-    this.#tokens.push(result.token);
-    const { delta, finish } = this.#read(result.token);
+    this.#tokens.push(drawn.token);
+    const { delta, finish } = this.#read(drawn.token);
     this.#finish = finish;
-    const chunks = this.#chunks(delta, [result.token]);
-    (chunks[0] as Chunk).routing = { ffnExperts: [numbersOf(result.ffnExperts.at(-1))] };
+    const chunks = this.#chunks(delta, [drawn.token]);
+    (chunks[0] as Chunk).routing = { ffnExperts: [numbersOf(ffnExperts)] };
     if (this.#rules.logprobs >= 0) {
-      const entry = this.#logprobOf(result);
+      const entry = this.#logprobOf(drawn);
       this.#logprobs.push(entry);
       (chunks[0] as Chunk).logprobs = [entry];
     }
@@ -141,9 +141,9 @@ export class ChoiceOutput {
     if (toolCalls.length > 0) last.toolCalls = [...toolCalls];
   }
 
-  #logprobOf(result: StepResult): TokenLogprob {
-    const top = result.top.map(({ token, logprob }) => this.#alternative(token, logprob));
-    return { ...this.#alternative(result.token, result.logprob), top };
+  #logprobOf(drawn: DrawnToken): TokenLogprob {
+    const top = drawn.top.map(({ token, logprob }) => this.#alternative(token, logprob));
+    return { ...this.#alternative(drawn.token, drawn.logprob), top };
   }
 
   #alternative(token: number, logprob: number): TokenAlternative {

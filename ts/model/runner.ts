@@ -87,7 +87,7 @@ export class Runner implements ModelRunner {
     const { maxSequences, maxBatchTokens, contextLength, blockSize, numBlocks } = sizes;
     this.limits = {
       ...{ maxSequences, maxBatchTokens, contextLength, blockSize, numBlocks },
-      ...{ vocabulary: config.vocabSize, numLayers: config.numLayers, topK: config.topK },
+      ...{ vocabulary: config.vocabSize, numLayers: config.numLayers, topK: config.topK, maxDrafts: 0 },
     };
     this.setAllowed(Array.from({ length: config.vocabSize }, (_, id) => id));
   }

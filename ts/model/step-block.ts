@@ -139,14 +139,10 @@ export class ResultBlock {
       const length = sequence.tokens?.length ?? 1;
       const ffnExperts = Array.from({ length }, (_, i) => this.#experts(row + i));
       row += length;
-      if (!sequence.sample) return { token: -1, logprob: 0, top: [], ffnExperts };
+      if (!sequence.sample) return { drawn: [], ffnExperts };
       const at = logitRow++;
-      return {
-        token: this.#tokens[at]!,
-        logprob: this.#logprob[at]!,
-        top: this.#alternatives(at, Math.max(alternatives[s] ?? 0, 0)),
-        ffnExperts,
-      };
+      const top = this.#alternatives(at, Math.max(alternatives[s] ?? 0, 0));
+      return { drawn: [{ token: this.#tokens[at]!, logprob: this.#logprob[at]!, top }], ffnExperts };
     });
   }
 
