@@ -18,7 +18,7 @@ async function continues(runner: Runner, name: string, bound: number): Promise<v
     compared += count;
     const results = await greedy(runner, golden.prompt_ids, count);
     assert.deepEqual(
-      results.map(({ token }) => token),
+      results.flatMap(({ drawn }) => drawn.map(({ token }) => token)),
       golden.greedy_ids.slice(0, count),
       `${name}, case ${c}`,
     );

@@ -15,6 +15,11 @@ export function bits(results: readonly StepResult[]): DrawnToken[] {
   return results.flatMap(({ drawn }) => drawn);
 }
 
+/** The tokens alone. */
+export function tokens(results: readonly StepResult[]): number[] {
+  return bits(results).map(({ token }) => token);
+}
+
 /** Prompts of all in one step (or as many as fit), then decode steps together. */
 export async function batch(runner: Runner, prompts: number[][], count: number): Promise<StepResult[][]> {
   const results: StepResult[][] = prompts.map(() => []);

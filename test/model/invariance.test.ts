@@ -4,7 +4,7 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/model/open.js";
 import type { Runner } from "../../ts/model/runner.js";
-import type { StepResult } from "../../ts/model/runner-types.js";
+import type { DrawnToken } from "../../ts/model/runner-types.js";
 import { type ModelName, modelPath } from "../helpers/fixtures.js";
 import { greedy, takeSlot } from "../helpers/goldens.js";
 import { batch, bits, prompt, staggered } from "../helpers/runs.js";
@@ -37,9 +37,9 @@ describe.each(["mini", "tiny-a", "tiny-lite-a"] as const)("%s", (name) => {
 
   it("gives the same bits alone and in a batch, at any place in cache and batch", async () => {
     const runner = await open(name);
-    const alone: StepResult[][] = [];
+    const alone: DrawnToken[][] = [];
     for (const [i, length] of LENGTHS.entries()) {
-      alone.push(bits(await greedy(runner, prompt(length, i), STEPS, { logprobs: 5, slot: 3, firstBlock: 40 })) as StepResult[]);
+      alone.push(bits(await greedy(runner, prompt(length, i), STEPS, { logprobs: 5, slot: 3, firstBlock: 40 })));
     }
     const order = [4, 0, 8, 2, 6, 1, 7, 3, 5];
     const together = await batch(
@@ -54,9 +54,9 @@ describe.each(["mini", "tiny-a", "tiny-lite-a"] as const)("%s", (name) => {
 
   it("gives the same bits where prompts and decodes share their steps", async () => {
     const runner = await open(name);
-    const alone: StepResult[][] = [];
+    const alone: DrawnToken[][] = [];
     for (const [i, length] of LENGTHS.entries()) {
-      alone.push(bits(await greedy(runner, prompt(length, i), STEPS, { logprobs: 5, slot: 3, firstBlock: 40 })) as StepResult[]);
+      alone.push(bits(await greedy(runner, prompt(length, i), STEPS, { logprobs: 5, slot: 3, firstBlock: 40 })));
     }
     const together = await staggered(
       runner,
@@ -77,7 +77,7 @@ describe.each(["mini", "tiny-a", "tiny-lite-a"] as const)("%s", (name) => {
     const saved = await Promise.all([0, 1, 2].map((block) => runner.readBlock(block)));
     await greedy(runner, prompt(60, 6), 3); // over the blocks and the slot that it had
     takeSlot(runner, 4, 20, tokens.length + STEPS, 5);
-    runner.setHistory(4, [...tokens, ...start.map(({ token }) => token)]);
+    runner.setHistory(4, [...tokens, ...bits(start).map(({ token }) => token)]);
     for (const [i, bytes] of saved.entries()) runner.writeBlock(20 + i, bytes);
     const rest = [];
     for (let i = 5; i < STEPS; i++)

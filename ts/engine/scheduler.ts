@@ -199,8 +199,7 @@ export class Scheduler {
       if (sequence.state === "ended") continue;
       const result = results[i] as StepResult;
       this.#counters.promptTokens += step.tokens?.length ?? 0;
-      this.#store(sequence);
-      if (sequence.report(step, result)) this.#end(sequence);
+      if (sequence.report(step, result, () => this.#store(sequence))) this.#end(sequence);
     }
   }
 
@@ -355,8 +354,8 @@ export class Scheduler {
   }
 
   /** Positions whose blocks may be shared with others: the prompt's alone, unless decode-made ones are wanted as well. */
-  #reusable({ computed, prompt }: Sequence): number {
-    return this.#mode === "all" ? computed : Math.min(computed, prompt.length);
+  #reusable({ experts, prompt }: Sequence): number {
+    return this.#mode === "all" ? experts.length : Math.min(experts.length, prompt.length);
   }
 
   /** Tells the prefix cache of blocks that have become full. */

@@ -76,7 +76,10 @@ export class Sequence {
   numStored = 0;
   /** What its blocks held when it gave way, each block's bytes; until it has them back. */
   saved: Promise<Uint8Array[]> | undefined;
-  /** FFN experts that each position used, over all layers: the prompt's part may come from the prefix cache, or from a sibling. */
+  /**
+   * FFN experts that each position used, over all layers: the prompt's part may come from the prefix cache, or from a sibling. As many as
+   * positions that its request was told of.
+   */
   experts: number[] = [];
   readonly #digests: string[] = [];
 
@@ -218,28 +221,32 @@ export class Sequence {
     this.acceptedTokens += Math.min(made, drawn - 1);
   }
 
-  /** Hands a result that was taken to its request, token by token; true when the sequence is at its end. */
-  report(step: StepSequence, result: StepResult): boolean {
+  /**
+   * Hands a result that was taken to its request, token by token; true when the sequence is at its end. `counted` is called whenever more
+   * positions have their experts counted, before the request is told.
+   */
+  report(step: StepSequence, result: StepResult, counted: () => void): boolean {
     try {
-      return this.#tell(step, result) || this.atEnd;
+      return this.#tell(step, result, counted) || this.atEnd;
     } catch (error) {
       this.fail(error);
       return true;
     }
   }
 
-  #tell(step: StepSequence, result: StepResult): boolean {
+  #tell(step: StepSequence, result: StepResult, counted: () => void): boolean {
     const { drawn, ffnExperts } = result;
+    // The rows before those that have drawn: all of a prompt's, but for the last where it draws.
+    const first = step.tokens === null ? 0 : ffnExperts.length - drawn.length;
+    this.#countExperts(ffnExperts.slice(0, first));
     if (drawn.length === 0) {
-      this.#countExperts(ffnExperts);
+      counted();
       return this.#onPrompt(step, result);
     }
-    // A prompt's rows draw one token, the last of them; a decode's rows one each.
-    const first = step.tokens === null ? 0 : ffnExperts.length - 1;
-    this.#countExperts(ffnExperts.slice(0, first));
     for (const [i, token] of drawn.entries()) {
       const row = ffnExperts[first + i] as Uint8Array;
       this.#countExperts([row]);
+      counted();
       if (this.#onToken(token, row) || this.state === "ended") return true;
     }
     return false;
