@@ -2,11 +2,12 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { BlockManager } from "../../ts/engine/block-manager.js";
+import { DraftPolicy } from "../../ts/engine/draft-policy.js";
 import { CHAIN_START, chainDigest, type PrefixCacheMode } from "../../ts/engine/prefix-cache.js";
 import { type Admission, type Batch, Scheduler } from "../../ts/engine/scheduler.js";
 import { Sequence } from "../../ts/engine/sequence.js";
 import type { RunnerLimits, SlotSampling, StepSequence } from "../../ts/model/runner-types.js";
-import { FAKE_LIMITS, FakeRunner, hashNext } from "./fake-runner.js";
+import { FAKE_LIMITS, FakeRunner, hashNext, rightShare } from "./fake-runner.js";
 
 const sampling = (promptTokens: readonly number[], seed = 0): SlotSampling => ({
   ...{ temperature: 1, topP: 1, topK: 0, minP: 0, repetitionPenalty: 1, presencePenalty: 0, frequencyPenalty: 0 },
@@ -164,14 +165,51 @@ function beginsAsAnother(
 
 const mode = fc.constantFrom<PrefixCacheMode>("on", "on", "all", "off");
 
+/** A draft head that is right so often, and how many drafts each step has, in turn. */
+interface Drafting {
+  share: number;
+  drafts: number[];
+}
+
+const drafting: fc.Arbitrary<Drafting> = fc.record({
+  share: fc.constantFrom(0, 0.5, 0.9, 1),
+  drafts: fc.oneof(
+    fc.constant([0]),
+    fc.integer({ min: 1, max: 4 }).map((drafts) => [drafts]),
+    fc.array(fc.nat(4), { minLength: 2, maxLength: 5 }),
+  ),
+});
+
+/** Another number of drafts in each step. */
+class InTurn extends DraftPolicy {
+  readonly #turns: readonly number[];
+  #step = 0;
+
+  constructor(turns: readonly number[]) {
+    super(Math.max(...turns), false);
+    this.#turns = turns;
+  }
+
+  override drafts(): number {
+    return this.#turns[this.#step++ % this.#turns.length] as number;
+  }
+}
+
+/** A runner and its scheduler. */
+function make(limits: Partial<RunnerLimits>, cache: PrefixCacheMode, { share, drafts }: Drafting) {
+  const policy = new InTurn(drafts);
+  const runner = new FakeRunner({ ...limits, maxDrafts: Math.max(...drafts) });
+  runner.pathsMatter = cache !== "all";
+  runner.foresees = rightShare(share);
+  return { runner, policy, scheduler: new Scheduler(runner.limits, cache, policy) };
+}
+
 describe("scheduler", () => {
   it("ends every request with the tokens it has alone, leaks no block, keeps budget, positions and order", async () => {
-    let [hits, preemptions, mixed] = [0, 0, 0];
+    let [hits, preemptions, mixed, accepted, rejected] = [0, 0, 0, 0, 0];
     await fc.assert(
-      fc.asyncProperty(fc.array(work, { minLength: 1, maxLength: 8 }), limits, mode, async (works, some, cache) => {
-        const runner = new FakeRunner(some);
-        runner.pathsMatter = cache !== "all";
-        const scheduler = new Scheduler(runner.limits, cache);
+      fc.asyncProperty(fc.array(work, { minLength: 1, maxLength: 8 }), limits, mode, drafting, async (works, some, cache, drafts) => {
+        const { runner, scheduler, policy } = make(some, cache, drafts);
         const requests = works.map((one) => request(one));
         for (const { siblings } of requests) for (const sequence of siblings) scheduler.add(sequence);
         let started = -1;
@@ -200,10 +238,15 @@ describe("scheduler", () => {
         hits += scheduler.counters.prefixHitTokens;
         preemptions += scheduler.counters.preemptions;
         mixed += runner.steps.filter((entries) => entries[0]!.tokens !== null && entries.at(-1)!.tokens === null).length;
+        const { draftTokens, acceptedTokens } = policy.stats;
+        if (drafts.share === 0) expect(acceptedTokens).toBe(0);
+        if (drafts.share === 1) expect(acceptedTokens).toBe(draftTokens);
+        accepted += acceptedTokens;
+        rejected += draftTokens - acceptedTokens;
       }),
-      { numRuns: 200 },
+      { numRuns: 300 },
     );
-    expect(Math.min(hits, preemptions, mixed)).toBeGreaterThan(50);
+    expect(Math.min(hits, preemptions, mixed, accepted, rejected)).toBeGreaterThan(50);
   });
 
   it("gives everything back when sequences are aborted at any time, and the rest is as without them", async () => {
@@ -212,11 +255,10 @@ describe("scheduler", () => {
         fc.array(work, { minLength: 2, maxLength: 8 }),
         limits,
         mode,
+        drafting,
         fc.array(fc.tuple(fc.nat(20), fc.nat(), fc.boolean()), { minLength: 1, maxLength: 8 }),
-        async (works, some, cache, aborts) => {
-          const runner = new FakeRunner(some);
-          runner.pathsMatter = cache !== "all";
-          const scheduler = new Scheduler(runner.limits, cache);
+        async (works, some, cache, drafts, aborts) => {
+          const { runner, scheduler } = make(some, cache, drafts);
           const requests = works.map((one) => request(one));
           const all = requests.flatMap(({ siblings }) => siblings);
           const aborted = new Set<Sequence>();
