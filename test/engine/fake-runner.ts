@@ -89,7 +89,13 @@ export class FakeRunner implements ModelRunner {
     this.limits = { ...FAKE_LIMITS, ...limits };
     this.#checked = { ...this.limits };
     this.#next = next ?? hashNext(this.limits.vocabulary);
-    this.#slots = Array.from({ length: this.limits.maxSequences }, () => ({ sampling: undefined, table: [], history: [], drafts: [], counted: [] }));
+    this.#slots = Array.from({ length: this.limits.maxSequences }, () => ({
+      sampling: undefined,
+      table: [],
+      history: [],
+      drafts: [],
+      counted: [],
+    }));
     this.#cache = Array.from({ length: this.limits.numBlocks }, () => new Array<number>(this.limits.blockSize).fill(-1));
   }
 
@@ -275,8 +281,8 @@ export class FakeRunner implements ModelRunner {
       const state = this.#slot(slot);
       if (state.sampling === undefined) throw new Error(`slot ${slot} was not set up`);
       const known = state.history.length - (tokens === null ? 1 : 0);
-      // Where steps with drafts are under way, the host knows the least position only.
-      const exact = tokens !== null || this.#underWay.length === 0;
+      // Of a step that was scheduled before the drafts in front of it were verified, the host knew the least position only.
+      const exact = tokens !== null || maxDrafts === 0;
       if (exact ? position !== known : position > known)
         throw new Error(`slot ${slot}: position ${position}, but ${known} are in the cache`);
       if (known + (tokens?.length ?? drafts + 1) > contextLength) throw new Error(`slot ${slot}: beyond the context`);

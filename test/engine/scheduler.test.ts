@@ -168,14 +168,14 @@ const mode = fc.constantFrom<PrefixCacheMode>("on", "on", "all", "off");
 /** A draft head that is right so often, and how many drafts each step has, in turn. */
 interface Drafting {
   share: number;
-  drafts: number[];
+  drafts: readonly number[];
 }
 
 const drafting: fc.Arbitrary<Drafting> = fc.record({
   share: fc.constantFrom(0, 0.5, 0.9, 1),
   drafts: fc.oneof(
-    fc.constant([0]),
-    fc.integer({ min: 1, max: 4 }).map((drafts) => [drafts]),
+    fc.constant<readonly number[]>([0]),
+    fc.integer({ min: 1, max: 4 }).map((drafts): readonly number[] => [drafts]),
     fc.array(fc.nat(4), { minLength: 2, maxLength: 5 }),
   ),
 });
@@ -453,7 +453,8 @@ describe("scheduler", () => {
           onError: () => undefined,
         }),
     ) as [Sequence, Sequence, Sequence];
-    const results = (...tokens: number[]) => tokens.map((token) => ({ drawn: [{ token, logprob: 0, top: [] }], ffnExperts: [new Uint8Array()] }));
+    const results = (...tokens: number[]) =>
+      tokens.map((token) => ({ drawn: [{ token, logprob: 0, top: [] }], ffnExperts: [new Uint8Array()] }));
     const take = (batch: Batch, ...tokens: number[]) => {
       scheduler.take(batch, results(...tokens));
       return batch;

@@ -14,6 +14,7 @@ import {
   type VocabularyFacts,
 } from "../sampling/parameters.js";
 import { ChunkQueue } from "./chunk-queue.js";
+import { DraftPolicy } from "./draft-policy.js";
 import { setMasks } from "./guided.js";
 import { checkDirectory, loadParts } from "./load.js";
 import { type EngineOptions, resolveOptions } from "./options.js";
@@ -28,6 +29,7 @@ import {
 } from "./prompt.js";
 import { asLongcatError, GenerateRequest, type RequestHost, ScoreRequest } from "./request.js";
 import { type Admission, type Batch, type Eviction, type Growth, Scheduler } from "./scheduler.js";
+import { StepClock } from "./step-clock.js";
 import type { ChatPrompt, Chunk, EngineInfo, EngineStats, GenerateResult, Prompt, ScoreResult, TokenPrompt } from "./types.js";
 
 /** What an engine is made of; `load` makes it from a checkpoint folder. */
@@ -62,10 +64,13 @@ const GROWTHS_AT_ONCE = 16;
 /** A step from its launch to its results. */
 interface StepUnderWay {
   batch: Batch;
-  /** Resolves when all of it is enqueued. */
-  launched: Promise<unknown>;
+  /** Resolves when all of it is enqueued, with the time. */
+  launched: Promise<{ atMs: number }>;
   results: Promise<StepResult[]>;
 }
+
+/** Share of a step's sequences that may have fewer drafts than the others where its time is to tell what drafts cost. */
+const MOST_WITH_FEWER_DRAFTS = 1 / 8;
 
 /** Steps under way at most: one that runs, and one that the device finds when it is done with that. */
 const MOST_UNDER_WAY = 2;
@@ -84,7 +89,9 @@ const MOST_UNDER_WAY = 2;
  */
 export class Engine implements AsyncDisposable {
   readonly #parts: EngineParts;
+  readonly #policy: DraftPolicy;
   readonly #scheduler: Scheduler;
+  readonly #clock = new StepClock();
   readonly #vocabulary: VocabularyFacts;
   readonly #limits: PromptLimits;
   readonly #host: RequestHost;
@@ -98,7 +105,8 @@ export class Engine implements AsyncDisposable {
   private constructor(parts: EngineParts) {
     const { runner, text } = parts;
     this.#parts = parts;
-    this.#scheduler = new Scheduler(runner.limits, parts.info.prefixCache);
+    this.#policy = draftPolicy(parts);
+    this.#scheduler = new Scheduler(runner.limits, parts.info.prefixCache, this.#policy);
     this.#vocabulary = vocabularyFacts(runner.limits.vocabulary, text);
     const { vocabulary, contextLength } = runner.limits;
     this.#limits = { vocabulary, contextLength, modelContext: parts.modelContext };
@@ -155,6 +163,9 @@ export class Engine implements AsyncDisposable {
       numBlocks,
       ...this.#counters,
       ...this.#scheduler.counters,
+      stepSeconds: this.#clock.seconds.busy,
+      idleSeconds: this.#clock.seconds.idle,
+      speculation: this.#policy.stats,
     };
   }
 
@@ -376,6 +387,7 @@ export class Engine implements AsyncDisposable {
     } finally {
       this.#underWay = [];
       this.#loop = undefined;
+      this.#clock.rest();
     }
   }
 
@@ -385,9 +397,10 @@ export class Engine implements AsyncDisposable {
    */
   async #turn(): Promise<void> {
     this.#launchAhead();
-    const { batch, results } = this.#underWay[0] as StepUnderWay;
+    const { batch, launched, results } = this.#underWay[0] as StepUnderWay;
     try {
       const there = await results;
+      this.#timed(batch, (await launched).atMs);
       this.#scheduler.take(batch, there);
       this.#underWay.shift();
       this.#counters.steps += 1;
@@ -398,6 +411,18 @@ export class Engine implements AsyncDisposable {
       this.#underWay = this.#underWay.filter((step) => step.batch !== batch);
       this.#failBatch(batch, error);
     }
+  }
+
+  /** Notes what a step took. Only of those that just decode something may be learned about drafts. */
+  #timed({ admitted, evicted, entries }: Batch, launchedMs: number): void {
+    if (entries.length === 0) return;
+    const ms = this.#clock.over(launchedMs, performance.now());
+    const decodes = entries.every(({ step }) => step.tokens === null);
+    if (!decodes || admitted.length + evicted.length > 0) return;
+    const drafts = entries.map(({ step }) => step.drafts ?? 0);
+    const most = Math.max(...drafts);
+    // At the end of a sequence, and where it is guided, it has fewer than the others.
+    if (drafts.filter((one) => one < most).length <= MOST_WITH_FEWER_DRAFTS * drafts.length) this.#policy.timed(entries.length, most, ms);
   }
 
   #launchAhead(): void {
@@ -418,7 +443,7 @@ export class Engine implements AsyncDisposable {
   }
 
   /** Resolves when all is enqueued; the results are wrapped, so that they are not waited for. */
-  async #enqueue(batch: Batch, before: Promise<unknown> | undefined): Promise<{ results: Promise<StepResult[]> }> {
+  async #enqueue(batch: Batch, before: Promise<unknown> | undefined): Promise<{ results: Promise<StepResult[]>; atMs: number }> {
     const { runner } = this.#parts;
     await before;
     for (const eviction of batch.evicted) await this.#save(eviction);
@@ -427,7 +452,8 @@ export class Engine implements AsyncDisposable {
     await setMasks(batch.entries);
     await runner.room();
     this.#scheduler.dropEnded(batch);
-    return { results: batch.entries.length > 0 ? runner.launch(batch.entries.map(({ step }) => step)) : Promise.resolve([]) };
+    const results = batch.entries.length > 0 ? runner.launch(batch.entries.map(({ step }) => step)) : Promise.resolve([]);
+    return { results, atMs: performance.now() };
   }
 
   /** Enqueues the reads of what a sequence had in the cache. */
@@ -491,6 +517,13 @@ export class Engine implements AsyncDisposable {
     const failed = asLongcatError(error);
     for (const request of [...this.#active]) request.fail(failed);
   }
+}
+
+/** How the number of drafts is chosen, as the options say and as far as the runner makes any. */
+function draftPolicy({ runner, info: { speculative } }: EngineParts): DraftPolicy {
+  const { maxDrafts } = runner.limits;
+  if (typeof speculative === "object") return new DraftPolicy(Math.min(speculative.drafts, maxDrafts), false);
+  return new DraftPolicy(speculative === "auto" ? maxDrafts : 0, true);
 }
 
 function eventLoopTurn(): Promise<void> {

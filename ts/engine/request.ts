@@ -149,9 +149,10 @@ export class GenerateRequest extends Request<GenerateResult> {
 
   result(): GenerateResult {
     const { cachedTokens } = this.#usage();
-    const choices = this.#outputs.map((output, i) =>
-      output.result({ routing: (this.sequences[i] as Sequence).routing, cachedTokens }, this.host.limits),
-    );
+    const choices = this.#outputs.map((output, i) => {
+      const { routing, drafts } = this.sequences[i] as Sequence;
+      return output.result({ routing, cachedTokens, drafts }, this.host.limits);
+    });
     const first = choices[0] as GenerateResult;
     return choices.length === 1 ? first : { ...first, usage: this.#usage(), choices };
   }

@@ -413,7 +413,8 @@ export class Scheduler {
         if (!extend(sequence, 1)) evicted.push(this.preempt(this.#running.at(-1) as Sequence));
     const decodes = (evicted.length === 0 ? sequences : sequences.filter(running)).map((sequence) => {
       let own = sequence.guide === undefined ? Math.min(drafts, sequence.roomForDrafts) : 0;
-      for (let lacks = this.#needsBlocks(sequence, own); lacks > 0 && !extend(sequence, lacks); lacks = this.#needsBlocks(sequence, own)) own--;
+      for (let lacks = this.#needsBlocks(sequence, own); lacks > 0 && !extend(sequence, lacks); lacks = this.#needsBlocks(sequence, own))
+        own--;
       return { sequence, step: sequence.nextToken(own), made: 0 };
     });
     return { decodes, grown, evicted };

@@ -6,6 +6,7 @@
 import { LongcatError } from "../errors.js";
 import type { DrawnToken, SlotSampling, StepResult, StepSequence } from "../model/runner-types.js";
 import { CHAIN_START, chainDigest } from "./prefix-cache.js";
+import type { DraftUse } from "./types.js";
 
 /** Sums of FFN experts over some tokens: `experts` counts over all layers. */
 export interface RoutingSum {
@@ -120,6 +121,12 @@ export class Sequence {
   /** FFN experts over all tokens of this sequence that went through the model, whoever ran them. */
   get routing(): RoutingSum {
     return { tokens: this.experts.length, experts: this.experts.reduce((sum, count) => sum + count, 0) };
+  }
+
+  /** What became of its drafts; undefined if none were verified. */
+  get drafts(): DraftUse | undefined {
+    const [verified, accepted] = [this.draftTokens, this.acceptedTokens];
+    return verified === 0 ? undefined : { verified, accepted, share: accepted / verified };
   }
 
   /** Prompt and generated tokens at positions [from, to). */

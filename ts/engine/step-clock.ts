@@ -1,0 +1,32 @@
+/**
+ * How long steps take, and how long the device has nothing to do between them. By the host's clock: a step begins when it is enqueued, or
+ * when the one before it is over if that is later, and is over when its results are there. Time between the end of a step and the launch of
+ * the next is the device's idle time; a step that was launched before the one in front of it was over leaves none.
+ * @module
+ */
+
+export class StepClock {
+  /** When the last step was over; undefined where there was no work behind it. */
+  #overMs: number | undefined;
+  #busyMs = 0;
+  #idleMs = 0;
+
+  /** Since the engine was loaded: time in which a step was under way, and time between steps although there was work. */
+  get seconds(): { busy: number; idle: number } {
+    return { busy: this.#busyMs / 1000, idle: this.#idleMs / 1000 };
+  }
+
+  /** There is nothing to do: the time from here to the next step is not counted. */
+  rest(): void {
+    this.#overMs = undefined;
+  }
+
+  /** A step is over; what it took, in milliseconds. Steps are told of in the order of their launches. */
+  over(launchedMs: number, overMs: number): number {
+    const begunMs = Math.max(launchedMs, this.#overMs ?? launchedMs);
+    if (this.#overMs !== undefined) this.#idleMs += begunMs - this.#overMs;
+    this.#busyMs += overMs - begunMs;
+    this.#overMs = overMs;
+    return overMs - begunMs;
+  }
+}
