@@ -161,8 +161,11 @@ export class FakeRunner implements ModelRunner {
   }
 
   /** As on a device: the work is done in the order of the launches; a step that fails takes those with it that follow it. */
-  launch(sequences: readonly StepSequence[]): Promise<StepResult[]> {
-    const results = this.#finish(sequences, this.#underWay.at(-1), this.steps.length + 1);
+  launch(sequences: readonly StepSequence[], onOver: (ms: number) => void = () => undefined): Promise<StepResult[]> {
+    const results = this.#finish(sequences, this.#underWay.at(-1), this.steps.length + 1).then((there) => {
+      onOver(performance.now());
+      return there;
+    });
     this.#underWay.push(results);
     const over = () => void this.#underWay.shift();
     results.then(over, over);

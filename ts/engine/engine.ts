@@ -64,9 +64,16 @@ const GROWTHS_AT_ONCE = 16;
 /** A step from its launch to its results. */
 interface StepUnderWay {
   batch: Batch;
-  /** Resolves when all of it is enqueued, with the time. */
-  launched: Promise<{ atMs: number }>;
+  /** Resolves when all of it is enqueued. */
+  launched: Promise<Launch>;
   results: Promise<StepResult[]>;
+}
+
+/** A step that is enqueued, and when it was; `overMs`: when the device was done with it, once its results are there. */
+interface Launch {
+  results: Promise<StepResult[]>;
+  launchedMs: number;
+  overMs: number;
 }
 
 /** Share of a step's sequences that may have fewer drafts than the others where its time is to tell what drafts cost. */
@@ -400,7 +407,7 @@ export class Engine implements AsyncDisposable {
     const { batch, launched, results } = this.#underWay[0] as StepUnderWay;
     try {
       const there = await results;
-      this.#timed(batch, (await launched).atMs);
+      this.#timed(batch, await launched);
       this.#scheduler.take(batch, there);
       this.#underWay.shift();
       this.#counters.steps += 1;
@@ -414,9 +421,9 @@ export class Engine implements AsyncDisposable {
   }
 
   /** Notes what a step took. Only of those that just decode something may be learned about drafts. */
-  #timed({ admitted, evicted, entries }: Batch, launchedMs: number): void {
+  #timed({ admitted, evicted, entries }: Batch, { launchedMs, overMs }: Launch): void {
     if (entries.length === 0) return;
-    const ms = this.#clock.over(launchedMs, performance.now());
+    const ms = this.#clock.over(launchedMs, overMs);
     const decodes = entries.every(({ step }) => step.tokens === null);
     if (!decodes || admitted.length + evicted.length > 0) return;
     const drafts = entries.map(({ step }) => step.drafts ?? 0);
@@ -443,7 +450,7 @@ export class Engine implements AsyncDisposable {
   }
 
   /** Resolves when all is enqueued; the results are wrapped, so that they are not waited for. */
-  async #enqueue(batch: Batch, before: Promise<unknown> | undefined): Promise<{ results: Promise<StepResult[]>; atMs: number }> {
+  async #enqueue(batch: Batch, before: Promise<unknown> | undefined): Promise<Launch> {
     const { runner } = this.#parts;
     await before;
     for (const eviction of batch.evicted) await this.#save(eviction);
@@ -452,8 +459,13 @@ export class Engine implements AsyncDisposable {
     await setMasks(batch.entries);
     await runner.room();
     this.#scheduler.dropEnded(batch);
-    const results = batch.entries.length > 0 ? runner.launch(batch.entries.map(({ step }) => step)) : Promise.resolve([]);
-    return { results, atMs: performance.now() };
+    const steps = batch.entries.map(({ step }) => step);
+    const launch: Launch = { results: Promise.resolve([]), launchedMs: performance.now(), overMs: 0 };
+    if (steps.length > 0)
+      launch.results = runner.launch(steps, (ms) => {
+        launch.overMs = ms;
+      });
+    return launch;
   }
 
   /** Enqueues the reads of what a sequence had in the cache. */

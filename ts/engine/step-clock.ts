@@ -1,7 +1,8 @@
 /**
- * How long steps take, and how long the device has nothing to do between them. By the host's clock: a step begins when it is enqueued, or
- * when the one before it is over if that is later, and is over when its results are there. Time between the end of a step and the launch of
- * the next is the device's idle time; a step that was launched before the one in front of it was over leaves none.
+ * How long steps take, and how long the device has nothing to do between them. A step begins when it is enqueued, or when the one before it
+ * is over if that is later; it is over when the device's own thread has its results, which is noted there: this thread may be busy with
+ * what the step before has drawn. Time between the end of a step and the launch of the next is the device's idle time. A step that was
+ * launched before the one in front of it was over leaves none (on a GPU a few microseconds between two launches, which are not seen).
  * @module
  */
 
