@@ -480,6 +480,69 @@ describe("scheduler", () => {
     expect(who(scheduler.schedule())).toEqual([waits, goesOn]);
   });
 
+  it("lets a guided sequence sit out one step while others go on, where that costs less than to wait for it", () => {
+    const make = (othersGoOn: boolean) => {
+      const scheduler = new Scheduler(FAKE_LIMITS, "on", new DraftPolicy(2, false), () => othersGoOn);
+      const [guided, free] = [1, 2].map(
+        (token) =>
+          new Sequence({
+            ...{ prompt: [token], maxNewTokens: 30, sampling: sampling([token]), onPrompt: () => false, onToken: () => false },
+            ...(token === 1 && { guide: { mask: () => new Int32Array(2) } }),
+            onError: () => undefined,
+          }),
+      ) as [Sequence, Sequence];
+      scheduler.add(guided);
+      scheduler.add(free);
+      const who = (batch: Batch | undefined) =>
+        batch?.entries.map(({ sequence, step }) => `${sequence === guided ? "guided" : "free"} ${step.drafts}`);
+      const over = (batch: Batch) => {
+        const results = batch.entries.map(() => ({ drawn: [{ token: 3, logprob: 0, top: [] }], ffnExperts: [new Uint8Array()] }));
+        scheduler.take(batch, results);
+        return { report: () => scheduler.report(batch, results) };
+      };
+      return { scheduler, who, over };
+    };
+
+    const { scheduler, who, over } = make(true);
+    const first = scheduler.schedule();
+    const second = scheduler.scheduleAhead(first) as Batch;
+    expect(who(second)).toEqual(["free 2"]);
+    const { report } = over(first);
+    expect(scheduler.scheduleAhead(second)).toBeUndefined();
+    report();
+    const third = scheduler.scheduleAhead(second) as Batch;
+    expect(who(third)).toEqual(["guided 0", "free 2"]);
+    expect(who(scheduler.scheduleAhead(third))).toEqual(["free 2"]);
+
+    const together = make(false);
+    const all = together.scheduler.schedule();
+    expect(together.scheduler.scheduleAhead(all)).toBeUndefined();
+    together.over(all).report();
+    expect(together.who(together.scheduler.schedule())).toEqual(["guided 0", "free 2"]);
+  });
+
+  it("reserves cache for the most that steps under way may draw, d + 1 positions each: once one is over, d + 1 to 2d + 1 beyond those known", async () => {
+    for (const drafts of [1, 2, 4]) {
+      const runner = new FakeRunner({ ...{ maxDrafts: drafts, blockSize: 1, numBlocks: 200, contextLength: 200, maxBatchTokens: 64 } });
+      const scheduler = new Scheduler(runner.limits, "off", new DraftPolicy(drafts, false));
+      const [sequence] = request({ prompt: [1, 2], maxNewTokens: 100, n: 1 }).siblings as [Sequence];
+      scheduler.add(sequence);
+      let reserved = 0;
+      let steps = 0;
+      runner.during = () => {
+        // The step before is over: of what was reserved for two, it has used up what it has drawn.
+        const left = reserved - sequence.computed;
+        if (reserved > 0) expect([left >= drafts + 1, left <= 2 * drafts + 1]).toEqual([true, true]);
+        steps += Number(reserved > 0);
+        const both = sequence.generated > 0 && sequence.mostScheduled === sequence.computed + 2 * (drafts + 1);
+        reserved = both ? sequence.blocks.length : 0;
+        if (both) expect(reserved).toBe(sequence.mostScheduled);
+      };
+      while (scheduler.hasWork) await step(scheduler, runner);
+      expect(steps).toBeGreaterThan(5);
+    }
+  });
+
   it("refuses a sequence that could never fit, with both numbers", () => {
     const scheduler = new Scheduler({ ...FAKE_LIMITS, numBlocks: 4 });
     const [sequence] = request({ prompt: new Array<number>(14).fill(1), maxNewTokens: 3, n: 1 }).siblings as [Sequence];

@@ -113,7 +113,8 @@ export class Engine implements AsyncDisposable {
     const { runner, text } = parts;
     this.#parts = parts;
     this.#policy = draftPolicy(parts);
-    this.#scheduler = new Scheduler(runner.limits, parts.info.prefixCache, this.#policy);
+    const othersGoOn = (guided: number, all: number): boolean => this.#clock.othersGoOn(guided, all);
+    this.#scheduler = new Scheduler(runner.limits, parts.info.prefixCache, this.#policy, othersGoOn);
     this.#vocabulary = vocabularyFacts(runner.limits.vocabulary, text);
     const { vocabulary, contextLength } = runner.limits;
     this.#limits = { vocabulary, contextLength, modelContext: parts.modelContext };

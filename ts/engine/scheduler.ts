@@ -4,10 +4,13 @@
  * back before anybody who waits behind it. The oldest can always go on, so everybody ends. Six verbs: add, schedule, preempt, take, report,
  * abort.
  *
- * A step takes one token of everybody who decodes, and fills the rest of its budget with prompts. While a step runs, the one after it may
- * be scheduled too (`scheduleAhead`) where it only decodes: positions are known, and tokens lie on the device. If somebody ends meanwhile, its
- * part in the second step was for nothing; its slot and blocks can be given out at once all the same, since whatever the next owner does is
- * enqueued behind that step. A step with prompts is scheduled when those before it are over, so that whoever has come by then has a part.
+ * A step takes one token of everybody who decodes, with as many drafts behind it as pay (ts/engine/draft-policy.ts), and fills the rest of
+ * its budget with prompts. While a step runs, the one after it may be scheduled too (`scheduleAhead`) where it only decodes: tokens lie on
+ * the device, and so do positions, of which the least and the most are known here. Blocks are reserved for the most: with d drafts and the
+ * results of all steps but the last, for d + 1 to 2d + 1 positions beyond those that are known. If somebody ends meanwhile, its part in the
+ * second step was for nothing; its slot and blocks can be given out at once all the same, since whatever the next owner does is enqueued
+ * behind that step. A guided sequence, whose next token the host has to see first, sits out one step while others go on, or holds them up,
+ * whichever costs less. A step with prompts is scheduled when those before it are over, so that whoever has come by then has a part.
  *
  * A finished step's results are dealt with in two parts, so that the device need not wait for whoever listens: `take` writes down what the
  * next step depends on, `report` tells the requests.
@@ -73,10 +76,14 @@ export interface SchedulerCounters {
   preemptions: number;
 }
 
+/** Whether the rest of `all` sequences should go on in a step without `guided` ones, which the host has to look at between steps. */
+export type OthersGoOn = (guided: number, all: number) => boolean;
+
 export class Scheduler {
   readonly #limits: RunnerLimits;
   readonly #mode: PrefixCacheMode;
   readonly #policy: DraftPolicy;
+  readonly #othersGoOn: OthersGoOn;
   readonly #counters: SchedulerCounters = { promptTokens: 0, prefixQueryTokens: 0, prefixHitTokens: 0, preemptions: 0 };
   #blocks: BlockManager;
   #freeSlots: number[];
@@ -89,10 +96,16 @@ export class Scheduler {
   /** Whether it is worth looking at who waits: somebody came or left since the last look. */
   #changed = false;
 
-  constructor(limits: RunnerLimits, mode: PrefixCacheMode = "on", policy = new DraftPolicy(0, false)) {
+  constructor(
+    limits: RunnerLimits,
+    mode: PrefixCacheMode = "on",
+    policy = new DraftPolicy(0, false),
+    othersGoOn: OthersGoOn = () => false,
+  ) {
     this.#limits = limits;
     this.#mode = mode;
     this.#policy = policy;
+    this.#othersGoOn = othersGoOn;
     this.#blocks = new BlockManager(limits.numBlocks, limits.blockSize);
     this.#freeSlots = slots(limits);
   }
@@ -156,12 +169,19 @@ export class Scheduler {
   scheduleAhead(batch: Batch): Batch | undefined {
     // Whoever waits may do so for what a prompt under way leaves in the prefix cache, or for its sibling.
     if (this.#waiting.length > 0 && (this.#changed || batch.entries.some(({ step }) => step.tokens !== null))) return undefined;
-    // What a guided sequence may draw depends on the token before; while one runs, all keep its step, rather than take turns with it.
-    if (this.#running.some(({ guide, restOfPrompt }) => guide !== undefined || restOfPrompt > 0)) return undefined;
-    const going = this.#whoDecodes();
+    if (this.#running.some(({ restOfPrompt }) => restOfPrompt > 0)) return undefined;
+    // What a guided sequence may draw depends on the token before, which the host has to see.
+    const unseen = this.#running.filter((sequence) => sequence.guide !== undefined && !sequence.isSettled);
+    if (unseen.length > 0 && !this.#mayPass(unseen, batch)) return undefined;
+    const going = this.#whoDecodes().filter((sequence) => !unseen.includes(sequence));
     if (going.length === 0 || going.filter((sequence) => this.#needsBlocks(sequence, 0) > 0).length > this.blocks.numFree) return undefined;
     const { grown, decodes } = this.#grow(going, this.#fittingDrafts(this.#policy.drafts(going.length), going.length));
     return this.#mark({ evicted: [], admitted: [], grown, entries: decodes });
+  }
+
+  /** Whether others go on in a step without guided sequences whose tokens the host has yet to see: in one, not in a second behind it. */
+  #mayPass(unseen: readonly Sequence[], batch: Batch): boolean {
+    return batch.entries.some(({ sequence }) => unseen.includes(sequence)) && this.#othersGoOn(unseen.length, this.#running.length);
   }
 
   /** Takes slot and blocks from a sequence that no step under way has a part in, and puts it back among those who wait. */

@@ -200,6 +200,11 @@ export class Sequence {
     return this.maxPositions - 2 - this.mostScheduled;
   }
 
+  /** Whether its request was told of all that steps have computed: none is under way. */
+  get isSettled(): boolean {
+    return this.experts.length === this.mostScheduled;
+  }
+
   /** Whether what it has drawn ends it, as far as its request need not be asked. */
   get atEnd(): boolean {
     const last = this.tokens.at(-1);

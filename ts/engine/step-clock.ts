@@ -6,11 +6,17 @@
  * @module
  */
 
+/** Weight of the newest step in what steps are thought to take. */
+const WEIGHT = 1 / 32;
+
 export class StepClock {
   /** When the last step was over; undefined where there was no work behind it. */
   #overMs: number | undefined;
   #busyMs = 0;
   #idleMs = 0;
+  /** Of late: a step, and the time from a step's end to the launch of one that could not be launched before it. */
+  #stepMs = 0;
+  #hostMs = 0;
 
   /** Since the engine was loaded: time in which a step was under way, and time between steps although there was work. */
   get seconds(): { busy: number; idle: number } {
@@ -25,9 +31,21 @@ export class StepClock {
   /** A step is over; what it took, in milliseconds. Steps are told of in the order of their launches. */
   over(launchedMs: number, overMs: number): number {
     const begunMs = Math.max(launchedMs, this.#overMs ?? launchedMs);
-    if (this.#overMs !== undefined) this.#idleMs += begunMs - this.#overMs;
+    if (this.#overMs !== undefined && launchedMs > this.#overMs) {
+      this.#idleMs += launchedMs - this.#overMs;
+      this.#hostMs += (launchedMs - this.#overMs - this.#hostMs) * WEIGHT;
+    }
     this.#busyMs += overMs - begunMs;
+    this.#stepMs += (overMs - begunMs - this.#stepMs) * WEIGHT;
     this.#overMs = overMs;
     return overMs - begunMs;
+  }
+
+  /**
+   * Whether the others of `all` sequences should go on while the host thinks about `guided` of them, which then have a part in every second
+   * step only. Tokens a second with all in each step: N / (step + host); in turns: (N − G/2) / step.
+   */
+  othersGoOn(guided: number, all: number): boolean {
+    return this.#hostMs * (all - guided / 2) > this.#stepMs * (guided / 2);
   }
 }
