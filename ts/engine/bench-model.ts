@@ -80,6 +80,8 @@ async function openStored({ device, directory, options, signal }: BenchSource, s
   const dir = checkDirectory(directory);
   const resolved = resolveOptions({ ...options, device: device as EngineOptions["device"], signal });
   if (options.maxSequences === undefined || options.maxSequences === null) resolved.maxSequences = sizes.maxSequences;
+  // Only the bench of drafts has any, and demands them.
+  if (resolved.speculative === "auto") resolved.speculative = "off";
   // The benches write to the runner's cache behind the engine's back, and each run is to be a whole one.
   resolved.prefixCache = false;
   // A row is looked at as one prompt (ts/model/trace.ts). More than the context is refused later.

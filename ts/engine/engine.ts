@@ -42,6 +42,8 @@ export interface EngineParts {
   modelContext: number;
   /** Sampling values of generation_config.json. */
   defaults: SamplingDefaults;
+  /** Steps launched before those in front of them are over; absent: as many as the engine thinks right. */
+  stepsAhead?: number;
   close(): Promise<void>;
 }
 
@@ -79,8 +81,8 @@ interface Launch {
 /** Share of a step's sequences that may have fewer drafts than the others where its time is to tell what drafts cost. */
 const MOST_WITH_FEWER_DRAFTS = 1 / 8;
 
-/** Steps under way at most: one that runs, and one that the device finds when it is done with that. */
-const MOST_UNDER_WAY = 2;
+/** Steps under way behind the one that runs: what the device finds when it is done with that. */
+const STEPS_AHEAD = 1;
 
 /**
  * A loaded checkpoint.
@@ -434,7 +436,8 @@ export class Engine implements AsyncDisposable {
   }
 
   #launchAhead(): void {
-    while (this.#underWay.length < MOST_UNDER_WAY) {
+    const { stepsAhead = STEPS_AHEAD } = this.#parts;
+    while (this.#underWay.length <= stepsAhead) {
       const last = this.#underWay.at(-1);
       const next = last && this.#scheduler.scheduleAhead(last.batch);
       if (next === undefined) return;
