@@ -31,7 +31,7 @@ const models = [
 describe.each(models)("$name", ({ name, open, draft }) => {
   let model: OpenedModel;
   beforeAll(async () => {
-    model = await openModel(await open(), TEST_MODEL_OPTIONS);
+    model = await openModel(await open(), { ...TEST_MODEL_OPTIONS, maxDrafts: 1 });
   });
   afterAll(async () => {
     await model.close();

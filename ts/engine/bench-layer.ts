@@ -255,7 +255,8 @@ class LayerBench {
         0,
         Array.from({ length: blocksEach }, (_, i) => slot * blocksEach + i),
       );
-      queue.write(state.history, Int32Array.from(tokens.take(sizes.contextLength)), slot * sizes.contextLength * 4);
+      runner.setHistory(slot, tokens.take(sizes.contextLength));
+      runner.rewind(slot, this.#plan.context);
     }
     for (const [i, cache] of state.caches.entries()) {
       if (!queue.hasRoom(2)) await queue.room();

@@ -10,7 +10,7 @@ import { openCheckpoint } from "./checkpoint.js";
 import { type DeviceKind, ngramTableBytes } from "./placement.js";
 import { planModel } from "./plan.js";
 import { GPU_MARGIN_BYTES } from "./sizing.js";
-import { cacheBytesPerToken, numCaches } from "./state.js";
+import { cacheBytesPerToken } from "./state.js";
 import { conversionBytes, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** What to estimate for. */
@@ -28,6 +28,8 @@ export interface EstimateSizes {
   /** Where n-gram tables live. Default "auto"; where no GPU can be asked, that is the host. */
   ngram?: "auto" | NgramPlace;
   allowUnknownTensors: boolean;
+  /** Most drafts that a step verifies of a sequence. Default 0. */
+  maxDrafts?: number;
 }
 
 /** Bytes, all of them. Mapped weights need memory only as far as they are used, but run fast only if they all fit. */
@@ -70,7 +72,7 @@ export interface MemoryEstimate {
  * @throws LongcatError as opening the checkpoint would; `OPTION_INVALID` for a context beyond the model's.
  */
 export async function estimateMemory(dir: string, sizes: EstimateSizes): Promise<MemoryEstimate> {
-  const { batch, maxBatchTokens, allowUnknownTensors, dtype = "auto", device = "cpu", ngram: wantedNgram = "auto" } = sizes;
+  const { batch, maxBatchTokens, allowUnknownTensors, dtype = "auto", device = "cpu", ngram: wantedNgram = "auto", maxDrafts } = sizes;
   const checkpoint = await openCheckpoint(dir, { allowUnknownTensors });
   try {
     const { config } = checkpoint;
@@ -80,9 +82,9 @@ export async function estimateMemory(dir: string, sizes: EstimateSizes): Promise
     const model = { ...config, maxPositionEmbeddings: context };
     // Whatever is there: what does not fit is the answer here, not an error.
     const unbounded = { maxSequences: batch, maxBatchTokens, cacheBytes: "auto", availableBytes: Number.POSITIVE_INFINITY } as const;
-    const plan = planModel(checkpoint, { ...unbounded, kind, dtype, ngram: wantedNgram, freeBytes: availableBytes }, model);
+    const plan = planModel(checkpoint, { ...unbounded, kind, dtype, ngram: wantedNgram, freeBytes: availableBytes, maxDrafts }, model);
     const { cacheBytes, stateBytes, scratchBytes, convertedBytes, allocatedBytes } = plan.sizes;
-    const perToken = cacheBytesPerToken(config, numCaches(config, checkpoint.hasMtp), plan.activationDType);
+    const perToken = cacheBytesPerToken(config, plan.sizes.numCaches, plan.activationDType);
     const ngramBytes = ngramTableBytes(checkpoint);
     const weightBytes = checkpoint.bytes - ngramBytes;
     const mapped = kind === "cpu" ? weightBytes - conversionBytes(checkpoint, dtype).replaced : 0;

@@ -15,7 +15,7 @@ import type { ModelSizes, SizingOptions } from "./sizing.js";
 import { loadWeights, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** How to open a model; the engine's options after their checks. */
-export interface OpenModelOptions extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "availableBytes"> {
+export interface OpenModelOptions extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "availableBytes" | "maxDrafts"> {
   /** "cpu", "cuda", "cuda:N" or "auto". */
   device: string;
   dtype: WeightDType;
@@ -74,7 +74,7 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
     const { ngram = "auto" } = options;
     const plan = planModel(checkpoint, { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes });
     device ??= openDevice("cpu", options);
-    checkRing(device, checkpoint.config);
+    checkRing(device, checkpoint.config, plan.sizes);
     const runner = await load(device, checkpoint, plan, options);
     const close = async () => {
       await runner.close();

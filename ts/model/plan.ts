@@ -13,7 +13,7 @@ import { numCaches } from "./state.js";
 import { conversionBytes, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** What to plan for. */
-export interface PlanOptions extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "availableBytes"> {
+export interface PlanOptions extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "availableBytes" | "maxDrafts"> {
   kind: DeviceKind;
   dtype: WeightDType;
   ngram: "auto" | NgramPlace;
@@ -37,9 +37,10 @@ export interface ModelPlan {
  */
 export function planModel(checkpoint: Checkpoint, options: PlanOptions, config: ModelConfig = checkpoint.config): ModelPlan {
   const { kind, dtype, maxSequences, maxBatchTokens, cacheBytes, availableBytes } = options;
-  const caches = numCaches(config, checkpoint.hasMtp);
+  const maxDrafts = checkpoint.hasMtp ? (options.maxDrafts ?? 0) : 0;
+  const caches = numCaches(config, maxDrafts > 0);
   const activationDType = activationDTypeOf(kind, checkpoint, dtype);
-  const base = { kind, activationDType, maxSequences, maxBatchTokens, cacheBytes, availableBytes };
+  const base = { kind, activationDType, maxSequences, maxBatchTokens, cacheBytes, availableBytes, maxDrafts };
   if (kind === "cpu") {
     const ngram = placeNgramTables(kind, options.ngram, 0, null);
     const convertedBytes = conversionBytes(checkpoint, dtype).converted;

@@ -97,8 +97,8 @@ export async function openRandomModel(spec: RandomModelSpec, options: RandomMode
     batchInvariant,
   });
   try {
-    checkRing(device, config);
     const { sizes } = planFor(device, held, options);
+    checkRing(device, config, sizes);
     device.reserve(sizes.allocatedBytes);
     const maker = new Maker(device, { ...spec, config }, full);
     const weights = await loadWeights(device, full, { dtype: "auto", ngram: "host", make: (name) => maker.make(name) });
