@@ -34,7 +34,13 @@ class SampleBench {
       ...{ allowed: make("int32", words), adjustments: make("int32", ROWS, 1, 3), numAdjustments: make("int32", ROWS) },
       ...{ mask: make("int32", ROWS, words), history: make("int32", ROWS, CONTEXT), tokens: make("int32", ROWS) },
       ...{ logprob: make("float32", ROWS), topIds: make("int32", ROWS, MOST_LOGPROBS), topLogprobs: make("float32", ROWS, MOST_LOGPROBS) },
-      ...{ rows: make("int32", 2), draft: 0, mostRows: ROWS, candidateIds: make("int32", ROWS, LISTED), candidateExps: make("float64", ROWS, LISTED) },
+      ...{
+        rows: make("int32", 2),
+        draft: 0,
+        mostRows: ROWS,
+        candidateIds: make("int32", ROWS, LISTED),
+        candidateExps: make("float64", ROWS, LISTED),
+      },
       candidateStats: make("float64", ROWS, 2),
     };
     const { logitSlot, logitPosition, allowed, rows } = this.#arguments;

@@ -53,7 +53,10 @@ async function bench(flags: ParsedFlags, plan: SpeculatePlan): Promise<void> {
   const json = flags.on("json");
   const report = benchReport<BenchFacts, AcceptanceResult | SpeedResult>(
     json,
-    (facts) => note(`speculate on ${describeModel(facts)}: temperature ${plan.temperature}, rows of ${plan.tokens} tokens, median of ${plan.runs} runs`),
+    (facts) =>
+      note(
+        `speculate on ${describeModel(facts)}: temperature ${plan.temperature}, rows of ${plan.tokens} tokens, median of ${plan.runs} runs`,
+      ),
     (result) => `${result.kind === "acceptance" ? describeAcceptance(result) : describeSpeed(result)}\n`,
   );
   const options = engineOptions(flags);

@@ -201,7 +201,9 @@ function builtInTexts({ hasTokenizer }: EngineInfo, count: number): Prompt[] {
     if (!hasTokenizer) return { tokens: random.take(32) };
     const who = WHO[i % WHO.length] as string;
     const place = PLACES[Math.floor(i / WHO.length) % PLACES.length] as string;
-    return i % 2 === 0 ? `In a village by the ${place}, there lived a curious ${who}` : `One morning by the ${place}, a clever ${who} called`;
+    return i % 2 === 0
+      ? `In a village by the ${place}, there lived a curious ${who}`
+      : `One morning by the ${place}, a clever ${who} called`;
   });
 }
 

@@ -15,7 +15,8 @@ import type { ModelSizes, SizingOptions } from "./sizing.js";
 import { loadWeights, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** How to open a model; the engine's options after their checks. */
-export interface OpenModelOptions extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "availableBytes" | "maxDrafts"> {
+export interface OpenModelOptions
+  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "availableBytes" | "maxDrafts"> {
   /** "cpu", "cuda", "cuda:N" or "auto". */
   device: string;
   dtype: WeightDType;

@@ -13,7 +13,8 @@ import { numCaches } from "./state.js";
 import { conversionBytes, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** What to plan for. */
-export interface PlanOptions extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "availableBytes" | "maxDrafts"> {
+export interface PlanOptions
+  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "availableBytes" | "maxDrafts"> {
   kind: DeviceKind;
   dtype: WeightDType;
   ngram: "auto" | NgramPlace;

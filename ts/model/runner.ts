@@ -265,7 +265,11 @@ export class Runner implements ModelRunner {
   #prepare(sequences: readonly StepSequence[]): Part {
     const isPrompt = sequences[0]!.tokens !== null;
     const decodes = sequences.at(-1)!.tokens === null;
-    const ready = isPrompt ? (decodes ? this.#mixedProgram() : this.promptProgram()) : this.decodeProgram(sequences.length, mostDrafts(sequences));
+    const ready = isPrompt
+      ? decodes
+        ? this.#mixedProgram()
+        : this.promptProgram()
+      : this.decodeProgram(sequences.length, mostDrafts(sequences));
     this.#check(sequences, ready.program.capacity);
     return { sequences, ready, isPrompt, scored: sequences.some(({ scoreTargets }) => scoreTargets) };
   }

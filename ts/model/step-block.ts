@@ -60,7 +60,9 @@ export class StepBlocks {
     this.#limits = limits;
     this.input = new Uint8Array(stepBytes.end - stepBytes.begin);
     const ints = ({ byteOffset, length }: Place) => new Int32Array(this.input.buffer, byteOffset - stepBytes.begin, length);
-    this.#step = Object.fromEntries(Object.entries(activations.step).map(([name, place]) => [name, ints(place as Place)])) as unknown as StepArrays;
+    this.#step = Object.fromEntries(
+      Object.entries(activations.step).map(([name, place]) => [name, ints(place as Place)]),
+    ) as unknown as StepArrays;
     this.#step.draftStart?.forEach((_, s, all) => {
       all[s] = s;
     });
