@@ -36,6 +36,8 @@ export interface RandomModelSpec {
   dtype: RandomDType;
   /** FFN experts that are stored in a layer; default: all. */
   expertsHeld?: number;
+  /** Whether it has a draft head. Default: no. */
+  draftHead?: boolean;
   /** Layers with experts of their own; layer l has those of layer l mod `expertLayers`. Default: all. */
   expertLayers?: number;
 }
@@ -49,6 +51,8 @@ export interface RandomModelOptions {
   maxBatchTokens: number;
   /** Positions of each sequence: the caches hold `maxSequences` times as many. */
   contextLength: number;
+  /** Most drafts that a step verifies of a sequence, given a draft head. Default 0. */
+  maxDrafts?: number;
   /** GPU and fp8: quantise the inputs of products too. */
   fp8Activations?: boolean;
   /** GPU: a row's bits do not depend on the others of its batch. Default true. */
@@ -118,7 +122,7 @@ function checkSpec({ config, expertsHeld = config.numExperts }: RandomModelSpec)
 
 /** Sizes, with weights that take memory on the CPU too, and caches for whole contexts of all sequences or none. */
 function planFor(device: Device, held: Checkpoint, options: RandomModelOptions): ModelPlan {
-  const { maxSequences, maxBatchTokens, contextLength } = options;
+  const { maxSequences, maxBatchTokens, contextLength, maxDrafts } = options;
   const { kind } = device;
   const availableBytes = kind === "cuda" ? device.freeBytes : availableMemoryBytes() - held.bytes;
   if (availableBytes < 0)
@@ -126,7 +130,7 @@ function planFor(device: Device, held: Checkpoint, options: RandomModelOptions):
       "OUT_OF_MEMORY",
       `asked for ${held.bytes} bytes of weights, ${held.bytes + Math.floor(availableBytes)} are there`,
     );
-  const shared = { kind, dtype: "auto", ngram: kind === "cuda" ? "host" : "auto", maxSequences, maxBatchTokens } as const;
+  const shared = { kind, dtype: "auto", ngram: kind === "cuda" ? "host" : "auto", maxSequences, maxBatchTokens, maxDrafts } as const;
   const plan = planModel(held, { ...shared, cacheBytes: "auto", availableBytes, freeBytes: availableBytes });
   const { numBlocks, blockSize, cacheBytes } = plan.sizes;
   const wanted = maxSequences * Math.ceil(contextLength / blockSize);
@@ -151,19 +155,19 @@ function heldName(name: string, { config, expertsHeld = config.numExperts, exper
 const NO_FILE: NativeMappedFile = { path: "random weights", bytes: 0, entries: [], close: () => undefined };
 
 /**
- * Headers of a checkpoint that would hold these weights: all of them, and those that are stored. Without a draft head; n-gram tables
+ * Headers of a checkpoint that would hold these weights: all of them, and those that are stored. N-gram tables are
  * cut to `mostNgramBytes` together.
  */
 export function randomHeaders(
   spec: RandomModelSpec,
   mostNgramBytes = MOST_NGRAM_BYTES,
 ): { full: Checkpoint; held: Checkpoint; notes: string[] } {
-  const { config, dtype } = spec;
+  const { config, dtype, draftHead = false } = spec;
   const notes: string[] = [];
   const most = mostNgramRows(config, dtype, mostNgramBytes);
   const specs: TensorSpec[] = [];
   for (const wanted of modelTensors(config)) {
-    if (wanted.part === "mtp") continue;
+    if (wanted.part === "mtp" && !draftHead) continue;
     const [rows = 0, ...rest] = wanted.shape;
     const cut = isNgramTable(wanted.name) && rows > most;
     specs.push(cut ? { ...wanted, shape: [most, ...rest] } : wanted);
@@ -174,7 +178,7 @@ export function randomHeaders(
     const tensors = storedTensors(chosen, dtype);
     let bytes = 0;
     for (const { entry } of tensors.values()) bytes += entry.end;
-    const nothing = { dir: "", generationConfig: { eosTokenIds: [] }, hasMtp: false, files: [], warnings: [], close: () => undefined };
+    const nothing = { dir: "", generationConfig: { eosTokenIds: [] }, hasMtp: draftHead, files: [], warnings: [], close: () => undefined };
     return { ...nothing, config, specs: chosen, tensors, bytes };
   };
   const full = checkpointOf(specs);

@@ -70,11 +70,11 @@ class Together {
   SampleShared block;
 
   /// Begins with a row: its parameters and the block's logits. `cache`: depth · kThreads quads.
-  __device__ __noinline__ void begin(const SampleParams& p, int64_t r, int64_t slot, float4* cache, int depth) {
+  __device__ __noinline__ void begin(const SampleParams& p, int64_t r, int32_t position, float4* cache, int depth) {
     arriveAtCluster();
     segment_.load(p, r, depth, [&] {
       if (threadIdx.x == 0) {
-        block.row.set(p, r, slot);
+        block.row.set(p, r, position);
         segment_.row = &block.row, segment_.cache = cache, segment_.depth = depth;
       }
       __syncthreads();
