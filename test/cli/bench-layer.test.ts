@@ -61,6 +61,13 @@ it("measures every operation of a layer and the whole, for decode steps and prom
   expect(picture.match(/<rect [^>]*fill="#1f4e86"/g)).toHaveLength(3 * (LAYER_OPERATIONS.length + 2));
 });
 
+it("measures steps that verify drafts: as many sequences, more rows", async () => {
+  const { results } = await document("layer", "--samples", "1", "--batch", "2", "--context", "20", "--queries", "3");
+  const [{ kind, batch, queries, rows, context, operations }] = results;
+  expect({ kind, batch, queries, rows, context }).toEqual({ kind: "decode", batch: 2, queries: 3, rows: 6, context: 21 });
+  expect(operations).toHaveLength(LAYER_OPERATIONS.length);
+});
+
 it("names the GPU that it ran on, or the CPU's threads and instructions", () => {
   expect(describeWhere({ device: "cuda", gpu: "NVIDIA H100 80GB HBM3", threads: 1, isa: "9.0" })).toBe(
     "cuda (NVIDIA H100 80GB HBM3, compute capability 9.0)",

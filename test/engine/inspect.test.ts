@@ -17,7 +17,7 @@ describe("inspect.estimate", () => {
   });
 
   it("counts the cache for context × batch", async () => {
-    expect(await inspect.estimate(null, { context: 1024, batch: 4 })).toMatchObject({ cacheBytes: 5 * 576 * 4 * 4096 });
+    expect(await inspect.estimate(null, { context: 1024, batch: 4 })).toMatchObject({ cacheBytes: 4 * 576 * 4 * 4096 });
   });
 
   it("counts the copies of converted weights beside what stays mapped", async () => {

@@ -18,6 +18,8 @@ export interface Work {
   drafts: readonly number[];
   /** Tokens of a prompt's chunk; default: all. */
   chunk?: number;
+  /** Instead of the first token that would be drawn. */
+  forceFirst?: number;
 }
 
 /** What a sequence gave, and in how many decode steps. */
@@ -26,11 +28,13 @@ export interface Run {
   /** FFN experts of each position that was run. */
   experts: number[][];
   steps: number;
+  /** Tokens that its last step drew. */
+  rows: number;
 }
 
 /** One of them under way. */
 class Job {
-  readonly run: Run = { drawn: [], experts: [], steps: 0 };
+  readonly run: Run = { drawn: [], experts: [], steps: 0, rows: 0 };
   readonly #work: Work;
   readonly #slot: number;
   #computed = 0;
@@ -56,19 +60,21 @@ class Job {
   }
 
   next(): StepSequence {
-    const { prompt, chunk = prompt.length, drafts } = this.#work;
+    const { prompt, chunk = prompt.length, drafts, forceFirst } = this.#work;
     const [slot, position] = [this.#slot, this.#computed];
     const wanted = drafts[this.run.steps % drafts.length]!;
     if (!this.inPrompt) return { slot, position, tokens: null, sample: true, drafts: wanted };
     const tokens = prompt.slice(position, position + chunk);
     const end = position + tokens.length;
-    if (end === prompt.length) return { slot, position, tokens, sample: true, drafts: wanted };
+    if (end === prompt.length)
+      return { slot, position, tokens, sample: true, drafts: wanted, ...(forceFirst !== undefined && { forceNext: forceFirst }) };
     return { slot, position, tokens, sample: false, following: prompt[end]! };
   }
 
   take({ tokens }: StepSequence, { drawn, ffnExperts }: StepResult): void {
     this.#computed += tokens?.length ?? drawn.length;
     this.run.drawn.push(...drawn);
+    this.run.rows = drawn.length;
     this.run.experts.push(...ffnExperts.map((layers) => [...layers]));
     if (!tokens) this.run.steps++;
   }

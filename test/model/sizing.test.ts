@@ -6,7 +6,7 @@ import { estimateMemory } from "../../ts/model/estimate.js";
 import { type OpenedModel, openModel } from "../../ts/model/open.js";
 import { BLOCK_SIZE, type ModelSizes, type SizingOptions, sizeModel } from "../../ts/model/sizing.js";
 import { activationDTypeOf, placeNgramTables } from "../../ts/model/placement.js";
-import { cacheBytesPerToken, numCaches } from "../../ts/model/state.js";
+import { cacheBytesPerToken, numCaches, stateBytes } from "../../ts/model/state.js";
 import { Device } from "../../ts/runtime/device.js";
 import { modelPath } from "../helpers/fixtures.js";
 import { refused } from "../helpers/mini.js";
@@ -175,6 +175,31 @@ describe.each(["mini", "tiny-b", "tiny-lite-a"] as const)("%s", (name) => {
     // The rotation's frequencies, the ring, the threads' scratch.
     expect(extra).toBeGreaterThanOrEqual(0);
     expect(extra).toBeLessThan(64 * 1024);
+  });
+
+  it.each([1, 4])("with up to %d drafts allocates what was counted, which without a draft head is no more", async (maxDrafts) => {
+    const model = await openModel(modelPath(name), { ...TEST_MODEL_OPTIONS, maxDrafts });
+    opened.push(model);
+    const without = await openModel(modelPath(name), TEST_MODEL_OPTIONS);
+    opened.push(without);
+    const { sizes, runner, checkpoint } = model;
+    const extra = runner.device.allocatedBytes - sizes.allocatedBytes;
+    expect(extra).toBeGreaterThanOrEqual(0);
+    expect(extra).toBeLessThan(64 * 1024);
+    if (!checkpoint.hasMtp) {
+      expect(sizes).toEqual(without.sizes);
+      expect(runner.limits.maxDrafts).toBe(0);
+      return;
+    }
+    expect(runner.limits.maxDrafts).toBe(maxDrafts);
+    expect(sizes.numCaches).toBe(without.sizes.numCaches + 1);
+    // Room for rows without a place: a slot's table and history, and a block of each cache.
+    const { contextLength, blockSize, numCaches, activationDType } = sizes;
+    const block = blockSize * cacheBytesPerToken(checkpoint.config, numCaches, activationDType);
+    expect(sizes.stateBytes).toBe(
+      stateBytes(checkpoint.config, { ...sizes, maxDrafts: 0 }) + 4 * (contextLength + contextLength / blockSize) + block,
+    );
+    expect(sizes.scratchBytes).toBeGreaterThan(without.sizes.scratchBytes);
   });
 
   it("is estimated by the same sum", async () => {

@@ -122,6 +122,44 @@ describe("a sequence", () => {
   });
 });
 
+describe("a verified token", () => {
+  it("has the model's own distribution: chi-square over seeds", async () => {
+    const runner = await open({ maxDrafts: 1 });
+    const { maxSequences } = runner.limits;
+    const [ROUNDS, TOP, TEMPERATURE] = [40, 4, 12];
+    const tokens = [...GOLDEN_PROMPTS].sort((a, b) => a.length - b.length)[0]!;
+    const [{ drawn: greedily }] = (await runTogether(runner, [{ prompt: tokens, count: 1, drafts: [0] }])) as [Run];
+    // The first token is given; the second is drawn from its TOP best, in the step that verifies a draft of it.
+    const sampling = { ...GREEDY, temperature: TEMPERATURE, topK: TOP, logprobs: TOP };
+    const counts = new Map<number, number>();
+    let best: { token: number; logprob: number }[] = [];
+    let [total, accepted] = [0, 0];
+    for (let round = 0; round < ROUNDS; round++) {
+      const all = Array.from({ length: maxSequences }, (_, slot): Work => {
+        const seed = 1000 + round * maxSequences + slot;
+        return { prompt: tokens, count: 2, sampling: { ...sampling, seed }, drafts: [1], forceFirst: greedily[0]!.token };
+      });
+      for (const { drawn, rows } of await runTogether(runner, all)) {
+        best = drawn[1]!.top;
+        counts.set(drawn[1]!.token, (counts.get(drawn[1]!.token) ?? 0) + 1);
+        total++;
+        accepted += rows - 1;
+      }
+    }
+    expect(accepted / total).toBeGreaterThan(0.1);
+    expect(accepted / total).toBeLessThan(0.95);
+    const weight = (logprob: number) => Math.exp(logprob / TEMPERATURE);
+    const mass = best.reduce((sum, { logprob }) => sum + weight(logprob), 0);
+    const statistic = best.reduce((sum, { token, logprob }) => {
+      const wanted = (total * weight(logprob)) / mass;
+      return sum + ((counts.get(token) ?? 0) - wanted) ** 2 / wanted;
+    }, 0);
+    expect([...counts.keys()].every((token) => best.some((one) => one.token === token))).toBe(true);
+    // Three degrees of freedom: 16.3 is passed once in a thousand times. The seeds are fixed.
+    expect(statistic).toBeLessThan(16.3);
+  });
+});
+
 describe("the draft head", () => {
   it("drafts what it foresees of the text as it is: its cache is right after rejected drafts and chunks", async () => {
     const runner = await open({ maxDrafts: 1 });

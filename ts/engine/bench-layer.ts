@@ -28,9 +28,10 @@ export interface LayerPlan {
   expertsHeld?: number | undefined;
   /** Layers of weights to go through in turn. */
   layers: number;
-  /** Decode steps of so many rows, each with `context` tokens. */
+  /** Decode steps of so many sequences, each with `context` tokens cached and `queries` rows: its newest token and drafts. */
   batches: readonly number[];
   context: number;
+  queries: number;
   /** Prompts of so many tokens. */
   prompts: readonly number[];
   /** Measurements, of which the median counts. */
@@ -64,6 +65,8 @@ export interface LayerResult {
   kind: "decode" | "prompt";
   /** Decode: sequences; prompt: 1. */
   batch: number;
+  /** Decode: rows of each; prompt: 0. */
+  queries: number;
   /** Rows that go through the layer. */
   rows: number;
   context: number;
@@ -115,19 +118,21 @@ export interface LayerReport {
 export async function benchLayer(plan: LayerPlan, report: LayerReport): Promise<void> {
   const { shape, dtype, expertsHeld, layers, device, threads, fp8Activations, batchInvariant, signal } = plan;
   const meter = await CeilingMeter.of(device);
-  const longest = Math.max(plan.batches.length > 0 ? plan.context + 1 : 0, ...plan.prompts, 1);
+  const { queries } = plan;
+  const longest = Math.max(plan.batches.length > 0 ? plan.context + queries : 0, ...plan.prompts, 1);
+  const largest = Math.max(1, ...plan.batches);
   const model = await openRandomModel(
-    { config: shapeConfig(shape, layers), dtype, expertsHeld, expertLayers: 1 },
+    { config: shapeConfig(shape, layers), dtype, expertsHeld, expertLayers: 1, draftHead: queries > 1 },
     {
-      ...{ device, threads, fp8Activations, batchInvariant, signal, contextLength: longest },
-      ...{ maxSequences: Math.max(1, ...plan.batches), maxBatchTokens: Math.max(1, ...plan.batches, ...plan.prompts) },
+      ...{ device, threads, fp8Activations, batchInvariant, signal, contextLength: longest, maxDrafts: queries - 1 },
+      ...{ maxSequences: largest, maxBatchTokens: Math.max(largest * queries, ...plan.prompts) },
     },
   );
   try {
     report.loaded(factsOf(plan, model));
     const steps = [
-      ...plan.batches.map((batch) => ({ kind: "decode" as const, batch, rows: batch })),
-      ...plan.prompts.map((rows) => ({ kind: "prompt" as const, batch: 1, rows })),
+      ...plan.batches.map((batch) => ({ kind: "decode" as const, batch, queries, rows: batch * queries })),
+      ...plan.prompts.map((rows) => ({ kind: "prompt" as const, batch: 1, queries: 0, rows })),
     ];
     for (const step of steps) {
       abortIfAsked(signal);
@@ -191,30 +196,41 @@ const GPU_REPEATS = 24;
 /** Seeds of the caches' numbers; weights have those from 0 on. */
 const FIRST_CACHE_SEED = 2 ** 40;
 
+/** A step to be measured. */
+type LayerStep = Pick<LayerResult, "kind" | "batch" | "queries" | "rows">;
+
 class LayerBench {
   readonly #model: RandomModel;
   readonly #plan: LayerPlan;
-  readonly #step: Pick<LayerResult, "kind" | "batch" | "rows">;
+  readonly #step: LayerStep;
   readonly #meter: CeilingMeter;
+  readonly #ready: ReturnType<RandomModel["runner"]["promptProgram"]>;
   readonly #program: Program;
   readonly #queue: Queue;
 
-  constructor(model: RandomModel, plan: LayerPlan, step: Pick<LayerResult, "kind" | "batch" | "rows">, meter: CeilingMeter) {
+  constructor(model: RandomModel, plan: LayerPlan, step: LayerStep, meter: CeilingMeter) {
     this.#model = model;
     this.#plan = plan;
     this.#step = step;
     this.#meter = meter;
-    this.#program = step.kind === "decode" ? model.runner.decodeProgram(step.batch).program : model.runner.promptProgram().program;
+    this.#ready = step.kind === "decode" ? model.runner.decodeProgram(step.batch, step.queries - 1) : model.runner.promptProgram();
+    this.#program = this.#ready.program;
     this.#queue = model.runner.queue;
   }
 
   async measure(): Promise<LayerResult> {
     await this.#prepare();
     const { config, runner } = this.#model;
-    const { kind, batch, rows } = this.#step;
+    const { kind, batch, queries, rows } = this.#step;
     const use = await this.#routing();
     const context = kind === "decode" ? this.#plan.context + 1 : 0;
-    const costs = layerCosts(config, runner.weights.layers[0]!, { rows, context, ...use, activationDType: runner.activationDType });
+    const costs = layerCosts(config, runner.weights.layers[0]!, {
+      rows,
+      queries,
+      context,
+      ...use,
+      activationDType: runner.activationDType,
+    });
     const bytes = costs.reduce((sum, cost) => sum + cost.bytes, 0);
     const flops = costs.reduce((sum, cost) => sum + cost.flops, 0);
     const ceilings = this.#meter.ceilings(runner.device.threads, bytes);
@@ -234,7 +250,7 @@ class LayerBench {
     const overlapUs = 1e6 * (await this.#whole(this.#program));
     const floorUs = 1e6 * floorSeconds({ bytes, flops }, ceilings);
     return {
-      ...{ kind, batch, rows, context, operations, sumUs: operations.reduce((sum, { us }) => sum + us, 0), serialUs, overlapUs },
+      ...{ kind, batch, queries, rows, context, operations, sumUs: operations.reduce((sum, { us }) => sum + us, 0), serialUs, overlapUs },
       ...{ bytes: Math.round(bytes), flops: Math.round(flops), floorUs, shareOfFloor: floorUs / Math.min(serialUs, overlapUs), ...use },
       bytesPerSecondCeiling: ceilings.bytesPerSecond,
     };
@@ -244,7 +260,7 @@ class LayerBench {
   async #prepare(): Promise<void> {
     const { runner, sizes } = this.#model;
     const { state } = this.#program;
-    const { kind, batch, rows } = this.#step;
+    const { kind, batch, queries, rows } = this.#step;
     const queue = this.#queue;
     const tokens = new TokenSource();
     const blocksEach = Math.ceil(sizes.contextLength / sizes.blockSize);
@@ -262,11 +278,11 @@ class LayerBench {
       if (!queue.hasRoom(2)) await queue.room();
       ops.randomFill(queue, { out: cache, seed: FIRST_CACHE_SEED + i, low: -1, high: 1 });
     }
-    const { blocks } = kind === "decode" ? runner.decodeProgram(batch) : runner.promptProgram();
+    const { blocks } = this.#ready;
     blocks.writeStep(
       Array.from({ length: batch }, (_, slot) =>
         kind === "decode"
-          ? { slot, position: this.#plan.context, tokens: null, sample: true }
+          ? { slot, position: this.#plan.context, tokens: null, sample: true, drafts: queries - 1 }
           : { slot, position: 0, tokens: tokens.take(rows), sample: true },
       ),
     );

@@ -1,4 +1,4 @@
-// draft_plan: what the draft head needs of a step whose tokens are drawn (docs/architecture.md, Speculation).
+// draft_plan: what the draft head needs of a step whose tokens are drawn (docs/architecture.md: speculation).
 //   following[r] = history[slot][position + 1] of each row: the token behind it, drawn or given; behind a rejected draft, any
 //   A sequence has drawn if its slot's newest token, at lengths[slot], is behind the rows that it began with: behind a prompt's last row, or
 //   behind a decode's first. Its next draft then comes from the row before the newest token: draftRow, draftSlot, and draftPosition =

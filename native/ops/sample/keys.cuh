@@ -39,7 +39,7 @@ struct Row {
     field = p.params + slot * kNumSampleFields;
     logits = p.logits + r * p.vocabulary;
     allowed = p.allowed;
-    mask = field[useMask] != 0 ? p.mask + slot * words : nullptr;
+    mask = isMasked(p, field) ? p.mask + slot * words : nullptr;
     penalised = isPenalised(field);
     biased = field[useBias] != 0;
     adjustments = p.adjustments + slot * p.maxAdjustments;

@@ -100,7 +100,7 @@ int32_t lowestAllowed(const SampleRow& row) {
 
 int32_t chooseToken(const SampleParams& p, int64_t r, int64_t i, const SampleRow& row, const DrawScratch& scratch) {
   const double* f = p.params + p.logitSlot[r] * kNumSampleFields;
-  const bool forced = f[SampleField::forced] >= 0 && f[SampleField::forced] < static_cast<double>(p.vocabulary);
+  const bool forced = isForced(p, f);
   const bool writesCandidates = f[hostDraw] != 0 && p.candidateIds;
   int32_t token = -1;
   if (writesCandidates || (!forced && row.temperature > 0)) {

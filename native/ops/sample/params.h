@@ -17,7 +17,8 @@
 // What follows from the token: a penalised slot counts it, the history gets it at its position, and the slot's length becomes that position.
 // A row is drawn from only if the token that its logits follow, logitToken, is the newest of its slot, at position lengths[slot]: rows behind
 // a draft that is not what the row before drew are void, and so are rows without a place. Drafted rows are therefore drawn from in turn.
-// draft ≥ 1: the token is the slot's draft of that number, for position logitPosition + draft − 1; only the history gets it.
+// draft ≥ 1: the token is the slot's draft of that number, for position logitPosition + draft − 1; only the history gets it, and what is set for
+// the next token (forced, mask) is not for a draft.
 // Where hostDraw is set and the candidate tensors are there, candidates, their e and the tail's sum are written for the host.
 // uniform: Philox4x32-10 with key = (low, high 32 bits of seed), counter = (position, 0, 0, 0); from the first two words a, b:
 //   (a >>> 5) · 2^26 + (b >>> 6), over 2^53.
@@ -77,6 +78,12 @@ struct SampleParams {
 LONGCAT_ANYWHERE inline bool isPenalised(const double* field) {
   return field[SampleField::repetition] != 1 || field[SampleField::presence] != 0 || field[SampleField::frequency] != 0;
 }
+
+/// Whether a slot with these parameters gets a token that is set, and whether only those that its mask has: both are for the next token alone.
+LONGCAT_ANYWHERE inline bool isForced(const SampleParams& p, const double* field) {
+  return !p.draft && field[SampleField::forced] >= 0 && field[SampleField::forced] < static_cast<double>(p.vocabulary);
+}
+LONGCAT_ANYWHERE inline bool isMasked(const SampleParams& p, const double* field) { return !p.draft && field[SampleField::useMask] != 0; }
 
 /// A row's position and whether it is drawn from.
 struct DrawPlace {

@@ -48,9 +48,8 @@ __device__ __noinline__ void writeCandidates(const SampleParams& p, int64_t i, c
 template <bool kPlain>
 __device__ __noinline__ int32_t chooseTokenOf(const SampleParams& p, int64_t i, SampleShared& s) {
   const Row& row = s.row;
-  const double forcedToken = row.field[SampleField::forced];
   if (row.field[hostDraw] != 0 && p.candidateIds) writeCandidates<kPlain>(p, i, row, s);
-  if (forcedToken >= 0 && forcedToken < row.vocabulary) return static_cast<int32_t>(forcedToken);
+  if (isForced(p, row.field)) return static_cast<int32_t>(row.field[SampleField::forced]);
   if (!(row.field[SampleField::temperature] > 0)) return greedyToken<kPlain>(row, s);
   Search<kPlain> search(row, s);
   if (!search.allowed) return -1;

@@ -44,7 +44,7 @@ struct SampleRow {
     words = (vocabulary + 31) / 32;
     logits = p.logits + r * vocabulary;
     allowed = p.allowed;
-    mask = f[useMask] != 0 ? p.mask + slot * words : nullptr;
+    mask = isMasked(p, f) ? p.mask + slot * words : nullptr;
     isPenalised = longcat::isPenalised(f);
     isBiased = f[useBias] != 0;
     adjustments = p.adjustments + slot * p.maxAdjustments;

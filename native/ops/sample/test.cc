@@ -442,7 +442,10 @@ LONGCAT_TEST(sample) {
   // Drafts: the history gets them, and nothing else changes.
   for (Isa isa : t.isas()) {
     Sampling s(t, 3, 40);
-    for (int64_t r = 0; r < 3; ++r) s.logit(r, 10 + r) = 50, s.field(r, presence) = 1, s.field(r, numLogprobs) = 3;
+    for (int64_t r = 0; r < 3; ++r) {
+      s.logit(r, 10 + r) = 50, s.field(r, presence) = 1, s.field(r, numLogprobs) = 3;
+      s.field(r, forced) = 5, s.field(r, useMask) = 1;  // for the next token alone
+    }
     Sampling::at<int32_t>(s.logitPosition, 1) = -1;
     Tensor token = t.i32({4}), lengths = t.i32({4}, {1, 1, 1, 1}), drafted = t.i32({9});
     OpArgs arguments = s.arguments(false);

@@ -86,8 +86,7 @@ class Together {
   __device__ __noinline__ int32_t token(const SampleParams& p) {
     const Row& row = block.row;
     const double* field = row.field;
-    const bool isForced = field[SampleField::forced] >= 0 && field[SampleField::forced] < row.vocabulary;
-    const bool isShared = !isForced && !(field[hostDraw] != 0 && p.candidateIds) && row.topK <= kBuffer;
+    const bool isShared = !isForced(p, field) && !(field[hostDraw] != 0 && p.candidateIds) && row.topK <= kBuffer;
     const Key own = isShared ? bestOfBlock() : Key{0, 0};
     waitForCluster();  // all have begun: their shared memory may be written
     if (!isShared) {
