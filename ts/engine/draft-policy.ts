@@ -7,7 +7,7 @@
  * measured yet is taken to be like the nearest one that was.
  *
  * Answers do not depend on any of this: a draft is accepted only if it is the token that would have been drawn without it
- * (docs/numerics.md, 8), so the number of drafts may change with every step.
+ * (docs/numerics.md, 5), so the number of drafts may change with every step.
  * @module
  */
 
