@@ -35,7 +35,7 @@ const NO_DRAFT = -2;
 const RING = 100;
 
 /** Steps that the engine has under way at most. */
-const MOST_UNDER_WAY = 2;
+const MOST_UNDER_WAY = 4;
 
 export const FAKE_LIMITS: RunnerLimits = {
   maxSequences: 4,

@@ -60,11 +60,8 @@ function fakeRouting(positions: number, { numLayers, topK }: RunnerLimits) {
   return { tokens: positions, experts };
 }
 
-/** Steps that are scheduled before the one at a time is reported, in the tests' runs. */
-const MOST_AHEAD = 2;
-
-/** Does with a batch what the engine does, and runs it with those after it that can be scheduled before it is reported. */
-async function step(scheduler: Scheduler, runner: FakeRunner): Promise<Batch> {
+/** Does with a batch what the engine does, and runs it with some after it that can be scheduled before it is reported, `depth` at a time. */
+async function step(scheduler: Scheduler, runner: FakeRunner, depth = 1): Promise<Batch> {
   const batch = scheduler.schedule();
   for (const { sequence, blocks } of batch.evicted)
     if (blocks.length > 0) sequence.saved = Promise.all(blocks.map((block) => runner.readBlock(block)));
@@ -75,12 +72,13 @@ async function step(scheduler: Scheduler, runner: FakeRunner): Promise<Batch> {
   const underWay = [{ batch, results: runner.launch(batch.entries.map((entry) => entry.step)) }];
   let ahead = 0;
   const launchAhead = () => {
-    const last = underWay.at(-1);
-    const next = last && ahead < MOST_AHEAD ? scheduler.scheduleAhead(last.batch) : undefined;
-    if (!next) return;
-    ahead += 1;
-    extend(runner, next);
-    underWay.push({ batch: next, results: runner.launch(next.entries.map((entry) => entry.step)) });
+    while (underWay.length > 0 && underWay.length <= depth && ahead < 2 * depth) {
+      const next = scheduler.scheduleAhead(underWay.at(-1)!.batch);
+      if (!next) return;
+      ahead += 1;
+      extend(runner, next);
+      underWay.push({ batch: next, results: runner.launch(next.entries.map((entry) => entry.step)) });
+    }
   };
   launchAhead();
   while (underWay.length > 0) {
@@ -165,13 +163,16 @@ function beginsAsAnother(
 
 const mode = fc.constantFrom<PrefixCacheMode>("on", "on", "all", "off");
 
-/** A draft head that is right so often, and how many drafts each step has, in turn. */
+/** How deep steps are launched ahead, how often the draft head is right, and how many drafts each step has, in turn. */
 interface Drafting {
+  /** Steps under way behind the one that runs. */
+  depth: number;
   share: number;
   drafts: readonly number[];
 }
 
 const drafting: fc.Arbitrary<Drafting> = fc.record({
+  depth: fc.nat(3),
   share: fc.constantFrom(0, 0.5, 0.9, 1),
   drafts: fc.oneof(
     fc.constant<readonly number[]>([0]),
@@ -216,7 +217,7 @@ describe("scheduler", () => {
         const seen = new Set<Sequence>();
         for (let steps = 0; scheduler.hasWork; steps++) {
           expect(steps).toBeLessThan(10_000);
-          const { admitted, evicted, entries } = await step(scheduler, runner);
+          const { admitted, evicted, entries } = await step(scheduler, runner, drafts.depth);
           for (const { sequence } of admitted) {
             if (seen.has(sequence) || sequence.siblings || beginsAsAnother(sequence, requests, runner.limits)) continue;
             seen.add(sequence);
@@ -275,7 +276,7 @@ describe("scheduler", () => {
           for (let steps = 0; scheduler.hasWork; steps++) {
             expect(steps).toBeLessThan(10_000);
             abortAt(steps, false);
-            if (scheduler.hasWork) await step(scheduler, runner);
+            if (scheduler.hasWork) await step(scheduler, runner, drafts.depth);
             checkBlocks(scheduler);
           }
           expect(scheduler.blocks.numFree).toBe(runner.limits.numBlocks);

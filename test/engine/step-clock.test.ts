@@ -19,6 +19,23 @@ describe("the clock of steps", () => {
     expect(clock.seconds).toEqual({ busy: 0.02, idle: 0 });
   });
 
+  it("has as many steps launched ahead as last while the host deals with one", () => {
+    const clock = new StepClock();
+    const run = (steps: number, stepMs: number, lagMs: (i: number) => number) => {
+      clock.rest();
+      for (let i = 0; i < steps; i++) {
+        clock.over(stepMs * i, stepMs * (i + 1));
+        clock.lagged(lagMs(i));
+      }
+      return clock.stepsAhead;
+    };
+    expect(run(10, 1, () => 5)).toBe(1); // nothing is known yet
+    expect(run(500, 1, () => 0.2)).toBe(1);
+    expect(run(500, 1, (i) => (i % 10 === 0 ? 1.7 : 0.2))).toBe(2); // one hiccup in ten
+    expect(run(500, 0.1, () => 0.5)).toBe(3);
+    expect(run(500, 20, () => 0.5)).toBe(1);
+  });
+
   it("lets others pass guided sequences where the host's time between steps costs more than half of these sequences' tokens", () => {
     const clock = new StepClock();
     expect(clock.othersGoOn(1, 8)).toBe(false); // nothing is known yet

@@ -76,11 +76,11 @@ interface Run {
  * @throws LongcatError as `Engine.load` and `generate` do; `OPTION_INVALID` for a checkpoint without a draft head
  */
 export async function benchSpeculate(source: BenchSource, plan: SpeculatePlan, report: SpeculateReport): Promise<void> {
-  const drafts = Math.max(...plan.drafts);
-  const model = await openBenchModel(
-    { ...source, options: { ...source.options, speculative: { drafts } } },
-    { maxSequences: Math.max(...plan.batches, ANSWERS_AT_ONCE), contextLength: MOST_PROMPT + plan.tokens },
-  );
+  const model = await openBenchModel(source, {
+    maxSequences: Math.max(...plan.batches, ANSWERS_AT_ONCE),
+    contextLength: MOST_PROMPT + plan.tokens,
+    drafts: Math.max(...plan.drafts),
+  });
   const { parts } = model;
   try {
     report.loaded(model.facts());

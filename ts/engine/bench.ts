@@ -99,10 +99,8 @@ export async function benchDecode(source: BenchSource, plan: DecodePlan, report:
 }
 
 /** What was not measured must not be reported: a row that would end early, a batch whose rows would wait for one another. */
-function checkPlan({ batches, tokens, context }: DecodePlan, { contextLength, maxSequences, cache, speculative }: EngineInfo): void {
+function checkPlan({ batches, tokens, context }: DecodePlan, { contextLength, maxSequences, cache }: EngineInfo): void {
   const length = context + tokens;
-  if (speculative !== "off")
-    throw new LongcatError("OPTION_INVALID", "speculative: the floor is that of steps without drafts; bench speculate measures those with");
   // A step to time needs two tokens: the first comes from the prompt's own step.
   if (context + 2 > contextLength)
     throw new LongcatError(

@@ -42,7 +42,7 @@ export interface EngineParts {
   modelContext: number;
   /** Sampling values of generation_config.json. */
   defaults: SamplingDefaults;
-  /** Steps launched before those in front of them are over; absent: as many as the engine thinks right. */
+  /** Steps launched before the one that runs is over; absent: by what steps take, and the host beside them. */
   stepsAhead?: number;
   close(): Promise<void>;
 }
@@ -80,9 +80,6 @@ interface Launch {
 
 /** Share of a step's sequences that may have fewer drafts than the others where its time is to tell what drafts cost. */
 const MOST_WITH_FEWER_DRAFTS = 1 / 8;
-
-/** Steps under way behind the one that runs: what the device finds when it is done with that. */
-const STEPS_AHEAD = 1;
 
 /**
  * A loaded checkpoint.
@@ -414,7 +411,7 @@ export class Engine implements AsyncDisposable {
       this.#scheduler.take(batch, there);
       this.#underWay.shift();
       this.#counters.steps += 1;
-      this.#launchAhead();
+      this.#launchAhead((await launched).overMs);
       if (this.#underWay.length > 0) await eventLoopTurn();
       this.#scheduler.report(batch, there);
     } catch (error) {
@@ -435,19 +432,21 @@ export class Engine implements AsyncDisposable {
     if (drafts.filter((one) => one < most).length <= MOST_WITH_FEWER_DRAFTS * drafts.length) this.#policy.timed(entries.length, most, ms);
   }
 
-  #launchAhead(): void {
-    const { stepsAhead = STEPS_AHEAD } = this.#parts;
+  /** `roomMs`: when the end of a step made room for one more. */
+  #launchAhead(roomMs?: number): void {
+    const { stepsAhead = this.#clock.stepsAhead } = this.#parts;
     while (this.#underWay.length <= stepsAhead) {
       const last = this.#underWay.at(-1);
       const next = last && this.#scheduler.scheduleAhead(last.batch);
       if (next === undefined) return;
-      this.#launch(next);
+      this.#launch(next, roomMs);
     }
   }
 
   /** Sets up who starts, and enqueues a step behind those under way. */
-  #launch(batch: Batch): void {
+  #launch(batch: Batch, roomMs?: number): void {
     const launched = this.#enqueue(batch, this.#underWay.at(-1)?.launched);
+    if (roomMs !== undefined) launched.then(({ launchedMs }) => this.#clock.lagged(launchedMs - roomMs)).catch(() => undefined);
     const results = launched.then(({ results }) => results);
     results.catch(() => undefined); // told where it is awaited
     this.#underWay.push({ batch, launched, results });

@@ -6,6 +6,14 @@
  * @module
  */
 
+/** Steps that are timed before the number of steps ahead is chosen by it; and how many there are at most. */
+const STEPS_TIMED = 64;
+const MOST_STEPS_AHEAD = 3;
+
+/** Of the host's lags, the share that the steps ahead should last for; and the weight of the newest, beside a step. */
+const LAG_SHARE = 0.98;
+const LAG_WEIGHT = 0.1;
+
 /** Weight of the newest step in what steps are thought to take. */
 const WEIGHT = 1 / 32;
 
@@ -17,6 +25,9 @@ export class StepClock {
   /** Of late: a step, and the time from a step's end to the launch of one that could not be launched before it. */
   #stepMs = 0;
   #hostMs = 0;
+  #steps = 0;
+  /** From a step's end to the launch of the one for which that made room: seldom longer. */
+  #lagMs = 0;
 
   /** Since the engine was loaded: time in which a step was under way, and time between steps although there was work. */
   get seconds(): { busy: number; idle: number } {
@@ -37,8 +48,20 @@ export class StepClock {
     }
     this.#busyMs += overMs - begunMs;
     this.#stepMs += (overMs - begunMs - this.#stepMs) * WEIGHT;
+    this.#steps += 1;
     this.#overMs = overMs;
     return overMs - begunMs;
+  }
+
+  /** The host has launched a step so long after the end of the one that made room for it. */
+  lagged(ms: number): void {
+    this.#lagMs += this.#stepMs * LAG_WEIGHT * (ms > this.#lagMs ? LAG_SHARE : LAG_SHARE - 1);
+  }
+
+  /** Steps to launch before the one that runs is over: as many as last while the host deals with what that one has drawn. */
+  get stepsAhead(): number {
+    if (this.#steps < STEPS_TIMED) return 1;
+    return Math.min(MOST_STEPS_AHEAD, Math.max(1, Math.ceil(this.#lagMs / this.#stepMs)));
   }
 
   /**
