@@ -1,6 +1,7 @@
 // Tests and benchmarks of the operations, without Node:
-//   kernels test  [op] [--threads N] [--isa plain|avx2|avx512] [--brief]
-//   kernels test  [op] --device cuda[:N] [--isa cuda|cuda-bf16] [--fp8-activations] [--no-batch-invariant] [--graph] [--no-guards]
+//   kernels list
+//   kernels test  [op] [--only N] [--threads N] [--isa plain|avx2|avx512] [--brief]
+//   kernels test  [op] --device cuda[:N] [--isa cuda|cuda-bf16] [--fp8-activations] [--no-batch-invariant] [--graph] [--no-guards] [--portable]
 //   kernels bench [op] [--device cpu|cuda[:N]] [--threads N] [--isa NAME] [--shape flash|lite|mini|all] [--tokens 1,16] [--json] [--svg FILE]
 #include <algorithm>
 #include <cstdio>
@@ -20,10 +21,12 @@ namespace {
 
 const char kUsage[] =
     "usage: kernels test|bench [op] [options]\n"
+    "       kernels list        the operations and how many tests each has\n"
     "  --device cpu|cuda[:N]   where the operations run (default: tests cpu, benchmarks a GPU where there is one)\n"
     "  --isa NAME              plain, avx2, avx512; on a GPU cuda (float32 activations), cuda-bf16\n"
     "  --threads N             of the processor\n"
     "tests:\n"
+    "  --only N                the operation's N-th test alone\n"
     "  --brief                 the same paths with fewer repetitions, for tools under which kernels run slowly\n"
     "benchmarks:\n"
     "  --shape NAME            sizes of flash, lite, mini or all (default)\n"
@@ -34,7 +37,8 @@ const char kUsage[] =
     "  --fp8-activations       inputs of products with FP8 weights are quantised\n"
     "  --no-batch-invariant    work may be cut as suits the batch: a row's bits depend on the others\n"
     "  --graph                 every call is captured and replayed\n"
-    "  --no-guards             no poisoned bytes around buffers (compute-sanitizer then sees every byte beyond)\n";
+    "  --no-guards             no poisoned bytes around buffers (compute-sanitizer then sees every byte beyond)\n"
+    "  --portable              on compute capability 9.0 the kernels of other cards\n";
 
 int usageError(const char* complaint) {
   std::fprintf(stderr, "usage error: %s; kernels --help says more\n", complaint);
@@ -42,9 +46,10 @@ int usageError(const char* complaint) {
 }
 
 struct Options {
-  bool test = false, brief = false, cuda = false, deviceGiven = false;
+  bool test = false, cuda = false, deviceGiven = false;
   std::string op, isa;
   int threads = 0;  // 0: as many as there are
+  TestOptions tests;
   BenchOptions bench;
   GpuOptions gpu;
 };
@@ -97,7 +102,8 @@ Options parse(const std::vector<std::string>& words) {
     else if (word == "--device") parseDevice(value(), o);
     else if (!o.test && word == "--shape") o.bench.shape = parseShape(value());
     else if (!o.test && word == "--tokens") o.bench.tokens = parseTokens(value());
-    else if (o.test && word == "--brief") o.brief = true;
+    else if (o.test && word == "--only") o.tests.only = integerOf(word, value(), 1);
+    else if (o.test && word == "--brief") o.tests.brief = true;
     else if (!o.test && word == "--json") o.bench.json = true;
     else if (!o.test && word == "--svg") {
       o.bench.svg = value();
@@ -107,6 +113,7 @@ Options parse(const std::vector<std::string>& words) {
     else if (word == "--no-batch-invariant") o.gpu.batchInvariant = false;
     else if (word == "--graph") o.gpu.graph = true;
     else if (word == "--no-guards") o.gpu.guards = false;
+    else if (word == "--portable") o.gpu.portable = true;
     else if (word.empty() || word[0] == '-' || !o.op.empty()) throw std::invalid_argument("unknown argument \"" + word + "\"");
     else o.op = word;
   }
@@ -136,6 +143,10 @@ int main(int argc, char** argv) {
     std::fputs(kUsage, stdout);
     return 0;
   }
+  if (argc == 2 && std::string(argv[1]) == "list") {
+    listTests();
+    return 0;
+  }
   try {
     const Options o = parse({argv + 1, argv + argc});
     const std::vector<Isa> isas = isasOf(o);
@@ -143,7 +154,11 @@ int main(int argc, char** argv) {
 #ifdef LONGCAT_HAS_CUDA
     if (o.cuda) useGpu(o.gpu);
 #endif
-    if (o.test) return runTests(o.op, threads, isas, o.brief);
+    if (o.test) {
+      TestOptions tests = o.tests;
+      tests.op = o.op;
+      return runTests(tests, threads, isas);
+    }
     BenchOptions bench = o.bench;
     bench.op = o.op;
     bench.threads = threads;

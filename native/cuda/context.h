@@ -9,7 +9,7 @@ struct CudaContext {
   cudaStream_t stream = nullptr;
   int multiprocessors = 1;
   int sharedBytes = 48 << 10;      // of one block, at most (opt-in)
-  int capability = 80;             // 10 · major + minor; 89 on a card of 9.0 that this build has no code of its own for
+  int capability = 80;             // 10 · major + minor; 89 on a card of 9.0 whose own kernels are not there, or not wanted
   bool batchInvariant = true;      // a row's bits do not depend on the others (docs/numerics.md, 4); otherwise work may be cut as suits the batch
   bool fp8Activations = false;     // inputs of products with FP8 weights are quantised per 128 channels (docs/numerics.md, 7)
 
@@ -18,8 +18,12 @@ struct CudaContext {
     sharedBytes = static_cast<int>(card.sharedMemPerBlockOptin);
     capability = 10 * card.major + card.minor;
 #if defined(LONGCAT_NO_SM90A)
-    if (capability == 90) capability = 89;  // kernels that need sm_90a are empty without it
+    usePortableKernels();  // those that need sm_90a are empty without it
 #endif
+  }
+  /// A card of 9.0 runs what other cards run.
+  void usePortableKernels() {
+    if (capability == 90) capability = 89;
   }
 };
 

@@ -2,6 +2,7 @@
 #include "ops/attention_args.h"
 
 #include "ops/check.h"
+#include "ops/latent_cache_check.h"
 
 namespace longcat {
 namespace {
@@ -21,11 +22,10 @@ void fillAttentionArgs(const ArgCheck& check, int blockTables, int counts, int o
   to.capacity = check.size(kQ, 0);
   to.activation = check.activation();
   to.q = check.activations(kQ, {to.capacity, to.heads, to.nope + to.rope});
-  const int64_t width = check.size(kCache, 2);
-  to.cache = check.activations(kCache, {kAnySize, kAnySize, width});
+  to.kvRank = check.size(kKvB, 1);
+  check.requireArg(kKvB, to.kvRank > 0, "has no columns");
+  to.cache = latentCache(check, kCache, to.kvRank, to.rope, &to.packedCache);
   to.blockSize = check.size(kCache, 1);
-  to.kvRank = width - to.rope;
-  check.requireArg(kCache, to.kvRank > 0, "has no room for a latent beside the rope key");
   to.cacheRows = check.size(kCache, 0) * to.blockSize;
   check.requireArg(kCache, to.cacheRows <= INT32_MAX, "has more rows than an int32 can number");
   to.kvB = check.weight(kKvB, kKvBScale, to.heads * (to.nope + to.vDim), to.kvRank);

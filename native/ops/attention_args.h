@@ -3,6 +3,7 @@
 //   scalars: heads, nope, rope, v_dim, softmax_scale
 #pragma once
 
+#include "ops/latent_cache.h"
 #include "ops/weight.h"
 
 namespace longcat {
@@ -12,6 +13,7 @@ class ArgCheck;
 struct AttentionArgs {
   ConstActivations q;          // [T, heads, nope+rope]
   ConstActivations cache;      // [blocks, blockSize, kv_rank+rope]; rows of this step's tokens are already there
+  bool packedCache;            // uint8 [blocks, blockSize, rowBytes] instead: latent_cache.h
   WeightView kvB;              // [heads·(nope+v), kv_rank]
   const int32_t* positions;    // [T]
   const int32_t* blockTables;  // [slots, maxBlocks]
@@ -22,6 +24,11 @@ struct AttentionArgs {
   int64_t heads, nope, rope, vDim;
   float softmaxScale;
   DType activation;
+
+  /// Where a packed cache has row `row`.
+  LONGCAT_ANYWHERE PackedRow<const uint8_t> packedRow(int64_t row) const {
+    return PackedLatents{kvRank, rope, blockSize}.at(static_cast<const uint8_t*>(cache.data), row);
+  }
 };
 
 enum AttentionTensor { kQ, kCache, kKvB, kKvBScale, kPositions, kNumAttentionTensors };

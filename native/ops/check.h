@@ -28,6 +28,7 @@ class ArgCheck {
   DType activation() const { return activation_; }
 
   bool has(int i) const { return args_.tensor[i] != nullptr; }
+  bool isDType(int i, DType dtype) const { return has(i) && args_.tensor[i]->dtype == dtype; }
   int64_t size(int i, int dimension) const {
     requireArg(i, dimension < args_.tensor[i]->rank, "has too few dimensions");
     return args_.tensor[i]->shape[dimension];

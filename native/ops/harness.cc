@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <map>
 
 #include "ops/harness_cuda.h"
 #include "runtime/float_formats.h"
@@ -356,11 +357,19 @@ void TestContext::expectThrows(const std::string& what, const std::string& code,
 
 void registerTest(const char* op, void (*body)(TestContext&)) { tests().push_back({op, body}); }
 
-int runTests(const std::string& op, int threads, const std::vector<Isa>& isas, bool brief) {
+void listTests() {
+  std::map<std::string, int> numbers;
+  for (const auto& test : tests()) ++numbers[test.op];
+  for (const auto& [op, number] : numbers) std::printf("%s %d\n", op.c_str(), number);
+}
+
+int runTests(const TestOptions& options, int threads, const std::vector<Isa>& isas) {
   int checks = 0, failures = 0, bodies = 0;
+  std::map<std::string, int> numbers;
   for (const auto& test : tests()) {
-    if (!op.empty() && test.op != op) continue;
-    TestContext context(threads, isas, 1, brief);
+    if (!options.op.empty() && test.op != options.op) continue;
+    if (const int number = ++numbers[test.op]; options.only && options.only != number) continue;
+    TestContext context(threads, isas, 1, options.brief);
     std::printf("%s\n", test.op.c_str());
     std::fflush(stdout);
     try {
@@ -377,7 +386,7 @@ int runTests(const std::string& op, int threads, const std::vector<Isa>& isas, b
     if (context.failures() > 0 && lostGpu(isas)) break;
   }
   std::printf("%d tests, %d checks, %d failed, %d threads\n", bodies, checks, failures, threads);
-  if (bodies == 0) std::printf("no test of \"%s\"\n", op.c_str());
+  if (bodies == 0) std::printf("no such test of \"%s\"\n", options.op.c_str());
   return failures > 0 || bodies == 0 ? 1 : 0;
 }
 

@@ -95,6 +95,11 @@ class TestContext : public OpContext {
 
   /// Whether a test should take the same paths with fewer repetitions (--brief).
   bool brief() const { return brief_; }
+  /// Cases of a test: `few` where it is to be brief.
+  template <class T>
+  std::vector<T> fewOrAll(std::initializer_list<T> few, std::initializer_list<T> all) const {
+    return brief_ ? few : all;
+  }
 
   // Each failing expectation is printed (the first few differences) and makes the program's exit code 1.
   void expect(bool ok, const std::string& what);
@@ -134,7 +139,16 @@ void registerTest(const char* op, void (*body)(TestContext&));
 /// LONGCAT_TEST(op) { …t is the TestContext… }; any number in a file.
 #define LONGCAT_TEST(op) LONGCAT_REGISTER(op, Test, ::longcat::TestContext, t)
 
+/// Which tests, and how thoroughly. `op` "": of all operations. `only`: the n-th of the operation's, from 1; 0: all.
+struct TestOptions {
+  std::string op;
+  int only = 0;
+  bool brief = false;
+};
+
 /// What `kernels test` does; an exit code.
-int runTests(const std::string& op, int threads, const std::vector<Isa>& isas, bool brief);
+int runTests(const TestOptions& options, int threads, const std::vector<Isa>& isas);
+/// Each operation and the number of its tests, a line each.
+void listTests();
 
 }  // namespace longcat

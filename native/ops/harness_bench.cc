@@ -11,6 +11,7 @@
 
 #include "cpu/measure.h"
 #include "ops/harness_cuda.h"
+#include "ops/latent_cache.h"
 #include "runtime/float_formats.h"
 #include "runtime/memory.h"
 #include "runtime/processor.h"
@@ -182,6 +183,17 @@ Tensor BenchContext::upload(DType dtype, Shape shape, const void* values) {
 #endif
   std::memcpy(t.data, values, bytes);
   return t;
+}
+
+Tensor BenchContext::latentCache(const ModelShape& model, bool packed, int64_t blocks, int64_t blockSize) {
+  if (!packed) return randomActivations({blocks, blockSize, model.latent()});
+  Tensor cache = random(DType::f8e4m3, {blocks, blockSize, PackedLatents{model.kvRank, model.rope, blockSize}.rowBytes()});
+  cache.dtype = DType::u8;
+  return cache;
+}
+
+double BenchContext::latentBytes(const ModelShape& model, bool packed) const {
+  return static_cast<double>(packed ? PackedLatents{model.kvRank, model.rope, 1}.rowBytes() : model.latent() * static_cast<int64_t>(bytesOf(activation())));
 }
 
 Tensor BenchContext::i32(Shape shape, const std::vector<int32_t>& values) {

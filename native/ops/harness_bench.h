@@ -100,6 +100,9 @@ class BenchContext {
   Tensor activations(Shape shape) { return empty(activation(), shape); }
   Tensor random(DType dtype, Shape shape, float low = -1, float high = 1);
   Tensor randomActivations(Shape shape) { return random(activation(), shape); }
+  /// A latent cache of activations or a packed one (latent_cache.h), whose bytes are small numbers whatever they stand for; bytes of a row.
+  Tensor latentCache(const ModelShape& model, bool packed, int64_t blocks, int64_t blockSize);
+  double latentBytes(const ModelShape& model, bool packed) const;
   Tensor i32(Shape shape, const std::vector<int32_t>& values = {});  // zero unless values are given
   Tensor f64(Shape shape, const std::vector<double>& values);
   bench::Weight weight(DType dtype, int64_t rows, int64_t columns);

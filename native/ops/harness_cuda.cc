@@ -266,6 +266,7 @@ void useGpu(const GpuOptions& options) {
   LONGCAT_CUDA(cudaGetDeviceProperties(&s.properties, options.device));
   if (!s.context.stream) LONGCAT_CUDA(cudaStreamCreateWithFlags(&s.context.stream, cudaStreamNonBlocking));
   s.context.useCard(s.properties);
+  if (options.portable) s.context.usePortableKernels();
   s.context.fp8Activations = options.fp8Activations;
   s.context.batchInvariant = options.batchInvariant;
 }

@@ -15,6 +15,7 @@ struct GpuOptions {
   bool graph = false;           // capture each call and replay the graph once, instead of launching it
   bool guards = true;           // poisoned bytes before and behind each buffer, looked at afterwards; without, compute-sanitizer sees every byte
   bool batchInvariant = true;   // CudaContext::batchInvariant
+  bool portable = false;        // CudaContext::usePortableKernels()
 };
 
 /// Selects the GPU for all that follows. Throws Error("DEVICE_UNAVAILABLE") naming what is missing.

@@ -14,6 +14,14 @@ async function document(...words: string[]) {
   return JSON.parse(stdout);
 }
 
+it("counts and measures packed latent caches", async () => {
+  const steps = ["--batch", "2", "--context", "40", "--prompt", "20", "--samples", "1"];
+  const [fp8, plain] = [await document("layer", ...steps, "--cache-dtype", "fp8"), await document("layer", ...steps)];
+  expect(fp8.cacheDType).toBe("fp8");
+  const bytesOf = (report: typeof fp8) => report.results[0].operations.find(({ op }: { op: string }) => op === "mla_decode").bytes;
+  expect(bytesOf(fp8)).toBeLessThan(bytesOf(plain));
+});
+
 it("measures every operation of a layer and the whole, for decode steps and prompts", async () => {
   const svg = join(temporaryFolder(), "layer.svg");
   const steps = ["--batch", "1,3", "--context", "20", "--prompt", "40"];
@@ -27,6 +35,7 @@ it("measures every operation of a layer and the whole, for decode steps and prom
     device: "cpu",
     gpu: null,
     activations: "float32",
+    cacheDType: "float32",
     samples: 1,
   });
   expect(report.notes).toEqual([
@@ -66,6 +75,21 @@ it("measures steps that verify drafts: as many sequences, more rows", async () =
   const [{ kind, batch, queries, rows, context, operations }] = results;
   expect({ kind, batch, queries, rows, context }).toEqual({ kind: "decode", batch: 2, queries: 3, rows: 6, context: 21 });
   expect(operations).toHaveLength(LAYER_OPERATIONS.length);
+});
+
+it("measures a layer as one rank of many: as many rows for each of the held experts as asked for", async () => {
+  const share = ["--experts-held", "3", "--expert-rows", "4"];
+  const report = await document("layer", "--batch", "2,5", "--prompt", "9", "--samples", "1", ...share);
+  expect(report).toMatchObject({ expertsHeld: 3, expertRows: 4, experts: 24 });
+  expect(report.notes[0]).toBe("3 of 24 experts are held: one rank of many");
+  expect(report.results.map(({ rows }: { rows: number }) => rows)).toEqual([2, 5, 9]);
+  for (const { operations, rows, ffnExpertsPerToken, distinctExperts } of report.results) {
+    expect([ffnExpertsPerToken, distinctExperts]).toEqual([12 / rows, 3]);
+    const { bytes, flops } = operations.find(({ op }: { op: string }) => op === "moe_experts");
+    expect(bytes).toBe(3 * 3 * 256 * 128 * 2 + rows * 2 * 256 * 4);
+    expect(flops).toBe(2 * 12 * 3 * 256 * 128);
+    expect(operations.find(({ op }: { op: string }) => op === "moe_route").us).toBeGreaterThan(0);
+  }
 });
 
 it("names the GPU that it ran on, or the CPU's threads and instructions", () => {
@@ -138,6 +162,12 @@ it.each([
     ["layer", "--device", "cpu", "--experts-held", "25"],
     1,
     "error: OPTION_INVALID: experts held: 25 is not accepted: the model has 1 to 24",
+  ],
+  [["layer", "--expert-rows", "4"], 2, "usage error: --expert-rows needs --experts-held"],
+  [
+    ["layer", "--device", "cpu", "--batch", "8,2", "--experts-held", "3", "--expert-rows", "5"],
+    1,
+    "error: OPTION_INVALID: expert rows: 5 for each of 3 experts are more than the picks of a step of 2 rows, 6 each; at most 4 are accepted",
   ],
   [["prefill", "--layers", "2"], 2, "usage error: --layers needs --random-weights"],
   [["prefill", "--random-weights", "--model", "x"], 2, "usage error: --model and --random-weights exclude each other"],

@@ -20,6 +20,7 @@ describe("engine options", () => {
       maxBatchTokens: 8,
       maxSequences: 2,
       cacheBytes: 1e6,
+      cacheDType: "fp8",
       ngram: "device",
       fp8Activations: true,
     };
@@ -49,6 +50,7 @@ describe("engine options", () => {
     [{ maxSequences: 1.5 }, "maxSequences: 1.5"],
     [{ maxBatchTokens: 0 }, "maxBatchTokens: 0"],
     [{ cacheBytes: -1 }, "cacheBytes: -1"],
+    [{ cacheDType: "float8" }, 'cacheDType: "float8" is not accepted; give "auto" or "fp8"'],
     [{ prefixCache: "yes" }, 'prefixCache: "yes" is not accepted; give true, false or "all"'],
     [{ speculative: { drafts: 5 } }, "speculative.drafts: 5 is not accepted; give a whole number from 1 to 4"],
     [{ speculative: { drafts: 0 } }, "speculative.drafts: 0"],

@@ -33,12 +33,15 @@ async function outputs(runner: Runner, all: readonly Work[]) {
   return (await runTogether(runner, all)).map(({ drawn, experts }) => ({ drawn, experts }));
 }
 
-for (const name of ["mini", "mini in float32", "mini-fp8"] as const)
+for (const name of ["mini", "mini in float32", "mini-fp8", "mini with a packed cache"] as const)
   describeOnGpu(`${name} with drafts`, () => {
     const { open } = models();
     const fp8 = quantizedMini();
     const runnerOf = async (maxDrafts: number, options: Parameters<typeof open>[1] = {}) => {
-      const dtype = name === "mini in float32" ? { dtype: "float32" as const } : {};
+      const dtype = {
+        ...(name === "mini in float32" && { dtype: "float32" as const }),
+        ...(name === "mini with a packed cache" && { cacheDType: "fp8" as const }),
+      };
       return (await open(name === "mini-fp8" ? { dir: await fp8() } : "mini", { maxDrafts, ...dtype, ...options })).runner;
     };
 

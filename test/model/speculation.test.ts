@@ -110,6 +110,21 @@ describe("a sequence", () => {
     expectSame(await runTogether(runner, works({}, [2])), "greedy");
   });
 
+  it("is the same over a packed latent cache, which the draft head writes and reads too", async () => {
+    const without = await open({ cacheDType: "fp8", maxDrafts: 0 });
+    const want = await runTogether(without, works({}, [0]));
+    expect(want.map(({ drawn }) => drawn)).not.toEqual(alone.get("greedy")!.map(({ drawn }) => drawn));
+    const runner = await open({ cacheDType: "fp8", debug: "poison" });
+    for (const drafts of [1, 3]) {
+      const got = await runTogether(runner, works({}, [drafts], { chunk: 7 }));
+      for (const [i, run] of got.entries()) {
+        expect(run.drawn, `prompt ${i}, ${drafts} drafts`).toEqual(want[i]!.drawn);
+        expect(run.experts, `prompt ${i}, ${drafts} drafts`).toEqual(want[i]!.experts);
+      }
+      expect(got[0]!.steps).toBeLessThan(want[0]!.steps);
+    }
+  });
+
   it("fills its blocks to the end, whatever is drafted beyond", async () => {
     const runner = await open();
     const work = (drafts: number[]): Work => ({ prompt: prompt(44, 3), count: 20, drafts });

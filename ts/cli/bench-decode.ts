@@ -23,10 +23,11 @@ export const benchDecodeCommand: Command = {
     "bench decode --random-weights [--shape flash|lite|mini] [--layers N] [--experts-held N] [--dtype bfloat16|fp8|float32] …",
   ],
   about:
-    "Decodes batches of random prompts, end tokens ignored, and prints tokens/s (through Engine.generate, and of the runner alone) beside the\n" +
-    "floor, the least time that a step can take here: the larger of bytes touched ÷ read bandwidth (over a buffer of that size) and flops ÷\n" +
-    'peak, both measured here and now; on a GPU bytes touched ÷ what a copy within its memory moves. "20 % of the possible speed" means that\n' +
-    "a step took five times its floor. Experts are counted as the run's own routing used them (random weights: in its last layer).",
+    "Decodes batches of random prompts, end tokens ignored, and prints tokens/s (through Engine.generate, between the last prompt's end and the\n" +
+    "first row's, and of the runner alone) beside the floor, the least time that a step can take here: the larger of bytes touched ÷ read\n" +
+    "bandwidth (over a buffer of that size) and flops ÷ peak, both measured here and now; on a GPU bytes touched ÷ what a copy within its memory\n" +
+    'moves. "20 % of the possible speed" means that a step took five times its floor. Experts are counted as the run\'s own routing used them\n' +
+    "(random weights: in its last layer).",
   flags: [
     { name: "batch", kind: "text", value: DEFAULT_BATCHES, help: "batch sizes" },
     { name: "context", kind: "number", value: "N", help: `tokens of each prompt (default ${DEFAULT_CONTEXT})` },

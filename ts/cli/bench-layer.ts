@@ -4,7 +4,7 @@
  */
 
 import { benchLayer, type LayerFacts, type LayerPlan, type LayerResult } from "../engine/bench-layer.js";
-import { cell, describeWhere, HELD_FLAG, meansGpu, numberOr, numbers, randomModel, SHAPE_FLAG } from "./bench-flags.js";
+import { cell, describeWhere, HELD_FLAG, meansGpu, numberOr, numbers, oneOf, randomModel, SHAPE_FLAG } from "./bench-flags.js";
 import { benchReport } from "./bench-report.js";
 import { chartFile, writeChart } from "./chart-file.js";
 import { type Command, JSON_FLAG } from "./command.js";
@@ -22,7 +22,7 @@ const MAX_QUERIES = 5;
 
 export const benchLayerCommand: Command = {
   usage: [
-    "bench layer [--shape flash|lite|mini] [--experts-held N] [--dtype bfloat16|fp8|float32] [--batch 1,16] [--queries N] [--context N] [--prompt 128,1024] [--json] [--svg FILE]",
+    "bench layer [--shape flash|lite|mini] [--experts-held N] [--expert-rows N] [--dtype bfloat16|fp8|float32] [--batch 1,16] [--queries N] [--context N] [--prompt 128,1024] [--json] [--svg FILE]",
   ],
   about:
     "A whole layer with random weights: the time of each of its operations, alone and again and again in a recorded graph, and of the whole,\n" +
@@ -32,6 +32,12 @@ export const benchLayerCommand: Command = {
   flags: [
     SHAPE_FLAG,
     HELD_FLAG,
+    {
+      name: "expert-rows",
+      kind: "number",
+      value: "N",
+      help: "with --experts-held: N rows for each of these experts, whatever the router chooses, as on one rank of many",
+    },
     { name: "dtype", kind: "text", value: "T", help: "the layers' matrices: bfloat16 (default), fp8 or float32" },
     {
       name: "batch",
@@ -61,6 +67,7 @@ export const benchLayerCommand: Command = {
     { name: "samples", kind: "number", value: "N", help: `measurements, of which the median counts (default ${DEFAULT_SAMPLES})` },
     { name: "device", kind: "text", value: "D", help: "auto (the first GPU, else the CPU), cpu, cuda or cuda:N" },
     { name: "threads", kind: "text", value: "N", help: "CPU threads, or auto" },
+    { name: "cache-dtype", kind: "text", value: "T", help: "what the latent caches hold: auto (what activations are) or fp8" },
     { name: "fp8-activations", kind: "flag", help: "GPU, fp8: quantise the inputs of products too" },
     { name: "no-batch-invariant", kind: "flag", help: "GPU: permit results that depend on the batch" },
     { name: "svg", kind: "text", value: "FILE", help: "write a chart of the operations' times beside their floors" },
@@ -81,13 +88,21 @@ async function planOf(flags: ParsedFlags): Promise<LayerPlan> {
   const prompts = numbers(flags, "prompt", "", 1, 65536);
   return {
     ...randomModel(flags, kind === "gpu"),
+    expertRows: expertRowsOf(flags),
     ...{ batches: numbers(flags, "batch", prompts.length > 0 ? "" : DEFAULT_BATCHES[kind], 1, 1024), prompts },
     queries: numberOr(flags, "queries", 1, MAX_QUERIES, 1),
     context: numberOr(flags, "context", 0, 1_000_000, DEFAULT_CONTEXT[kind]),
     layers: numberOr(flags, "layers", 1, 64, DEFAULT_LAYERS[kind]),
     samples: numberOr(flags, "samples", 1, 100, DEFAULT_SAMPLES),
+    cacheDType: oneOf<"auto" | "fp8">(flags, "cache-dtype", ["auto", "fp8"], "auto"),
     ...{ device, threads: threadsOf(flags), fp8Activations: flags.on("fp8-activations"), batchInvariant: !flags.on("no-batch-invariant") },
   };
+}
+
+function expertRowsOf(flags: ParsedFlags): number | undefined {
+  const rows = numberOr(flags, "expert-rows", 1, 65536, undefined);
+  if (rows !== undefined && flags.text("experts-held") === undefined) throw new UsageError("--expert-rows needs --experts-held");
+  return rows;
 }
 
 function threadsOf(flags: ParsedFlags): number | "auto" {
@@ -106,7 +121,7 @@ async function bench(flags: ParsedFlags): Promise<void> {
 
 function describeFacts(f: LayerFacts): void {
   note(
-    `a layer of ${f.shape} on ${describeWhere(f)}: ${f.dtype} matrices, ${f.activations} activations, ${f.layers} layers in turn, ${formatBytes(f.memoryBytes)} allocated`,
+    `a layer of ${f.shape} on ${describeWhere(f)}: ${f.dtype} matrices, ${f.activations} activations, ${f.cacheDType} latent caches, ${f.layers} layers in turn, ${formatBytes(f.memoryBytes)} allocated`,
   );
   for (const line of f.notes) note(line);
 }

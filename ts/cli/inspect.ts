@@ -57,12 +57,13 @@ export const inspectDevicesCommand: Command = {
 };
 
 export const inspectEstimateCommand: Command = {
-  usage: ["inspect estimate [DIR] [--device D] [--dtype T] [--context N] [--batch N] [--json]"],
+  usage: ["inspect estimate [DIR] [--device D] [--dtype T] [--cache-dtype T] [--context N] [--batch N] [--json]"],
   about:
     "Says how many bytes weights, latent cache and scratch will take and what fits into the memory that is free now. Nothing is loaded.",
   flags: [
     { name: "device", kind: "text", value: "D", help: "auto, cpu, cuda or cuda:N; a GPU need not be there" },
     { name: "dtype", kind: "text", value: "T", help: "weights: auto (as stored), bfloat16 or float32" },
+    { name: "cache-dtype", kind: "text", value: "T", help: "what the latent cache holds: auto (what activations are) or fp8" },
     { name: "ngram", kind: "text", value: "N", help: "n-gram tables: auto, host or device" },
     { name: "context", kind: "number", value: "N", help: "tokens of each sequence (default: the model's context)" },
     { name: "batch", kind: "number", value: "N", help: "sequences at once (default 1)" },
@@ -75,6 +76,7 @@ export const inspectEstimateCommand: Command = {
     const estimate = await inspect.estimate(flags.positionals[0], {
       device: flags.text("device") as EngineOptions["device"],
       dtype: flags.text("dtype") as EngineOptions["dtype"],
+      cacheDType: flags.text("cache-dtype") as EngineOptions["cacheDType"],
       ngram: flags.text("ngram") as EngineOptions["ngram"],
       context: flags.number("context"),
       batch: flags.number("batch"),

@@ -61,7 +61,7 @@ let runningFlags: readonly Flag[] = [];
 /** Options whose flag is not their own name in kebab case. */
 const FLAG_OF: Readonly<Record<string, string>> = {
   ...{ "parallel.expert": "ranks", drainTimeoutMs: "drain-timeout", stopTokens: "stop-token" },
-  ...{ batchInvariant: "no-batch-invariant", prefixCache: "no-prefix-cache" },
+  ...{ batchInvariant: "no-batch-invariant", prefixCache: "no-prefix-cache", cacheDType: "cache-dtype" },
 };
 
 /** " (--max-tokens)" after a message about the option `maxTokens`; nothing where the option is called as its flag is, or has none. */

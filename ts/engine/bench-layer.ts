@@ -19,6 +19,7 @@ import { loadAddon } from "../runtime/addon.js";
 import { type Device, Event, type Graph, Queue } from "../runtime/device.js";
 import { ops } from "../runtime/ops.js";
 import { abortIfAsked, CeilingMeter, floorSeconds, median, timeReplays, TokenSource } from "./bench-device.js";
+import { checkShare, placeShare, type RankShare } from "./rank-plan.js";
 
 /** What to measure. */
 export interface LayerPlan {
@@ -26,6 +27,8 @@ export interface LayerPlan {
   dtype: RandomDType;
   /** Default: all. */
   expertsHeld?: number | undefined;
+  /** Rows of each held expert, whatever the router chooses: a layer as one rank of many. */
+  expertRows?: number | undefined;
   /** Layers of weights to go through in turn. */
   layers: number;
   /** Decode steps of so many sequences, each with `context` tokens cached and `queries` rows: its newest token and drafts. */
@@ -41,6 +44,8 @@ export interface LayerPlan {
   fp8Activations?: boolean | undefined;
   /** GPU: whether a row's bits may not depend on the batch. Default true. */
   batchInvariant?: boolean | undefined;
+  /** What the latent caches hold. Default "auto": what activations are. */
+  cacheDType?: "auto" | "fp8" | undefined;
   signal?: AbortSignal;
 }
 
@@ -93,6 +98,8 @@ export interface LayerFacts {
   dtype: RandomDType;
   expertsHeld: number;
   experts: number;
+  /** Null: the router's. */
+  expertRows: number | null;
   layers: number;
   device: string;
   /** The GPU's name; null on the CPU. */
@@ -100,6 +107,7 @@ export interface LayerFacts {
   threads: number;
   isa: string;
   activations: string;
+  cacheDType: string;
   weightBytes: number;
   memoryBytes: number;
   notes: string[];
@@ -113,18 +121,21 @@ export interface LayerReport {
 /**
  * Measures.
  *
- * @throws LongcatError as `openRandomModel` does; ABORTED
+ * @throws LongcatError as `openRandomModel` does; OPTION_INVALID for more rows of experts than a step has; ABORTED
  */
 export async function benchLayer(plan: LayerPlan, report: LayerReport): Promise<void> {
-  const { shape, dtype, expertsHeld, layers, device, threads, fp8Activations, batchInvariant, signal } = plan;
-  const meter = await CeilingMeter.of(device);
+  const { shape, dtype, expertsHeld, layers, device, threads, cacheDType, fp8Activations, batchInvariant, signal } = plan;
+  const config = shapeConfig(shape, layers);
+  const share = shareOf(plan, config.numExperts);
   const { queries } = plan;
+  if (share) for (const rows of [...plan.batches.map((batch) => batch * queries), ...plan.prompts]) checkShare(share, rows, config.topK);
+  const meter = await CeilingMeter.of(device);
   const longest = Math.max(plan.batches.length > 0 ? plan.context + queries : 0, ...plan.prompts, 1);
   const largest = Math.max(1, ...plan.batches);
   const model = await openRandomModel(
-    { config: shapeConfig(shape, layers), dtype, expertsHeld, expertLayers: 1, draftHead: queries > 1 },
+    { config, dtype, expertsHeld, expertLayers: 1, oneRank: share !== undefined, draftHead: queries > 1 },
     {
-      ...{ device, threads, fp8Activations, batchInvariant, signal, contextLength: longest, maxDrafts: queries - 1 },
+      ...{ device, threads, cacheDType, fp8Activations, batchInvariant, signal, contextLength: longest, maxDrafts: queries - 1 },
       ...{ maxSequences: largest, maxBatchTokens: Math.max(largest * queries, ...plan.prompts) },
     },
   );
@@ -143,6 +154,11 @@ export async function benchLayer(plan: LayerPlan, report: LayerReport): Promise<
   }
 }
 
+/** What of the experts' work is this rank's, where it is one of many. */
+function shareOf({ expertRows, expertsHeld }: LayerPlan, numExperts: number): RankShare | undefined {
+  return expertRows === undefined ? undefined : { experts: expertsHeld ?? numExperts, rowsEach: expertRows };
+}
+
 /** Less than a GPU's cache, or than a server processor's. */
 const CACHE_BYTES = 32 * 1024 * 1024;
 
@@ -151,13 +167,14 @@ function factsOf(plan: LayerPlan, { runner, config, weightBytes, notes }: Random
   const cached = `all weights together take ${(weightBytes / 1024 ** 2).toFixed(1)} MiB: operations may find them in the device's cache`;
   return {
     ...{ shape: plan.shape, dtype: plan.dtype, layers: plan.layers },
-    ...{ expertsHeld: plan.expertsHeld ?? config.numExperts, experts: config.numExperts },
+    ...{ expertsHeld: plan.expertsHeld ?? config.numExperts, experts: config.numExperts, expertRows: plan.expertRows ?? null },
     ...{
       device: device.kind,
       gpu: device.gpu?.name ?? null,
       threads: device.threads,
       isa: device.isa,
       activations: runner.activationDType,
+      cacheDType: runner.cacheDType,
     },
     ...{ weightBytes, memoryBytes: device.allocatedBytes },
     notes: weightBytes < CACHE_BYTES ? [...notes, cached] : notes,
@@ -214,8 +231,10 @@ class LayerBench {
     this.#step = step;
     this.#meter = meter;
     this.#ready = step.kind === "decode" ? model.runner.decodeProgram(step.batch, step.queries - 1) : model.runner.promptProgram();
-    this.#program = this.#ready.program;
+    const { program } = this.#ready;
+    const share = shareOf(plan, model.config.numExperts);
     this.#queue = model.runner.queue;
+    this.#program = share ? { ...program, expertPlan: placeShare(this.#queue, program, share, step.rows) } : program;
   }
 
   async measure(): Promise<LayerResult> {
@@ -224,13 +243,8 @@ class LayerBench {
     const { kind, batch, queries, rows } = this.#step;
     const use = await this.#routing();
     const context = kind === "decode" ? this.#plan.context + 1 : 0;
-    const costs = layerCosts(config, runner.weights.layers[0]!, {
-      rows,
-      queries,
-      context,
-      ...use,
-      activationDType: runner.activationDType,
-    });
+    const { activationDType, cacheDType } = runner;
+    const costs = layerCosts(config, runner.weights.layers[0]!, { rows, queries, context, ...use, activationDType, cacheDType });
     const bytes = costs.reduce((sum, cost) => sum + cost.bytes, 0);
     const flops = costs.reduce((sum, cost) => sum + cost.flops, 0);
     const ceilings = this.#meter.ceilings(runner.device.threads, bytes);
@@ -276,7 +290,9 @@ class LayerBench {
     }
     for (const [i, cache] of state.caches.entries()) {
       if (!queue.hasRoom(2)) await queue.room();
-      ops.randomFill(queue, { out: cache, seed: FIRST_CACHE_SEED + i, low: -1, high: 1 });
+      // A packed cache is filled with small numbers: whatever scales and rope keys they make, none is infinite.
+      const out = cache.dtype === "uint8" ? cache.view("float8_e4m3", cache.shape) : cache;
+      ops.randomFill(queue, { out, seed: FIRST_CACHE_SEED + i, low: -1, high: 1 });
     }
     const { blocks } = this.#ready;
     blocks.writeStep(
@@ -367,17 +383,17 @@ class LayerBench {
   }
 }
 
-/** What the last routing of a step chose, read from its plan. */
+/** What the experts of a step's last layer had, read from their plan. */
 export async function routingOf(
   queue: Queue,
-  { activations, config }: Program,
+  { activations, expertPlan }: Program,
   rows: number,
 ): Promise<{ ffnExpertsPerToken: number; distinctExperts: number }> {
-  const starts = new Int32Array(config.numExperts + 1);
-  await queue.read(activations.moe.expertStart, starts);
-  let distinctExperts = 0;
-  for (let e = 0; e < config.numExperts; e++) if (starts[e + 1]! > starts[e]!) distinctExperts++;
-  return { ffnExpertsPerToken: starts[config.numExperts]! / rows, distinctExperts };
+  const { expertStart } = expertPlan ?? activations.moe;
+  const starts = new Int32Array(expertStart.bytes / Int32Array.BYTES_PER_ELEMENT);
+  await queue.read(expertStart, starts);
+  const distinctExperts = starts.subarray(1).filter((end, e) => end > starts[e]!).length;
+  return { ffnExpertsPerToken: starts.at(-1)! / rows, distinctExperts };
 }
 
 /** What is printed under an operation's name must be that operation. */

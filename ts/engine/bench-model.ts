@@ -30,7 +30,7 @@ export interface BenchSource {
   /** Absent: the bundled checkpoint, or `random`. */
   directory?: string | undefined;
   random?: RandomSource | undefined;
-  /** The engine's; with random weights `threads`, `maxSequences`, `maxBatchTokens`, `fp8Activations` and `batchInvariant` count. */
+  /** The engine's; with random weights `threads`, `maxSequences`, `maxBatchTokens`, `cacheDType`, `fp8Activations` and `batchInvariant` count. */
   options: EngineOptions;
   signal?: AbortSignal | undefined;
 }
@@ -50,6 +50,7 @@ export interface BenchFacts {
   threads: number;
   isa: string;
   activations: string;
+  cacheDType: string;
   /** Bytes that the device's tensors hold; mapped files are not counted. */
   memoryBytes: number;
   notes: string[];
@@ -94,7 +95,7 @@ async function openStored({ device, directory, options, signal }: BenchSource, s
   try {
     const { config, cost } = await costOf(dir, resolved);
     const { info } = parts;
-    const { threads, isa, activations, dtype, numLayers, numExperts } = info;
+    const { threads, isa, activations, cacheDType, dtype, numLayers, numExperts } = info;
     const runner = parts.runner as Runner;
     const facts = () => ({
       ...{
@@ -108,6 +109,7 @@ async function openStored({ device, directory, options, signal }: BenchSource, s
         threads,
         isa,
         activations,
+        cacheDType,
       },
       ...{ memoryBytes: runner.device.allocatedBytes, notes: [] },
     });
@@ -135,7 +137,7 @@ async function costOf(
 async function openRandom(source: BenchSource, random: RandomSource, sizes: BenchSizes): Promise<BenchModel> {
   const { device, options, signal } = source;
   const { shape, layers, dtype, expertsHeld } = random;
-  const { threads, maxSequences, maxBatchTokens, fp8Activations, batchInvariant } = resolveOptions({
+  const { threads, maxSequences, maxBatchTokens, cacheDType, fp8Activations, batchInvariant } = resolveOptions({
     ...options,
     device: null,
     dtype: null,
@@ -144,7 +146,7 @@ async function openRandom(source: BenchSource, random: RandomSource, sizes: Benc
   const model = await openRandomModel(
     { config: shapeConfig(shape, layers), dtype, expertsHeld },
     {
-      ...{ device, threads, fp8Activations, batchInvariant, signal, maxBatchTokens, contextLength: sizes.contextLength },
+      ...{ device, threads, cacheDType, fp8Activations, batchInvariant, signal, maxBatchTokens, contextLength: sizes.contextLength },
       maxSequences: options.maxSequences === undefined || options.maxSequences === null ? sizes.maxSequences : maxSequences,
     },
   );
@@ -154,6 +156,7 @@ async function openRandom(source: BenchSource, random: RandomSource, sizes: Benc
   const facts = () => ({
     ...{ model: info.directory, shape, layers: config.numLayers, dtype, expertsHeld: expertsHeld ?? config.numExperts },
     ...{ device: info.device, gpu: runner.device.gpu?.name ?? null, threads: info.threads, isa: info.isa, activations: info.activations },
+    cacheDType: info.cacheDType,
     ...{ memoryBytes: runner.device.allocatedBytes, notes: model.notes },
   });
   return { parts, runner, config, cost: weightCost(model.headers), random: true, facts };
@@ -176,7 +179,7 @@ export async function takeSlot(runner: Runner, slot: number, length: number): Pr
 
 /** What an engine over random weights says of itself. */
 function infoOf(
-  { config, device, limits, activationDType }: Runner,
+  { config, device, limits, activationDType, cacheDType }: Runner,
   choices: Pick<EngineInfo, "fp8Activations" | "batchInvariant"> & { dtype: RandomDType },
 ): EngineInfo {
   const { temperature, topP, topK, minP, repetitionPenalty } = DEFAULT_PARAMETERS;
@@ -187,7 +190,7 @@ function infoOf(
     ...{ device: device.kind, threads: device.threads, isa: device.isa, maxBatchTokens, maxSequences, cache: { blockSize, numBlocks } },
     ...{ hasTokenizer: false, hasChatTemplate: false, endTokens: config.eosTokenIds },
     defaults: { temperature, topP, topK, minP, repetitionPenalty },
-    ...{ ...choices, activations: activationDType, batchInvariant: device.kind === "cpu" || choices.batchInvariant },
+    ...{ ...choices, activations: activationDType, cacheDType, batchInvariant: device.kind === "cpu" || choices.batchInvariant },
     ...{ prefixCache: "off", speculative: "off", parallel: { expert: 1 } },
     ngram: config.ngram ? (device.kind === "cuda" ? "device" : "host") : "none",
   };

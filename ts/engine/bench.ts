@@ -8,12 +8,15 @@ import type { ModelConfig } from "../model/config.js";
 import { decodeStepCost, type WeightCost } from "../model/cost.js";
 import type { Runner } from "../model/runner.js";
 import type { StepResult } from "../model/runner-types.js";
+import { BLOCK_SIZE } from "../model/sizing.js";
 import { trace } from "../model/trace.js";
 import { LongcatError } from "../errors.js";
 import { abortIfAsked, CeilingMeter, floorSeconds, median, TokenSource } from "./bench-device.js";
 import { routingOf } from "./bench-layer.js";
 import { type BenchFacts, type BenchModel, type BenchSource, openBenchModel, takeSlot } from "./bench-model.js";
 import { Engine } from "./engine.js";
+import { resolveOptions } from "./options.js";
+import { leadSteps, SteadyMeter } from "./steady-decode.js";
 import type { EngineInfo } from "./types.js";
 
 /** What to measure. */
@@ -38,7 +41,7 @@ export interface DecodeReport {
 /** One batch size, measured. */
 export interface DecodeResult {
   batch: number;
-  /** All rows together, through `Engine.generate`; the median of the runs. */
+  /** All rows together, through `Engine.generate`, while all of them decode; the median of the runs. */
   tokensPerSecond: number;
   stepMs: number;
   /** The same through the runner alone, with two steps under way as the engine has them. */
@@ -79,9 +82,11 @@ interface Bench extends BenchModel {
  * not run together
  */
 export async function benchDecode(source: BenchSource, plan: DecodePlan, report: DecodeReport): Promise<void> {
-  const length = plan.context + plan.tokens;
+  const largest = Math.max(...plan.batches);
+  const { maxBatchTokens } = resolveOptions({ ...source.options, device: null, dtype: null });
+  const contextLength = lengthOf(plan, largest, maxBatchTokens) + BLOCK_SIZE; // see checkPlan
   const meter = await CeilingMeter.of(source.device);
-  const model = await openBenchModel(source, { maxSequences: Math.max(...plan.batches), contextLength: length });
+  const model = await openBenchModel(source, { maxSequences: largest, contextLength });
   const engine = Engine.fromParts(model.parts);
   try {
     checkPlan(plan, engine.info);
@@ -98,9 +103,15 @@ export async function benchDecode(source: BenchSource, plan: DecodePlan, report:
   }
 }
 
+/** Tokens of a row of a batch, its prompt's and those counted that it gets while others' prompts still run. */
+function lengthOf({ context, tokens }: DecodePlan, batch: number, maxBatchTokens: number): number {
+  return context + leadSteps(batch, context, maxBatchTokens) + tokens;
+}
+
 /** What was not measured must not be reported: a row that would end early, a batch whose rows would wait for one another. */
-function checkPlan({ batches, tokens, context }: DecodePlan, { contextLength, maxSequences, cache }: EngineInfo): void {
-  const length = context + tokens;
+function checkPlan(plan: DecodePlan, { contextLength, maxSequences, maxBatchTokens, cache }: EngineInfo): void {
+  const { batches, tokens, context } = plan;
+  const length = lengthOf(plan, Math.max(...batches), maxBatchTokens);
   // A step to time needs two tokens: the first comes from the prompt's own step.
   if (context + 2 > contextLength)
     throw new LongcatError(
@@ -110,9 +121,10 @@ function checkPlan({ batches, tokens, context }: DecodePlan, { contextLength, ma
   if (length > contextLength)
     throw new LongcatError(
       "OPTION_INVALID",
-      `tokens: ${tokens} after a prompt of ${context} is more than the context of ${contextLength}; at most ${contextLength - context} are accepted`,
+      `tokens: ${tokens} after a prompt of ${context} is more than the context of ${contextLength}; at most ${contextLength - (length - tokens)} are accepted`,
     );
-  const most = Math.min(maxSequences, Math.floor(cache.numBlocks / Math.ceil(length / cache.blockSize)));
+  // A row begins where a block more is left for each of the others (ts/engine/scheduler.ts).
+  const most = Math.min(maxSequences, Math.floor((cache.numBlocks + 1) / (Math.ceil(length / cache.blockSize) + 1)));
   const tooLarge = batches.find((batch) => batch > most);
   if (tooLarge !== undefined)
     throw new LongcatError(
@@ -131,13 +143,15 @@ function prompts(batch: number, length: number): { tokens: number[] }[] {
 async function timeDecode(engine: Engine, { plan, signal }: Bench, batch: number) {
   const { tokens, runs, context } = plan;
   const batchPrompts = prompts(batch, context);
+  const maxTokens = leadSteps(batch, context, engine.info.maxBatchTokens) + tokens;
   const speeds: number[] = [];
   let rows: number[][] = [];
   for (let run = 0; run <= runs; run++) {
-    const results = await engine.generate(batchPrompts, { maxTokens: tokens, ignoreEos: true, temperature: 1, seed: 1, signal });
-    const speed = results.reduce((sum, result) => sum + result.timings.tokensPerSecond, 0);
-    if (run > 0) speeds.push(speed);
-    rows = results.map((result, i) => [...(batchPrompts[i]?.tokens ?? []), ...result.tokens]);
+    const steady = new SteadyMeter(batch);
+    const results = await engine.generate(batchPrompts, { maxTokens, ignoreEos: true, temperature: 1, seed: 1, signal }, steady.onChunk);
+    if (steady.tokensPerSecond === undefined) throw new LongcatError("INTERNAL", `no step had all ${batch} rows`);
+    if (run > 0) speeds.push(steady.tokensPerSecond);
+    rows = results.map((result, i) => [...(batchPrompts[i]?.tokens ?? []), ...result.tokens.slice(0, tokens)]);
   }
   return { tokensPerSecond: median(speeds), rows };
 }
@@ -237,8 +251,8 @@ function besideFloor(
   run: { batch: number; tokensPerSecond: number; runnerTokensPerSecond: number; use: RoutingUse },
 ): DecodeResult {
   const { batch, tokensPerSecond, runnerTokensPerSecond, use } = run;
-  const { activationDType, device } = runner;
-  const step = decodeStepCost(config, cost, { batch, context: plan.context + plan.tokens / 2, activationDType, ...use });
+  const { cacheDType, device } = runner;
+  const step = decodeStepCost(config, cost, { batch, context: plan.context + plan.tokens / 2, cacheDType, ...use });
   const ceilings = meter.ceilings(device.threads, step.bytes);
   const floorMs = 1000 * floorSeconds(step, ceilings);
   const stepMs = (1000 * batch) / tokensPerSecond;

@@ -18,7 +18,7 @@ export interface InspectOptions {
 
 /** What to estimate for; a GPU that is named need not be there. Names that engine options have too mean the same and have the same defaults and bounds. */
 export interface EstimateOptions
-  extends Pick<EngineOptions, "device" | "dtype" | "ngram" | "maxBatchTokens" | "speculative" | "allowUnknownTensors"> {
+  extends Pick<EngineOptions, "device" | "dtype" | "cacheDType" | "ngram" | "maxBatchTokens" | "speculative" | "allowUnknownTensors"> {
   /** Tokens of each sequence: 1 to the model's context, which is the default. */
   context?: number | null;
   /** Sequences at once, as `maxSequences`: 1 … 4096, default 1. */
@@ -54,11 +54,12 @@ export async function describeModel(directory?: string | null, options?: Inspect
 export async function estimateModel(directory?: string | null, options?: EstimateOptions | null): Promise<MemoryEstimate> {
   const folder = checkDirectory(directory);
   const { context, batch, ...shared } = record(options, "options");
-  rejectUnknown(shared, ["context", "batch", "device", "dtype", "ngram", "maxBatchTokens", "speculative", "allowUnknownTensors"], "option");
+  const names = ["context", "batch", "device", "dtype", "cacheDType", "ngram", "maxBatchTokens", "speculative", "allowUnknownTensors"];
+  rejectUnknown(shared, names, "option");
   const resolved = resolveOptions(shared);
-  const { device, dtype, ngram, maxBatchTokens, allowUnknownTensors } = resolved;
+  const { device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors } = resolved;
   return estimateMemory(folder, {
-    ...{ device, dtype, ngram, maxBatchTokens, allowUnknownTensors, maxDrafts: mostDrafts(resolved) },
+    ...{ device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors, maxDrafts: mostDrafts(resolved) },
     // Bounded by the model's context, so checked where that is known.
     context: absent(context) ? undefined : (context as number),
     batch: absent(batch) ? 1 : integer(batch, "batch", 1, 4096),

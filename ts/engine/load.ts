@@ -110,6 +110,7 @@ function describe(
     defaults: { temperature, topP, topK, minP, repetitionPenalty },
     dtype: options.dtype === "auto" ? "as stored" : options.dtype,
     activations: runner.activationDType,
+    cacheDType: runner.cacheDType,
     fp8Activations: options.fp8Activations,
     batchInvariant: device.kind === "cpu" || options.batchInvariant,
     prefixCache: prefixCacheMode(options.prefixCache),

@@ -158,8 +158,10 @@ export interface EngineInfo {
   defaults: { temperature: number; topP: number; topK: number; minP: number; repetitionPenalty: number };
   /** What the layers' matrices are: "as stored", or what `dtype` made of them. */
   dtype: string;
-  /** What they are multiplied with, and what the latent cache holds: "float32" on the CPU; on a GPU "float32" or "bfloat16". */
+  /** What they are multiplied with: "float32" on the CPU; on a GPU "float32" or "bfloat16". */
   activations: "float32" | "bfloat16";
+  /** What the latent cache holds: what `activations` says, or "fp8". */
+  cacheDType: "float32" | "bfloat16" | "fp8";
   /** Whether inputs of products with FP8 weights are quantised as well. */
   fp8Activations: boolean;
   batchInvariant: boolean;

@@ -11,7 +11,7 @@ import type { ModelConfig } from "./config.js";
 import { MAX_LOGPROBS } from "./runner-types.js";
 
 /**
- * What operations hand to each other, and what the latent caches hold: float32 on the CPU; on a GPU float32 for float32 matrices, else
+ * What operations hand to each other, and what the latent caches hold unless they are packed: float32 on the CPU; on a GPU float32 for float32 matrices, else
  * bfloat16 (docs/numerics.md, 1).
  */
 export type ActivationDType = Extract<DType, "float32" | "bfloat16">;
@@ -30,6 +30,8 @@ export interface Capacity {
   drafts: number;
   /** Prompt programs on a GPU: keys whose expanded form there is room for, a multiple of KEY_TILE; else 0. */
   expandedRows: number;
+  /** Those of a packed latent cache: keys that are unpacked at a time, as many; else 0. */
+  unpackedRows: number;
 }
 
 /** Keys of a tile of prompt attention (native/ops/mla_prefill/params.h). */
@@ -143,6 +145,8 @@ export interface Activations<T> {
     accumulator?: T;
     /** GPU: [roundPlanLength()], what a round of prompt attention consists of. */
     roundPlan?: T;
+    /** GPU, packed cache: [unpackedRows, kvRank+rope] act, the cache rows of a round. */
+    latents?: T;
   };
   /** [T, ffn] act: shares its memory with `attention`, which is never alive at the same time. */
   ffnHidden: T;
@@ -259,7 +263,7 @@ export function layoutActivations<T>(
 ): ActivationLayout<T> {
   const layout = new Layout(make);
   const { allocate } = layout;
-  const { tokens: T, sequences: S, logitRows: R, splits, drafts, expandedRows } = capacity;
+  const { tokens: T, sequences: S, logitRows: R, splits, drafts, expandedRows, unpackedRows } = capacity;
   const D = config.hiddenSize;
   const H = config.numHeads;
   const K = config.topK;
@@ -339,6 +343,7 @@ export function layoutActivations<T>(
         accumulator: allocate("float32", [T, H, config.vHeadDim]),
         roundPlan: allocate("int32", [roundPlanLength(capacity)]),
       }),
+      ...(unpackedRows > 0 && { latents: allocate(act, [unpackedRows, config.kvLoraRank + rope]) }),
     }),
     () => allocate(act, [T, config.ffnHiddenSize]),
   );

@@ -5,9 +5,8 @@
  */
 
 import { bytesOf, DTYPES } from "../runtime/dtype.js";
-import type { ActivationDType } from "./activations.js";
 import type { Checkpoint } from "./checkpoint.js";
-import { cacheBytesPerToken, latentWidth, numCaches } from "./state.js";
+import { cacheBytesPerToken, type CacheDType, latentWidth, numCaches } from "./state.js";
 import { scaleName } from "./tensor-names.js";
 import { isConverted, type WeightDType } from "./weights.js";
 
@@ -32,7 +31,7 @@ export interface DecodeShape {
   /** Different FFN experts that a whole step uses in a layer, on average. */
   distinctExperts: number;
   /** What the latent caches hold. Default "float32", as on the CPU. */
-  activationDType?: ActivationDType;
+  cacheDType?: CacheDType;
 }
 
 /** What it costs at least. */
@@ -89,9 +88,9 @@ export function weightCost(checkpoint: Pick<Checkpoint, "config" | "specs" | "te
 
 /** Bytes and flops of one decode step, without drafts. */
 export function decodeStepCost(config: Checkpoint["config"], weights: WeightCost, shape: DecodeShape): StepCost {
-  const { batch, context, activationDType = "float32" } = shape;
+  const { batch, context, cacheDType = "float32" } = shape;
   const caches = numCaches(config, false);
-  const cacheBytes = batch * context * cacheBytesPerToken(config, caches, activationDType);
+  const cacheBytes = batch * context * cacheBytesPerToken(config, caches, cacheDType);
   // Absorbed attention: each head's score over the whole latent row, its sum over the latent alone.
   const attentionFlops = caches * batch * context * config.numHeads * 2 * (latentWidth(config) + config.kvLoraRank);
   const expertBytes = config.numLayers * shape.distinctExperts * weights.expertBytes;

@@ -10,7 +10,7 @@ import { openCheckpoint } from "./checkpoint.js";
 import { type DeviceKind, ngramTableBytes } from "./placement.js";
 import { planModel } from "./plan.js";
 import { GPU_MARGIN_BYTES } from "./sizing.js";
-import { cacheBytesPerToken } from "./state.js";
+import { cacheBytesPerToken, type CacheDType } from "./state.js";
 import { conversionBytes, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** What to estimate for. */
@@ -25,6 +25,8 @@ export interface EstimateSizes {
   maxBatchTokens: number;
   /** What the layers' matrices are converted to. Default "auto": nothing is. */
   dtype?: WeightDType;
+  /** What the latent caches hold. Default "auto": what activations are. */
+  cacheDType?: "auto" | "fp8";
   /** Where n-gram tables live. Default "auto"; where no GPU can be asked, that is the host. */
   ngram?: "auto" | NgramPlace;
   allowUnknownTensors: boolean;
@@ -43,8 +45,9 @@ export interface MemoryEstimate {
   ngramBytes: number;
   /** Where they live: the device's memory or the host's, as always on the CPU. */
   ngram: NgramPlace | "none";
-  /** What activations and latent caches are made of. */
   activations: "float32" | "bfloat16";
+  /** What the latent caches hold. */
+  cacheDType: CacheDType;
   cacheBytesPerToken: number;
   /** Latent caches for batch × context tokens. */
   cacheBytes: number;
@@ -72,7 +75,8 @@ export interface MemoryEstimate {
  * @throws LongcatError as opening the checkpoint would; `OPTION_INVALID` for a context beyond the model's.
  */
 export async function estimateMemory(dir: string, sizes: EstimateSizes): Promise<MemoryEstimate> {
-  const { batch, maxBatchTokens, allowUnknownTensors, dtype = "auto", device = "cpu", ngram: wantedNgram = "auto", maxDrafts } = sizes;
+  const { batch, maxBatchTokens, allowUnknownTensors, dtype = "auto", cacheDType = "auto", maxDrafts } = sizes;
+  const { device = "cpu", ngram: wantedNgram = "auto" } = sizes;
   const checkpoint = await openCheckpoint(dir, { allowUnknownTensors });
   try {
     const { config } = checkpoint;
@@ -82,9 +86,10 @@ export async function estimateMemory(dir: string, sizes: EstimateSizes): Promise
     const model = { ...config, maxPositionEmbeddings: context };
     // Whatever is there: what does not fit is the answer here, not an error.
     const unbounded = { maxSequences: batch, maxBatchTokens, cacheBytes: "auto", availableBytes: Number.POSITIVE_INFINITY } as const;
-    const plan = planModel(checkpoint, { ...unbounded, kind, dtype, ngram: wantedNgram, freeBytes: availableBytes, maxDrafts }, model);
+    const wanted = { dtype, cacheDType, ngram: wantedNgram, maxDrafts };
+    const plan = planModel(checkpoint, { ...unbounded, kind, ...wanted, freeBytes: availableBytes }, model);
     const { cacheBytes, stateBytes, scratchBytes, convertedBytes, allocatedBytes } = plan.sizes;
-    const perToken = cacheBytesPerToken(config, plan.sizes.numCaches, plan.activationDType);
+    const perToken = cacheBytesPerToken(config, plan.sizes.numCaches, plan.sizes.cacheDType);
     const ngramBytes = ngramTableBytes(checkpoint);
     const weightBytes = checkpoint.bytes - ngramBytes;
     const mapped = kind === "cpu" ? weightBytes - conversionBytes(checkpoint, dtype).replaced : 0;
@@ -99,6 +104,7 @@ export async function estimateMemory(dir: string, sizes: EstimateSizes): Promise
         ngramBytes,
         ngram: ngramBytes > 0 ? plan.ngram : "none",
         activations: plan.activationDType,
+        cacheDType: plan.sizes.cacheDType,
       },
       ...{ cacheBytesPerToken: perToken, cacheBytes, stateBytes, scratchBytes, convertedBytes, allocatedBytes, totalBytes, availableBytes },
       fits: room === null ? null : room >= 0,

@@ -8,7 +8,7 @@ import type { Weight } from "../runtime/ops.js";
 import type { ActivationDType } from "./activations.js";
 import type { ModelConfig } from "./config.js";
 import type { StepCost } from "./cost.js";
-import { latentWidth } from "./state.js";
+import { type CacheDType, latentRowBytes, latentWidth } from "./state.js";
 import type { AttentionWeights, DenseWeights, LayerWeights } from "./weights.js";
 
 /** The rows that go through a layer. */
@@ -22,6 +22,7 @@ export interface LayerStep {
   ffnExpertsPerToken: number;
   distinctExperts: number;
   activationDType: ActivationDType;
+  cacheDType: CacheDType;
 }
 
 /** The commands of a layer in their order (ts/model/layer.ts): operation, and which one it is. */
@@ -84,11 +85,12 @@ export function layerCosts(config: ModelConfig, weights: LayerWeights, step: Lay
 }
 
 /** Decode: absorbed form over the latent cache. Prompt: keys and values expanded, then causal attention. */
-function attentionCost(config: ModelConfig, { kvB }: AttentionWeights, { rows, queries, context, activationDType }: LayerStep): StepCost {
+function attentionCost(config: ModelConfig, { kvB }: AttentionWeights, step: LayerStep): StepCost {
+  const { rows, queries, context, activationDType, cacheDType } = step;
   const { numHeads: H, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: v, kvLoraRank } = config;
   const act = bytesOf(activationDType);
   const keys = context > 0 ? (rows / queries) * (context + queries - 1) : rows;
-  const bytes = matrixBytes(kvB) + (keys * latentWidth(config) + rows * H * (nope + rope + v)) * act;
+  const bytes = matrixBytes(kvB) + keys * latentRowBytes(config, cacheDType) + rows * H * (nope + rope + v) * act;
   const expanding = 2 * rows * elements(kvB);
   const scoring =
     context > 0
@@ -100,8 +102,9 @@ function attentionCost(config: ModelConfig, { kvB }: AttentionWeights, { rows, q
 function expertsCost(config: ModelConfig, { moe }: LayerWeights, step: LayerStep): StepCost {
   const { rows, distinctExperts, ffnExpertsPerToken, activationDType } = step;
   const stacks = [moe.gate, moe.up, moe.down] as const;
+  const [experts = 1] = moe.gate.data.shape;
   return {
-    bytes: (distinctExperts * matrixBytes(...stacks)) / config.numExperts + rows * 2 * config.hiddenSize * bytesOf(activationDType),
-    flops: (2 * rows * ffnExpertsPerToken * elements(...stacks)) / config.numExperts,
+    bytes: (distinctExperts * matrixBytes(...stacks)) / experts + rows * 2 * config.hiddenSize * bytesOf(activationDType),
+    flops: (2 * rows * ffnExpertsPerToken * elements(...stacks)) / experts,
   };
 }

@@ -91,7 +91,13 @@ export function attention(queue: Queue, program: Program, weights: AttentionWeig
   if (program.prefill)
     ops.mlaPrefill(queue, {
       ...{ ...shared, seqStart: step.seqStart, seqSlot: step.seqSlot, state: scratch.state },
-      ...{ expanded: scratch.expanded, accumulator: scratch.accumulator, roundPlan: scratch.roundPlan, maxKeys: program.promptKeys },
+      ...{
+        expanded: scratch.expanded,
+        accumulator: scratch.accumulator,
+        roundPlan: scratch.roundPlan,
+        latents: scratch.latents,
+        maxKeys: program.promptKeys,
+      },
     });
   if (program.decode) ops.mlaDecode(queue, { ...shared, rowSlot, splits, qLatent: scratch.qAbsorbed, partial: scratch.partial });
   ops.linear(queue, { x: scratch.heads, weight: weights.o, bias: weights.oBias, out, rows });
@@ -106,6 +112,7 @@ export function mlp(queue: Queue, program: Program, weights: DenseWeights, x: Te
 function experts(queue: Queue, program: Program, weights: MoeWeights, index: number, h: Tensor, out: Tensor): void {
   const { config, rows } = program;
   const { ids, scores, weights: gates, identityWeight, expertStart, planRow, slotPlan, hidden, partial } = program.activations.moe;
+  const plan = program.expertPlan ?? { expertStart, planRow, slotPlan };
   ops.moeRoute(queue, {
     ...{ h, classifier: weights.classifier, bias: weights.bias, scores, ids, weights: gates, identityWeight },
     ...{ ffnCount: program.ffnCount[index]!, expertStart, planRow, slotPlan, rows },
@@ -114,7 +121,7 @@ function experts(queue: Queue, program: Program, weights: MoeWeights, index: num
   program.tap?.routing(queue, index, ids, gates, scores);
   ops.moeExperts(queue, {
     ...{ h, gate: weights.gate, up: weights.up, down: weights.down, weights: gates, identityWeight },
-    ...{ expertStart, planRow, slotPlan, hidden, partial, out, rows },
+    ...{ ...plan, hidden, partial, out, rows },
   });
 }
 

@@ -16,7 +16,7 @@ import { loadWeights, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** How to open a model; the engine's options after their checks. */
 export interface OpenModelOptions
-  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "availableBytes" | "maxDrafts"> {
+  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "cacheDType" | "availableBytes" | "maxDrafts"> {
   /** "cpu", "cuda", "cuda:N" or "auto". */
   device: string;
   dtype: WeightDType;

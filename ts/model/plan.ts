@@ -14,7 +14,7 @@ import { conversionBytes, type NgramPlace, type WeightDType } from "./weights.js
 
 /** What to plan for. */
 export interface PlanOptions
-  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "availableBytes" | "maxDrafts"> {
+  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "cacheDType" | "availableBytes" | "maxDrafts"> {
   kind: DeviceKind;
   dtype: WeightDType;
   ngram: "auto" | NgramPlace;
@@ -37,11 +37,11 @@ export interface ModelPlan {
  * @throws LongcatError OUT_OF_MEMORY, OPTION_INVALID; see `sizeModel` and `placeNgramTables`
  */
 export function planModel(checkpoint: Checkpoint, options: PlanOptions, config: ModelConfig = checkpoint.config): ModelPlan {
-  const { kind, dtype, maxSequences, maxBatchTokens, cacheBytes, availableBytes } = options;
+  const { kind, dtype, maxSequences, maxBatchTokens, cacheBytes, cacheDType, availableBytes } = options;
   const maxDrafts = checkpoint.hasMtp ? (options.maxDrafts ?? 0) : 0;
   const caches = numCaches(config, maxDrafts > 0);
   const activationDType = activationDTypeOf(kind, checkpoint, dtype);
-  const base = { kind, activationDType, maxSequences, maxBatchTokens, cacheBytes, availableBytes, maxDrafts };
+  const base = { kind, activationDType, maxSequences, maxBatchTokens, cacheBytes, cacheDType, availableBytes, maxDrafts };
   if (kind === "cpu") {
     const ngram = placeNgramTables(kind, options.ngram, 0, null);
     const convertedBytes = conversionBytes(checkpoint, dtype).converted;

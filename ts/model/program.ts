@@ -17,6 +17,9 @@ export interface Tap {
   routing(queue: Queue, index: number, ids: Tensor, weights: Tensor, probabilities: Tensor): void;
 }
 
+/** Which rows each expert has (native/ops/moe_route/params.h): what the router makes, or what somebody puts in its place. */
+export type ExpertPlan = Pick<Activations<Tensor>["moe"], "expertStart" | "planRow" | "slotPlan">;
+
 /** What the model's code needs to enqueue itself. */
 export interface Program {
   readonly config: ModelConfig;
@@ -47,6 +50,8 @@ export interface Program {
   /** Keys of the prompts of the step that is enqueued next, each sequence's rounded up to whole tiles: at least so many. */
   promptKeys: number;
   tap?: Tap;
+  /** What the experts follow instead of the router's plan, which is made all the same: for measuring (ts/engine/rank-plan.ts). */
+  expertPlan?: ExpertPlan;
 }
 
 /** What programs of one runner share. */

@@ -4,7 +4,8 @@
  *
  * *Experts held.* All experts exist for the router, but only `expertsHeld` of them are stored: expert e is expert e mod `expertsHeld`, so that
  * a step routes and plans as with all of them and reads as many matrices, some of them more than once. With few held and a small batch a
- * GPU may find one in its cache that was read shortly before.
+ * GPU may find one in its cache that was read shortly before. *One rank of many* has stacks of the held experts alone, and needs a plan that
+ * knows no others (ts/engine/rank-plan.ts).
  *
  * *Scales.* Matrices are uniform in ±√(3/K), K columns, and keep the variance of their input; embeddings have variance 1; norms lie around 1.
  * @module
@@ -38,6 +39,8 @@ export interface RandomModelSpec {
   expertsHeld?: number;
   /** Whether it has a draft head. Default: no. */
   draftHead?: boolean;
+  /** The layers' stacks have the held experts alone. */
+  oneRank?: boolean;
   /** Layers with experts of their own; layer l has those of layer l mod `expertLayers`. Default: all. */
   expertLayers?: number;
 }
@@ -57,6 +60,8 @@ export interface RandomModelOptions {
   fp8Activations?: boolean;
   /** GPU: a row's bits do not depend on the others of its batch. Default true. */
   batchInvariant?: boolean;
+  /** What the latent caches hold. Default "auto": what activations are. */
+  cacheDType?: "auto" | "fp8";
   signal?: AbortSignal;
 }
 
@@ -105,7 +110,8 @@ export async function openRandomModel(spec: RandomModelSpec, options: RandomMode
     checkRing(device, config, sizes);
     device.reserve(sizes.allocatedBytes);
     const maker = new Maker(device, { ...spec, config }, full);
-    const weights = await loadWeights(device, full, { dtype: "auto", ngram: "host", make: (name) => maker.make(name) });
+    const experts = spec.oneRank ? spec.expertsHeld : undefined;
+    const weights = await loadWeights(device, full, { dtype: "auto", ngram: "host", make: (name) => maker.make(name), experts });
     await maker.fill(options.signal);
     const runner = new Runner(device, config, weights, sizes);
     return { runner, config, sizes, headers: full, weightBytes: held.bytes, notes, close: () => runner.close() };
@@ -122,7 +128,7 @@ function checkSpec({ config, expertsHeld = config.numExperts }: RandomModelSpec)
 
 /** Sizes, with weights that take memory on the CPU too, and caches for whole contexts of all sequences or none. */
 function planFor(device: Device, held: Checkpoint, options: RandomModelOptions): ModelPlan {
-  const { maxSequences, maxBatchTokens, contextLength, maxDrafts } = options;
+  const { maxSequences, maxBatchTokens, contextLength, maxDrafts, cacheDType } = options;
   const { kind } = device;
   const availableBytes = kind === "cuda" ? device.freeBytes : availableMemoryBytes() - held.bytes;
   if (availableBytes < 0)
@@ -131,7 +137,7 @@ function planFor(device: Device, held: Checkpoint, options: RandomModelOptions):
       `asked for ${held.bytes} bytes of weights, ${held.bytes + Math.floor(availableBytes)} are there`,
     );
   const shared = { kind, dtype: "auto", ngram: kind === "cuda" ? "host" : "auto", maxSequences, maxBatchTokens, maxDrafts } as const;
-  const plan = planModel(held, { ...shared, cacheBytes: "auto", availableBytes, freeBytes: availableBytes });
+  const plan = planModel(held, { ...shared, cacheBytes: "auto", cacheDType, availableBytes, freeBytes: availableBytes });
   const { numBlocks, blockSize, cacheBytes } = plan.sizes;
   const wanted = maxSequences * Math.ceil(contextLength / blockSize);
   if (numBlocks < wanted)
@@ -184,7 +190,9 @@ export function randomHeaders(
   const full = checkpointOf(specs);
   const { expertsHeld = config.numExperts } = spec;
   if (expertsHeld < config.numExperts)
-    notes.push(`${expertsHeld} of ${config.numExperts} experts are held: expert e is expert e mod ${expertsHeld}`);
+    notes.push(
+      `${expertsHeld} of ${config.numExperts} experts are held: ${spec.oneRank ? "one rank of many" : `expert e is expert e mod ${expertsHeld}`}`,
+    );
   return { full, held: checkpointOf(specs.filter(({ name }) => heldName(name, spec) === name)), notes };
 }
 

@@ -14,7 +14,15 @@ import { makeDrafts } from "./mtp.js";
 import { createProgram, type Program, type ProgramParts, SPLIT_KEYS } from "./program.js";
 import type { ModelRunner, RunnerLimits, SlotSampling, StepResult, StepSequence } from "./runner-types.js";
 import { type ModelSizes, withDrafts } from "./sizing.js";
-import { allocateState, blocksPerSequence, cacheBlocks, type ModelState, NUM_SAMPLE_FIELDS, SampleField } from "./state.js";
+import {
+  allocateState,
+  blocksPerSequence,
+  cacheBlocks,
+  type CacheDType,
+  type ModelState,
+  NUM_SAMPLE_FIELDS,
+  SampleField,
+} from "./state.js";
 import { SlotMasks } from "./slot-masks.js";
 import { rowsOf, StepBlocks } from "./step-block.js";
 import type { ModelWeights } from "./weights.js";
@@ -63,8 +71,8 @@ export class Runner implements ModelRunner {
   readonly device: Device;
   readonly config: ModelConfig;
   readonly weights: ModelWeights;
-  /** What activations and latent caches are made of. */
   readonly activationDType: ActivationDType;
+  readonly cacheDType: CacheDType;
   readonly #sizes: ModelSizes;
   readonly #queue: Queue;
   readonly #state: ModelState;
@@ -84,6 +92,7 @@ export class Runner implements ModelRunner {
     this.config = config;
     this.weights = weights;
     this.activationDType = sizes.activationDType;
+    this.cacheDType = sizes.cacheDType;
     this.#sizes = sizes;
     this.#queue = device.queue();
     this.#state = allocateState(device, config, sizes);

@@ -13,7 +13,7 @@ import { type ActivationDType, type Capacity, KEY_TILE } from "./activations.js"
 import type { ModelConfig } from "./config.js";
 import type { DeviceKind } from "./placement.js";
 import { programBytes, SPLIT_KEYS } from "./program.js";
-import { cacheBytesPerToken, type StateSizes, stateBytes } from "./state.js";
+import { cacheBytesPerToken, type CacheDType, type StateSizes, stateBytes } from "./state.js";
 
 /** What the user may choose of it. */
 export interface SizingOptions {
@@ -33,6 +33,8 @@ export interface SizingOptions {
   kind?: DeviceKind;
   /** What activations are; default "float32". */
   activationDType?: ActivationDType;
+  /** What the latent caches hold; "auto", the default: what activations are. */
+  cacheDType?: "auto" | "fp8";
   /** Most drafts that a step verifies of a sequence; default 0. */
   maxDrafts?: number | undefined;
 }
@@ -60,6 +62,7 @@ const PROMPT_LOGIT_ROWS = 64;
 
 /** The sizes of a runner and of its programs. */
 export interface ModelSizes extends StateSizes {
+  activationDType: ActivationDType;
   maxBatchTokens: number;
   /** Capacity of the program for prompts, of that for prompts and decodes in one step, and of each decode bucket, ascending. */
   prompt: Capacity;
@@ -88,8 +91,8 @@ const MOST_ROWS = 2 ** 31 - 1;
  */
 export function sizeModel(config: ModelConfig, options: SizingOptions, numCaches: number): ModelSizes {
   checkPicks(config, options.maxBatchTokens);
-  const { cacheBytes, maxSequences, kind = "cpu", activationDType = "float32" } = options;
-  const blockBytes = cacheBytesPerToken(config, numCaches, activationDType) * BLOCK_SIZE;
+  const { cacheBytes, maxSequences, kind = "cpu" } = options;
+  const blockBytes = cacheBytesPerToken(config, numCaches, cacheDTypeOf(options)) * BLOCK_SIZE;
   const available = (options.availableBytes ?? availableMemoryBytes()) - (kind === "cuda" ? GPU_MARGIN_BYTES : 0);
   const wanted = Math.min(maxSequences * Math.ceil(config.maxPositionEmbeddings / BLOCK_SIZE), Math.floor(MOST_ROWS / BLOCK_SIZE));
   const sizesOf = (numBlocks: number): ModelSizes => sizesWith(config, options, numCaches, numBlocks);
@@ -117,15 +120,21 @@ export function sizeModel(config: ModelConfig, options: SizingOptions, numCaches
   return sizes;
 }
 
+function cacheDTypeOf({ cacheDType = "auto", activationDType = "float32" }: SizingOptions): CacheDType {
+  return cacheDType === "auto" ? activationDType : cacheDType;
+}
+
 /** Every size that follows from the number of cache blocks. None falls when that grows. */
 function sizesWith(config: ModelConfig, options: SizingOptions, numCaches: number, numBlocks: number): ModelSizes {
   const { maxSequences, maxBatchTokens, convertedBytes = 0, weightBytes = 0, kind = "cpu" } = options;
   const { activationDType = "float32", maxDrafts = 0 } = options;
   const contextLength = Math.min(config.maxPositionEmbeddings, numBlocks * BLOCK_SIZE);
-  const state: StateSizes = { maxSequences, contextLength, blockSize: BLOCK_SIZE, numBlocks, numCaches, activationDType, maxDrafts };
+  const cacheDType = cacheDTypeOf(options);
+  const state: StateSizes = { maxSequences, contextLength, blockSize: BLOCK_SIZE, numBlocks, numCaches, cacheDType, maxDrafts };
   const mostAtOnce = Math.min(maxSequences, maxBatchTokens);
   const decode = buckets(mostAtOnce).map((batch) => decodeCapacity(batch, state));
   const largest = withDrafts(decode.at(-1)!, maxDrafts, maxBatchTokens);
+  const expandedRows = kind === "cuda" ? roundUp(Math.min(MOST_EXPANDED_ROWS, 2 * maxBatchTokens), KEY_TILE) : 0;
   const prompt: Capacity = {
     tokens: maxBatchTokens,
     sequences: mostAtOnce,
@@ -133,18 +142,19 @@ function sizesWith(config: ModelConfig, options: SizingOptions, numCaches: numbe
     // Drafts behind the first are made of a row that decodes.
     splits: maxDrafts > 1 ? decode.at(-1)!.splits : 1,
     drafts: maxDrafts,
-    expandedRows: kind === "cuda" ? roundUp(Math.min(MOST_EXPANDED_ROWS, 2 * maxBatchTokens), KEY_TILE) : 0,
+    expandedRows,
+    unpackedRows: cacheDType === "fp8" ? expandedRows : 0,
   };
   const mixed: Capacity = { ...prompt, logitRows: Math.max(largest.logitRows, PROMPT_LOGIT_ROWS), splits: largest.splits };
   const bytes = {
-    cacheBytes: numBlocks * BLOCK_SIZE * cacheBytesPerToken(config, numCaches, activationDType),
+    cacheBytes: numBlocks * BLOCK_SIZE * cacheBytesPerToken(config, numCaches, cacheDType),
     stateBytes: stateBytes(config, state) + (kind === "cuda" ? GPU_SLACK_BYTES : 0),
     scratchBytes: Math.max(...[prompt, mixed, largest, ...decode].map((capacity) => programBytes(config, capacity, activationDType))),
     convertedBytes,
     weightBytes,
   };
   const allocatedBytes = bytes.cacheBytes + bytes.stateBytes + bytes.scratchBytes + convertedBytes + weightBytes;
-  return { ...state, maxBatchTokens, prompt, mixed, decode, ...bytes, allocatedBytes };
+  return { ...state, activationDType, maxBatchTokens, prompt, mixed, decode, ...bytes, allocatedBytes };
 }
 
 /** The largest number of blocks from 1 to `wanted` that fits; 0 if none does. */
@@ -196,7 +206,8 @@ function buckets(largest: number): number[] {
 function decodeCapacity(batch: number, sizes: StateSizes): Capacity {
   const longest = batch * Math.ceil(sizes.contextLength / SPLIT_KEYS);
   const held = batch + Math.ceil((2 * sizes.numBlocks * sizes.blockSize) / SPLIT_KEYS);
-  return { tokens: batch, sequences: batch, logitRows: batch, splits: Math.min(longest, held), drafts: 0, expandedRows: 0 };
+  const rows = { tokens: batch, sequences: batch, logitRows: batch };
+  return { ...rows, splits: Math.min(longest, held), drafts: 0, expandedRows: 0, unpackedRows: 0 };
 }
 
 /** A decode program for as many sequences, each with so many drafts behind its newest token. */

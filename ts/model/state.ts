@@ -9,6 +9,9 @@ import type { ActivationDType } from "./activations.js";
 import { ADJUSTMENT_WORDS, maxAdjustments } from "./adjustments.js";
 import type { ModelConfig } from "./config.js";
 
+/** What the latent caches hold: what activations are, or packed latents (native/ops/latent_cache.h), about half of bfloat16's bytes. */
+export type CacheDType = ActivationDType | "fp8";
+
 /** Sizes of the state. */
 export interface StateSizes {
   maxSequences: number;
@@ -24,8 +27,7 @@ export interface StateSizes {
    * have no place run there (native/ops/step_plan/params.h).
    */
   maxDrafts: number;
-  /** What the caches hold. */
-  activationDType: ActivationDType;
+  cacheDType: CacheDType;
 }
 
 /** Columns of the sampling parameters (native/ops/sample/params.h). */
@@ -49,7 +51,7 @@ export const NUM_SAMPLE_FIELDS = 13;
 
 /** S slots, V vocabulary. */
 export interface ModelState<T = Tensor> {
-  /** Each [blocks, blockSize, kvRank+rope], in the activations' dtype. */
+  /** Each [blocks, blockSize, kvRank+rope], in the activations' dtype; packed: uint8 [blocks, blockSize, latentRowBytes]. */
   caches: T[];
   /** [S or, with a spare slot, S+1, maxBlocks] i32 */
   blockTables: T;
@@ -71,12 +73,17 @@ export interface ModelState<T = Tensor> {
 
 /** Makes the state; `make` allocates, or counts. */
 function createState<T>(config: ModelConfig, sizes: StateSizes, make: (dtype: DType, shape: number[]) => T): ModelState<T> {
-  const { maxSequences: S, contextLength, blockSize, numCaches, activationDType } = sizes;
+  const { maxSequences: S, contextLength, blockSize, numCaches, cacheDType } = sizes;
   const slots = S + spare(sizes);
+  const blocks = cacheBlocks(sizes);
   const V = config.vocabSize;
   const words = Math.ceil(V / 32);
+  const cache = () =>
+    cacheDType === "fp8"
+      ? make("uint8", [blocks, blockSize, latentRowBytes(config, cacheDType)])
+      : make(cacheDType, [blocks, blockSize, latentWidth(config)]);
   return {
-    caches: Array.from({ length: numCaches }, () => make(activationDType, [cacheBlocks(sizes), blockSize, latentWidth(config)])),
+    caches: Array.from({ length: numCaches }, cache),
     blockTables: make("int32", [slots, blocksPerSequence(sizes)]),
     history: make("int32", [slots, contextLength]),
     lengths: make("int32", [S]),
@@ -95,7 +102,7 @@ export function allocateState(device: Device, config: ModelConfig, sizes: StateS
 
 /** Bytes of the state beside the blocks that sequences use. Pure. */
 export function stateBytes(config: ModelConfig, sizes: StateSizes): number {
-  let bytes = spare(sizes) * sizes.blockSize * cacheBytesPerToken(config, sizes.numCaches, sizes.activationDType);
+  let bytes = spare(sizes) * sizes.blockSize * cacheBytesPerToken(config, sizes.numCaches, sizes.cacheDType);
   createState(config, { ...sizes, numCaches: 0 }, (dtype, shape) => {
     bytes += shape.reduce((product, n) => product * n, bytesOf(dtype));
   });
@@ -117,14 +124,26 @@ export function latentWidth(config: ModelConfig): number {
   return config.kvLoraRank + config.qkRopeHeadDim;
 }
 
+/** Numbers of a packed latent that have a scale together, and bytes that each part of a packed row is a multiple of (native/ops/latent_cache.h). */
+const SCALED_LATENTS = 128;
+const PACKED_ALIGNMENT = 16;
+
+/** Bytes of a cache row. Packed: codes, rope key as bfloat16, float32 scales. */
+export function latentRowBytes(config: Pick<ModelConfig, "kvLoraRank" | "qkRopeHeadDim">, cacheDType: CacheDType): number {
+  const { kvLoraRank, qkRopeHeadDim } = config;
+  if (cacheDType !== "fp8") return (kvLoraRank + qkRopeHeadDim) * bytesOf(cacheDType);
+  const parts = [kvLoraRank, 2 * qkRopeHeadDim, 4 * Math.ceil(kvLoraRank / SCALED_LATENTS)];
+  return parts.reduce((bytes, part) => bytes + Math.ceil(part / PACKED_ALIGNMENT) * PACKED_ALIGNMENT, 0);
+}
+
 /** Latent caches of a model: two a layer, and one for its draft head where that is used. */
 export function numCaches(config: ModelConfig, draftHead: boolean): number {
   return 2 * config.numLayers + (draftHead ? 1 : 0);
 }
 
 /** Bytes of cache for one position, all caches together. */
-export function cacheBytesPerToken(config: ModelConfig, numCaches: number, activationDType: ActivationDType): number {
-  return numCaches * latentWidth(config) * bytesOf(activationDType);
+export function cacheBytesPerToken(config: ModelConfig, numCaches: number, cacheDType: CacheDType): number {
+  return numCaches * latentRowBytes(config, cacheDType);
 }
 
 /** Entries of a block table row. */

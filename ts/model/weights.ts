@@ -39,7 +39,7 @@ export interface DenseWeights {
   down: Weight;
 }
 
-/** Router and experts; the experts' matrices are stacks [N, …]. */
+/** Router and experts; the experts' matrices are stacks [N, …], or of as many experts as were asked for. */
 export interface MoeWeights extends DenseWeights {
   /** [N+Z, D] */
   classifier: Tensor;
@@ -96,6 +96,8 @@ export interface LoadWeightsOptions {
   onProgress?: (doneBytes: number, totalBytes: number) => void;
   /** Makes a tensor otherwise than from its file (ts/model/random-weights.ts). */
   make?: (name: string) => Tensor;
+  /** Experts in a layer's stacks: the first so many. Default: all. */
+  experts?: number;
 }
 
 /** Whether a tensor is one of LongCat-Flash-Lite's n-gram tables. */
@@ -227,7 +229,8 @@ class Loader {
 
   async moe(prefix: string): Promise<MoeWeights> {
     const experts: DenseWeights[] = [];
-    for (let e = 0; e < this.#checkpoint.config.numExperts; e++) experts.push(await this.dense(`${prefix}.experts.${e}`));
+    const count = this.#options.experts ?? this.#checkpoint.config.numExperts;
+    for (let e = 0; e < count; e++) experts.push(await this.dense(`${prefix}.experts.${e}`));
     const stack = (which: keyof DenseWeights): Weight => {
       const data = this.#device.stack(experts.map((expert) => expert[which].data));
       const scales = experts.map((expert) => expert[which].scale);

@@ -78,6 +78,7 @@ export interface OpArguments {
     expanded?: Tensor | undefined;
     accumulator?: Tensor | undefined;
     roundPlan?: Tensor | undefined;
+    latents?: Tensor | undefined;
     maxKeys: number;
   };
   mlaDecode: AttentionArguments & { rowSlot: Tensor; splits: Tensor; qLatent: Tensor; partial: Tensor };

@@ -52,6 +52,24 @@ __device__ __forceinline__ void copyBox(void* shared, const void* map, Barrier* 
       "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "l"(policy)
       : "memory");
 }
+/// The same out of pages of rows (pagesMap): from byte x of row y of a page on.
+__device__ __forceinline__ void copyPageBox(void* shared, const void* map, Barrier* barrier, int x, int y, int page, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], %6;\n" ::"r"(
+          sharedAddress(shared)),
+      "l"(map), "r"(sharedAddress(barrier)), "r"(x), "r"(y), "r"(page), "l"(policy)
+      : "memory");
+}
+/// `bytes` as they lie in memory; all three are multiples of 16.
+__device__ __forceinline__ void copyBytes(void* shared, const void* from, uint32_t bytes, Barrier* barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(sharedAddress(shared)),
+               "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(sharedAddress(barrier))
+               : "memory");
+}
+/// Asks for `bytes` to be brought to the L2 cache; both are multiples of 16.
+__device__ __forceinline__ void prefetchBytes(const void* from, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
+}
 /// The same box to the same place, and to the same barrier, of every block of the cluster whose bit is set.
 __device__ __forceinline__ void copyBoxToAll(void* shared, const void* map, Barrier* barrier, int x, int y, uint16_t blocks, uint64_t policy) {
   asm volatile(

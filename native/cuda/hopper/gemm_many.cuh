@@ -382,6 +382,7 @@ __device__ __forceinline__ void multiply(const GemmProblem& p, int items, const 
   for (int item = blockIdx.x / kCluster; item < items; item += gridDim.x / kCluster) {
     ring.await();
     const int4 tile = m.tiles[ring.place.stage];
+    __syncwarp();  // all lanes have it, before one of them gives the stage back
     multiplyTile(p, ring, tile, warpgroup);
   }
 }

@@ -1,4 +1,4 @@
-// Split attention on tensor cores: bfloat16 queries and cache. A block takes one split and 16, 32 or 64 heads (the rows of its matrix
+// Split attention on tensor cores: bfloat16 queries and cache, or a packed cache, whose rows become bfloat16 on their way to shared memory. A block takes one split and 16, 32 or 64 heads (the rows of its matrix
 // instructions); the split's cache rows come by asynchronous copies, kAttendKeys at a time, and serve both products from shared memory:
 //   scores [heads, keys] = [q_lat | q_rope] · rowsᵀ,     latent [heads, kvRank] += exp(scores − max) · rows
 //
@@ -9,6 +9,7 @@
 #pragma once
 
 #include "cuda/dependent.cuh"
+#include "cuda/latents.cuh"
 #include "cuda/mma.cuh"
 #include "ops/mla_decode/live.cuh"
 
@@ -36,7 +37,7 @@ __device__ __forceinline__ void loadMatrix2(uint32_t (&r)[2], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];\n" : "=r"(r[0]), "=r"(r[1]) : "r"(sharedAddress(row)) : "memory");
 }
 
-template <int MT>
+template <int MT, bool PACKED>
 struct AttendBlock {
   static constexpr int kRows = 16 * MT;                    // heads
   static constexpr int kQM = MT == 4 ? 2 : 1;              // scores of a warp: kQM × 16 heads,
@@ -90,6 +91,24 @@ struct AttendBlock {
         copyAsync16(tile + chunkAt(j, c, stride), row + (inside ? 8 * c : 0), inside);
       }
     }
+  }
+  /// The same of a packed cache: the tile is there at the next barrier.
+  __device__ void unpackTile(Bf16* tile, int t, int keys) const {
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, rank = static_cast<int>(p.kvRank), width = rank + static_cast<int>(p.rope);
+    for (int i = 0; i < kAttendKeys / 8; ++i) {
+      const int j = warp * (kAttendKeys / 8) + i, key = t * kAttendKeys + j;
+      const PackedRow<const uint8_t> row = p.packedRow(keyRow[key]);
+      for (int c = lane; c < 2 * steps; c += 32) {
+        const int k = 8 * c;
+        uint4 numbers = {0, 0, 0, 0};
+        if (key < keys && k < width) numbers = k < rank ? latentOctet(row, k) : ropeKeyOctet(row, k - rank);
+        *reinterpret_cast<uint4*>(tile + chunkAt(j, c, stride)) = numbers;
+      }
+    }
+  }
+  __device__ void bringTile(Bf16* tile, int t, int keys) const {
+    if constexpr (PACKED) unpackTile(tile, t, keys);
+    else loadTile(tile, t, keys);
   }
 
   /// One step of 16 along the row.
@@ -209,11 +228,11 @@ struct AttendBlock {
 };
 
 /// Partial results of all live splits: a persistent block takes a split and a group of 16·MT heads at a time.
-template <int MT, int STAGES>
+template <int MT, int STAGES, bool PACKED>
 __global__ void __launch_bounds__(kAttendThreads) attendSplits(const MlaDecodeParams p) {
   awaitPrevious();
   extern __shared__ __align__(128) unsigned char sharedBytes[];
-  using Block = AttendBlock<MT>;
+  using Block = AttendBlock<MT, PACKED>;
   const Block block(p, sharedBytes, STAGES);
   const int64_t groups = (p.heads + Block::kRows - 1) / Block::kRows, items = liveOf(p).splits * groups;
   const int tileSize = kAttendKeys * block.stride;
@@ -228,7 +247,7 @@ __global__ void __launch_bounds__(kAttendThreads) attendSplits(const MlaDecodePa
     __syncthreads();
 #pragma unroll
     for (int t = 0; t < STAGES - 1; ++t) {
-      if (t < tiles) block.loadTile(block.tiles + t * tileSize, t, split.keys);
+      if (t < tiles) block.bringTile(block.tiles + t * tileSize, t, split.keys);
       commitCopies();
     }
     float latent[Block::kPairs][2][4] = {}, sum[4] = {}, maximum = -INFINITY;
@@ -236,7 +255,7 @@ __global__ void __launch_bounds__(kAttendThreads) attendSplits(const MlaDecodePa
       waitCopies<STAGES - 2>();
       __syncthreads();  // tile t is there for all; tile t-1 and its weights have been read by all
       const int next = t + STAGES - 1;
-      if (next < tiles) block.loadTile(block.tiles + next % STAGES * tileSize, next, split.keys);
+      if (next < tiles) block.bringTile(block.tiles + next % STAGES * tileSize, next, split.keys);
       commitCopies();
       const Bf16* tile = block.tiles + t % STAGES * tileSize;
       block.scoreTile(tile);

@@ -6,7 +6,7 @@
 #include <math.h>
 
 #include "cpu/gemm.h"
-#include "cpu/math.h"
+#include "cpu/latents.h"
 #include "ops/mla_decode/plan.h"
 #include "ops/step_plan/params.h"
 
@@ -155,8 +155,10 @@ void attendSplit(const MlaDecodeParams& p, int64_t index, int64_t headBegin, int
                     scratch + layout.scores, scratch + layout.query};
   const int32_t* blocks = p.blockTables + p.rowSlot[row] * p.maxBlocks;
   for (int64_t j = 0; j < split.keys; ++j) {
-    const int64_t position = first + j;
-    split.keyRow[j] = p.cache + (blocks[position / p.blockSize] * p.blockSize + position % p.blockSize) * split.width();
+    const int64_t position = first + j, row = blocks[position / p.blockSize] * p.blockSize + position % p.blockSize;
+    float* unpacked = scratch + layout.rows + j * split.width();
+    if (p.packedCache) unpackRow(p.packedRow(row), p.kvRank, p.rope, unpacked);
+    split.keyRow[j] = p.packedCache ? unpacked : p.cache + row * split.width();
   }
   int64_t head = headBegin;
   for (; head + kHeadTile <= headEnd; head += kHeadTile) attendHeads<kHeadTile>(split, head);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/dependent.cuh"
+#include "cuda/latents.cuh"
 #include "ops/mla_decode/live.cuh"
 
 namespace longcat::cuda {
@@ -31,25 +32,40 @@ __global__ void __launch_bounds__(kGenericThreads) absorbGeneric(const MlaDecode
   }
 }
 
-/// [q_lat | q_rope] · a cache row: lanes along the row, then the warp's sum.
+/// A row of the cache, number by number.
 template <class T>
-__device__ __forceinline__ float scoreGeneric(const MlaDecodeParams& p, const T* latent, const T* rope, const T* key) {
+struct PlainKey {
+  const T *latents, *ropeKey;
+  __device__ __forceinline__ PlainKey(const MlaDecodeParams& p, int64_t row) : latents(numbersIn<T>(p.cache) + row * (p.kvRank + p.rope)), ropeKey(latents + p.kvRank) {}
+  __device__ __forceinline__ float latent(int64_t k) const { return floatOf(latents[k]); }
+  __device__ __forceinline__ float rope(int64_t k) const { return floatOf(ropeKey[k]); }
+};
+struct PackedKey {
+  PackedRow<const uint8_t> row;
+  __device__ __forceinline__ PackedKey(const MlaDecodeParams& p, int64_t r) : row(p.packedRow(r)) {}
+  __device__ __forceinline__ float latent(int64_t k) const { return latentAt(row, k); }
+  __device__ __forceinline__ float rope(int64_t k) const { return ropeKeyAt(row, k); }
+};
+
+/// [q_lat | q_rope] · a cache row: lanes along the row, then the warp's sum.
+template <class T, class Key>
+__device__ __forceinline__ float scoreGeneric(const MlaDecodeParams& p, const T* latent, const T* rope, const Key& key) {
   const int lane = threadIdx.x & 31;
   float sum = 0;
-  for (int64_t k = lane; k < p.kvRank; k += 32) sum = fmaf(floatOf(latent[k]), floatOf(key[k]), sum);
-  for (int64_t k = lane; k < p.rope; k += 32) sum = fmaf(floatOf(rope[k]), floatOf(key[p.kvRank + k]), sum);
+  for (int64_t k = lane; k < p.kvRank; k += 32) sum = fmaf(floatOf(latent[k]), key.latent(k), sum);
+  for (int64_t k = lane; k < p.rope; k += 32) sum = fmaf(floatOf(rope[k]), key.rope(k), sum);
   return warpSum(sum);
 }
 
 /// Partial results: a block for each split and head.
-template <class T>
+template <class T, class Key>
 __global__ void __launch_bounds__(kGenericThreads) attendGeneric(const MlaDecodeParams p) {
   awaitPrevious();
   static_assert(kGenericThreads == kSplitKeys);  // thread j has key j
   __shared__ int32_t keyRow[kSplitKeys];
   __shared__ float scores[kSplitKeys];
   __shared__ float reduction[32];
-  const int64_t splits = liveOf(p).splits, width = p.kvRank + p.rope;
+  const int64_t splits = liveOf(p).splits;
   const int thread = threadIdx.x;
   for (int64_t item = blockIdx.x; item < splits * p.heads; item += gridDim.x) {
     const int64_t index = item / p.heads, head = item - index * p.heads;
@@ -60,7 +76,7 @@ __global__ void __launch_bounds__(kGenericThreads) attendGeneric(const MlaDecode
     if (thread < split.keys) keyRow[thread] = cacheRow(p, split, thread);
     __syncthreads();
     for (int j = thread / 32; j < split.keys; j += kGenericWarps) {
-      const float score = scoreGeneric(p, latent, rope, numbersIn<T>(p.cache) + keyRow[j] * width) * p.softmaxScale;
+      const float score = scoreGeneric(p, latent, rope, Key(p, keyRow[j])) * p.softmaxScale;
       if (thread % 32 == 0) scores[j] = score;
     }
     __syncthreads();
@@ -72,7 +88,7 @@ __global__ void __launch_bounds__(kGenericThreads) attendGeneric(const MlaDecode
     float* partial = p.partial + item * (p.kvRank + 2);
     for (int64_t k = thread; k < p.kvRank; k += kGenericThreads) {
       float sum = 0;
-      for (int j = 0; j < split.keys; ++j) sum = fmaf(scores[j], floatOf(numbersIn<T>(p.cache)[keyRow[j] * width + k]), sum);
+      for (int j = 0; j < split.keys; ++j) sum = fmaf(scores[j], Key(p, keyRow[j]).latent(k), sum);
       partial[k] = sum;
     }
     if (thread == 0) partial[p.kvRank] = maximum, partial[p.kvRank + 1] = total;

@@ -14,6 +14,7 @@ struct MlaDecodeScratch {
   int64_t query;    // [kHeadTile, kvRank+rope] q_lat | q_rope
   int64_t scores;   // [kHeadTile, kSplitKeys]
   int64_t keyRows;  // [kSplitKeys] pointers to cache rows, two floats each
+  int64_t rows;     // [kSplitKeys, kvRank+rope] of a packed cache: the keys' cache rows
   int64_t merged;   // [kMergeRows, kvRank]; begins at 0 again
   int64_t size;
 };
@@ -24,7 +25,8 @@ inline MlaDecodeScratch mlaDecodeScratch(const MlaDecodeParams& p) {
   s.scores = s.keyRows + 2 * kSplitKeys;
   s.query = s.scores + kHeadTile * kSplitKeys;
   s.merged = 0;
-  const int64_t attend = s.query + kHeadTile * (p.kvRank + p.rope), merge = kMergeRows * p.kvRank;
+  s.rows = s.query + kHeadTile * (p.kvRank + p.rope);
+  const int64_t attend = s.rows + (p.packedCache ? kSplitKeys * (p.kvRank + p.rope) : 0), merge = kMergeRows * p.kvRank;
   s.size = attend > merge ? attend : merge;
   return s;
 }

@@ -69,27 +69,29 @@ void absorb(const CudaContext& context, const MlaDecodeParams& p) {
 }
 
 /// False where the block does not fit the card, or would leave much of it idle though fewer heads a block would not.
-template <int MT, int STAGES>
+template <int MT, int STAGES, bool PACKED>
 bool launchAttend(const CudaContext& context, const MlaDecodeParams& p, bool evenIfIdle) {
   const size_t bytes = attendSharedBytes<MT, STAGES>(p.kvRank + p.rope);
   const int64_t items = p.maxSplits * ceilDiv(p.heads, 16 * MT);
   if (bytes > static_cast<size_t>(context.sharedBytes) || (!evenIfIdle && items < context.multiprocessors)) return false;
   const int resident = MT < 4 && 2 * bytes <= static_cast<size_t>(context.sharedBytes) ? 2 : 1;
-  launch(context, attendSplits<MT, STAGES>, dim3(persistentGrid(context, items, resident)), kAttendThreads, bytes, p);
+  launch(context, attendSplits<MT, STAGES, PACKED>, dim3(persistentGrid(context, items, resident)), kAttendThreads, bytes, p);
   return true;
 }
 
+template <bool PACKED>
 bool attendOnTensorCores(const CudaContext& context, const MlaDecodeParams& p) {
   if (!inChunks(p) || p.kvRank > kAttendMaxRank) return false;
-  if (p.heads > 32 && (launchAttend<4, 3>(context, p, false) || launchAttend<4, 2>(context, p, false))) return true;
-  if (p.heads > 16 && (launchAttend<2, 3>(context, p, false) || launchAttend<2, 2>(context, p, false))) return true;
-  return launchAttend<1, 4>(context, p, true) || launchAttend<1, 2>(context, p, true);
+  if (p.heads > 32 && (launchAttend<4, 3, PACKED>(context, p, false) || launchAttend<4, 2, PACKED>(context, p, false))) return true;
+  if (p.heads > 16 && (launchAttend<2, 3, PACKED>(context, p, false) || launchAttend<2, 2, PACKED>(context, p, false))) return true;
+  return launchAttend<1, 4, PACKED>(context, p, true) || launchAttend<1, 2, PACKED>(context, p, true);
 }
 
 template <class T>
 void attend(const CudaContext& context, const MlaDecodeParams& p) {
-  if (attendOnTensorCores(context, p)) return;
-  launch(context, attendGeneric<T>, dim3(persistentGrid(context, p.maxSplits * p.heads, kSmallBlocks)), kGenericThreads, 0, p);
+  if (p.packedCache ? attendOnTensorCores<true>(context, p) : attendOnTensorCores<false>(context, p)) return;
+  const auto generic = p.packedCache ? attendGeneric<T, PackedKey> : attendGeneric<T, PlainKey<T>>;
+  launch(context, generic, dim3(persistentGrid(context, p.maxSplits * p.heads, kSmallBlocks)), kGenericThreads, 0, p);
 }
 
 template <class T>

@@ -15,10 +15,10 @@ std::vector<float> runDecode(TestContext& t, Isa isa, const Case& c, const std::
   return out;
 }
 
-void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> lengths, std::vector<int64_t> others) {
-  const Case c(t, sizes, dtype, lengths);
+void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> lengths, std::vector<int64_t> others, bool packed = false) {
+  const Case c(t, sizes, dtype, lengths, packed);
   const int64_t width = sizes.heads * sizes.v;
-  const std::string label = sizes.name() + " " + nameOf(dtype);
+  const std::string label = sizes.name() + " " + nameOf(dtype) + (packed ? " packed" : "");
   std::vector<Chunk> last;
   std::vector<float> want;
   for (size_t s = 0; s < lengths.size(); ++s) {
@@ -29,9 +29,15 @@ void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> le
   for (Isa isa : t.isas()) {
     const std::vector<float> got = runDecode(t, isa, c, last);
     t.expectClose(label, got, want, 3e-5);
-    for (int threads : {1, 3, 7}) t.expectSameBits(label + ": threads", runDecode(t, isa, c, last, 1, threads), got);
+    if (packed) {
+      Case plain = c;
+      plain.packed = false;
+      t.expectSameBits(label + ": a plain cache of the same numbers", runDecode(t, isa, plain, last), got);
+    }
+    if (!t.brief())
+      for (int threads : {1, 3, 7}) t.expectSameBits(label + ": threads", runDecode(t, isa, c, last, 1, threads), got);
     t.expectSameBits(label + ": other blocks and slots", runDecode(t, isa, c, last, 2), got);
-    for (size_t s = 0; s < lengths.size(); ++s)
+    for (size_t s = 0; s < (t.brief() ? 1 : lengths.size()); ++s)
       t.expectSameInAnyBatch(label + ": alone", runDecode(t, isa, c, {last[s]}), {got.begin() + s * width, got.begin() + (s + 1) * width});
     for (int64_t position : others)
       t.expectClose(label + " at " + std::to_string(position), runDecode(t, isa, c, {{0, position, position + 1}}),
@@ -63,17 +69,35 @@ LONGCAT_TEST(mla_decode) {
 }
 
 LONGCAT_TEST(mla_decode) {
+  // A packed cache: of sizes that fill no vector, of several scales a row, of heads for all kernels.
+  for (DType dtype : {DType::f32, DType::bf16, DType::f8e4m3}) {
+    checkCase(t, {2, 16, 16, 32, 24, 16}, dtype, {600, 1, 3, 256, 257}, {0, 255, 512}, true);
+    checkCase(t, {7, 13, 6, 19, 21, 5}, dtype, {300, 5}, {0, 256}, true);
+  }
+  checkCase(t, {3, 13, 6, 19, 141, 5}, DType::f32, {30, 5}, {7}, true);
+  checkCase(t, {4, 128, 64, 128, 512, 32}, DType::bf16, {100, 30}, {0, 17}, true);
+  checkCase(t, {20, 16, 24, 8, 200, 16}, DType::bf16, {70, 33}, {}, true);
+  checkCase(t, {3, 32, 64, 16, 512, 64}, DType::bf16, {1300, 64, 1}, {0, 63, 64, 127, 128, 300, 513}, true);
+  checkCase(t, {70, 16, 64, 8, 512, 16}, DType::bf16, {70, 3}, {15, 63}, true);
+  checkCase(t, {2, 16, 64, 8, 512, 8}, DType::bf16, {290, 130}, {255, 256}, true);
+  checkCase(t, {5, 16, 64, 8, 512, 128}, DType::f8e4m3, {200, 129}, {}, true);
+}
+
+LONGCAT_TEST(mla_decode) {
   // More work than one share for each multiprocessor, and of lengths that shares do not divide: rows are attended whole, in parts from their beginning,
   // from the middle and to the end. Many rows of one sequence are decoded, as drafted tokens are.
   const Sizes sizes{1, 16, 64, 8, 512, 64};
   const int64_t length = 4200;
-  const Case c(t, sizes, DType::bf16, {length});
-  for (Isa isa : t.isas()) {
-    for (const auto& [from, to] : {std::pair<int64_t, int64_t>{length - 60, length}, {length - 2100, length - 1900}, {0, 300}}) {
-      const std::vector<float> got = runDecode(t, isa, c, {{0, from, to}});
-      t.expectClose("rows from " + std::to_string(from) + " on", got, Case::rowsOf(c.expected[0], from, to, sizes.v), 3e-5);
-      for (int64_t row : {from, from + 1, (from + to) / 2, to - 2, to - 1})
-        t.expectSameInAnyBatch("row " + std::to_string(row), runDecode(t, isa, c, {{0, row, row + 1}}), Case::rowsOf(got, row - from, row - from + 1, sizes.v));
+  for (bool packed : {false, true}) {
+    const Case c(t, sizes, DType::bf16, {length}, packed);
+    for (Isa isa : t.isas()) {
+      using Rows = std::pair<int64_t, int64_t>;
+      for (const auto& [from, to] : t.fewOrAll({Rows{length - 60, length}}, {Rows{length - 60, length}, {length - 2100, length - 1900}, {0, 300}})) {
+        const std::vector<float> got = runDecode(t, isa, c, {{0, from, to}});
+        t.expectClose("rows from " + std::to_string(from) + " on", got, Case::rowsOf(c.expected[0], from, to, sizes.v), 3e-5);
+        for (int64_t row : t.fewOrAll({to - 1}, {from, from + 1, (from + to) / 2, to - 2, to - 1}))
+          t.expectSameInAnyBatch("row " + std::to_string(row), runDecode(t, isa, c, {{0, row, row + 1}}), Case::rowsOf(got, row - from, row - from + 1, sizes.v));
+      }
     }
   }
 }

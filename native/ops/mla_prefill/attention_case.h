@@ -1,4 +1,5 @@
-// What the tests of mla_prefill and mla_decode share: sequences in a paged cache whose unused rows are NaN, and attention in float64.
+// What the tests of mla_prefill and mla_decode share: sequences in a paged cache whose unused rows are NaN, and attention in float64. A packed cache has
+// latents that it holds exactly.
 #pragma once
 
 #include <cmath>
@@ -6,6 +7,7 @@
 #include <vector>
 
 #include "ops/harness.h"
+#include "ops/latent_cache_test.h"
 #include "ops/mla_decode/params.h"
 #include "ops/mla_prefill/params.h"
 
@@ -34,12 +36,14 @@ class Case {
   Sizes sizes;
   Fp8Weight kvB;              // scale has no memory unless FP8
   bool hasScale = false;
+  bool packed;                // the cache is
   float softmaxScale;
   std::vector<std::vector<float>> query;    // of each sequence, [length][heads][nope+rope]
   std::vector<std::vector<float>> latent;   // [length][rank+rope]
   std::vector<std::vector<float>> expected; // [length][heads·v]
 
-  Case(OpContext& t, Sizes s, DType dtype, const std::vector<int64_t>& lengths) : sizes(s), softmaxScale(1 / std::sqrt(float(s.queryWidth()))) {
+  Case(OpContext& t, Sizes s, DType dtype, const std::vector<int64_t>& lengths, bool packedCache = false)
+      : sizes(s), packed(packedCache), softmaxScale(1 / std::sqrt(float(s.queryWidth()))) {
     const int64_t rows = s.heads * (s.nope + s.v);
     if (dtype == DType::f8e4m3) {
       kvB = t.randomFp8(rows, s.rank, -.2f, .2f);
@@ -50,6 +54,7 @@ class Case {
     for (int64_t length : lengths) {
       query.push_back(t.randomFloats(length * s.heads * s.queryWidth(), -2, 2));
       latent.push_back(t.randomFloats(length * s.latentWidth(), -1, 1));
+      if (packed) latent.back() = packedAndBack(latent.back(), s.rank, s.rope);
     }
     const std::vector<float> w = t.floats(kvB.data, hasScale ? &kvB.scale : nullptr);
     for (size_t i = 0; i < lengths.size(); ++i) expected.push_back(attend(w, query[i], latent[i]));
@@ -97,7 +102,7 @@ class Case {
 
 /// One step's tensors: chunks in order, the first `prompts` of them prompt chunks. Capacity exceeds the rows; all beyond is NaN or −1.
 struct Step {
-  Tensor q, cache, positions, rowSlot, seqStart, seqSlot, blockTables, counts, splits, out, state, qLatent, partial, expanded, accumulator, roundPlan;
+  Tensor q, cache, positions, rowSlot, seqStart, seqSlot, blockTables, counts, splits, out, state, qLatent, partial, expanded, accumulator, roundPlan, latents;
   int64_t rows = 0, splitCount = 0, maxKeys = 0;
 
   /// `salt` permutes cache blocks and slots. On a GPU keys are expanded roundTiles · kKeyTile at a time.
@@ -145,7 +150,7 @@ struct Step {
     position.resize(capacity, -1), slot.resize(capacity, -1), start.resize(chunks.size() + 3, -1), sequenceSlot.resize(chunks.size() + 2, -1);
     splitList.resize(2 * maxSplits, -1);
     q = t.f32({capacity, s.heads, s.queryWidth()}, queries);
-    cache = t.f32({blocks, s.blockSize, s.latentWidth()}, cacheValues);
+    cache = c.packed ? packedCache(t, cacheValues, blocks, {s.rank, s.rope, s.blockSize}) : t.f32({blocks, s.blockSize, s.latentWidth()}, cacheValues);
     positions = t.i32({capacity}, position);
     rowSlot = t.i32({capacity}, slot);
     seqStart = t.i32({static_cast<int64_t>(start.size())}, start);
@@ -158,13 +163,14 @@ struct Step {
     partial = t.f32({maxSplits, s.heads, s.rank + 2});
     expanded = t.f32({roundTiles * kKeyTile, s.heads, s.nope + s.v});
     accumulator = t.f32({capacity, s.heads, s.v});
+    latents = t.f32({roundTiles * kKeyTile, s.latentWidth()});
     roundPlan = t.i32({roundPlanNumbers(capacity, static_cast<int64_t>(sequenceSlot.size()), roundTiles * kKeyTile)});
   }
 
   OpArgs prefill(const Case& c) const {
     const Sizes& s = c.sizes;
     return args({&q, &cache, &c.kvB.data, c.hasScale ? &c.kvB.scale : nullptr, &positions, &seqStart, &seqSlot, &blockTables, &counts, &out, &state,
-                 &expanded, &accumulator, &roundPlan},
+                 &expanded, &accumulator, &roundPlan, c.packed ? &latents : nullptr},
                 {double(s.heads), double(s.nope), double(s.rope), double(s.v), c.softmaxScale, double(maxKeys)});
   }
   OpArgs decode(const Case& c) const {

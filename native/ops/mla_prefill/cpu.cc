@@ -7,7 +7,7 @@
 #include <math.h>
 
 #include "cpu/gemm.h"
-#include "cpu/math.h"
+#include "cpu/latents.h"
 #include "ops/mla_prefill/plan.h"
 #include "ops/step_plan/params.h"
 
@@ -30,6 +30,7 @@ struct Head {
   float* expanded;
   float* scores;
   int32_t* rowIndex;
+  float* rows;
 
   int64_t queryWidth() const { return p.nope + p.rope; }
   int64_t expandedWidth() const { return p.nope + p.vDim; }
@@ -48,7 +49,15 @@ void expandTile(const Head& h, int64_t tileStart, int64_t count) {
     const int64_t block = p.blockTables[h.slot * p.maxBlocks + position / p.blockSize];
     h.rowIndex[j] = static_cast<int32_t>(block * p.blockSize + position % p.blockSize);
   }
-  gemm(p.cache, width, h.rowIndex, count, p.kvB, begin, begin + outputs, h.expanded - begin, outputs);
+  const float* rows = p.cache;
+  if (p.packedCache) {
+    for (int64_t j = 0; j < count; ++j) {
+      unpackRow(p.packedRow(h.rowIndex[j]), p.kvRank, p.rope, h.rows + j * width);
+      h.rowIndex[j] = static_cast<int32_t>(j);
+    }
+    rows = h.rows;
+  }
+  gemm(rows, width, h.rowIndex, count, p.kvB, begin, begin + outputs, h.expanded - begin, outputs);
   for (int64_t d = 0; d < p.nope; ++d) {
     float* line = h.keys + d * kPartKeys;
     for (int64_t j = 0; j < count; ++j) line[j] = h.expanded[j * outputs + d];
@@ -56,7 +65,7 @@ void expandTile(const Head& h, int64_t tileStart, int64_t count) {
   }
   for (int64_t d = 0; d < p.rope; ++d) {
     float* line = h.keys + (p.nope + d) * kPartKeys;
-    for (int64_t j = 0; j < count; ++j) line[j] = p.cache[h.rowIndex[j] * width + p.kvRank + d];
+    for (int64_t j = 0; j < count; ++j) line[j] = rows[h.rowIndex[j] * width + p.kvRank + d];
     for (int64_t j = count; j < kPartKeys; ++j) line[j] = 0;
   }
 }
@@ -207,7 +216,7 @@ void mla_prefill(const void* params, const CpuContext& context) {
     if (begin >= end) return;
     float* scratch = context.scratch<float>(thread);
     attend({p, task % p.heads, p.seqSlot[s], scratch + layout.keys, scratch + layout.expanded, scratch + layout.scores,
-            reinterpret_cast<int32_t*>(scratch + layout.rowIndex)},
+            reinterpret_cast<int32_t*>(scratch + layout.rowIndex), scratch + layout.rows},
            begin, end);
   });
 }

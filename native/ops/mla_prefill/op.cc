@@ -10,12 +10,13 @@ extern const OpSpec kMlaPrefillOp;
 
 namespace {
 
-enum Arg { kSeqStart = kNumAttentionTensors, kSeqSlot, kBlockTables, kCounts, kOut, kState, kExpanded, kAccumulator, kRoundPlan, kNumArgs };
+enum Arg { kSeqStart = kNumAttentionTensors, kSeqSlot, kBlockTables, kCounts, kOut, kState, kExpanded, kAccumulator, kRoundPlan, kLatents, kNumArgs };
 constexpr int kMaxKeys = kNumAttentionScalars;  // its scalar
 const TensorArg kTensors[kNumArgs] = {{"q", Use::in, false, true}, {"cache", Use::in, false, true},    {"kv_b"},         {"kv_b_scale", Use::in, true},
                                       {"positions"}, {"seq_start"}, {"seq_slot"},    {"block_tables"},
                                       {"counts"},    {"out", Use::inout, false, true}, {"state", Use::out},
-                                      {"expanded", Use::out, true, true}, {"accumulator", Use::out, true}, {"round_plan", Use::out, true}};
+                                      {"expanded", Use::out, true, true}, {"accumulator", Use::out, true}, {"round_plan", Use::out, true},
+                                      {"latents", Use::out, true, true}};
 
 const char* const kScalars[] = {"heads", "nope", "rope", "v_dim", "softmax_scale", "max_keys"};
 
@@ -32,8 +33,10 @@ void prepare(const OpArgs& args, void* storage) {
   p.accumulator = check.dense<float>(kAccumulator, DType::f32, {p.capacity, p.heads, p.vDim});
   p.expandedRows = check.has(kExpanded) ? check.size(kExpanded, 0) : 0;
   p.roundPlan = check.dense<int32_t>(kRoundPlan, DType::i32, {roundPlanNumbers(p.capacity, sequences, p.expandedRows)});
+  p.latents = check.activations(kLatents, {p.expandedRows, p.kvRank + p.rope});
   p.maxKeys = check.integer(kMaxKeys, 0, INT32_MAX);
   require(!args.onGpu || (p.expandedRows > 0 && p.accumulator && p.roundPlan), "mla_prefill: a GPU needs expanded, accumulator and round_plan");
+  require(!args.onGpu || !p.packedCache || p.latents.data, "mla_prefill: a GPU needs latents for a packed cache");
   require(reinterpret_cast<uintptr_t>(p.roundPlan) % sizeof(int64_t) == 0, "mla_prefill: round_plan must begin at a multiple of 8 bytes");
   require(p.expandedRows % kKeyTile == 0, "mla_prefill: expanded must have a multiple of " + std::to_string(kKeyTile) + " rows");
 }

@@ -14,6 +14,7 @@ struct MlaPrefillScratch {
   int64_t expanded;    // [kPartKeys, nope+v] what W_kvb makes of the tile
   int64_t scores;      // [kQueryRows, kPartKeys]
   int64_t rowIndex;    // [kPartKeys] i32: cache row of each key
+  int64_t rows;        // [kPartKeys, kvRank+rope] of a packed cache: the keys' cache rows
   int64_t size;
 };
 
@@ -25,7 +26,8 @@ inline MlaPrefillScratch mlaPrefillScratch(const MlaPrefillParams& p) {
   s.expanded = s.keys + (p.nope + p.rope) * kPartKeys;
   s.scores = s.expanded + (p.nope + p.vDim) * kPartKeys;
   s.rowIndex = s.scores + kQueryRows * kPartKeys;
-  s.size = s.rowIndex + kPartKeys;
+  s.rows = s.rowIndex + kPartKeys;
+  s.size = s.rows + (p.packedCache ? kPartKeys * (p.kvRank + p.rope) : 0);
   return s;
 }
 

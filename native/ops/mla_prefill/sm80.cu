@@ -6,6 +6,7 @@
 #include "ops/mla_prefill/attend_plain.cuh"
 #include "ops/mla_prefill/plan_round.cuh"
 #include "ops/mla_prefill/sm90/attend.h"
+#include "ops/mla_prefill/unpack_keys.cuh"
 
 namespace longcat::cuda {
 namespace {
@@ -20,6 +21,16 @@ bool vectorRows(const MlaPrefillParams& p) {
   return p.activation == DType::bf16 && multiple(p.kvRank, 8) && multiple(p.rope, 8) && multiple(p.nope, 8) && multiple(p.vDim, 8) &&
          aligned(p.q.data, 16) && aligned(p.cache.data, 16) && aligned(p.expanded.data, 16) && aligned(p.out.data, 16) &&
          aligned(p.accumulator, 8) && aligned(p.state, 8);
+}
+
+/// A round over a packed cache: its keys go to `latents`, one after the other, which from there on are the cache.
+MlaPrefillParams unpackRound(const CudaContext& context, const MlaPrefillParams& p, const Round& round) {
+  const int64_t blocks = ceilDiv(round.tiles * kKeyTile, kUnpackThreads / 32);
+  LONGCAT_ACTIVATION(p.activation, T, launch(context, unpackKeys<T>, persistentGrid(context, blocks, 8), kUnpackThreads, 0, p););
+  MlaPrefillParams unpacked = p;
+  unpacked.cache = p.latents, unpacked.packedCache = false;
+  unpacked.blockSize = kKeyTile, unpacked.cacheRows = p.expandedRows;
+  return unpacked;
 }
 
 /// expanded[key] = W_kvb · latent of the round's keys. Latents are never quantised: decode attention reads them as they are, too.
@@ -59,8 +70,9 @@ void mla_prefill(const void* params, const CudaContext& context) {
   for (int64_t first = 0; first < tiles; first += most) {
     const Round round{static_cast<int>(first), static_cast<int>(std::min(most, tiles - first))};
     launch(context, planRound, planBlocks(p, round), kPlanThreads, 0, p, round);
-    expand(context, p, round);
-    attend(context, p, round);
+    const MlaPrefillParams plain = p.packedCache ? unpackRound(context, p, round) : p;
+    expand(context, plain, round);
+    attend(context, plain, round);
   }
 }
 

@@ -24,10 +24,10 @@ std::vector<float> runPrefill(TestContext& t, Isa isa, const Case& c, const std:
 
 void append(std::vector<float>& to, const std::vector<float>& values) { to.insert(to.end(), values.begin(), values.end()); }
 
-void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> lengths, std::vector<int64_t> pieces = {1, 7, 64}) {
-  const Case c(t, sizes, dtype, lengths);
+void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> lengths, std::vector<int64_t> pieces = {1, 7, 64}, bool packed = false) {
+  const Case c(t, sizes, dtype, lengths, packed);
   const int64_t width = sizes.heads * sizes.v;
-  const std::string label = sizes.name() + " " + nameOf(dtype);
+  const std::string label = sizes.name() + " " + nameOf(dtype) + (packed ? " packed" : "");
   std::vector<Chunk> whole;
   std::vector<float> want;
   for (size_t s = 0; s < lengths.size(); ++s) {
@@ -37,6 +37,11 @@ void checkCase(TestContext& t, Sizes sizes, DType dtype, std::vector<int64_t> le
   for (Isa isa : t.isas()) {
     const std::vector<float> got = runPrefill(t, isa, c, whole);
     t.expectClose(label, got, want, 2e-5);
+    if (packed) {
+      Case plain = c;
+      plain.packed = false;
+      t.expectSameBits(label + ": a plain cache of the same numbers", runPrefill(t, isa, plain, whole), got);
+    }
     if (t.brief()) {
       const std::vector<float> rest = runPrefill(t, isa, c, {{0, 1, lengths[0]}});  // behind a cached position
       t.expectSameBits(label + ": behind a prefix", rest, {got.begin() + width, got.begin() + lengths[0] * width});
@@ -78,6 +83,18 @@ LONGCAT_TEST(mla_prefill) {
   checkCase(t, {4, 128, 64, 128, 512, 64}, DType::f8e4m3, {20});
   checkCase(t, {1, 128, 64, 128, 512, 16}, DType::bf16, {140});  // more than one tile of 128 query rows
   checkCase(t, {3, 128, 64, 128, 64, 64}, DType::bf16, {523, 1, 256, 130, 385}, {37, 128, 300});  // many key tiles, and ends everywhere in them
+}
+
+LONGCAT_TEST(mla_prefill) {
+  // A packed cache: of sizes that fill no vector, of several scales a row, of those that Hopper has a kernel for.
+  for (DType dtype : {DType::f32, DType::bf16, DType::f8e4m3}) {
+    checkCase(t, {2, 16, 16, 32, 24, 16}, dtype, {70, 1, 3, 64, 129}, {1, 7, 64}, true);
+    checkCase(t, {3, 13, 6, 19, 21, 5}, dtype, {131, 5}, {7}, true);
+  }
+  checkCase(t, {2, 13, 6, 19, 141, 5}, DType::f32, {30, 5}, {7}, true);
+  checkCase(t, {2, 128, 64, 128, 512, 32}, DType::bf16, {67, 10}, {64}, true);
+  checkCase(t, {4, 128, 64, 128, 512, 64}, DType::f8e4m3, {20}, {7}, true);
+  checkCase(t, {3, 128, 64, 128, 64, 16}, DType::bf16, {523, 1, 256, 130, 385}, {37, 128, 300}, true);
 }
 
 LONGCAT_TEST(mla_prefill) {

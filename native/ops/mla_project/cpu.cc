@@ -48,8 +48,8 @@ void projectLatents(const MlaProjectParams& p, const CpuContext& context, int64_
   });
 }
 
-/// The norms of row r, and its cache row.
-void finishLatents(const MlaProjectParams& p, int64_t r) {
+/// The norms of row r, and its cache row. A packed one is made of what the norm leaves in kvLatent; `pairs` has room for a rope part.
+void finishLatents(const MlaProjectParams& p, int64_t r, float* pairs) {
   const int64_t qRank = p.qA.rows, width = p.kvA.rows, kvRank = width - p.rope;
   float* q = p.qLatent + r * qRank;
   addBias(q, p.qABias, qRank);
@@ -58,9 +58,12 @@ void finishLatents(const MlaProjectParams& p, int64_t r) {
   addBias(kv, p.kvABias, width);
   const int64_t position = p.positions[r];
   const int64_t block = p.blockTables[p.rowSlot[r] * p.maxBlocks + position / p.blockSize];
-  float* cacheRow = p.cache + (block * p.blockSize + position % p.blockSize) * width;
-  normRow(kv, p.kvANorm, p.eps, cacheRow, p.kvScale);
-  rotate(kv + kvRank, p.cosSin + r * p.rope, p.rope, cacheRow + kvRank);
+  const int64_t cacheRow = block * p.blockSize + position % p.blockSize;
+  float* out = p.packedCache ? kv : p.cache + cacheRow * width;
+  for (int64_t j = 0; j < p.rope; ++j) pairs[j] = kv[kvRank + j];
+  normRow(kv, p.kvANorm, p.eps, out, p.kvScale);
+  rotate(pairs, p.cosSin + r * p.rope, p.rope, out + kvRank);
+  if (p.packedCache) packRow(kv, kvRank, p.rope, p.packedRow(cacheRow));
 }
 
 /// The queries of one head for rows [first, first + count): product, scale, rotation. `pairs` has room for a rope part.
@@ -82,8 +85,8 @@ void mla_project(const void* params, const CpuContext& context) {
   const int64_t rows = liveRows(p.rows, p.capacity);
   if (!rows) return;
   projectLatents(p, context, rows);
-  forRows(context, rows, p.qA.rows + p.kvA.rows, [&](int64_t first, int64_t end, int) {
-    for (int64_t r = first; r < end; ++r) finishLatents(p, r);
+  forRows(context, rows, p.qA.rows + p.kvA.rows, [&](int64_t first, int64_t end, int thread) {
+    for (int64_t r = first; r < end; ++r) finishLatents(p, r, context.scratch<float>(thread));
   });
   const int64_t rowChunks = ceilDiv(rows, kRowChunk);
   forTasks(context, p.heads * rowChunks, [&](int64_t task, int thread) {

@@ -2,6 +2,7 @@
 #include "ops/mla_project/params.h"
 
 #include "ops/check.h"
+#include "ops/latent_cache_check.h"
 
 namespace longcat {
 LONGCAT_DECLARE_BODIES(mla_project)
@@ -71,7 +72,7 @@ void prepare(const OpArgs& args, void* storage) {
   p.mostLanes = p.latentLanes ? check.size(kLatentLanes, 0) : 0;
   p.laneRows = p.latentLanes ? check.size(kLatentLanes, 1) : 0;
   p.q = check.activations(kQ, {p.capacity, p.heads, head});
-  p.cache = check.activations(kCache, {kAnySize, kAnySize, width});
+  p.cache = latentCache(check, kCache, width - p.rope, p.rope, &p.packedCache);
   p.blockSize = check.size(kCache, 1);
   p.rows = check.dense<const int32_t>(kRows, DType::i32, {1});
 }

@@ -1,8 +1,10 @@
 // mla_project: from the normed hidden state to the query and the latent cache row (docs/model.md, 3).
 //   q = W_qb RMS(W_qa n + b_qa) · qScale, per head nope | rope, RoPE on the rope part
 //   t = W_kva n + b_kva: latent | rope key;  cache row = [RMS(latent) · kvScale | RoPE(rope key)]
+// A packed cache's latent is rounded to e4m3 as it is written: codes of latent / scale, scale = latentScale(max|latent|) of each 128 (ops/latent_cache.h).
 // RoPE takes interleaved pairs (x_2j, x_2j+1) and writes halves: y_j = x_2j cos_j - x_2j+1 sin_j; y_{j+d/2} = x_2j+1 cos_j + x_2j sin_j.
 #pragma once
+#include "ops/latent_cache.h"
 #include "ops/weight.h"
 namespace longcat {
 
@@ -27,12 +29,18 @@ struct MlaProjectParams {
   int64_t mostLanes, laneRows;
   Activations q;               // [T, heads, nope+rope]
   Activations cache;           // [blocks, blockSize, kv_rank+rope]
+  bool packedCache;            // uint8 [blocks, blockSize, rowBytes] instead: latent_cache.h
   int64_t blockSize;
   const int32_t* rows;         // [1]
   int64_t capacity;
   int64_t heads, nope, rope;
   float eps, qScale, kvScale;
   DType activation;
+
+  /// Where a packed cache has row `row`.
+  LONGCAT_ANYWHERE PackedRow<uint8_t> packedRow(int64_t row) const {
+    return PackedLatents{kvA.rows - rope, rope, blockSize}.at(static_cast<uint8_t*>(cache.data), row);
+  }
 };
 
 }  // namespace longcat

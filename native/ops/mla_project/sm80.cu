@@ -14,6 +14,7 @@
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/vectors.cuh"
+#include "ops/mla_project/packed_latent.cuh"
 #include "ops/mla_project/rotation.cuh"
 #include "ops/mla_project/sm90/lanes.h"
 #include "ops/mla_project/sm90/query.h"
@@ -41,6 +42,13 @@ __device__ __forceinline__ void store(T* to, int64_t n, const float (&v)[kOctet]
   if (wholeOctet(to, n)) storeOctet<true>(to, n, v);
   else storeOctet<false>(to, n, v);
 }
+
+/// Takes a row's octets as they are.
+template <class A>
+struct PlainRow {
+  A* row;
+  __device__ __forceinline__ void operator()(int64_t k, int64_t n, const float (&v)[kOctet]) const { store(row + k, n, v); }
+};
 
 /// A norm's weights from k on.
 __device__ __forceinline__ void loadWeights(const WeightView& weight, int64_t k, float (&v)[kOctet]) {
@@ -124,9 +132,9 @@ class Norm {
   __device__ __forceinline__ void read(const Latent& row) {
     if (firstOfThread() < weight_.columns) row.read(firstOfThread(), weight_.columns - firstOfThread(), first_);
   }
-  /// out = the row's norm times weight times factor; out may be where the row is stored.
-  template <class A>
-  __device__ __forceinline__ void write(const Latent& row, float eps, float factor, A* out, float* shared) const {
+  /// The row's norm times weight times factor, to(k, numbers that are left, octet); it may go where the row is stored.
+  template <class To>
+  __device__ __forceinline__ void write(const Latent& row, float eps, float factor, const To& to, float* shared) const {
     const int64_t width = weight_.columns;
     float squares = 0, v[kOctet], w[kOctet];
     if (firstOfThread() < width) addSquares(first_, squares);
@@ -138,7 +146,7 @@ class Norm {
     const auto finish = [&](int64_t k, const float (&of)[kOctet], const float (&by)[kOctet]) {
 #pragma unroll
       for (int i = 0; i < kOctet; ++i) v[i] = of[i] * scale * by[i] * factor;
-      store(out + k, width - k, v);
+      to(k, width - k, v);
     };
     if (firstOfThread() < width) finish(firstOfThread(), first_, weights_);
     for (int64_t k = firstOfThread() + kStride; k < width; k += kStride) {
@@ -172,15 +180,14 @@ __device__ __forceinline__ void rotateKey(const MlaProjectParams& p, const Laten
   }
 }
 
-/// Where the cache has a live row's latent and rope key.
-template <class A>
-__device__ __forceinline__ A* cacheRowOf(const MlaProjectParams& p, int64_t r) {
+/// Which of the cache's rows has a live row's latent and rope key.
+__device__ __forceinline__ int64_t cacheRowOf(const MlaProjectParams& p, int64_t r) {
   const int64_t position = p.positions[r], block = p.blockTables[p.rowSlot[r] * p.maxBlocks + position / p.blockSize];
-  return static_cast<A*>(p.cache.data) + (block * p.blockSize + position % p.blockSize) * p.kvA.rows;
+  return block * p.blockSize + position % p.blockSize;
 }
 
 /// Block y = 0: norms the query's latent of a row, with its scale factor. Block y = 1: writes the row's place in the cache.
-template <class A, class Latent>
+template <class A, class Latent, bool PACKED>
 __global__ void __launch_bounds__(kNormThreads) finishLatents(const __grid_constant__ MlaProjectParams p) {
   letNextBegin();
   __shared__ float shared[32];
@@ -192,11 +199,15 @@ __global__ void __launch_bounds__(kNormThreads) finishLatents(const __grid_const
     norm.read(row);  // whether or not it is live: to wait for the count first would take as long again
     if (r >= liveRows(p.rows, p.capacity)) return;
     if (isQuery) {
-      norm.write(row, p.eps, p.qScale, static_cast<A*>(p.qLatent.data) + r * p.qA.rows, shared);
+      norm.write(row, p.eps, p.qScale, PlainRow<A>{static_cast<A*>(p.qLatent.data) + r * p.qA.rows}, shared);
+    } else if constexpr (PACKED) {
+      const PackedRow<uint8_t> to = p.packedRow(cacheRowOf(p, r));
+      rotateKey(p, row, r, reinterpret_cast<Bf16*>(to.ropeKey));
+      norm.write(row, p.eps, p.kvScale, PackedLatent{to}, shared);
     } else {
-      A* cacheRow = cacheRowOf<A>(p, r);
-      rotateKey(p, row, r, cacheRow + p.kvA.rows - p.rope);
-      norm.write(row, p.eps, p.kvScale, cacheRow, shared);
+      A* to = static_cast<A*>(p.cache.data) + cacheRowOf(p, r) * p.kvA.rows;
+      rotateKey(p, row, r, to + p.kvA.rows - p.rope);
+      norm.write(row, p.eps, p.kvScale, PlainRow<A>{to}, shared);
     }
   }
 }
@@ -265,7 +276,8 @@ void project(const CudaContext& context, const MlaProjectParams& p, ConstActivat
 template <class A, class Latent>
 void launchFinish(const CudaContext& context, const MlaProjectParams& p) {
   const int rows = persistentGrid(context, p.capacity, 8);
-  launch(context, finishLatents<A, Latent>, dim3(rows, kLatents), kNormThreads, 0, p);
+  const auto finish = p.packedCache ? finishLatents<A, Latent, true> : finishLatents<A, Latent, false>;
+  launch(context, finish, dim3(rows, kLatents), kNormThreads, 0, p);
 }
 
 template <class A>

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "ops/harness.h"
+#include "ops/latent_cache_test.h"
 
 using namespace longcat;
 
@@ -229,6 +230,71 @@ LONGCAT_TEST(mla_project) {
     checkRowCounts(t, {70, 256, 4608, 24, 3, 128, 64, 16}, dtype, {1, 14, 31, 63});                 // eight
     checkRowCounts(t, {300, 1024, 256, 72, 2, 16, 8, 32}, dtype, {1, 200, 257, 300});               // more rows than the lanes' scratch has
   }
+}
+
+namespace {
+
+/// A packed cache beside a plain one of the same call: every latent at a code next to its number, by the scale of the row's largest one; rope keys
+/// rounded; rows of no token untouched. The query does not notice.
+void checkPacked(TestContext& t, Sizes sizes, DType dtype) {
+  Project p(t, sizes, dtype, true);
+  const PackedLatents layout{sizes.kvRank, sizes.rope, sizes.blockSize};
+  const int64_t width = sizes.kvRank + sizes.rope;
+  const std::string label = std::string(nameOf(dtype)) + " kvRank " + std::to_string(sizes.kvRank) + " packed: ";
+  for (Isa isa : t.isas()) {
+    p.clearCache(t);
+    t.run(isa, "mla_project", p.arguments());
+    const std::vector<float> q = t.floats(p.q), plain = t.floats(p.cache);
+    const auto packed = [&](int64_t live, int threads) {
+      Project some = p;
+      some.rows = t.i32({1}, {static_cast<int32_t>(live)});
+      some.cache = packedCache(t, std::vector<float>(plain.size(), NAN), p.blocks, layout);
+      t.run(isa, "mla_project", some.arguments(), threads);
+      return some.cache;
+    };
+    const Tensor cache = packed(sizes.rows, 2);
+    t.expectSameBits(label + "q", t.floats(p.q), q);
+    t.expectSameBits(label + "threads", cache.data, packed(sizes.rows, 3).data, static_cast<size_t>(cache.elements()));
+    const std::vector<float> got = unpackedCache(cache, layout);
+    for (int64_t row = 0; row < p.blocks * sizes.blockSize; ++row) {
+      const float *want = plain.data() + row * width, *is = got.data() + row * width;
+      const bool written = want[0] != 7;
+      const auto* scales = reinterpret_cast<const float*>(layout.at(reinterpret_cast<const uint8_t*>(cache.data), row).scales);
+      for (int64_t k = 0; k < width; ++k) {
+        if (!written) {
+          t.expect(std::isnan(is[k]), label + "a row of no token is not written");
+          continue;
+        }
+        // A plain cache's number on a GPU may have been rounded to bfloat16; what a code is off by is half a step of three bits, or of the smallest ones.
+        const float off = std::abs(is[k] - want[k]), bf16 = std::abs(want[k]) / 128;
+        const float step = k < sizes.kvRank ? std::max(std::abs(want[k]) / 16, scales[k / kFp8Block] / 1024) : 0;
+        t.expect(off <= 1.01f * step + bf16 + 1e-6f, label + "a number of the cache");
+      }
+      for (int64_t first = 0; written && first < sizes.kvRank; first += kFp8Block) {
+        float largest = 0;
+        for (int64_t k = first; k < std::min(first + kFp8Block, sizes.kvRank); ++k) largest = std::max(largest, std::abs(want[k]));
+        const float scale = scales[first / kFp8Block];
+        t.expect(scale == latentScale(largest * 0.99f) || scale == latentScale(largest * 1.01f), label + "a scale");
+      }
+    }
+    if (sizes.rows == 1) continue;
+    const Tensor one = packed(1, 1);  // the first row alone
+    const std::vector<float> ofOne = unpackedCache(one, layout);
+    for (size_t i = 0; i < ofOne.size(); ++i)
+      if (!std::isnan(ofOne[i])) t.expect(ofOne[i] == got[i], label + "alone");
+  }
+}
+
+}  // namespace
+
+LONGCAT_TEST(mla_project) {
+  for (DType dtype : {DType::f32, DType::bf16, DType::f8e4m3}) {
+    checkPacked(t, {5, 40, 12, 24, 2, 16, 16, 16}, dtype);
+    checkPacked(t, {3, 33, 7, 21, 3, 13, 6, 5}, dtype);
+    checkPacked(t, {6, 64, 24, 300, 1, 8, 12, 8}, dtype);
+  }
+  checkPacked(t, {9, 256, 64, 512, 2, 128, 64, 16}, DType::bf16);
+  checkPacked(t, {2, 64, 24, 2200, 1, 8, 8, 16}, DType::bf16);  // more than a block's threads have at once
 }
 
 LONGCAT_TEST(mla_project) {

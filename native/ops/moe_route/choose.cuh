@@ -142,6 +142,7 @@ __device__ __forceinline__ bool lastOfCandidates(const LaneScores<kPerLane>& min
   const int lane = mine.lane();
   uint32_t most = 0;
   mine.visit([&](int, uint32_t rank) { most = max(most, rank); });
+  __syncwarp();  // what the row before left there has been read
   reinterpret_cast<uint32_t*>(shared.most)[lane] = most;
   __syncwarp();
   int greater = 0;
@@ -172,7 +173,6 @@ __device__ __forceinline__ bool lastOfCandidates(const LaneScores<kPerLane>& min
   const int owner = __ffs(static_cast<int>(__ballot_sync(kAllLanes, lane < total && better == topK - 1))) - 1;
   const uint64_t found = __shfl_sync(kAllLanes, own, owner);
   last = {static_cast<uint32_t>(found >> 32), static_cast<int>(~static_cast<uint32_t>(found))};
-  __syncwarp();  // the next row may write
   return true;
 }
 

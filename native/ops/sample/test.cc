@@ -176,7 +176,7 @@ LONGCAT_TEST(sample) {
   // Random rows through a grid of parameters, with and without a tail behind the candidates.
   int run = 0;
   for (int64_t vocabulary : {5, 33, 1024, 1025, 2048, 3001}) {
-    for (int repeat = 0; repeat < 12; ++repeat, ++run) {
+    for (int repeat = 0; repeat < (t.brief() ? 2 : 12); ++repeat, ++run) {
       Sampling s(t, 6, vocabulary);
       for (int64_t id = 0; id < vocabulary; ++id)
         if (id && t.randomInteger(10) == 0) s.forbid(id);
@@ -209,7 +209,7 @@ LONGCAT_TEST(sample) {
   // More ids than are ever ranked at once: prefixes and tails that end far down, many equal logits, rows that begin anywhere.
   int run = 0;
   for (int64_t vocabulary : {4097, 9001, 10000}) {
-    for (int repeat = 0; repeat < 3; ++repeat, ++run) {
+    for (int repeat = 0; repeat < (t.brief() ? 1 : 3); ++repeat, ++run) {
       Sampling s(t, 8, vocabulary);
       for (int64_t id = 0; id < vocabulary; ++id)
         if (id && t.randomInteger(50) == 0) s.forbid(id);
@@ -240,8 +240,7 @@ LONGCAT_TEST(sample) {
 LONGCAT_TEST(sample) {
   // Vocabularies of real models: rows as steep as a text's, even ones, ones with heaps of equal logits; every way to draw. Few rows and many,
   // which a GPU may share among more or fewer blocks.
-  const std::vector<int64_t> rowsOfRuns = t.brief() ? std::vector<int64_t>{5} : std::vector<int64_t>{5, 12, 20, 40};
-  for (const int64_t rows : rowsOfRuns) {
+  for (const int64_t rows : t.fewOrAll<int64_t>({5}, {5, 12, 20, 40})) {
     const int64_t vocabulary = rows == 12 ? 131072 : 40000 + rows;
     Sampling s(t, rows, vocabulary);
     for (int64_t id = 1; id < vocabulary; ++id)
@@ -269,7 +268,7 @@ LONGCAT_TEST(sample) {
         if (t.randomInteger(50) == 0) s.adjustment(r, id).bias = static_cast<float>(t.randomInteger(11) - 5);
       }
     }
-    for (int step = 0; step < 2; ++step) expectDraws(t, s, "vocabulary " + std::to_string(vocabulary) + ", step " + std::to_string(step));
+    for (int step = 0; step < (t.brief() ? 1 : 2); ++step) expectDraws(t, s, "vocabulary " + std::to_string(vocabulary) + ", step " + std::to_string(step));
   }
 }
 
@@ -282,13 +281,13 @@ LONGCAT_TEST(sample) {
     for (int64_t i = 0; i < std::min<int64_t>(vocabulary, 64); ++i) s.adjustment(1, id(i)).bias = static_cast<float>(i % 3), s.adjustment(2, id(i)).count = 1;
     s.adjustment(3, 0).count = kInPrompt, s.adjustment(3, vocabulary - 1).count = 2;
     s.field(1, useBias) = 1, s.field(2, repetition) = 1.5, s.field(3, repetition) = 2;
-    for (int step = 0; step < 6; ++step) expectDraws(t, s, "vocabulary " + std::to_string(vocabulary) + ", step " + std::to_string(step));
+    for (int step = 0; step < (t.brief() ? 2 : 6); ++step) expectDraws(t, s, "vocabulary " + std::to_string(vocabulary) + ", step " + std::to_string(step));
   }
 }
 
 LONGCAT_TEST(sample) {
   // Temperatures to the ends of float64: the tiny ones are greedy, the huge ones uniform; never an id that does not exist.
-  for (double temperature : {-0.0, 5e-324, 1e-300, 1e-45, 1e-10, 1e3, 1e308}) {
+  for (double temperature : t.fewOrAll({5e-324, 1e3}, {-0.0, 5e-324, 1e-300, 1e-45, 1e-10, 1e3, 1e308})) {
     Sampling s(t, 20, 1100);
     for (int64_t r = 0; r < s.rows; ++r) s.field(r, SampleField::temperature) = temperature, s.field(r, seed) = static_cast<double>(r);
     std::vector<int32_t> best;

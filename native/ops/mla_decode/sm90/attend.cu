@@ -15,9 +15,18 @@ bool pagesFit(int64_t blockSize) { return blockSize >= kLeastPage && (kTileKeys 
 UnitMaps mapsOf(const MlaDecodeParams& p) {
   const int64_t pairs = p.capacity * p.heads, queryWidth = p.nope + p.rope, cacheWidth = p.kvRank + p.rope;
   const int pageKeys = static_cast<int>(std::min<int64_t>(p.blockSize, kTileKeys));
-  return {matrixMap(p.qLatent.data, 2, pairs, p.kvRank, 2 * p.kvRank, kUnitHeads, 64, 128),
-          matrixMap(p.q.data, 2, pairs, queryWidth, 2 * queryWidth, kUnitHeads, 64, 128),
-          matrixMap(p.cache.data, 2, p.cacheRows, cacheWidth, 2 * cacheWidth, pageKeys, 64, 128)};
+  UnitMaps maps{matrixMap(p.qLatent.data, 2, pairs, p.kvRank, 2 * p.kvRank, kUnitHeads, 64, 128),
+                matrixMap(p.q.data, 2, pairs, queryWidth, 2 * queryWidth, kUnitHeads, 64, 128), {}, {}};
+  if (p.packedCache) {
+    const PackedLatents layout{p.kvRank, p.rope, p.blockSize};
+    const PackedRow<const uint8_t> first = p.packedRow(0);
+    const int64_t blocks = p.cacheRows / p.blockSize, blockBytes = p.blockSize * layout.rowBytes();
+    maps.cache = pagesMap(first.codes, blocks, p.blockSize, layout.codeBytes(), blockBytes, pageKeys);
+    maps.ropeKeys = pagesMap(first.ropeKey, blocks, p.blockSize, layout.ropeBytes(), blockBytes, pageKeys);
+  } else {
+    maps.cache = matrixMap(p.cache.data, 2, p.cacheRows, cacheWidth, 2 * cacheWidth, pageKeys, 64, 128);
+  }
+  return maps;
 }
 
 /// Whether 32 bits can number the heads of all rows, and places in the line of work (units.cuh). Shares' ends lie within twice the line and a unit for each
@@ -43,7 +52,8 @@ bool attendUnitsOnHopper(const CudaContext& context, const MlaDecodeParams& p) {
   if (context.capability != 90 || p.activation != DType::bf16 || p.kvRank != kHopperRank || p.rope != kHopperRope || !pagesFit(p.blockSize)) return false;
   const UnitCut cut = unitCut(context, p);
   if (!numbersFit(p, cut)) return false;
-  launch(context, attendUnits, dim3(static_cast<unsigned>(cut.shares * groupsOf(p))), kUnitThreads, kUnitSharedBytes, p, mapsOf(p), cut);
+  const auto attend = p.packedCache ? attendUnits<true> : attendUnits<false>;
+  launch(context, attend, dim3(static_cast<unsigned>(cut.shares * groupsOf(p))), unitThreads(p.packedCache), kUnitSharedBytes, p, mapsOf(p), cut);
   return true;
 }
 

@@ -1,4 +1,4 @@
-// Attention of decode rows on Hopper: latents of 512 numbers, rope keys of 64, bfloat16. A block takes runs of units (units.cuh): keys of one row that
+// Attention of decode rows on Hopper: latents of 512 numbers, rope keys of 64, bfloat16 or packed. A block takes runs of units (units.cuh): keys of one row that
 // follow each other, and 64 heads, which are the rows of its matrix instructions. The keys come in tiles of 64, two of them in shared memory, copied
 // by the copy engine.
 //
@@ -17,7 +17,9 @@
 // the maximum grows; a tile's weights, rounded to bfloat16 for both uses, are added within the four threads that share a row, and tiles in ascending
 // order; then units as merge_units.cuh has it.
 //
-// In rooms: what a block has (block.cuh); who finds its runs (runs.cuh), who copies (copies.cuh), who multiplies (multiplier.cuh); what becomes of sums
+// A packed tile becomes a plain one in shared memory, by a warpgroup of its own: what multiplies does not know of it.
+//
+// In rooms: what a block has (block.cuh); who finds its runs (runs.cuh), who copies (copies.cuh), who unpacks (unpacker.cuh), who multiplies (multiplier.cuh); what becomes of sums
 // (sums.cuh).
 #pragma once
 
@@ -25,13 +27,15 @@
 #include "ops/mla_decode/sm90/copies.cuh"
 #include "ops/mla_decode/sm90/multiplier.cuh"
 #include "ops/mla_decode/sm90/runs.cuh"
+#include "ops/mla_decode/sm90/unpacker.cuh"
 
 namespace longcat::cuda {
 namespace {
 
 /// A run: its units one after the other. Where it begins with the row's first unit, the later ones are added to it, and what is left of the whole row is
 /// its latents; otherwise each unit leaves its own sums.
-__device__ __forceinline__ void attendRun(const MlaDecodeParams& p, Multiplier& m, const Run& run, uint32_t number) {
+template <int PIECES>
+__device__ __forceinline__ void attendRun(const MlaDecodeParams& p, Multiplier<PIECES>& m, const Run& run, uint32_t number) {
   const int heads = min(kUnitHeads, static_cast<int>(p.heads) - run.head);
   const bool chain = run.key == 0, whole = run.whole();
   RunningMerge merge[2];
@@ -61,39 +65,47 @@ __device__ __forceinline__ void attendRun(const MlaDecodeParams& p, Multiplier& 
   }
 }
 
-__global__ void __launch_bounds__(kUnitThreads, 1) attendUnits(const __grid_constant__ MlaDecodeParams p, const __grid_constant__ UnitMaps maps, const __grid_constant__ UnitCut cut) {
+template <bool PACKED>
+__global__ void __launch_bounds__(unitThreads(PACKED), 1) attendUnits(const __grid_constant__ MlaDecodeParams p, const __grid_constant__ UnitMaps maps, const __grid_constant__ UnitCut cut) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ unsigned char sharedBytes[];
   UnitShared& shared = *reinterpret_cast<UnitShared*>(sharedBytes + (-sharedAddress(sharedBytes) & 1023));
   if (threadIdx.x == 0) {
     prefetchMap(&maps.cache), prefetchMap(&maps.latent), prefetchMap(&maps.rope);
+    if constexpr (PACKED) prefetchMap(&maps.ropeKeys);
     initBarrier(&shared.queryFull, 1);
     initBarrier(&shared.queryEmpty, 8);  // a warp is one arrival
     for (int stage = 0; stage < 2; ++stage) {
-      for (int panel = 0; panel < kPanels; ++panel) initBarrier(&shared.full[stage][panel], 1);
+      for (int panel = 0; panel < kPanels; ++panel) initBarrier(&shared.full[stage][panel], PACKED && panel < kValuePanels ? 4 : 1);
+      for (int group = 0; group < kCodeGroups; ++group) initBarrier(&shared.codes[stage][group], 1);
       for (int part = 0; part < kParts; ++part) initBarrier(&shared.empty[stage][part], 4);
       initBarrier(&shared.weights[stage], 4);
       initBarrier(&shared.runFull[stage], 1);
-      initBarrier(&shared.runEmpty[stage], kRunReaders);
+      initBarrier(&shared.runEmpty[stage], runReaders(PACKED));
     }
     fenceBarriers();
   }
   __syncthreads();
   // Lengths, tables and the cache are older than the launch before this one, which only absorbed the queries: all that has to be awaited are those.
   if (threadIdx.x < 128) {
-    fewerRegisters<56>();
+    fewerRegisters<PACKED ? 56 : 56>();
     const int warp = static_cast<int>(threadIdx.x / 32);
     if (warp == kParts) {
       planRuns(p, cut, shared);
     } else {
-      const Copies copies(p, maps, shared, static_cast<Part>(warp));
+      const Copies<PACKED> copies(p, maps, shared, static_cast<Part>(warp));
       followRuns(shared, [&](const Run& run, uint32_t turn, uint32_t number) { copies.run(run, turn, number); });
     }
     awaitPrevious();
+  } else if (PACKED && threadIdx.x >= 384) {
+    fewerRegisters<40>();
+    const Unpacker unpacker(shared);
+    followRuns(shared, [&](const Run& run, uint32_t, uint32_t number) { unpacker.run(run, number); });
+    awaitPrevious();
   } else {
-    moreRegisters<224>();
+    moreRegisters<PACKED ? 208 : 224>();
     awaitThenLetNextBegin();
-    Multiplier m(shared, p.softmaxScale);
+    Multiplier<PACKED ? 2 : 1> m(shared, p.softmaxScale);
     followRuns(shared, [&](const Run& run, uint32_t turn, uint32_t number) {
       wait(&shared.queryFull, turn & 1);
       attendRun(p, m, run, number);

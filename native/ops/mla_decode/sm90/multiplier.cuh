@@ -10,7 +10,10 @@ namespace {
 
 constexpr int kOwnBarrier = 1;  // and the next: all warps of one warpgroup
 
-struct Multiplier : UnitSums {
+template <int PIECES>
+struct Multiplier : UnitSums<PIECES> {
+  using Sums = UnitSums<PIECES>;
+  using Sums::half, Sums::lane, Sums::warp, Sums::row, Sums::maximum, Sums::total, Sums::latents;
   UnitShared& shared;
   float scale;  // of scores, for powers of two
 
@@ -36,25 +39,36 @@ struct Multiplier : UnitSums {
     endProducts();
   }
 
+  /// Adds a step of 16 keys; `columns`: of this half, from the step's first key on.
+  template <class A>
+  __device__ __forceinline__ void addStep(const A& weights, uint64_t columns) {
+#pragma unroll
+    for (int piece = 0; piece < PIECES; ++piece)
+      productBf16<256 / PIECES, true>(latents[piece], weights, furtherOn(columns, piece * (kValuePanels / 2 / PIECES) * kPanelBytes));
+  }
+  __device__ __forceinline__ void holdLatents() {
+#pragma unroll
+    for (int piece = 0; piece < PIECES; ++piece) holdRegisters(latents[piece]);
+  }
   /// This half's columns of a tile's values.
   __device__ __forceinline__ uint64_t values(int stage) const { return rowsAcrossK(shared.tile[stage][half * (kValuePanels / 2)], kPanelBytes); }
 
   /// Starts adding the other warpgroup's tile: its weights, maximum and sum come through shared memory.
   __device__ __forceinline__ void startOthersValues(TilePlace at) {
     wait(&shared.weights[at.stage], at.phase);
-    rescale(shared.rescale[at.stage][row], shared.rescale[at.stage][row + 8]);
+    Sums::rescale(shared.rescale[at.stage][row], shared.rescale[at.stage][row + 8]);
     maximum[0] = shared.maximum[at.stage][row], maximum[1] = shared.maximum[at.stage][row + 8];
     total[0] += shared.sum[at.stage][row], total[1] += shared.sum[at.stage][row + 8];
     const uint64_t weights = rowsOfK(shared.tile[at.stage][kRopePanel]), columns = values(at.stage);
     beginProducts();
 #pragma unroll
-    for (int k = 0; k < kTileKeys / 16; ++k) productBf16<256, true>(latent, furtherOn(weights, 32 * k), furtherOn(columns, 16 * 128 * k));
+    for (int k = 0; k < kTileKeys / 16; ++k) addStep(furtherOn(weights, 32 * k), furtherOn(columns, 16 * 128 * k));
     endProducts();
   }
   /// The other's tile has been added: its panels are empty as far as this warpgroup reads them.
   __device__ __forceinline__ void endOthersValues(TilePlace at) {
     waitProducts<0>();
-    holdRegisters(latent);
+    holdLatents();
     release(&shared.empty[at.stage][half]);
     release(&shared.empty[at.stage][kRope]);
   }
@@ -126,15 +140,15 @@ struct Multiplier : UnitSums {
 
   /// Adds the warpgroup's own tile; its weights are in registers.
   __device__ __forceinline__ void addOwnValues(TilePlace at, const uint32_t (&weights)[4][4], const float (&factor)[2], const float (&sum)[2]) {
-    rescale(factor[0], factor[1]);
+    Sums::rescale(factor[0], factor[1]);
     total[0] += sum[0], total[1] += sum[1];
     const uint64_t columns = values(at.stage);
     beginProducts();
 #pragma unroll
-    for (int k = 0; k < kTileKeys / 16; ++k) productBf16<256, true>(latent, weights[k], furtherOn(columns, 16 * 128 * k));
+    for (int k = 0; k < kTileKeys / 16; ++k) addStep(weights[k], furtherOn(columns, 16 * 128 * k));
     endProducts();
     waitProducts<0>();
-    holdRegisters(latent);
+    holdLatents();
     release(&shared.empty[at.stage][half]);
   }
 
@@ -169,7 +183,7 @@ struct Multiplier : UnitSums {
   /// All keys of a unit, whose first tile has the number `first`; the query is there. `last`: no unit after it needs the query.
   __device__ __forceinline__ void unit(uint32_t first, int32_t keys, bool last) {
     const int tiles = (keys + kTileKeys - 1) / kTileKeys;
-    begin();
+    Sums::begin();
     int t = (half ^ static_cast<int>(first)) & 1;
     if (t == 0) {
       tile<true>(first, min(keys, kTileKeys));

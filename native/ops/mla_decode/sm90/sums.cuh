@@ -6,22 +6,27 @@
 namespace longcat::cuda {
 namespace {
 
-/// A thread's part of them: of two rows (heads), a quarter of the half's columns.
+/// A thread's part of them: of two rows (heads), a quarter of the half's columns. PIECES: in so many products side by side; the compiler takes none with more
+/// sums than a thread of the launch has registers.
+template <int PIECES>
 struct UnitSums {
+  static constexpr int kPieceSums = 128 / PIECES;
   int half;           // which 256 columns, and the parity of the warpgroup's tiles
   int lane, warp;     // warp of the warpgroup
   int row;            // the first of this thread's two rows (heads); the other one is eight further
 
-  float latent[128];  // [row, +8][half's columns], as wgmma has them
+  float latents[PIECES][kPieceSums];  // [row, +8][half's columns], as wgmma has them
   float maximum[2], total[2];
 
   __device__ UnitSums()
       : half(__shfl_sync(kAllLanes, static_cast<int>(threadIdx.x / 128) - 1, 0)), lane(static_cast<int>(threadIdx.x & 31)), warp(static_cast<int>(threadIdx.x / 32 & 3)),
         row(16 * warp + lane / 4) {}
 
+  __device__ __forceinline__ float& latent(int i) { return latents[i / kPieceSums][i % kPieceSums]; }
+
   __device__ __forceinline__ void begin() {
 #pragma unroll
-    for (int i = 0; i < 128; ++i) latent[i] = 0;
+    for (int i = 0; i < 128; ++i) latent(i) = 0;
 #pragma unroll
     for (int i = 0; i < 2; ++i) maximum[i] = -INFINITY, total[i] = 0;
   }
@@ -31,7 +36,7 @@ struct UnitSums {
     total[0] *= low, total[1] *= high;
     if (__all_sync(kAllLanes, low == 1.0f && high == 1.0f)) return;
 #pragma unroll
-    for (int j = 0; j < 128; j += 4) latent[j] *= low, latent[j + 1] *= low, latent[j + 2] *= high, latent[j + 3] *= high;
+    for (int j = 0; j < 128; j += 4) latent(j) *= low, latent(j + 1) *= low, latent(j + 2) *= high, latent(j + 3) *= high;
   }
 
   /// f(r, sums as merge_units.cuh has their columns, first column of the 16 and those of this half before it) for all heads of this thread that there are.
@@ -40,7 +45,7 @@ struct UnitSums {
 #pragma unroll
     for (int r = 0; r < 2; ++r)
 #pragma unroll
-      for (int i = 0; i < 16; ++i) f(r, latent[8 * i + 2 * r], latent[8 * i + 2 * r + 1], latent[8 * i + 4 + 2 * r], latent[8 * i + 5 + 2 * r], 256 * half + 16 * i);
+      for (int i = 0; i < 16; ++i) f(r, latent(8 * i + 2 * r), latent(8 * i + 2 * r + 1), latent(8 * i + 4 + 2 * r), latent(8 * i + 5 + 2 * r), 256 * half + 16 * i);
   }
 
   /// Adds this unit to the row's before it, whose sums lie in memory and whose weights are `merge`'s; the result is in registers.
@@ -59,7 +64,7 @@ struct UnitSums {
       for (int r = 0; r < 2; ++r)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          float* mine = latent + 8 * (4 * part + i) + 2 * r;
+          float* mine = &latent(8 * (4 * part + i) + 2 * r);
           mine[0] = merge[r].apply(before[r][i].x, mine[0]), mine[1] = merge[r].apply(before[r][i].y, mine[1]);
           mine[4] = merge[r].apply(before[r][i].z, mine[4]), mine[5] = merge[r].apply(before[r][i].w, mine[5]);
         }

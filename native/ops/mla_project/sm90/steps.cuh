@@ -57,7 +57,7 @@ struct Memory {
     fenceBarriers();
   }
 
-  /// A warp of the warpgroup has read all of the stage. Whole warps.
+  /// A warp of the warpgroup has read all of the stage: its products are over, and lanes that loaded from it have met. Whole warps.
   __device__ __forceinline__ void release(int stage) const {
     if ((threadIdx.x & 31) == 0) arrive(empty(stage));
   }
@@ -202,6 +202,7 @@ __device__ __forceinline__ void multiplySteps(const Memory<Fp8, kRows, kMoreByte
       first.load(memory.weights(place.stage), 0);
     }
     waitProducts<0>();
+    __syncwarp();  // all lanes' loads
     memory.release(stage);
     holdRegisters(products);
     holdRegisters(second.a);

@@ -109,6 +109,7 @@ __device__ __forceinline__ void multiplyLane(const Memory<W, kRows>& memory, int
   for (int step = lane.first; step < lane.end; ++step) {
     wait(memory.full(group, place.stage), place.phase);
     parts.template multiply<kRows>(sum, memory.weights(group, place.stage), memory.rows(group, place.stage), [&] {
+      __syncwarp();  // all lanes' loads
       if (step > lane.first && (threadIdx.x & 31) == 0) arrive(memory.empty(group, before));
     });
     before = place.stage;
