@@ -14,10 +14,12 @@
 import { speedup, stepLength } from "./speculation.js";
 
 /** Steps of one kind in a row that are measured, and those before them that are not: they may be recorded, and follow others. */
-const MEASURED_STEPS = 6;
+const MEASURED_STEPS = 8;
 const SKIPPED_STEPS = 2;
 
-/** Steps between trials: of a number of drafts that may be better, and of one that is far behind. */
+/** Steps between trials: the first few, later ones of a number of drafts that may be better, and of one that is far behind. */
+const STEPS_BETWEEN_FIRST_TRIALS = 32;
+const FEW_SAMPLES = 4;
 const STEPS_BETWEEN_TRIALS = 256;
 const STEPS_BETWEEN_HOPELESS_TRIALS = 2048;
 const HOPELESS = 0.85;
@@ -45,6 +47,10 @@ class RunningMean {
 
   get value(): number | undefined {
     return this.#count === 0 ? undefined : this.#mean;
+  }
+
+  get count(): number {
+    return this.#count;
   }
 
   add(value: number): void {
@@ -103,6 +109,11 @@ class Bucket {
   /** Undefined where it was not measured. */
   cost(drafts: number): number | undefined {
     return drafts === 0 ? 1 : this.#costs[drafts]?.value;
+  }
+
+  /** How often it was measured. */
+  samples(drafts: number): number {
+    return this.#costs[drafts]?.count ?? 0;
   }
 
   learn(drafts: number, cost: number): void {
@@ -221,7 +232,7 @@ export class DraftPolicy {
   #learn(now: Stretch): void {
     const before = this.#before;
     if (before?.bucket !== now.bucket || before.steps < SKIPPED_STEPS + MEASURED_STEPS) return;
-    const ratio = median(now.times) / median(before.times);
+    const ratio = undisturbed(now.times) / undisturbed(before.times);
     const { bucket } = now;
     if (now.drafts === 0) bucket.learn(before.drafts, 1 / ratio);
     else {
@@ -252,11 +263,16 @@ export class DraftPolicy {
     else {
       const near = [bucket.drafts - 1, bucket.drafts + 1].filter((drafts) => drafts >= 0 && drafts <= this.#most);
       const drafts = near.reduce((a, b) => (this.#gain(bucket, b) > this.#gain(bucket, a) ? b : a));
-      const hopeless = this.#gain(bucket, drafts) < this.#gain(bucket, bucket.drafts) * HOPELESS;
-      const known = bucket.cost(drafts) !== undefined;
-      const wait = hopeless ? STEPS_BETWEEN_HOPELESS_TRIALS : known ? STEPS_BETWEEN_TRIALS : 0;
-      if (bucket.steps >= wait) this.#trial = { bucket, drafts };
+      if (bucket.steps >= this.#wait(bucket, drafts)) this.#trial = { bucket, drafts };
     }
+  }
+
+  /** Steps before this number of drafts is tried. */
+  #wait(bucket: Bucket, drafts: number): number {
+    const samples = bucket.samples(drafts === 0 ? bucket.drafts : drafts);
+    const hopeless = this.#gain(bucket, drafts) < this.#gain(bucket, bucket.drafts) * HOPELESS;
+    if (hopeless && (samples === 0 || samples >= FEW_SAMPLES)) return STEPS_BETWEEN_HOPELESS_TRIALS;
+    return samples < FEW_SAMPLES ? samples * STEPS_BETWEEN_FIRST_TRIALS : STEPS_BETWEEN_TRIALS;
   }
 
   #gain(bucket: Bucket, drafts: number): number {
@@ -283,7 +299,8 @@ export class DraftPolicy {
   }
 }
 
-function median(values: readonly number[]): number {
+/** The lower quartile: what else the machine does makes some steps longer, and none shorter. */
+function undisturbed(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
-  return sorted[sorted.length >> 1] as number;
+  return sorted[sorted.length >> 2] as number;
 }
