@@ -6,7 +6,7 @@
 import { integer } from "../checks.js";
 import { availableMemoryBytes } from "../runtime/addon.js";
 import { findGpus, chooseDevice, ordinalOf } from "../runtime/gpus.js";
-import { openCheckpoint } from "./checkpoint.js";
+import { openCheckpoint, withoutDraftHead } from "./checkpoint.js";
 import { type DeviceKind, ngramTableBytes } from "./placement.js";
 import { planModel } from "./plan.js";
 import { GPU_MARGIN_BYTES } from "./sizing.js";
@@ -39,7 +39,7 @@ export interface MemoryEstimate {
   device: DeviceKind;
   context: number;
   batch: number;
-  /** Weights in the files, n-gram tables not counted. */
+  /** Weights that are used of the files: without drafts no draft head. N-gram tables are not counted. */
   weightBytes: number;
   /** LongCat-Flash-Lite's n-gram tables: some rows a token are read. */
   ngramBytes: number;
@@ -87,12 +87,13 @@ export async function estimateMemory(dir: string, sizes: EstimateSizes): Promise
     // Whatever is there: what does not fit is the answer here, not an error.
     const unbounded = { maxSequences: batch, maxBatchTokens, cacheBytes: "auto", availableBytes: Number.POSITIVE_INFINITY } as const;
     const wanted = { dtype, cacheDType, ngram: wantedNgram, maxDrafts };
-    const plan = planModel(checkpoint, { ...unbounded, kind, ...wanted, freeBytes: availableBytes }, model);
+    const used = maxDrafts ? checkpoint : withoutDraftHead(checkpoint);
+    const plan = planModel(used, { ...unbounded, kind, ...wanted, freeBytes: availableBytes }, model);
     const { cacheBytes, stateBytes, scratchBytes, convertedBytes, allocatedBytes } = plan.sizes;
     const perToken = cacheBytesPerToken(config, plan.sizes.numCaches, plan.sizes.cacheDType);
     const ngramBytes = ngramTableBytes(checkpoint);
-    const weightBytes = checkpoint.bytes - ngramBytes;
-    const mapped = kind === "cpu" ? weightBytes - conversionBytes(checkpoint, dtype).replaced : 0;
+    const weightBytes = used.bytes - ngramBytes;
+    const mapped = kind === "cpu" ? weightBytes - conversionBytes(used, dtype).replaced : 0;
     const totalBytes = allocatedBytes + mapped;
     const room = availableBytes === null ? null : availableBytes - totalBytes - (kind === "cuda" ? GPU_MARGIN_BYTES : 0);
     return {

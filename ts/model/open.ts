@@ -7,7 +7,7 @@ import { LongcatError } from "../errors.js";
 import { availableMemoryBytes } from "../runtime/addon.js";
 import { Device } from "../runtime/device.js";
 import { chooseDevice } from "../runtime/gpus.js";
-import { type Checkpoint, openCheckpoint } from "./checkpoint.js";
+import { type Checkpoint, openCheckpoint, withoutDraftHead } from "./checkpoint.js";
 import { type DeviceKind, hasFp8Weights, ngramTableBytes } from "./placement.js";
 import { type ModelPlan, planModel } from "./plan.js";
 import { checkRing, Runner } from "./runner.js";
@@ -75,10 +75,11 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
     }
     const availableBytes = options.availableBytes ?? device?.freeBytes;
     const { ngram = "auto" } = options;
-    const plan = planModel(checkpoint, { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes });
+    const used = options.maxDrafts ? checkpoint : withoutDraftHead(checkpoint);
+    const plan = planModel(used, { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes });
     device ??= openDevice("cpu", options);
     checkRing(device, checkpoint.config, plan.sizes);
-    const runner = await load(device, checkpoint, plan, options);
+    const runner = await load(device, used, plan, options);
     const close = async () => {
       await runner.close();
       checkpoint.close();
