@@ -96,6 +96,9 @@ export async function benchSpeculate(source: BenchSource, plan: SpeculatePlan, r
 const ANSWERS_AT_ONCE = 16;
 const MOST_PROMPT = 256;
 
+/** Runs in which "auto" learns and that do not count. */
+const AUTO_RUNS = 4;
+
 /** The same model with another choice of drafts; the parts' owner closes it. */
 function variantOf(parts: EngineParts, variant: Variant): Engine {
   const speculative = typeof variant === "number" ? { drafts: variant } : variant === "auto" ? variant : "off";
@@ -128,6 +131,8 @@ async function speeds(parts: EngineParts, plan: SpeculatePlan, batch: number, si
   const variants: Variant[] = ["off", ...plan.drafts, "auto", "off, alone"];
   const engines = variants.map((variant) => variantOf(parts, variant));
   const runs = variants.map((): Run[] => []);
+  const auto = engines[variants.indexOf("auto")] as Engine;
+  for (let run = 0; run < AUTO_RUNS; run++) await timeRows(auto, plan, batch, signal); // it has to learn first
   for (let run = 0; run <= plan.runs; run++)
     for (const [i, engine] of engines.entries()) {
       abortIfAsked(signal);

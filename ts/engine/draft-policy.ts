@@ -20,6 +20,7 @@ const SKIPPED_STEPS = 2;
 /** Steps between trials: the first few, later ones of a number of drafts that may be better, and of one that is far behind. */
 const STEPS_BETWEEN_FIRST_TRIALS = 32;
 const FEW_SAMPLES = 4;
+const FEW_HOPELESS_SAMPLES = 2;
 const STEPS_BETWEEN_TRIALS = 256;
 const STEPS_BETWEEN_HOPELESS_TRIALS = 2048;
 const HOPELESS = 0.85;
@@ -271,7 +272,7 @@ export class DraftPolicy {
   #wait(bucket: Bucket, drafts: number): number {
     const samples = bucket.samples(drafts === 0 ? bucket.drafts : drafts);
     const hopeless = this.#gain(bucket, drafts) < this.#gain(bucket, bucket.drafts) * HOPELESS;
-    if (hopeless && (samples === 0 || samples >= FEW_SAMPLES)) return STEPS_BETWEEN_HOPELESS_TRIALS;
+    if (hopeless && (samples === 0 || samples >= FEW_HOPELESS_SAMPLES)) return STEPS_BETWEEN_HOPELESS_TRIALS;
     return samples < FEW_SAMPLES ? samples * STEPS_BETWEEN_FIRST_TRIALS : STEPS_BETWEEN_TRIALS;
   }
 

@@ -108,8 +108,14 @@ export class Graph {
   }
 }
 
-/** The addon's times are on the system's monotonic clock, which performance.now() counts from a later origin. */
-const MONOTONIC_ORIGIN_MS = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+/** The addon's times are on the system's monotonic clock, which performance.now() counts from a later origin: this one. */
+const MONOTONIC_ORIGIN_MS = monotonicOrigin();
+
+function monotonicOrigin(): number {
+  const origin = (): number => Number(process.hrtime.bigint()) / 1e6 - performance.now();
+  origin(); // the first look at either clock may take a while, which must not come between the two
+  return origin();
+}
 
 /**
  * An ordered list of work. On the CPU all queues of a device are one list, run by one pool, so waiting for another queue's event needs
