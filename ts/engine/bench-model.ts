@@ -73,6 +73,8 @@ export interface BenchSizes {
   maxSequences: number;
   /** Tokens of a sequence. */
   contextLength: number;
+  /** Drafts of a step at most; absent: none. */
+  drafts?: number;
 }
 
 /** Opens a model; throws as `Engine.load` and `openRandomModel` do. */
@@ -84,6 +86,9 @@ async function openStored({ device, directory, options, signal }: BenchSource, s
   const dir = checkDirectory(directory);
   const resolved = resolveOptions({ ...options, device: device as EngineOptions["device"], signal });
   if (options.maxSequences === undefined || options.maxSequences === null) resolved.maxSequences = sizes.maxSequences;
+  if (typeof resolved.speculative === "object")
+    throw new LongcatError("OPTION_INVALID", "speculative: this bench runs steps without drafts; bench speculate measures those with");
+  resolved.speculative = sizes.drafts === undefined ? "off" : { drafts: sizes.drafts };
   // The benches write to the runner's cache behind the engine's back, and each run is to be a whole one.
   resolved.prefixCache = false;
   // A row is looked at as one prompt (ts/model/trace.ts). More than the context is refused later.

@@ -8,7 +8,7 @@ import type { Guide } from "../grammar/index.js";
 import type { DrawnToken } from "../model/runner-types.js";
 import type { TextDelta, ToolCall } from "../text/types.js";
 import type { RoutingSum } from "./sequence.js";
-import type { Choice, Chunk, FinishReason, Routing, TokenAlternative, TokenLogprob } from "./types.js";
+import type { Choice, Chunk, DraftUse, FinishReason, Routing, Timings, TokenAlternative, TokenLogprob } from "./types.js";
 
 /** What log-probabilities of −∞ are written as, since JSON has no infinity. */
 const LOGPROB_FLOOR = -9999;
@@ -37,6 +37,14 @@ export interface ChoiceRules {
   tokenBytes(id: number): Uint8Array | readonly number[];
   /** Milliseconds since the call. */
   elapsedMs(): number;
+}
+
+/** What a choice's sequence knows of itself. */
+export interface SequenceFacts {
+  routing: RoutingSum;
+  cachedTokens: number;
+  /** Undefined: no drafts were verified. */
+  drafts: DraftUse | undefined;
 }
 
 const NO_DELTA: TextDelta = { text: "", reasoning: "", toolCalls: [], stopped: false };
@@ -87,7 +95,7 @@ export class ChoiceOutput {
   }
 
   /** The answer so far, given what its sequence knows. */
-  result({ routing, cachedTokens }: { routing: RoutingSum; cachedTokens: number }, shape: { numLayers: number; topK: number }): Choice {
+  result({ routing, cachedTokens, drafts }: SequenceFacts, shape: { numLayers: number; topK: number }): Choice {
     const { promptTokens, logprobs, parser } = this.#rules;
     const { text, reasoning, toolCalls = [] } = parser.result();
     return {
@@ -95,7 +103,7 @@ export class ChoiceOutput {
       tokens: [...this.#tokens],
       finishReason: this.#finish ?? "abort",
       usage: { promptTokens, cachedTokens, completionTokens: this.#tokens.length },
-      timings: this.#timings(),
+      timings: { ...this.#timings(), ...(drafts && { drafts }) },
       routing: averageRouting(routing, shape),
       ...(toolCalls.length > 0 && { toolCalls: [...toolCalls] }),
       ...(reasoning !== undefined && { reasoning }),
@@ -150,7 +158,7 @@ export class ChoiceOutput {
     return { token, bytes: Array.from(this.#rules.tokenBytes(token)), logprob: finiteLogprob(logprob) };
   }
 
-  #timings(): { ttftMs: number; tokensPerSecond: number } {
+  #timings(): Timings {
     const first = this.#firstMs ?? this.#lastMs;
     const later = this.#tokens.length - 1;
     const seconds = (this.#lastMs - first) / 1000;

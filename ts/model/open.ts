@@ -29,6 +29,8 @@ export interface OpenModelOptions
   fp8Activations?: boolean;
   /** GPU: a row's bits do not depend on the others of its batch. Default true. */
   batchInvariant?: boolean;
+  /** `maxDrafts` is demanded: a checkpoint without a draft head is refused. Default: it makes none. */
+  needsDrafts?: boolean;
   /** This operation fails when it is run, for tests of error paths. */
   faultOn?: string;
   /** GPU: a kernel that traps runs in place of this operation, for tests of lost devices. */
@@ -91,7 +93,13 @@ function openDevice(device: string, { threads, debug, faultOn, trapOn, fp8Activa
 }
 
 /** Demands that this device or this checkpoint cannot meet. */
-function checkFor(kind: DeviceKind, checkpoint: Checkpoint, { dtype, fp8Activations = false }: OpenModelOptions): void {
+function checkFor(kind: DeviceKind, checkpoint: Checkpoint, options: OpenModelOptions): void {
+  const { dtype, fp8Activations = false, needsDrafts = false, maxDrafts } = options;
+  if (needsDrafts && !checkpoint.hasMtp)
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `speculative: { drafts: ${maxDrafts} } needs a draft head, and the checkpoint has none (no tensors model.mtp.*); give "auto" or "off"`,
+    );
   if (!fp8Activations) return;
   const accepted = "it needs a GPU and block-FP8 weights that stay as stored";
   if (kind === "cpu") throw new LongcatError("OPTION_INVALID", `fp8Activations: true on the CPU is not accepted: ${accepted}`);

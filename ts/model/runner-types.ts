@@ -126,10 +126,11 @@ export interface ModelRunner {
    * sequences. All is enqueued when the call returns (a step that is scored, or is cut in two, goes on by itself, and `room()` waits for it),
    * so that the next step may be launched before the results of this one are there: a decode row's token is then the one that the device
    * samples, and what is set after the launch is for later steps. A step that fails takes those with it that were launched before its failure was told.
+   * `onOver` is told when the device was done (of a step that is cut, with each part), on performance.now()'s clock, before the promise resolves.
    *
    * @throws LongcatError INTERNAL for a step that breaks this, or without room.
    */
-  launch(sequences: readonly StepSequence[]): Promise<StepResult[]>;
+  launch(sequences: readonly StepSequence[], onOver?: (ms: number) => void): Promise<StepResult[]>;
   /** Awaits room, launches the step, awaits its results. */
   step(sequences: readonly StepSequence[]): Promise<StepResult[]>;
   close(): Promise<void>;

@@ -194,13 +194,13 @@ export class Runner implements ModelRunner {
     return this.launch(sequences);
   }
 
-  async launch(sequences: readonly StepSequence[]): Promise<StepResult[]> {
+  async launch(sequences: readonly StepSequence[], onOver: (ms: number) => void = () => undefined): Promise<StepResult[]> {
     if (this.#entering) throw new LongcatError("INTERNAL", "a step was launched while another was not all enqueued: await room() before");
     const parts = this.#cut(sequences).map((part) => this.#prepare(part));
     const [only, ...more] = parts;
-    if (only && more.length === 0 && !only.scored) return this.#enter(only);
+    if (only && more.length === 0 && !only.scored) return this.#enter(only, onOver);
     const results: Promise<StepResult[]>[] = [];
-    const entering = this.#enterByParts(parts, results);
+    const entering = this.#enterByParts(parts, results, onOver);
     const over = () => {
       this.#entering = undefined;
     };
@@ -284,7 +284,7 @@ export class Runner implements ModelRunner {
   }
 
   /** Enqueues a part at once; its results come later. There must be room. */
-  #enter({ sequences, ready, isPrompt }: Part): Promise<StepResult[]> {
+  #enter({ sequences, ready, isPrompt }: Part, onOver: (ms: number) => void): Promise<StepResult[]> {
     const { program, blocks } = ready;
     this.#setChoices(sequences);
     const draws = { turns: blocks.writeStep(sequences), drafts: mostDrafts(sequences) };
@@ -303,7 +303,8 @@ export class Runner implements ModelRunner {
     const read = this.#queue.read(program.resultBlock, result.bytes);
     // A slot may belong to another sequence when the results are there.
     const alternatives = sequences.map(({ slot }) => this.#paramsOf(slot)[SampleField.numLogprobs]!);
-    return Promise.all([read, recorded]).then(() => {
+    return Promise.all([read, recorded]).then(([ms]) => {
+      onOver(ms);
       const results = result.read(sequences, alternatives);
       blocks.giveBack(result);
       return results;
@@ -321,12 +322,12 @@ export class Runner implements ModelRunner {
   }
 
   /** Enqueues parts one after another, with their scoring, as there is room; the first part at once. */
-  async #enterByParts(parts: readonly Part[], results: Promise<StepResult[]>[]): Promise<void> {
+  async #enterByParts(parts: readonly Part[], results: Promise<StepResult[]>[], onOver: (ms: number) => void): Promise<void> {
     for (const [i, part] of parts.entries()) {
       if (i > 0) await this.#queue.room();
       const scores = part.sequences.map(({ scoreTargets }) => scoreTargets && new Float32Array(scoreTargets.length));
       // Whatever fails early is told when all is awaited.
-      const reads: [Promise<StepResult[]>, ...Promise<void>[]] = [quiet(this.#enter(part))];
+      const reads: [Promise<StepResult[]>, ...Promise<unknown>[]] = [quiet(this.#enter(part, onOver))];
       for await (const read of this.#score(part, scores)) reads.push(quiet(read.done));
       const all = Promise.all(reads).then(([rows]) => rows.map((row, s) => (scores[s] ? { ...row, scores: scores[s] } : row)));
       results.push(quiet(all));
@@ -346,7 +347,7 @@ export class Runner implements ModelRunner {
   async *#score(
     { sequences, ready: { program, blocks } }: Part,
     scores: readonly (Float32Array | undefined)[],
-  ): AsyncGenerator<{ done: Promise<void> }> {
+  ): AsyncGenerator<{ done: Promise<unknown> }> {
     const most = program.capacity.logitRows;
     let row = 0;
     for (const [s, sequence] of sequences.entries()) {

@@ -54,8 +54,8 @@ export interface NativeDevice {
   enqueue(queue: number, op: number, tensors: Int32Array, scalars: Float64Array): boolean;
   /** Copies `data` now; writes it to the tensor at byteOffset in queue order. False if the ring is full. */
   write(queue: number, tensor: number, byteOffset: number, data: ArrayBufferView): boolean;
-  /** Resolves with a copy of the bytes [byteOffset, byteOffset + into.byteLength) once the queue gets there. `into` is filled. */
-  read(queue: number, tensor: number, byteOffset: number, into: ArrayBufferView): Promise<void>;
+  /** Fills `into` with the bytes from byteOffset on once the queue gets there; resolves with the time of that, in milliseconds of the monotonic clock. */
+  read(queue: number, tensor: number, byteOffset: number, into: ArrayBufferView): Promise<number>;
   /** Copies bytes from one tensor to another in queue order. False if the ring is full. */
   copy(queue: number, fromTensor: number, fromByte: number, toTensor: number, toByte: number, bytes: number): boolean;
   /** Fills the tensor with one byte value in queue order. False if the ring is full. */
