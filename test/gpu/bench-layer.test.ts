@@ -9,7 +9,16 @@ import { describeOnGpu } from "./gpu.js";
 async function layerOf(plan: Partial<LayerPlan>): Promise<{ facts: LayerFacts; results: LayerResult[] }> {
   let facts: LayerFacts | undefined;
   const results: LayerResult[] = [];
-  const sizes = { shape: "mini", dtype: "bfloat16", layers: 2, batches: [2, 5], context: 20, queries: 1, prompts: [9], samples: 1 } as const;
+  const sizes = {
+    shape: "mini",
+    dtype: "bfloat16",
+    layers: 2,
+    batches: [2, 5],
+    context: 20,
+    queries: 1,
+    prompts: [9],
+    samples: 1,
+  } as const;
   await benchLayer(
     { ...sizes, device: "cuda", threads: "auto", ...plan },
     {
