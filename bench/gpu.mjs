@@ -3,7 +3,7 @@
  *
  *   node bench/gpu.mjs --help
  *
- * Needs the compiled package (node scripts/run.mjs build). --layers: of the whole model with random weights (default: all).
+ * Needs the compiled package (npm run build). --layers: of the whole model with random weights (default: all).
  */
 import { spawnSync } from "node:child_process";
 import { dirname, join } from "node:path";

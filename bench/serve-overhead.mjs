@@ -44,9 +44,7 @@ function stubRunner(limits, device) {
   const launch = async (sequences) => {
     await device.step();
     return sequences.map(({ position, tokens, sample }) => ({
-      token: sample ? 300 + (position % 200) : -1,
-      logprob: 0,
-      top: [],
+      drawn: sample ? [{ token: 300 + (position % 200), logprob: 0, top: [] }] : [],
       ffnExperts: Array.from({ length: tokens?.length ?? 1 }, () => new Uint8Array(limits.numLayers).fill(4)),
     }));
   };

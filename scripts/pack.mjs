@@ -24,7 +24,7 @@ export function runProgram(program, args, options = {}) {
 export function builtAddon() {
   const folder = join(ROOT, "build", "Release");
   const name = existsSync(folder) ? readdirSync(folder).find((file) => file.endsWith(".node")) : undefined;
-  if (name === undefined) throw new Error("there is no build/Release/*.node: run `node scripts/run.mjs build` first");
+  if (name === undefined) throw new Error("there is no build/Release/*.node: run `npm run build` first");
   return join(folder, name);
 }
 
@@ -36,7 +36,7 @@ export function prebuildPath(packageFolder) {
 /** The operations' tests and benchmarks that the last build left. */
 function builtKernels() {
   const path = join(ROOT, "build", "kernels");
-  if (!existsSync(path)) throw new Error("there is no build/kernels: run `node scripts/run.mjs build` first");
+  if (!existsSync(path)) throw new Error("there is no build/kernels: run `npm run build` first");
   return path;
 }
 

@@ -1,5 +1,5 @@
 /**
- * What stands behind `npm run demo` and `npm test`: checks the machine, installs the dependencies, builds the addon, compiles
+ * What stands behind `npm run demo`, `npm test` and `npm run build`: checks the machine, installs the dependencies, builds the addon, compiles
  * the TypeScript, each only if something changed since the last time, then runs the demonstration or the tests.
  * Node built-ins only, since it runs before anything is installed.
  *
@@ -194,7 +194,7 @@ function runTests(args) {
   return kernels || vitest;
 }
 
-const USAGE = "usage: npm run demo | npm test [-- vitest arguments] | node scripts/run.mjs build";
+const USAGE = "usage: npm run demo | npm test [-- vitest arguments] | npm run build";
 
 async function main() {
   const [command, ...args] = process.argv.slice(2);

@@ -5,7 +5,7 @@
  *
  *   node scripts/soak.mjs [--duration 180] [--requests 200000] [--seed 1] [--json]
  *
- * dist must be built (node scripts/run.mjs build). Exit code 0 if it holds.
+ * dist must be built (npm run build). Exit code 0 if it holds.
  */
 import { spawn } from "node:child_process";
 import { once, setMaxListeners } from "node:events";

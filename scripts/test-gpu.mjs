@@ -7,7 +7,7 @@ import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, lstatSync, mkdirSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { argumentsOf, flag } from "./arguments.mjs";
+import { argumentsOf, flag, wrongUsage } from "./arguments.mjs";
 
 const USAGE = "npm run test:gpu [-- [--compile] [--allow-none] [file …]]";
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -50,12 +50,21 @@ async function whyNoGpu() {
   return devices.length > 0 ? undefined : (reason ?? "none was found");
 }
 
+/** The tests that `words` are the beginnings of; all without words. A word that begins no test's name is wrong usage. */
+function chosen(words) {
+  const there = readdirSync(TESTS).filter((name) => name.endsWith(".test.js"));
+  const unknown = words.find((word) => !there.some((name) => name.startsWith(word)));
+  if (unknown !== undefined) wrongUsage(USAGE, `no file begins with ${JSON.stringify(unknown)}; there are ${there.join(", ")}`);
+  return there.filter((name) => words.length === 0 || words.some((word) => name.startsWith(word)));
+}
+
 async function main() {
   const { values, positionals: files } = argumentsOf(USAGE, { compile: flag, "allow-none": flag }, true);
   if (!compile()) {
     process.stderr.write("test-gpu: no compiled tests in dist-test/: run this where TypeScript is installed, and copy that folder\n");
     return 1;
   }
+  const wanted = chosen(files);
   if (values.compile) return 0;
   link();
   const missing = await whyNoGpu();
@@ -63,13 +72,10 @@ async function main() {
     process.stderr.write(`test-gpu: no GPU: nothing was tested: ${missing}\n`);
     return values["allow-none"] ? 0 : 1;
   }
-  const there = readdirSync(TESTS).filter((name) => name.endsWith(".test.js"));
-  const wanted = there.filter((name) => files.length === 0 || files.some((file) => name.startsWith(file)));
   // One after another: they measure the GPU's memory.
   const failed = wanted.filter((name) => run(["--test", "--test-reporter=spec", join(TESTS, name)]) !== 0);
   if (failed.length > 0) process.stderr.write(`failed: ${failed.join(", ")}\n`);
-  if (wanted.length === 0) process.stderr.write(`test-gpu: no file begins with ${files.join(", ")}; there are ${there.join(", ")}\n`);
-  return failed.length > 0 || wanted.length === 0 ? 1 : 0;
+  return failed.length > 0 ? 1 : 0;
 }
 
 try {

@@ -18,6 +18,7 @@ export { type QuantizeOptions, quantize } from "./engine/quantize.js";
 export type {
   Choice,
   Chunk,
+  DraftUse,
   EngineInfo,
   EngineStats,
   FinishReason,
@@ -25,6 +26,7 @@ export type {
   Prompt,
   Routing,
   ScoreResult,
+  SpeculationStats,
   Timings,
   TokenAlternative,
   TokenLogprob,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times of public kernels at LongCat-Flash's sizes, as `longcat bench kernels --shape flash` measures ours.
 
-    python3 bench/peers/kernels.py [--only linear,experts,attention,router] [--tokens 1,4,16,64,256,1024] [--held 512,64,16,4]
+    python3 bench/peers/kernels.py [--only linear,experts,attention,router] [--tokens 1,4,16,64,256,1024] [--held 64,16,4]
 
 Needs torch with CUDA, and no network. Prints one line of JSON:
   {"engine", "torch", "device", "results": [{"op", "peer", "shape", "rows", "dtype", "microseconds", "error"}]}

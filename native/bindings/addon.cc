@@ -4,6 +4,7 @@
 #include <cmath>
 #include <new>
 
+#include "ops/mla_decode/params.h"
 #include "ops/registry.h"
 #include "runtime/processor.h"
 #include "runtime/thread_pool.h"
@@ -109,6 +110,7 @@ DType dtypeArg(Napi::Value value) {
 void registerAddon(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Addon());
   exports.Set("version", Napi::String::New(env, LONGCAT_VERSION));
+  exports.Set("splitKeys", Napi::Number::New(env, static_cast<double>(kSplitKeys)));
   exports.Set("ops", Napi::Function::New(env, opInfo, "ops"));
   exports.Set("availableMemory",
               Napi::Function::New(

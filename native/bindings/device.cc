@@ -250,7 +250,7 @@ void DeviceObject::settle(Napi::Env env, const Completion& completion) {
     else if (completion.read->size() > 0) failure = jsError(env, "INTERNAL", "the buffer of a read was detached meanwhile").Value();
   }
   if (completion.read) device_->recycle(completion.read);
-  if (failure.IsEmpty()) pending.deferred->Resolve(env.Undefined());
+  if (failure.IsEmpty()) pending.deferred->Resolve(Napi::Number::New(env, completion.ms));
   else pending.deferred->Reject(failure);
   dropPending(completion.token);
 }

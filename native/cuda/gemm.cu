@@ -30,7 +30,7 @@ void gemm(const CudaContext& context, const GemmProblem& p) {
     const bool fp8 = weightDtypeOf(p) == DType::f8e4m3, quantised = fp8 && context.fp8Activations;
     if (context.capability == 90) {  // both sum alike, and what few refuses (too many groups) many refuses before it
       const bool many = rows > (p.groupStart && !fp8 ? 32 : 64);  // bf16 groups of uneven sizes: some have twice as many
-      if (many && !quantised && (fp8 ? manyFp8(context, p) : manyBf16(context, p, rows))) return;
+      if (many && (quantised ? manyFp8Quantised(context, p) : fp8 ? manyFp8Ordered(context, p) : manyBf16(context, p, rows))) return;
       const auto few = quantised ? fewFp8Quantised : fp8 ? fewFp8 : fewBf16;
       if (few(context, p, rows)) return;
     }
@@ -39,6 +39,11 @@ void gemm(const CudaContext& context, const GemmProblem& p) {
     if (stream(context, p, rows) || tile(context, p, rows)) return;
   }
   gemmGeneric(context, p);
+}
+
+void useAhead(GemmProblem& p, void* rows, int64_t stride) {
+  p.ahead = static_cast<unsigned char*>(rows);
+  p.aheadStride = stride * bytesOf(DType::bf16);
 }
 
 GemmProblem denseProblem(ConstActivations x, int64_t xStride, DType activation, const int32_t* liveRows, int64_t capacity, const WeightView& weight,

@@ -28,6 +28,7 @@ struct GemmProblem {
   const int32_t* groupStart = nullptr;
   bool groupsSettled = false;          // the groups were written before the kernel that precedes the product in the stream, itself one of gemm()'s
   int64_t groups = 1;
+  int64_t mostOfGroup = 0;             // rows that a group may have at most; 0: as many as there are
   int64_t capacity = 0;                // most rows there may be in all; sizes tiles and grids
   // Weights: one matrix [outputs, k], or a stack with one for each group.
   WeightView weight, weight2;
@@ -38,11 +39,18 @@ struct GemmProblem {
   Activations out;                     // [capacity, outputs], row stride outStride, of outDtype
   int64_t outStride = 0;
   DType outDtype = DType::f32;
+  // Scratch, where many rows may be put as the product wants them (in another order of numbers, or quantised) by a launch ahead: `aheadStride` bytes for
+  // each of `capacity` rows. It may be x itself, whose numbers are lost then. Without it other kernels do the product, with the same bits.
+  unsigned char* ahead = nullptr;
+  int64_t aheadStride = 0;
 };
 
 /// Launches the product on the context's stream. Any sizes and weight dtypes; bf16 activations with bf16 or FP8 weights whose k is a
 /// multiple of 32 (of 128 for FP8) use tensor cores.
 void gemm(const CudaContext& context, const GemmProblem& problem);
+
+/// p.ahead is rows of `stride` bfloat16 numbers.
+void useAhead(GemmProblem& problem, void* rows, int64_t stride);
 
 /// A dense product in one line.
 GemmProblem denseProblem(ConstActivations x, int64_t xStride, DType activation, const int32_t* liveRows, int64_t capacity, const WeightView& weight,

@@ -73,20 +73,20 @@ GpuList listGpus() {
   }
   const Nvml nvml;
   for (int i = 0; i < count; ++i) {
+    const auto skip = [&](const std::string& why) { list.reason += (list.reason.empty() ? "cuda:" : "; cuda:") + std::to_string(i) + ": " + why; };
     cudaDeviceProp properties{};
     if (cudaGetDeviceProperties(&properties, i) != cudaSuccess) {
-      list.reason = driverReason(cudaGetLastError());
+      skip(driverReason(cudaGetLastError()));
       continue;
     }
     const std::string capability = std::to_string(properties.major) + "." + std::to_string(properties.minor);
     if (properties.major < kLowestMajor) {
-      list.reason = std::string(properties.name) + " has compute capability " + capability + "; at least 8.0 is needed";
+      skip(std::string(properties.name) + " has compute capability " + capability + ", and at least 8.0 is needed");
       continue;
     }
     list.devices.push_back({i, properties.name, capability, properties.multiProcessorCount, static_cast<int64_t>(properties.totalGlobalMem), nvml.freeBytes(i, static_cast<int64_t>(properties.totalGlobalMem))});
   }
-  if (!list.devices.empty()) list.reason.clear();
-  else if (list.reason.empty()) list.reason = "the NVIDIA driver sees no GPU";
+  if (list.devices.empty() && list.reason.empty()) list.reason = "the NVIDIA driver sees no GPU";
   return list;
 }
 

@@ -65,6 +65,16 @@ class ArgCheck {
     return {t.data};
   }
 
+  /// Dense activations of whatever shape, `rows` of them; `stride` gets the numbers of each. Null where absent.
+  Activations wholeRows(int i, int64_t rows, int64_t* stride) const {
+    *stride = 0;
+    if (!has(i)) return {};
+    const Tensor& t = *args_.tensor[i];
+    requireArg(i, t.dtype == activation_ && t.contiguous() && t.rank > 0 && t.shape[0] == rows, "must be as many rows as there are results, of what activations are");
+    *stride = rows > 0 ? t.elements() / rows : 0;
+    return {t.data};
+  }
+
   /// `i`'s dtype where it may be float32 or the activations'; it must be one of the two.
   DType floatOrActivation(int i) const {
     const DType dtype = args_.tensor[i]->dtype;

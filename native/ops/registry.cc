@@ -19,6 +19,7 @@
   X(kMoeRouteOp)       \
   X(kMoeExpertsOp)     \
   X(kStepPlanOp)       \
+  X(kDraftPlanOp)      \
   X(kSampleOp)         \
   X(kTokenLogprobsOp)  \
   X(kRandomFillOp)

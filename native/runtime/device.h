@@ -32,6 +32,7 @@ struct Completion {
   int token = -1;
   ReadBuffer* read = nullptr;            // give back with Device::recycle
   std::shared_ptr<const Fault> fault;    // null: all is well
+  double ms = 0;                         // when it came to pass, on the monotonic clock
 };
 
 /// Faults. When a body throws, what was enqueued before JavaScript was told of it is not run any more (it would work on what the

@@ -1,6 +1,7 @@
 // The device's owner thread: takes commands from the ring, has the backend run them, keeps faults and settles promises.
 #include <sched.h>
 
+#include <chrono>
 #include <new>
 #include <string>
 #include <utility>
@@ -160,11 +161,12 @@ void Device::fail(const std::string& what, const std::exception& error, bool for
 }
 
 void Device::settle(int token, ReadBuffer* read, std::shared_ptr<const Fault> fault) {
+  const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
   bool first;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     first = completions_.empty();
-    completions_.push_back({token, read, std::move(fault)});
+    completions_.push_back({token, read, std::move(fault), ms});
   }
   if (first) notify_();
 }

@@ -17,7 +17,7 @@ struct Gpu {
 
 struct GpuList {
   std::vector<Gpu> devices;
-  std::string reason;        // why there is none; empty if there is one
+  std::string reason;        // why there is none, or why others that there are cannot be used
 };
 
 /// Never throws for want of a GPU, driver or CUDA backend: `reason` says what is missing.

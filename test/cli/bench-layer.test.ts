@@ -70,6 +70,13 @@ it("measures every operation of a layer and the whole, for decode steps and prom
   expect(picture.match(/<rect [^>]*fill="#1f4e86"/g)).toHaveLength(3 * (LAYER_OPERATIONS.length + 2));
 });
 
+it("measures steps that verify drafts: as many sequences, more rows", async () => {
+  const { results } = await document("layer", "--samples", "1", "--batch", "2", "--context", "20", "--queries", "3");
+  const [{ kind, batch, queries, rows, context, operations }] = results;
+  expect({ kind, batch, queries, rows, context }).toEqual({ kind: "decode", batch: 2, queries: 3, rows: 6, context: 21 });
+  expect(operations).toHaveLength(LAYER_OPERATIONS.length);
+});
+
 it("measures a layer as one rank of many: as many rows for each of the held experts as asked for", async () => {
   const share = ["--experts-held", "3", "--expert-rows", "4"];
   const report = await document("layer", "--batch", "2,5", "--prompt", "9", "--samples", "1", ...share);
@@ -83,6 +90,14 @@ it("measures a layer as one rank of many: as many rows for each of the held expe
     expect(flops).toBe(2 * 12 * 3 * 256 * 128);
     expect(operations.find(({ op }: { op: string }) => op === "moe_route").us).toBeGreaterThan(0);
   }
+});
+
+it("tells of flags that change nothing on the CPU, and goes on", async () => {
+  const told = "batchInvariant: false has no effect on the CPU: its bits are the same in any batch";
+  const layer = await document("layer", "--batch", "1", "--samples", "1", "--no-batch-invariant");
+  expect(layer.notes).toContain(told);
+  const prefill = await document("prefill", "--random-weights", "--tokens", "4", "--runs", "1", "--no-batch-invariant");
+  expect(prefill.notes).toEqual([told]);
 });
 
 it("names the GPU that it ran on, or the CPU's threads and instructions", () => {
@@ -165,6 +180,26 @@ it.each([
   [["prefill", "--layers", "2"], 2, "usage error: --layers needs --random-weights"],
   [["prefill", "--random-weights", "--model", "x"], 2, "usage error: --model and --random-weights exclude each other"],
   [["prefill", "--device", "cpu", "--tokens", "5000"], 1, "error: OPTION_INVALID: tokens: 5000 is more than the context of 4096"],
+  [
+    ["prefill", "--random-weights", "--device", "cpu", "--cache-bytes", "1000"],
+    1,
+    'error: OPTION_INVALID: cacheBytes: 1000 does not go with random weights; give "auto"',
+  ],
+  [
+    ["decode", "--random-weights", "--device", "cpu", "--debug", "poison"],
+    1,
+    'error: OPTION_INVALID: debug: "poison" does not go with random weights; give "off"',
+  ],
+  [
+    ["decode", "--random-weights", "--device", "cpu", "--ngram", "host"],
+    1,
+    'error: OPTION_INVALID: ngram: "host" does not go with random weights; give "auto"',
+  ],
+  [
+    ["decode", "--random-weights", "--device", "cpu", "--allow-unknown-tensors"],
+    1,
+    "error: OPTION_INVALID: allowUnknownTensors: true does not go with random weights; give false",
+  ],
   [["decode", "--shape", "mini"], 2, "usage error: --shape needs --random-weights"],
   [["decode", "--device", "cpu", "--dtype", "fp8"], 1, 'error: OPTION_INVALID: dtype: "fp8"'],
 ])("refuses %j", async (words, wantedCode, wantedWords) => {

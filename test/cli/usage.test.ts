@@ -73,7 +73,7 @@ describe("wrong usage", () => {
     [["train"], /train is not there in this version/],
     [["inspect"], /needs one of model, devices, estimate/],
     [["inspect", "routing"], /inspect routing is not there in this version/],
-    [["bench", "speculate"], /bench speculate is not there in this version/],
+    [["bench", "all-to-all"], /bench all-to-all is not there in this version/],
     [["inspect", "toString"], /has no "toString"/],
     [["generate", "a", "b"], /unexpected argument "b"/],
     [["generate", "a", "--colour"], /unknown flag "--colour"; put -- before a text that begins with "-"$/m],

@@ -109,3 +109,14 @@ describe("serving", () => {
     expect(stdout).toContain("text: ' 42'");
   });
 });
+
+it("every script that the pages and programs name is in package.json", () => {
+  const { scripts } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8")) as { scripts: Record<string, string> };
+  const docs = readdirSync(join(ROOT, "docs")).filter((name) => name.endsWith(".md"));
+  const pages = ["README.md", "bench/README.md", "scripts/run.mjs", ...docs.map((name) => join("docs", name))];
+  const named = pages.flatMap((page) =>
+    [...readFileSync(join(ROOT, page), "utf8").matchAll(/npm run ([\w:]*\w)/g)].map((match) => match[1]!),
+  );
+  expect(named).toContain("build");
+  expect(named.filter((name) => !(name in scripts))).toEqual([]);
+});

@@ -4,7 +4,7 @@ import { BlockManager } from "../../ts/engine/block-manager.js";
 import { Engine } from "../../ts/engine/engine.js";
 import type { Chunk, EngineInfo, GenerateResult } from "../../ts/engine/types.js";
 import { LongcatError } from "../../ts/errors.js";
-import type { RunnerLimits } from "../../ts/model/runner-types.js";
+import type { DrawnToken, RunnerLimits } from "../../ts/model/runner-types.js";
 import type { GenerateParams } from "../../ts/sampling/parameters.js";
 import { FakeRunner, hashNext, type NextToken } from "./fake-runner.js";
 import { decodeFake, END_TOKEN, encodeFake, fakeText } from "./fake-text.js";
@@ -132,7 +132,8 @@ describe("generate", () => {
   it("writes −∞ as −9999", async () => {
     const { engine, runner } = make();
     const launch = runner.launch.bind(runner);
-    runner.launch = async (sequences) => (await launch(sequences)).map((result) => ({ ...result, logprob: Number.NEGATIVE_INFINITY }));
+    const unlikely = (drawn: DrawnToken) => ({ ...drawn, logprob: Number.NEGATIVE_INFINITY });
+    runner.launch = async (sequences) => (await launch(sequences)).map((result) => ({ ...result, drawn: result.drawn.map(unlikely) }));
     const { logprobs } = await engine.generate("a", { maxTokens: 1, logprobs: 0 });
     expect(logprobs?.[0]?.logprob).toBe(-9999);
   });

@@ -1,8 +1,9 @@
 /**
  * A ModelRunner without a model: the next token is a function of all tokens before it. It keeps the cache as blocks of tokens, as the real
- * one keeps latents, and checks every step: a mistake of the scheduler is an error or another token.
+ * one keeps latents, and checks every step: a mistake of the scheduler is an error or another token. Its draft head foresees as many tokens
+ * as a test wants, and what it has put behind a sequence is run and rolled back as on a device.
  */
-import type { ModelRunner, RunnerLimits, SlotSampling, StepResult, StepSequence } from "../../ts/model/runner-types.js";
+import type { DrawnToken, ModelRunner, RunnerLimits, SlotSampling, StepResult, StepSequence } from "../../ts/model/runner-types.js";
 
 export type NextToken = (history: readonly number[], sampling: SlotSampling) => number;
 
@@ -15,11 +16,26 @@ export const hashNext =
     return hash % vocabulary;
   };
 
+/** Whether the draft head foresees the token behind these. */
+export type Foresees = (history: readonly number[]) => boolean;
+
+/** A draft head that is right this often, whatever came before. */
+export const rightShare =
+  (share: number): Foresees =>
+  (history) => {
+    let hash = 7;
+    for (const token of history) hash = (hash * 37 + token + 1) % 1_000_003;
+    return hash / 1_000_003 < share;
+  };
+
+/** What stands behind a sequence where nobody has made a draft. */
+const NO_DRAFT = -2;
+
 /** Commands that a fake runner takes without `room()` being awaited. */
 const RING = 100;
 
 /** Steps that the engine has under way at most. */
-const MOST_UNDER_WAY = 2;
+const MOST_UNDER_WAY = 4;
 
 export const FAKE_LIMITS: RunnerLimits = {
   maxSequences: 4,
@@ -30,6 +46,7 @@ export const FAKE_LIMITS: RunnerLimits = {
   vocabulary: 50,
   numLayers: 2,
   topK: 3,
+  maxDrafts: 0,
 };
 
 interface Slot {
@@ -37,6 +54,8 @@ interface Slot {
   table: number[];
   /** Tokens by position, as the device keeps them. */
   history: number[];
+  /** What the draft head has put behind them. */
+  drafts: number[];
   /** Drawn tokens, as the device counts them. */
   counted: number[];
 }
@@ -59,6 +78,8 @@ export class FakeRunner implements ModelRunner {
   allowed: number[] | undefined;
   /** Whether latents of prompts must have been made by prompts (docs/numerics.md, 3). */
   pathsMatter = true;
+  /** What the draft head foresees. */
+  foresees: Foresees = rightShare(0.7);
   /** Throw this in the next step. */
   failWith: unknown;
   /** Called in each step before it is over. */
@@ -68,7 +89,13 @@ export class FakeRunner implements ModelRunner {
     this.limits = { ...FAKE_LIMITS, ...limits };
     this.#checked = { ...this.limits };
     this.#next = next ?? hashNext(this.limits.vocabulary);
-    this.#slots = Array.from({ length: this.limits.maxSequences }, () => ({ sampling: undefined, table: [], history: [], counted: [] }));
+    this.#slots = Array.from({ length: this.limits.maxSequences }, () => ({
+      sampling: undefined,
+      table: [],
+      history: [],
+      drafts: [],
+      counted: [],
+    }));
     this.#cache = Array.from({ length: this.limits.numBlocks }, () => new Array<number>(this.limits.blockSize).fill(-1));
   }
 
@@ -83,6 +110,7 @@ export class FakeRunner implements ModelRunner {
     state.sampling = sampling;
     state.table = [];
     state.history = [];
+    state.drafts = [];
     state.counted = [...generated];
   }
 
@@ -133,8 +161,11 @@ export class FakeRunner implements ModelRunner {
   }
 
   /** As on a device: the work is done in the order of the launches; a step that fails takes those with it that follow it. */
-  launch(sequences: readonly StepSequence[]): Promise<StepResult[]> {
-    const results = this.#finish(sequences, this.#underWay.at(-1), this.steps.length + 1);
+  launch(sequences: readonly StepSequence[], onOver: (ms: number) => void = () => undefined): Promise<StepResult[]> {
+    const results = this.#finish(sequences, this.#underWay.at(-1), this.steps.length + 1).then((there) => {
+      onOver(performance.now());
+      return there;
+    });
     this.#underWay.push(results);
     const over = () => void this.#underWay.shift();
     results.then(over, over);
@@ -147,7 +178,8 @@ export class FakeRunner implements ModelRunner {
     this.#commands = 0;
     this.steps.push(structuredClone(sequences) as StepSequence[]);
     this.#check(sequences);
-    const results = sequences.map((sequence) => this.#run(sequence));
+    const drafted = Math.max(...sequences.map(({ drafts = 0 }) => drafts));
+    const results = sequences.map((sequence) => this.#run(sequence, drafted));
     await new Promise((resolve) => setImmediate(resolve));
     await before;
     await this.during(number);
@@ -164,57 +196,99 @@ export class FakeRunner implements ModelRunner {
     this.closed = true;
   }
 
-  #run({ slot, position, tokens, sample, scoreTargets }: StepSequence): StepResult {
-    const state = this.#slot(slot);
-    const sampling = state.sampling as SlotSampling;
-    for (const [i, token] of (tokens ?? []).entries()) state.history[position + i] = token;
-    const length = position + (tokens?.length ?? 1);
-    for (let p = position; p < length; p++) this.#write(state, p, tokens === null);
-    for (let p = 0; p < length; p++) {
-      const there = this.#cache[state.table[Math.floor(p / this.limits.blockSize)] as number]?.[p % this.limits.blockSize];
-      if (there === undefined || there >> 1 !== state.history[p])
-        throw new Error(`slot ${slot}: the cache holds ${there} / 2 at ${p}, not ${state.history[p]}`);
-      const decoded = p >= sampling.promptTokens.length;
-      if (this.pathsMatter && (there & 1) !== Number(decoded)) throw new Error(`slot ${slot}: the wrong path made position ${p}`);
-    }
-    const token = sample ? this.#next(state.history.slice(0, length), sampling) : -1;
-    if (String(state.counted) !== String(state.history.slice(sampling.promptTokens.length, length)))
-      throw new Error(`slot ${slot}: ${state.counted.length} tokens are counted, which are not those generated`);
-    if (sample) {
-      state.history[length] = token;
-      state.counted.push(token);
-    }
-    const ffnExperts = Array.from({ length: length - position }, (_, i) =>
-      Uint8Array.from({ length: this.limits.numLayers }, (_, layer) => (position + i + layer) % (this.limits.topK + 1)),
-    );
-    const top = Array.from({ length: Math.max(0, sampling.logprobs) }, (_, i) => ({ token: i, logprob: -1 - i }));
-    const result: StepResult = { token, logprob: sample && sampling.logprobs >= 0 ? -0.5 : 0, top, ffnExperts };
+  /** Runs a sequence's rows, and puts `drafted` drafts behind what they have drawn. */
+  #run(step: StepSequence, drafted: number): StepResult {
+    const state = this.#slot(step.slot);
+    const result = step.tokens === null ? this.#decode(state, step) : this.#prefill(state, step, step.tokens);
+    if (result.drawn.length > 0) this.#draft(state, drafted);
+    return result;
+  }
+
+  #prefill(state: Slot, { slot, position, sample, scoreTargets }: StepSequence, tokens: readonly number[]): StepResult {
+    for (const [i, token] of tokens.entries()) state.history[position + i] = token;
+    const length = position + tokens.length;
+    for (let p = position; p < length; p++) this.#write(state, p, state.history[p] as number, false);
+    this.#checkCache(slot, state, length);
+    const result: StepResult = { drawn: sample ? [this.#draw(slot, state)] : [], ffnExperts: this.#experts(position, tokens.length) };
     if (scoreTargets) result.scores = Float32Array.from(scoreTargets, (target) => (target < 0 ? 0 : -target));
     return result;
   }
 
-  #write(state: Slot, position: number, decoded: boolean): void {
+  /** The newest token and the drafts behind it, all of which go into the cache; tokens are drawn as long as the drafts are right. */
+  #decode(state: Slot, { slot, drafts = 0 }: StepSequence): StepResult {
+    const position = state.history.length - 1;
+    const behind = Array.from({ length: drafts }, (_, i) => state.drafts[i] ?? NO_DRAFT);
+    for (const [i, token] of [state.history[position] as number, ...behind].entries()) this.#write(state, position + i, token, true);
+    const drawn: DrawnToken[] = [];
+    do {
+      this.#checkCache(slot, state, state.history.length);
+      drawn.push(this.#draw(slot, state));
+    } while (drawn.length <= drafts && behind[drawn.length - 1] === drawn.at(-1)?.token);
+    return { drawn, ffnExperts: this.#experts(position, drawn.length) };
+  }
+
+  #draw(slot: number, state: Slot): DrawnToken {
+    const sampling = state.sampling as SlotSampling;
+    if (String(state.counted) !== String(state.history.slice(sampling.promptTokens.length)))
+      throw new Error(`slot ${slot}: ${state.counted.length} tokens are counted, which are not those generated`);
+    const token = this.#next(state.history, sampling);
+    state.history.push(token);
+    state.counted.push(token);
+    const top = Array.from({ length: Math.max(0, sampling.logprobs) }, (_, i) => ({ token: i, logprob: -1 - i }));
+    return { token, logprob: sampling.logprobs >= 0 ? -0.5 : 0, top };
+  }
+
+  #draft(state: Slot, count: number): void {
+    const history = [...state.history];
+    while (history.length < state.history.length + count) {
+      const next = this.#next(history, state.sampling as SlotSampling);
+      history.push(this.foresees(history) ? next : (next + 1) % this.limits.vocabulary);
+    }
+    state.drafts = history.slice(state.history.length);
+  }
+
+  #checkCache(slot: number, state: Slot, length: number): void {
+    for (let p = 0; p < length; p++) {
+      const there = this.#cache[state.table[Math.floor(p / this.limits.blockSize)] as number]?.[p % this.limits.blockSize];
+      if (there === undefined || there >> 1 !== state.history[p])
+        throw new Error(`slot ${slot}: the cache holds ${there} / 2 at ${p}, not ${state.history[p]}`);
+      const decoded = p >= (state.sampling as SlotSampling).promptTokens.length;
+      if (this.pathsMatter && (there & 1) !== Number(decoded)) throw new Error(`slot ${slot}: the wrong path made position ${p}`);
+    }
+  }
+
+  #experts(position: number, count: number): Uint8Array[] {
+    return Array.from({ length: count }, (_, i) =>
+      Uint8Array.from({ length: this.limits.numLayers }, (_, layer) => (position + i + layer) % (this.limits.topK + 1)),
+    );
+  }
+
+  #write(state: Slot, position: number, token: number, decoded: boolean): void {
     const block = this.#cache[state.table[Math.floor(position / this.limits.blockSize)] as number];
     if (!block) throw new Error(`no block for position ${position}`);
-    block[position % this.limits.blockSize] = 2 * (state.history[position] as number) + Number(decoded);
+    block[position % this.limits.blockSize] = 2 * token + Number(decoded);
   }
 
   #check(sequences: readonly StepSequence[]): void {
-    const { maxSequences, maxBatchTokens, contextLength } = this.#checked;
+    const { maxSequences, maxBatchTokens, contextLength, maxDrafts } = this.#checked;
     if (sequences.length === 0) throw new Error("an empty step");
     if (sequences.length > maxSequences) throw new Error(`${sequences.length} sequences in a step`);
-    const numTokens = sequences.reduce((sum, { tokens }) => sum + (tokens?.length ?? 1), 0);
+    const numTokens = sequences.reduce((sum, { tokens, drafts = 0 }) => sum + (tokens?.length ?? drafts + 1), 0);
     if (numTokens > maxBatchTokens) throw new Error(`${numTokens} tokens in a step`);
     if (new Set(sequences.map(({ slot }) => slot)).size !== sequences.length) throw new Error("a slot twice in a step");
     const firstDecode = sequences.findIndex(({ tokens }) => tokens === null);
     if (firstDecode >= 0 && sequences.slice(firstDecode).some(({ tokens }) => tokens !== null)) throw new Error("a prompt behind a decode");
-    for (const { slot, position, tokens } of sequences) {
+    for (const { slot, position, tokens, drafts = 0 } of sequences) {
       if (tokens?.length === 0) throw new Error("an empty chunk");
+      if (drafts > maxDrafts) throw new Error(`slot ${slot}: ${drafts} drafts`);
       const state = this.#slot(slot);
       if (state.sampling === undefined) throw new Error(`slot ${slot} was not set up`);
       const known = state.history.length - (tokens === null ? 1 : 0);
-      if (position !== known) throw new Error(`slot ${slot}: position ${position}, but ${known} are in the cache`);
-      if (position + (tokens?.length ?? 1) > contextLength) throw new Error(`slot ${slot}: beyond the context`);
+      // Of a step that was scheduled before the drafts in front of it were verified, the host knew the least position only.
+      const exact = tokens !== null || maxDrafts === 0;
+      if (exact ? position !== known : position > known)
+        throw new Error(`slot ${slot}: position ${position}, but ${known} are in the cache`);
+      if (known + (tokens?.length ?? drafts + 1) > contextLength) throw new Error(`slot ${slot}: beyond the context`);
     }
   }
 

@@ -1,19 +1,15 @@
 /** `cacheDType: "fp8"` through the engine: answers, prefix cache, preemption, estimate. */
 import { afterAll, describe, expect, it } from "vitest";
 import { estimateModel } from "../../ts/engine/inspect.js";
-import type { GenerateResult } from "../../ts/engine/types.js";
 import { modelPath } from "../helpers/fixtures.js";
 import * as mini from "../helpers/mini.js";
+import { sameAfterGivingWay, sameOnPrefixHit, TIGHT_TOKENS } from "../helpers/serving.js";
 
-const { bits, engines, GREEDY, golden, idle, ids, promptOf } = mini;
+const { engines, GREEDY, golden, ids, promptOf } = mini;
 const { open, closeAll } = engines();
 afterAll(closeAll);
 
 const FP8 = { cacheDType: "fp8" } as const;
-const params = { ...GREEDY, maxTokens: 24, ignoreEos: true, logprobs: 3 };
-
-/** All that must be the same. */
-const same = ({ text, tokens, finishReason, logprobs }: GenerateResult) => ({ text, tokens, finishReason, logprobs: bits(logprobs) });
 
 describe.each(["mini", "tiny-lite-a"] as const)("%s", (name) => {
   const dir = modelPath(name);
@@ -31,35 +27,18 @@ describe.each(["mini", "tiny-lite-a"] as const)("%s", (name) => {
 
   it("answers the same on a hit of the prefix cache as on a miss", async () => {
     const [cached, fresh] = [await open(dir, FP8), await open(dir, { ...FP8, prefixCache: false })];
-    const { tokens } = ids(97, 1);
-    await cached.generate({ tokens }, params);
-    for (const [length, found] of [
-      [16, 0],
-      [33, 32],
-      [97, 96],
-    ] as const) {
-      const prompt = { tokens: tokens.slice(0, length) };
-      const hit = await cached.generate(prompt, params);
-      expect(hit.usage.cachedTokens).toBe(found);
-      expect(same(hit)).toEqual(same(await fresh.generate(prompt, params)));
-    }
-    idle(cached);
+    await sameOnPrefixHit(cached, fresh);
   });
 
   it("answers the same after it had to give way", async () => {
     const wide = await open(dir, FP8);
     const { cacheBytesPerToken } = await estimateModel(dir, { device: "cpu", ...FP8 });
-    const tight = await open(dir, { ...FP8, cacheBytes: cacheBytesPerToken * 288 });
-    const prompts = Array.from({ length: 6 }, (_, i) => ids(40 + 7 * i, i));
-    const long = { ...params, maxTokens: 60 };
-    const got = await Promise.all(prompts.map((prompt) => tight.generate(prompt, long)));
-    expect(tight.stats.preemptions).toBeGreaterThan(0);
-    for (const [i, prompt] of prompts.entries()) expect(same(got[i]!)).toEqual(same(await wide.generate(prompt, long)));
-    idle(tight);
+    const tight = await open(dir, { ...FP8, cacheBytes: cacheBytesPerToken * TIGHT_TOKENS });
+    await sameAfterGivingWay(tight, wide);
   });
 
   it("is estimated as it is loaded", async () => {
-    const options = { device: "cpu", batch: 4, maxBatchTokens: 64 } as const;
+    const options = { device: "cpu", batch: 4, maxBatchTokens: 64, speculative: "off" } as const;
     const [fp8, plain] = [await estimateModel(dir, { ...options, ...FP8 }), await estimateModel(dir, options)];
     expect(fp8).toMatchObject({ activations: "float32", cacheDType: "fp8" });
     expect(fp8.cacheBytes).toBe(4 * Math.ceil(fp8.context / 16) * 16 * fp8.cacheBytesPerToken);

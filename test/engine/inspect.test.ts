@@ -16,8 +16,9 @@ describe("inspect.estimate", () => {
     expect(await inspect.estimate(null, { context: null, batch: null, device: null, maxBatchTokens: null })).toMatchObject(estimate);
   });
 
-  it("counts the cache for context × batch", async () => {
+  it("counts the cache for context × batch: two latents a layer, and the draft head's where it is used", async () => {
     expect(await inspect.estimate(null, { context: 1024, batch: 4 })).toMatchObject({ cacheBytes: 5 * 576 * 4 * 4096 });
+    expect(await inspect.estimate(null, { context: 1024, batch: 4, speculative: "off" })).toMatchObject({ cacheBytes: 4 * 576 * 4 * 4096 });
   });
 
   it("counts the copies of converted weights beside what stays mapped", async () => {

@@ -33,7 +33,7 @@ describe("mini", () => {
         numZeroExperts: 12,
       },
       ...{ device: "cpu", threads: 2, hasTokenizer: true, hasChatTemplate: true, endTokens: [2] },
-      ...{ prefixCache: "on", speculative: "off", parallel: { expert: 1 }, ngram: "none" },
+      ...{ prefixCache: "on", speculative: "auto", parallel: { expert: 1 }, ngram: "none" },
       defaults: { temperature: 0.7, topP: 0.95, topK: 0, minP: 0, repetitionPenalty: 1 },
     });
   });

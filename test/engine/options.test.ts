@@ -28,8 +28,10 @@ describe("engine options", () => {
     expect(
       resolve({ parallel: { expert: 1 }, prefixCache: true, speculative: "auto", debug: "poison", batchInvariant: false }),
     ).toMatchObject({
-      ...{ prefixCache: true, speculative: "off", debug: "poison", batchInvariant: false },
+      ...{ prefixCache: true, speculative: "auto", debug: "poison", batchInvariant: false },
     });
+    expect(resolve({}).speculative).toBe("auto");
+    for (const speculative of ["off", { drafts: 1 }, { drafts: 4 }]) expect(resolve({ speculative })).toMatchObject({ speculative });
     expect(resolve({ prefixCache: false }).prefixCache).toBe(false);
     expect(resolve({ prefixCache: "all" }).prefixCache).toBe("all");
   });
@@ -50,8 +52,10 @@ describe("engine options", () => {
     [{ cacheBytes: -1 }, "cacheBytes: -1"],
     [{ cacheDType: "float8" }, 'cacheDType: "float8" is not accepted; give "auto" or "fp8"'],
     [{ prefixCache: "yes" }, 'prefixCache: "yes" is not accepted; give true, false or "all"'],
-    [{ speculative: { drafts: 5 } }, "speculative.drafts: 5"],
-    [{ speculative: 2 }, "speculative: 2"],
+    [{ speculative: { drafts: 5 } }, "speculative.drafts: 5 is not accepted; give a whole number from 1 to 4"],
+    [{ speculative: { drafts: 0 } }, "speculative.drafts: 0"],
+    [{ speculative: {} }, "speculative.drafts: undefined"],
+    [{ speculative: 2 }, 'speculative: 2 is not accepted; give "auto", "off" or { drafts: 1 … 4 }'],
     [{ batchInvariant: "true" }, 'batchInvariant: "true"'],
     [{ debug: true }, "debug: true"],
     [{ ngram: "disk" }, 'ngram: "disk"'],
@@ -62,16 +66,20 @@ describe("engine options", () => {
     expect(() => resolve(options)).toThrow(expect.objectContaining({ code: "OPTION_INVALID", message: expect.stringContaining(message) }));
   });
 
-  it.each<[Record<string, unknown>, string]>([
-    [{ parallel: { expert: 2 } }, "parallel.expert: 2 ranks: not built yet"],
-    [{ speculative: { drafts: 2 } }, "speculative: drafts: not built yet"],
-  ])("say that %j is not built yet", (options, message) => {
-    expect(() => resolve(options)).toThrow(message);
-  });
+  it.each<[Record<string, unknown>, string]>([[{ parallel: { expert: 2 } }, "parallel.expert: 2 ranks: not built yet"]])(
+    "say that %j is not built yet",
+    (options, message) => {
+      expect(() => resolve(options)).toThrow(message);
+    },
+  );
 
   it("refuse what excludes each other, with the reason", () => {
     expect(() => resolve({ device: "cpu", ngram: "device" })).toThrow('ngram: "device" needs a GPU, and device is "cpu"');
     expect(() => resolve({ device: "cpu", fp8Activations: true })).toThrow('fp8Activations: true needs a GPU, and device is "cpu"');
+    expect(() => resolve({ speculative: { drafts: 2 }, maxBatchTokens: 2 })).toThrow(
+      "speculative: 2 drafts make 3 rows of a sequence, and maxBatchTokens is 2; give it 3 or more",
+    );
+    expect(resolve({ maxBatchTokens: 1 })).toMatchObject({ speculative: "auto" });
     // The load knows what "auto" means.
     expect(resolve({ ngram: "device", fp8Activations: true })).toMatchObject({ ngram: "device", fp8Activations: true });
   });

@@ -2,11 +2,12 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { BlockManager } from "../../ts/engine/block-manager.js";
+import { DraftPolicy } from "../../ts/engine/draft-policy.js";
 import { CHAIN_START, chainDigest, type PrefixCacheMode } from "../../ts/engine/prefix-cache.js";
 import { type Admission, type Batch, Scheduler } from "../../ts/engine/scheduler.js";
 import { Sequence } from "../../ts/engine/sequence.js";
 import type { RunnerLimits, SlotSampling, StepSequence } from "../../ts/model/runner-types.js";
-import { FAKE_LIMITS, FakeRunner, hashNext } from "./fake-runner.js";
+import { FAKE_LIMITS, FakeRunner, hashNext, rightShare } from "./fake-runner.js";
 
 const sampling = (promptTokens: readonly number[], seed = 0): SlotSampling => ({
   ...{ temperature: 1, topP: 1, topK: 0, minP: 0, repetitionPenalty: 1, presencePenalty: 0, frequencyPenalty: 0 },
@@ -26,15 +27,15 @@ function request({ prompt, maxNewTokens, n }: Work, onEnd: (sequence: Sequence) 
   for (let i = 0; i < n; i++) {
     const tokens: number[] = [];
     outputs.push(tokens);
+    const end = (ended: boolean) => {
+      if (ended) onEnd(sequence);
+      return ended;
+    };
     const sequence: Sequence = new Sequence({
       ...{ prompt, maxNewTokens, sampling: sampling(prompt, i) },
       ...(n > 1 && { siblings }),
-      onStep: (step, result) => {
-        if (step.sample) tokens.push(result.token);
-        const ended = tokens.length >= maxNewTokens && step.position + (step.tokens?.length ?? 1) >= prompt.length;
-        if (ended) onEnd(sequence);
-        return ended;
-      },
+      onPrompt: (step) => end(maxNewTokens === 0 && step.position + (step.tokens?.length ?? 0) === prompt.length),
+      onToken: ({ token }) => end(tokens.push(token) === maxNewTokens),
       onError: (error) => {
         throw error;
       },
@@ -59,11 +60,8 @@ function fakeRouting(positions: number, { numLayers, topK }: RunnerLimits) {
   return { tokens: positions, experts };
 }
 
-/** Steps that are scheduled before the one at a time is reported, in the tests' runs. */
-const MOST_AHEAD = 2;
-
-/** Does with a batch what the engine does, and runs it with those after it that can be scheduled before it is reported. */
-async function step(scheduler: Scheduler, runner: FakeRunner): Promise<Batch> {
+/** Does with a batch what the engine does, and runs it with some after it that can be scheduled before it is reported, `depth` at a time. */
+async function step(scheduler: Scheduler, runner: FakeRunner, depth = 1): Promise<Batch> {
   const batch = scheduler.schedule();
   for (const { sequence, blocks } of batch.evicted)
     if (blocks.length > 0) sequence.saved = Promise.all(blocks.map((block) => runner.readBlock(block)));
@@ -74,12 +72,13 @@ async function step(scheduler: Scheduler, runner: FakeRunner): Promise<Batch> {
   const underWay = [{ batch, results: runner.launch(batch.entries.map((entry) => entry.step)) }];
   let ahead = 0;
   const launchAhead = () => {
-    const last = underWay.at(-1);
-    const next = last && ahead < MOST_AHEAD ? scheduler.scheduleAhead(last.batch) : undefined;
-    if (!next) return;
-    ahead += 1;
-    extend(runner, next);
-    underWay.push({ batch: next, results: runner.launch(next.entries.map((entry) => entry.step)) });
+    while (underWay.length > 0 && underWay.length <= depth && ahead < 2 * depth) {
+      const next = scheduler.scheduleAhead(underWay.at(-1)!.batch);
+      if (!next) return;
+      ahead += 1;
+      extend(runner, next);
+      underWay.push({ batch: next, results: runner.launch(next.entries.map((entry) => entry.step)) });
+    }
   };
   launchAhead();
   while (underWay.length > 0) {
@@ -164,21 +163,61 @@ function beginsAsAnother(
 
 const mode = fc.constantFrom<PrefixCacheMode>("on", "on", "all", "off");
 
+/** How deep steps are launched ahead, how often the draft head is right, and how many drafts each step has, in turn. */
+interface Drafting {
+  /** Steps under way behind the one that runs. */
+  depth: number;
+  share: number;
+  drafts: readonly number[];
+}
+
+const drafting: fc.Arbitrary<Drafting> = fc.record({
+  depth: fc.nat(3),
+  share: fc.constantFrom(0, 0.5, 0.9, 1),
+  drafts: fc.oneof(
+    fc.constant<readonly number[]>([0]),
+    fc.integer({ min: 1, max: 4 }).map((drafts): readonly number[] => [drafts]),
+    fc.array(fc.nat(4), { minLength: 2, maxLength: 5 }),
+  ),
+});
+
+/** Another number of drafts in each step. */
+class InTurn extends DraftPolicy {
+  readonly #turns: readonly number[];
+  #step = 0;
+
+  constructor(turns: readonly number[]) {
+    super(Math.max(...turns), false);
+    this.#turns = turns;
+  }
+
+  override drafts(): number {
+    return this.#turns[this.#step++ % this.#turns.length] as number;
+  }
+}
+
+/** A runner and its scheduler. */
+function make(limits: Partial<RunnerLimits>, cache: PrefixCacheMode, { share, drafts }: Drafting) {
+  const policy = new InTurn(drafts);
+  const runner = new FakeRunner({ ...limits, maxDrafts: Math.max(...drafts) });
+  runner.pathsMatter = cache !== "all";
+  runner.foresees = rightShare(share);
+  return { runner, policy, scheduler: new Scheduler(runner.limits, cache, policy) };
+}
+
 describe("scheduler", () => {
   it("ends every request with the tokens it has alone, leaks no block, keeps budget, positions and order", async () => {
-    let [hits, preemptions, mixed] = [0, 0, 0];
+    let [hits, preemptions, mixed, accepted, rejected] = [0, 0, 0, 0, 0];
     await fc.assert(
-      fc.asyncProperty(fc.array(work, { minLength: 1, maxLength: 8 }), limits, mode, async (works, some, cache) => {
-        const runner = new FakeRunner(some);
-        runner.pathsMatter = cache !== "all";
-        const scheduler = new Scheduler(runner.limits, cache);
+      fc.asyncProperty(fc.array(work, { minLength: 1, maxLength: 8 }), limits, mode, drafting, async (works, some, cache, drafts) => {
+        const { runner, scheduler, policy } = make(some, cache, drafts);
         const requests = works.map((one) => request(one));
         for (const { siblings } of requests) for (const sequence of siblings) scheduler.add(sequence);
         let started = -1;
         const seen = new Set<Sequence>();
         for (let steps = 0; scheduler.hasWork; steps++) {
           expect(steps).toBeLessThan(10_000);
-          const { admitted, evicted, entries } = await step(scheduler, runner);
+          const { admitted, evicted, entries } = await step(scheduler, runner, drafts.depth);
           for (const { sequence } of admitted) {
             if (seen.has(sequence) || sequence.siblings || beginsAsAnother(sequence, requests, runner.limits)) continue;
             seen.add(sequence);
@@ -200,10 +239,15 @@ describe("scheduler", () => {
         hits += scheduler.counters.prefixHitTokens;
         preemptions += scheduler.counters.preemptions;
         mixed += runner.steps.filter((entries) => entries[0]!.tokens !== null && entries.at(-1)!.tokens === null).length;
+        const { draftTokens, acceptedTokens } = policy.stats;
+        if (drafts.share === 0) expect(acceptedTokens).toBe(0);
+        if (drafts.share === 1) expect(acceptedTokens).toBe(draftTokens);
+        accepted += acceptedTokens;
+        rejected += draftTokens - acceptedTokens;
       }),
-      { numRuns: 200 },
+      { numRuns: 300 },
     );
-    expect(Math.min(hits, preemptions, mixed)).toBeGreaterThan(50);
+    expect(Math.min(hits, preemptions, mixed, accepted, rejected)).toBeGreaterThan(50);
   });
 
   it("gives everything back when sequences are aborted at any time, and the rest is as without them", async () => {
@@ -212,11 +256,10 @@ describe("scheduler", () => {
         fc.array(work, { minLength: 2, maxLength: 8 }),
         limits,
         mode,
+        drafting,
         fc.array(fc.tuple(fc.nat(20), fc.nat(), fc.boolean()), { minLength: 1, maxLength: 8 }),
-        async (works, some, cache, aborts) => {
-          const runner = new FakeRunner(some);
-          runner.pathsMatter = cache !== "all";
-          const scheduler = new Scheduler(runner.limits, cache);
+        async (works, some, cache, drafts, aborts) => {
+          const { runner, scheduler } = make(some, cache, drafts);
           const requests = works.map((one) => request(one));
           const all = requests.flatMap(({ siblings }) => siblings);
           const aborted = new Set<Sequence>();
@@ -233,7 +276,7 @@ describe("scheduler", () => {
           for (let steps = 0; scheduler.hasWork; steps++) {
             expect(steps).toBeLessThan(10_000);
             abortAt(steps, false);
-            if (scheduler.hasWork) await step(scheduler, runner);
+            if (scheduler.hasWork) await step(scheduler, runner, drafts.depth);
             checkBlocks(scheduler);
           }
           expect(scheduler.blocks.numFree).toBe(runner.limits.numBlocks);
@@ -407,11 +450,12 @@ describe("scheduler", () => {
       (token) =>
         new Sequence({
           ...{ prompt: [token], maxNewTokens: 8, sampling: sampling([token]), endTokens },
-          onStep: (_, { token }) => endTokens.has(token),
+          ...{ onPrompt: () => false, onToken: ({ token }: { token: number }) => endTokens.has(token) },
           onError: () => undefined,
         }),
     ) as [Sequence, Sequence, Sequence];
-    const results = (...tokens: number[]) => tokens.map((token) => ({ token, logprob: 0, top: [], ffnExperts: [] }));
+    const results = (...tokens: number[]) =>
+      tokens.map((token) => ({ drawn: [{ token, logprob: 0, top: [] }], ffnExperts: [new Uint8Array()] }));
     const take = (batch: Batch, ...tokens: number[]) => {
       scheduler.take(batch, results(...tokens));
       return batch;
@@ -435,6 +479,69 @@ describe("scheduler", () => {
     scheduler.report(second, results(9, 9));
     scheduler.report(take(third, 9), results(9));
     expect(who(scheduler.schedule())).toEqual([waits, goesOn]);
+  });
+
+  it("lets a guided sequence sit out one step while others go on, where that costs less than to wait for it", () => {
+    const make = (othersGoOn: boolean) => {
+      const scheduler = new Scheduler(FAKE_LIMITS, "on", new DraftPolicy(2, false), () => othersGoOn);
+      const [guided, free] = [1, 2].map(
+        (token) =>
+          new Sequence({
+            ...{ prompt: [token], maxNewTokens: 30, sampling: sampling([token]), onPrompt: () => false, onToken: () => false },
+            ...(token === 1 && { guide: { mask: () => new Int32Array(2) } }),
+            onError: () => undefined,
+          }),
+      ) as [Sequence, Sequence];
+      scheduler.add(guided);
+      scheduler.add(free);
+      const who = (batch: Batch | undefined) =>
+        batch?.entries.map(({ sequence, step }) => `${sequence === guided ? "guided" : "free"} ${step.drafts}`);
+      const over = (batch: Batch) => {
+        const results = batch.entries.map(() => ({ drawn: [{ token: 3, logprob: 0, top: [] }], ffnExperts: [new Uint8Array()] }));
+        scheduler.take(batch, results);
+        return { report: () => scheduler.report(batch, results) };
+      };
+      return { scheduler, who, over };
+    };
+
+    const { scheduler, who, over } = make(true);
+    const first = scheduler.schedule();
+    const second = scheduler.scheduleAhead(first) as Batch;
+    expect(who(second)).toEqual(["free 2"]);
+    const { report } = over(first);
+    expect(scheduler.scheduleAhead(second)).toBeUndefined();
+    report();
+    const third = scheduler.scheduleAhead(second) as Batch;
+    expect(who(third)).toEqual(["guided 0", "free 2"]);
+    expect(who(scheduler.scheduleAhead(third))).toEqual(["free 2"]);
+
+    const together = make(false);
+    const all = together.scheduler.schedule();
+    expect(together.scheduler.scheduleAhead(all)).toBeUndefined();
+    together.over(all).report();
+    expect(together.who(together.scheduler.schedule())).toEqual(["guided 0", "free 2"]);
+  });
+
+  it("reserves cache for the most that steps under way may draw, d + 1 positions each: once one is over, d + 1 to 2d + 1 beyond those known", async () => {
+    for (const drafts of [1, 2, 4]) {
+      const runner = new FakeRunner({ ...{ maxDrafts: drafts, blockSize: 1, numBlocks: 200, contextLength: 200, maxBatchTokens: 64 } });
+      const scheduler = new Scheduler(runner.limits, "off", new DraftPolicy(drafts, false));
+      const [sequence] = request({ prompt: [1, 2], maxNewTokens: 100, n: 1 }).siblings as [Sequence];
+      scheduler.add(sequence);
+      let reserved = 0;
+      let steps = 0;
+      runner.during = () => {
+        // The step before is over: of what was reserved for two, it has used up what it has drawn.
+        const left = reserved - sequence.computed;
+        if (reserved > 0) expect([left >= drafts + 1, left <= 2 * drafts + 1]).toEqual([true, true]);
+        steps += Number(reserved > 0);
+        const both = sequence.generated > 0 && sequence.mostScheduled === sequence.computed + 2 * (drafts + 1);
+        reserved = both ? sequence.blocks.length : 0;
+        if (both) expect(reserved).toBe(sequence.mostScheduled);
+      };
+      while (scheduler.hasWork) await step(scheduler, runner);
+      expect(steps).toBeGreaterThan(5);
+    }
   });
 
   it("refuses a sequence that could never fit, with both numbers", () => {

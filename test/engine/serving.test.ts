@@ -8,65 +8,28 @@ import { estimateModel } from "../../ts/engine/inspect.js";
 import type { GenerateParams } from "../../ts/sampling/parameters.js";
 import { type ModelName, modelPath } from "../helpers/fixtures.js";
 import * as mini from "../helpers/mini.js";
+import { same, sameAfterGivingWay, sameOnPrefixHit, TIGHT_TOKENS } from "../helpers/serving.js";
 
-const { bits, engines, GREEDY, golden, idle, ids, promptOf, user } = mini;
+const { engines, GREEDY, golden, idle, ids, promptOf, user } = mini;
 const { open, closeAll } = engines();
 afterAll(closeAll);
 
-/** All that must be the same. */
-const same = ({ text, tokens, finishReason, logprobs, routing }: GenerateResult) => ({
-  ...{ text, tokens, finishReason, routing },
-  logprobs: bits(logprobs),
-});
-
 /** Cache for so many tokens of a checkpoint. */
 async function cacheFor(dir: string, tokens: number): Promise<number> {
-  const one = await estimateModel(dir, { device: "cpu", context: 16, batch: 1 });
-  return (one.cacheBytes / 16) * tokens;
+  return (await estimateModel(dir, { device: "cpu" })).cacheBytesPerToken * tokens;
 }
 
 describe.each(["mini", "tiny-a", "tiny-lite-a"] as const)("%s", (name: ModelName) => {
-  const params: GenerateParams = { ...GREEDY, maxTokens: 24, ignoreEos: true, logprobs: 3 };
-
   it("answers the same whether a prompt's beginning is found in the prefix cache or not, at every length", async () => {
     const [cached, fresh] = [await open(modelPath(name)), await open(modelPath(name), { prefixCache: false })];
-    const { tokens } = ids(97, 1);
-    await cached.generate({ tokens }, params);
-    for (const [length, found] of [
-      [1, 0],
-      [16, 0],
-      [17, 16],
-      [31, 16],
-      [32, 16],
-      [33, 32],
-      [80, 64],
-      [81, 80],
-      [97, 96],
-    ] as const) {
-      const prompt = { tokens: tokens.slice(0, length) };
-      const hit = await cached.generate(prompt, params);
-      expect(hit.usage).toMatchObject({ promptTokens: length, cachedTokens: found });
-      const miss = await fresh.generate(prompt, params);
-      expect(miss.usage.cachedTokens).toBe(0);
-      expect(same(hit)).toEqual(same(miss));
-    }
-    // Another token in the first block: nothing is found. In the second: the first is.
-    for (const [at, found] of [
-      [3, 0],
-      [20, 16],
-    ] as const) {
-      const prompt = { tokens: tokens.with(at, 7) };
-      const hit = await cached.generate(prompt, params);
-      expect(hit.usage.cachedTokens).toBe(found);
-      expect(same(hit)).toEqual(same(await fresh.generate(prompt, params)));
-    }
+    await sameOnPrefixHit(cached, fresh);
     const { prefixHitTokens, prefixQueryTokens } = cached.stats;
     expect(prefixHitTokens).toBe(0 + 16 + 16 + 16 + 32 + 64 + 80 + 96 + 16);
     expect(prefixQueryTokens).toBe(97 + 1 + 16 + 17 + 31 + 32 + 33 + 80 + 81 + 97 + 97 + 97);
-    idle(cached);
   });
 
   it("runs the beginning of prompts that come at once only once, with the answers that each has alone", async () => {
+    const params: GenerateParams = { ...GREEDY, maxTokens: 24, ignoreEos: true, logprobs: 3 };
     const [together, alone] = [await open(modelPath(name)), await open(modelPath(name), { prefixCache: false })];
     const { tokens } = ids(80, 3);
     const prompts = [5, 6, 7, 8].map((last) => ({ tokens: [...tokens, last, last] }));
@@ -81,18 +44,8 @@ describe.each(["mini", "tiny-a", "tiny-lite-a"] as const)("%s", (name: ModelName
     const dir = modelPath(name);
     const wide = await open(dir);
     for (const prefixCache of [true, false, "all"] as const) {
-      const tight = await open(dir, { cacheBytes: await cacheFor(dir, 288), prefixCache });
-      const cases = Array.from({ length: 6 }, (_, i) => ({
-        prompt: ids(40 + 7 * i, i),
-        params: {
-          ...{ temperature: i % 2, seed: i, maxTokens: 60, ignoreEos: true, logprobs: 2 },
-          ...{ presencePenalty: 0.5, frequencyPenalty: 0.4, repetitionPenalty: 1.2 },
-        },
-      }));
-      const got = await Promise.all(cases.map((one) => tight.generate(one.prompt, one.params)));
-      expect(tight.stats.preemptions).toBeGreaterThan(0);
-      for (const [i, one] of cases.entries()) expect(same(got[i]!)).toEqual(same(await wide.generate(one.prompt, one.params)));
-      idle(tight);
+      const tight = await open(dir, { cacheBytes: await cacheFor(dir, TIGHT_TOKENS), prefixCache });
+      await sameAfterGivingWay(tight, wide);
       await tight.close();
     }
   });

@@ -5,24 +5,31 @@ import { Engine } from "../../ts/engine/engine.js";
 import type { EngineOptions } from "../../ts/engine/options.js";
 import { inspect, listDevices } from "../../ts/index.js";
 import { comparable } from "../helpers/goldens.js";
+import { modelPath } from "../helpers/paths.js";
 import { collect, GOLDENS, GREEDY, golden, promptOf, SORT, SUM, THINK } from "../helpers/questions.js";
+import { sameAfterGivingWay, sameOnPrefixHit, TIGHT_TOKENS, untilIdle } from "../helpers/serving.js";
 import { describeOnGpu, quantizedMini } from "./gpu.js";
 
 const OPTIONS: EngineOptions = { device: "cuda", cacheBytes: 256 * 1024 * 1024 };
 
-describeOnGpu("the engine", () => {
-  const engines: Engine[] = [];
-  const fp8 = quantizedMini();
-  const open = async (dir?: string, options: EngineOptions = {}): Promise<Engine> => {
+/** Loads engines, which are closed when the suite ends. Call it in a suite. */
+function engines(): (dir?: string, options?: EngineOptions) => Promise<Engine> {
+  const opened: Engine[] = [];
+  after(async () => {
+    for (const one of opened) await one.close();
+  });
+  return async (dir, options = {}) => {
     const engine = await Engine.load(dir, { ...OPTIONS, ...options });
-    engines.push(engine);
+    opened.push(engine);
     return engine;
   };
+}
+
+describeOnGpu("the engine", () => {
+  const open = engines();
+  const fp8 = quantizedMini();
   let shared: Promise<Engine> | undefined;
   const engine = () => (shared ??= open());
-  after(async () => {
-    for (const one of engines) await one.close();
-  });
   const alive = async (one: Engine) => assert.equal((await one.generate(SUM, GREEDY)).text, "136");
 
   it("says where it runs", async () => {
@@ -94,8 +101,22 @@ describeOnGpu("the engine", () => {
     const load = open(undefined, { cacheBytes, maxSequences: 4096, maxBatchTokens: 65536, dtype: "float32" });
     await assert.rejects(load, { code: "OUT_OF_MEMORY", message: /asked for \d+ bytes .* \d+ are there; / });
     await alive(one);
-    // The step that was in flight behind the last token ends on its own.
-    for (let i = 0; i < 200 && one.stats.blocksInUse > 0; i++) await new Promise((resolve) => setTimeout(resolve, 10));
-    assert.deepEqual([one.stats.runningSequences, one.stats.blocksInUse], [0, 0]);
+    await untilIdle(one);
   });
 });
+
+for (const cacheDType of ["auto", "fp8"] as const)
+  describeOnGpu(`the engine, ${cacheDType} latents, answers the same`, () => {
+    const open = engines();
+    const dir = modelPath("mini");
+
+    it("whether a prompt's beginning is found in the prefix cache or not", async () => {
+      await sameOnPrefixHit(await open(dir, { cacheDType }), await open(dir, { cacheDType, prefixCache: false }));
+    });
+
+    it("after it had to give way", async () => {
+      const { cacheBytesPerToken } = await inspect.estimate(dir, { device: "cuda", cacheDType });
+      const tight = await open(dir, { cacheDType, cacheBytes: cacheBytesPerToken * TIGHT_TOKENS });
+      await sameAfterGivingWay(tight, await open(dir, { cacheDType }));
+    });
+  });

@@ -18,7 +18,7 @@ async function continues(runner: Runner, name: string, bound: number): Promise<v
     compared += count;
     const results = await greedy(runner, golden.prompt_ids, count);
     assert.deepEqual(
-      results.map(({ token }) => token),
+      results.flatMap(({ drawn }) => drawn.map(({ token }) => token)),
       golden.greedy_ids.slice(0, count),
       `${name}, case ${c}`,
     );
@@ -31,7 +31,7 @@ describeOnGpu("float32", () => {
 
   for (const [name, dtype] of [["tiny-a"], ["tiny-b"], ["tiny-lite-a"], ["mini", "float32"]] as const)
     it(`${name} has the recorded hidden states, routing, logits and tokens, as exactly as on the CPU`, async () => {
-      const { runner } = await open(name, { dtype: dtype ?? "auto" });
+      const { runner } = await open(name, { dtype: dtype ?? "auto", maxDrafts: 1 });
       assert.equal(runner.activationDType, "float32");
       const d = await worstDistance(runner, fixtures(name));
       console.log(`${name}: ${JSON.stringify(d)}`);
@@ -42,6 +42,18 @@ describeOnGpu("float32", () => {
       assert.ok(d.maxWeight < 1e-4, `gates: ${d.maxWeight}`);
       assert.ok(d.maxDraftLogit < 1e-3, `draft head: ${d.maxDraftLogit}`);
       await continues(runner, name, 1e-3);
+    });
+});
+
+describeOnGpu("packed latents", () => {
+  const { open } = models();
+
+  for (const [name, dtype] of [["tiny-a"], ["tiny-lite-a"], ["mini", "float32"]] as const)
+    it(`${name} stays as near the recorded float32 numbers as on the CPU`, async () => {
+      const { runner } = await open(name, { dtype: dtype ?? "auto", cacheDType: "fp8" });
+      const d = await worstDistance(runner, fixtures(name));
+      console.log(`${name}: ${JSON.stringify(d)}`);
+      assert.ok(d.maxLogit > 1e-4 && d.maxLogit < 1, `logits: ${d.maxLogit}`);
     });
 });
 

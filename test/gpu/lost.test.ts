@@ -1,34 +1,37 @@
-/** A GPU that is lost: everything is refused with the fault that lost it, and the process lives on. Nothing else may use the GPU here. */
+/** A GPU that is lost: everything is refused with the fault that lost it, told by operation and place, and the process lives on (lose.ts). */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { it } from "node:test";
-import { openModel } from "../../ts/model/open.js";
-import { Device } from "../../ts/runtime/device.js";
-import { modelPath } from "../helpers/paths.js";
-import { describeOnGpu, GPU_MODEL_OPTIONS } from "./gpu.js";
+import { fileURLToPath } from "node:url";
+import { describeOnGpu } from "./gpu.js";
 
-const lost = { code: "CUDA_ERROR", message: /cudaError\w+: .*lost to this process/s };
+const PROGRAM = fileURLToPath(new URL("lose.js", import.meta.url));
 
-describeOnGpu("a lost GPU", () => {
-  it("refuses every step with the fault that lost it, closes, and leaves the CPU as it was", async () => {
-    const { runner, close } = await openModel(modelPath("tiny-a"), { ...GPU_MODEL_OPTIONS, trapOn: "rms_norm" });
-    runner.setSampling(0, {
-      ...{ temperature: 0, topP: 1, topK: 0, minP: 0, repetitionPenalty: 1, presencePenalty: 0, frequencyPenalty: 0 },
-      ...{ seed: 0, logprobs: -1, logitBias: new Map(), promptTokens: [] },
+/** Where it was noticed, and what CUDA says. */
+const NOTICED = String.raw`.* at native/[\w/.]+:\d+: cudaError\w+: .*\. The GPU is lost to this process: start a new one$`;
+
+/** Without waiting, it is noticed by whatever asks next: an operation's launch, another call, or the look for results, which knows the last launch alone. */
+const byWhom = (last: string) =>
+  String.raw`^(operation "\w+" on queue \d failed:|\w+ on queue \d failed:|work under way failed: the last operation that was launched is "${last}")`;
+
+const WAYS = [
+  ["a step", byWhom(String.raw`\w+`) + NOTICED],
+  ["a step, each operation awaited", `^operation "rms_norm" on queue 0 failed:${NOTICED}`],
+  ["a replay", byWhom(String.raw`graph \d+`) + NOTICED],
+  ["a replay, each operation awaited", String.raw`^operation "embed" of graph \d+ on queue 0 failed:` + NOTICED],
+  ["the engine", byWhom(String.raw`\w+`) + NOTICED],
+] as const;
+
+describeOnGpu("a GPU that is lost", () => {
+  for (const [way, message] of WAYS)
+    it(`in ${way}: everything after it is refused with that fault`, () => {
+      const { status, signal, stdout, stderr } = spawnSync(process.execPath, [PROGRAM, way], { encoding: "utf8", timeout: 120_000 });
+      assert.deepEqual([status, signal], [0, null], stderr);
+      const { told, cpu } = JSON.parse(stdout) as { told: { code: string; message: string }[]; cpu: number[] };
+      assert.equal(told.length, 3);
+      for (const one of told) assert.equal(one.code, "CUDA_ERROR");
+      assert.match(told[0]!.message, new RegExp(message, "s"));
+      for (const { message: again } of told) assert.ok(again.includes(told[0]!.message), again);
+      assert.deepEqual(cpu, [1, 2, 3, 4]);
     });
-    runner.setBlocks(0, 0, [0]);
-    const step = () => runner.step([{ slot: 0, position: 0, tokens: [3, 4, 5], sample: true }]);
-    await assert.rejects(step(), lost);
-    await assert.rejects(step(), lost);
-    await assert.rejects(runner.device.done(), lost);
-    await close();
-
-    const cpu = Device.open({ device: "cpu", threads: 1 });
-    const tensor = cpu.tensor("float32", [4]);
-    const queue = cpu.queue();
-    queue.write(tensor, Float32Array.of(1, 2, 3, 4));
-    const read = new Float32Array(4);
-    await queue.read(tensor, read);
-    assert.deepEqual([...read], [1, 2, 3, 4]);
-    await cpu.close();
-  });
 });

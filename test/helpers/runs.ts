@@ -2,7 +2,7 @@
  * Runs of a runner whose bits are compared: prompts, batches, and what must be alike.
  */
 import type { Runner } from "../../ts/model/runner.js";
-import type { StepResult, StepSequence } from "../../ts/model/runner-types.js";
+import type { DrawnToken, StepResult, StepSequence } from "../../ts/model/runner-types.js";
 import { takeSlot } from "./goldens.js";
 
 /** A prompt of `length` ids that exist, different for each seed. */
@@ -11,8 +11,13 @@ export function prompt(length: number, seed: number): number[] {
 }
 
 /** What must be the same bits: tokens, their log-probabilities and those of the alternatives. */
-export function bits(results: readonly StepResult[]): Pick<StepResult, "token" | "logprob" | "top">[] {
-  return results.map(({ token, logprob, top }) => ({ token, logprob, top }));
+export function bits(results: readonly StepResult[]): DrawnToken[] {
+  return results.flatMap(({ drawn }) => drawn);
+}
+
+/** The tokens alone. */
+export function tokens(results: readonly StepResult[]): number[] {
+  return bits(results).map(({ token }) => token);
 }
 
 /** Prompts of all in one step (or as many as fit), then decode steps together. */

@@ -62,14 +62,8 @@ it.each(SHAPES)("the operations of a layer of %s read each of its matrices once"
     dense: [ffn("mlps.0"), ffn("mlps.1")],
     moe: { classifier: matrix("mlp.router.classifier").data, ...ffn("mlp.experts.0") },
   } as unknown as Parameters<typeof layerCosts>[1];
-  const step = {
-    rows: 1,
-    context: 0,
-    ffnExpertsPerToken: 0,
-    distinctExperts: 0,
-    activationDType: "bfloat16",
-    cacheDType: "bfloat16",
-  } as const;
+  const dtypes = { activationDType: "bfloat16", cacheDType: "bfloat16" } as const;
+  const step = { rows: 1, queries: 0, context: 0, ffnExpertsPerToken: 0, distinctExperts: 0, ...dtypes };
   const costs = layerCosts(config, layer, step);
   expect(costs).toHaveLength(LAYER_OPERATIONS.length);
   const outside = config.vocabSize * config.hiddenSize + (config.ngram ? config.hiddenSize ** 2 : 0);

@@ -1,12 +1,12 @@
 /** What a load will allocate is known, and refused where it does not fit, before anything is allocated. */
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { openCheckpoint } from "../../ts/model/checkpoint.js";
+import { openCheckpoint, type StoredTensor } from "../../ts/model/checkpoint.js";
 import type { ModelConfig } from "../../ts/model/config.js";
 import { estimateMemory } from "../../ts/model/estimate.js";
 import { type OpenedModel, openModel } from "../../ts/model/open.js";
 import { BLOCK_SIZE, type ModelSizes, type SizingOptions, sizeModel } from "../../ts/model/sizing.js";
 import { activationDTypeOf, placeNgramTables } from "../../ts/model/placement.js";
-import { cacheBytesPerToken, numCaches } from "../../ts/model/state.js";
+import { cacheBytesPerToken, numCaches, stateBytes } from "../../ts/model/state.js";
 import { Device } from "../../ts/runtime/device.js";
 import { modelPath } from "../helpers/fixtures.js";
 import { refused } from "../helpers/mini.js";
@@ -166,6 +166,22 @@ describe("limits of the operations", () => {
   });
 });
 
+describe("a draft head that is not used", () => {
+  it("takes no memory", async () => {
+    const bytesOf = ({ entry }: StoredTensor) => entry.end - entry.begin;
+    const head = [...checkpoint.tensors].filter(([name]) => name.startsWith("model.mtp."));
+    const estimate = (maxDrafts: number) =>
+      estimateMemory(modelPath("mini"), {
+        ...{ device: "cuda:0", context: 64, batch: 1, maxBatchTokens: 64, allowUnknownTensors: false, maxDrafts },
+      });
+    const [without, used] = [await estimate(0), await estimate(1)];
+    expect(used.weightBytes - without.weightBytes).toBe(head.reduce((sum, [, tensor]) => sum + bytesOf(tensor), 0));
+    const caches = used.cacheBytes - without.cacheBytes + used.stateBytes - without.stateBytes;
+    const scratch = used.scratchBytes - without.scratchBytes;
+    expect(used.totalBytes - without.totalBytes - caches - scratch).toBeGreaterThanOrEqual(used.weightBytes - without.weightBytes);
+  });
+});
+
 describe.each(["mini", "tiny-b", "tiny-lite-a"] as const)("%s", (name) => {
   it.each(["auto", "float32", "bfloat16"] as const)("with dtype %s allocates what was counted", async (dtype) => {
     const model = await openModel(modelPath(name), { ...TEST_MODEL_OPTIONS, dtype });
@@ -175,6 +191,32 @@ describe.each(["mini", "tiny-b", "tiny-lite-a"] as const)("%s", (name) => {
     // The rotation's frequencies, the ring, the threads' scratch.
     expect(extra).toBeGreaterThanOrEqual(0);
     expect(extra).toBeLessThan(64 * 1024);
+  });
+
+  it.each([1, 4])("with up to %d drafts allocates what was counted, which without a draft head is no more", async (maxDrafts) => {
+    const model = await openModel(modelPath(name), { ...TEST_MODEL_OPTIONS, maxDrafts });
+    opened.push(model);
+    const without = await openModel(modelPath(name), TEST_MODEL_OPTIONS);
+    opened.push(without);
+    const { sizes, runner, checkpoint } = model;
+    const extra = runner.device.allocatedBytes - sizes.allocatedBytes;
+    expect(extra).toBeGreaterThanOrEqual(0);
+    expect(extra).toBeLessThan(64 * 1024);
+    if (!checkpoint.hasMtp) {
+      expect(sizes).toEqual(without.sizes);
+      expect(runner.limits.maxDrafts).toBe(0);
+      return;
+    }
+    expect(runner.limits.maxDrafts).toBe(maxDrafts);
+    expect([runner, without.runner].map(({ weights }) => weights.mtp !== null)).toEqual([true, false]);
+    expect(sizes.numCaches).toBe(without.sizes.numCaches + 1);
+    // Room for rows without a place: a slot's table and history, and a block of each cache.
+    const { contextLength, blockSize, numCaches, activationDType } = sizes;
+    const block = blockSize * cacheBytesPerToken(checkpoint.config, numCaches, activationDType);
+    expect(sizes.stateBytes).toBe(
+      stateBytes(checkpoint.config, { ...sizes, maxDrafts: 0 }) + 4 * (contextLength + contextLength / blockSize) + block,
+    );
+    expect(sizes.scratchBytes).toBeGreaterThan(without.sizes.scratchBytes);
   });
 
   it("is estimated by the same sum", async () => {

@@ -34,10 +34,16 @@ class SampleBench {
       ...{ allowed: make("int32", words), adjustments: make("int32", ROWS, 1, 3), numAdjustments: make("int32", ROWS) },
       ...{ mask: make("int32", ROWS, words), history: make("int32", ROWS, CONTEXT), tokens: make("int32", ROWS) },
       ...{ logprob: make("float32", ROWS), topIds: make("int32", ROWS, MOST_LOGPROBS), topLogprobs: make("float32", ROWS, MOST_LOGPROBS) },
-      ...{ counts: make("int32", 8), candidateIds: make("int32", ROWS, LISTED), candidateExps: make("float64", ROWS, LISTED) },
+      ...{
+        rows: make("int32", 2),
+        draft: 0,
+        mostRows: ROWS,
+        candidateIds: make("int32", ROWS, LISTED),
+        candidateExps: make("float64", ROWS, LISTED),
+      },
       candidateStats: make("float64", ROWS, 2),
     };
-    const { logitSlot, logitPosition, allowed, counts } = this.#arguments;
+    const { logitSlot, logitPosition, allowed, rows } = this.#arguments;
     this.queue.write(
       logitSlot,
       Int32Array.from({ length: ROWS }, (_, r) => r),
@@ -47,7 +53,7 @@ class SampleBench {
       Int32Array.from({ length: ROWS }, (_, r) => positionOf(r)),
     );
     this.queue.write(allowed, new Int32Array(words).fill(-1));
-    this.queue.write(counts, Int32Array.of(0, 0, 0, 0, ROWS, 0, 0, 0));
+    this.queue.write(rows, Int32Array.of(0, ROWS));
   }
 
   /** Tokens that the operation draws, and that its twin draws from the candidates. */

@@ -60,6 +60,8 @@ describe("routes", () => {
       expect(line).toMatch(/^(# (HELP|TYPE) [\w:]+ .+|[\w:]+(\{(\w+="[^"]*",?)*\})? -?[\d.e+-]+)$/);
     expect(text).toMatch(/^vllm:num_requests_running\{model_name="mini"\} 0$/m);
     expect(text).toMatch(/^vllm:request_success_total\{model_name="mini",finished_reason="stop"\} [1-9]/m);
+    expect(text).toMatch(/^vllm:spec_decode_num_draft_tokens_total\{model_name="mini"\} [1-9]/m);
+    expect(text).toMatch(/^longcat_device_idle_seconds_total\{model_name="mini"\} \d/m);
     expect(text).toMatch(/^vllm:time_to_first_token_seconds_count\{model_name="mini"\} [1-9]/m);
   });
 

@@ -128,7 +128,7 @@ describe("an option", () => {
     [{ threads: Number.NaN }, "threads: NaN"],
     [{ cacheBytes: "1GB" }, 'cacheBytes: "1GB"'],
     [{ device: "tpu" }, 'device: "tpu"'],
-    [{ speculative: { drafts: 2 } }, "speculative"],
+    [{ speculative: { drafts: 9 } }, "speculative.drafts: 9"],
     [{ prefixCache: "some" }, "prefixCache"],
     [{ parallel: { expert: 2 } }, "parallel.expert"],
   ])("%o is OPTION_INVALID", async (options, named) => {

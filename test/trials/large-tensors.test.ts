@@ -229,7 +229,7 @@ describe("logits and slots of more than 2^31 numbers", () => {
         allowed: ints([words], new Array<number>(words).fill(-1)),
       },
       ...{ adjustments, numAdjustments, mask: ints([slots, words]), history, tokens, logprob },
-      ...{ topIds: ints([numRows, 20]), topLogprobs: floats([numRows, 20]), counts: ints([8], [0, 0, 0, 0, numRows, 0, 0, 0]) },
+      ...{ topIds: ints([numRows, 20]), topLogprobs: floats([numRows, 20]), rows: ints([2], [0, numRows]), draft: 0, mostRows: numRows },
     });
     const token = Int32Array.of(-1);
     await queue.read(tokens, token, (numRows - 1) * 4);
@@ -255,9 +255,10 @@ describe("logits and slots of more than 2^31 numbers", () => {
     queue.write(history, Int32Array.of(99), (slots * context - 1) * 4);
     const tokens = ints([1]);
     ops.stepPlan(queue, {
-      ...{ counts: ints([8], [1, 1, 1, 1, 0, 0, 0, 0]), tokenIds: ints([1], [-1]), positions: ints([1], [context - 1]) },
-      ...{ seqStart: ints([2], [0, 1]), seqSlot: ints([1], [slots - 1]), invFreq: floats([8]), history, tokens },
-      ...{ rowSlot: ints([1]), cosSin: floats([1, 16]), splits: ints([1, 2]), rotaryScale: 1 },
+      ...{ counts: ints([8], [1, 0, 1, 0, 0, 0, 0, 0]), tokenIds: ints([1]), promptPositions: ints([1]), seqNext: ints([1]) },
+      ...{ seqStart: ints([2], [0, 1]), seqSlot: ints([1], [slots - 1]), seqLimit: ints([1], [context]), invFreq: floats([8]), history },
+      ...{ lengths: ints([slots], new Array<number>(slots).fill(context - 1)), tokens, positions: ints([1]) },
+      ...{ rowSlot: ints([1]), cosSin: floats([1, 16]), splits: ints([1, 2]), rotaryScale: 1, ahead: 0 },
     });
     const token = Int32Array.of(-1);
     await queue.read(tokens, token);

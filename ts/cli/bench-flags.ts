@@ -3,15 +3,12 @@
  * @module
  */
 
+import { RANDOM_DTYPES, SHAPES } from "../engine/bench-model.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import { parseNumber, UsageError } from "./flags.js";
 
-/** Built-in sizes (ts/model/shapes.ts). */
-const SHAPE_NAMES = ["flash", "lite", "mini"] as const;
-export type ShapeName = (typeof SHAPE_NAMES)[number];
-
-const DTYPE_NAMES = ["bfloat16", "fp8", "float32"] as const;
-export type DTypeName = (typeof DTYPE_NAMES)[number];
+/** Built-in sizes. */
+export const SHAPE_NAMES = SHAPES;
 
 export const SHAPE_FLAG: Flag = {
   name: "shape",
@@ -53,6 +50,14 @@ export function numbers(flags: ParsedFlags, name: string, absent: string, min: n
   return text.split(",").map((part) => wholeNumber(name, part.trim(), min, max));
 }
 
+/** The device that the flags name, checked as far as its name goes. */
+export function deviceName(flags: ParsedFlags, absent: string): string {
+  const device = flags.text("device") ?? absent;
+  if (!/^(auto|cpu|cuda(:\d{1,4})?)$/.test(device))
+    throw new UsageError(`--device: ${JSON.stringify(device)} is none of auto, cpu, cuda, cuda:N`);
+  return device;
+}
+
 /** The flag's value, which must be one of `names`. */
 export function oneOf<T extends string>(flags: ParsedFlags, name: string, names: readonly T[], absent: T): T {
   const text = flags.text(name);
@@ -65,8 +70,8 @@ export function oneOf<T extends string>(flags: ParsedFlags, name: string, names:
 /** Shape, layers, dtype and experts of random weights. `device`: what "auto" has become. */
 export function randomModel(flags: ParsedFlags, onGpu: boolean) {
   return {
-    shape: oneOf<ShapeName>(flags, "shape", SHAPE_NAMES, onGpu ? "flash" : "mini"),
-    dtype: oneOf<DTypeName>(flags, "dtype", DTYPE_NAMES, "bfloat16"),
+    shape: oneOf(flags, "shape", SHAPE_NAMES, onGpu ? "flash" : "mini"),
+    dtype: oneOf(flags, "dtype", RANDOM_DTYPES, "bfloat16"),
     expertsHeld: numberOr(flags, "experts-held", 1, 65536, undefined),
   };
 }

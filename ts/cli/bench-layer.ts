@@ -4,7 +4,7 @@
  */
 
 import { benchLayer, type LayerFacts, type LayerPlan, type LayerResult } from "../engine/bench-layer.js";
-import { cell, describeWhere, HELD_FLAG, meansGpu, numberOr, numbers, oneOf, randomModel, SHAPE_FLAG } from "./bench-flags.js";
+import { cell, describeWhere, deviceName, HELD_FLAG, meansGpu, numberOr, numbers, oneOf, randomModel, SHAPE_FLAG } from "./bench-flags.js";
 import { benchReport } from "./bench-report.js";
 import { chartFile, writeChart } from "./chart-file.js";
 import { type Command, JSON_FLAG } from "./command.js";
@@ -17,10 +17,12 @@ const DEFAULT_BATCHES = { gpu: "1,16,64", cpu: "1,16" };
 const DEFAULT_CONTEXT = { gpu: 1024, cpu: 128 };
 const DEFAULT_LAYERS = { gpu: 6, cpu: 2 };
 const DEFAULT_SAMPLES = 7;
+/** A token and the most drafts that an engine takes. */
+const MAX_QUERIES = 5;
 
 export const benchLayerCommand: Command = {
   usage: [
-    "bench layer [--shape flash|lite|mini] [--experts-held N] [--expert-rows N] [--dtype bfloat16|fp8|float32] [--batch 1,16] [--context N] [--prompt 128,1024] [--json] [--svg FILE]",
+    "bench layer [--shape flash|lite|mini] [--experts-held N] [--expert-rows N] [--dtype bfloat16|fp8|float32] [--batch 1,16] [--queries N] [--context N] [--prompt 128,1024] [--json] [--svg FILE]",
   ],
   about:
     "A whole layer with random weights: the time of each of its operations, alone and again and again in a recorded graph, and of the whole,\n" +
@@ -42,6 +44,12 @@ export const benchLayerCommand: Command = {
       kind: "text",
       value: "1,16,…",
       help: `sequences of a decode step (default: GPU ${DEFAULT_BATCHES.gpu}, CPU ${DEFAULT_BATCHES.cpu})`,
+    },
+    {
+      name: "queries",
+      kind: "number",
+      value: "N",
+      help: "rows of each of them: its newest token and N - 1 drafts to verify (1 to 5, default 1)",
     },
     {
       name: "context",
@@ -73,15 +81,14 @@ export const benchLayerCommand: Command = {
 };
 
 async function planOf(flags: ParsedFlags): Promise<LayerPlan> {
-  const device = flags.text("device") ?? "auto";
-  if (!/^(auto|cpu|cuda(:\d{1,4})?)$/.test(device))
-    throw new UsageError(`--device: ${JSON.stringify(device)} is none of auto, cpu, cuda, cuda:N`);
+  const device = deviceName(flags, "auto");
   const kind = (await meansGpu(device)) ? "gpu" : "cpu";
   const prompts = numbers(flags, "prompt", "", 1, 65536);
   return {
     ...randomModel(flags, kind === "gpu"),
     expertRows: expertRowsOf(flags),
     ...{ batches: numbers(flags, "batch", prompts.length > 0 ? "" : DEFAULT_BATCHES[kind], 1, 1024), prompts },
+    queries: numberOr(flags, "queries", 1, MAX_QUERIES, 1),
     context: numberOr(flags, "context", 0, 1_000_000, DEFAULT_CONTEXT[kind]),
     layers: numberOr(flags, "layers", 1, 64, DEFAULT_LAYERS[kind]),
     samples: numberOr(flags, "samples", 1, 100, DEFAULT_SAMPLES),
@@ -119,7 +126,10 @@ function describeFacts(f: LayerFacts): void {
 
 /** Aligned lines: one an operation, then the whole. */
 function describe(r: LayerResult): string {
-  const title = r.kind === "decode" ? `decode, batch ${r.batch}, context ${r.context}` : `prompt of ${r.rows} tokens`;
+  const title =
+    r.kind === "decode"
+      ? `decode, batch ${r.batch}${r.queries > 1 ? ` × ${r.queries} queries` : ""}, context ${r.context}`
+      : `prompt of ${r.rows} tokens`;
   const use = `${r.ffnExpertsPerToken.toFixed(1)} experts/token, ${r.distinctExperts} distinct; ceiling ${cell(r.bytesPerSecondCeiling / 1e9, 0, 1)} GB/s`;
   const line = (name: string, us: number, bytes: number, flops: number, share: number) =>
     `${name.padEnd(38)} ${cell(us, 10, 2)} µs  ${cell(bytes / us / 1e3, 8, 1)} GB/s  ${cell(flops / us / 1e6, 8, 3)} TFLOP/s  ${cell(100 * share, 6, 1)} %`;

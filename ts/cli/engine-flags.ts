@@ -16,7 +16,7 @@ export const ENGINE_FLAGS: readonly Flag[] = [
   { name: "dtype", kind: "text", value: "T", help: "weights: auto (as stored), bfloat16 or float32" },
   { name: "threads", kind: "text", value: "N", help: "CPU threads, or auto: what affinity and container quota allow" },
   { name: "ranks", kind: "number", value: "R", help: "expert parallelism: number of ranks (this version: 1)" },
-  { name: "speculative", kind: "text", value: "S", help: "auto, off or a number of drafts (this version: off)" },
+  { name: "speculative", kind: "text", value: "S", help: "drafts of the draft head: auto (as many as pay), off, or 1 to 4" },
   { name: "no-batch-invariant", kind: "flag", help: "permit results that depend on the batch" },
   { name: "no-prefix-cache", kind: "flag", help: "do not reuse cached prompts" },
   { name: "cache-bytes", kind: "text", value: "B", help: "memory of the latent cache in bytes, or auto" },

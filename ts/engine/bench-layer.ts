@@ -31,9 +31,10 @@ export interface LayerPlan {
   expertRows?: number | undefined;
   /** Layers of weights to go through in turn. */
   layers: number;
-  /** Decode steps of so many rows, each with `context` tokens. */
+  /** Decode steps of so many sequences, each with `context` tokens cached and `queries` rows: its newest token and drafts. */
   batches: readonly number[];
   context: number;
+  queries: number;
   /** Prompts of so many tokens. */
   prompts: readonly number[];
   /** Measurements, of which the median counts. */
@@ -69,6 +70,8 @@ export interface LayerResult {
   kind: "decode" | "prompt";
   /** Decode: sequences; prompt: 1. */
   batch: number;
+  /** Decode: rows of each; prompt: 0. */
+  queries: number;
   /** Rows that go through the layer. */
   rows: number;
   context: number;
@@ -124,21 +127,23 @@ export async function benchLayer(plan: LayerPlan, report: LayerReport): Promise<
   const { shape, dtype, expertsHeld, layers, device, threads, cacheDType, fp8Activations, batchInvariant, signal } = plan;
   const config = shapeConfig(shape, layers);
   const share = shareOf(plan, config.numExperts);
-  if (share) for (const rows of [...plan.batches, ...plan.prompts]) checkShare(share, rows, config.topK);
+  const { queries } = plan;
+  if (share) for (const rows of [...plan.batches.map((batch) => batch * queries), ...plan.prompts]) checkShare(share, rows, config.topK);
   const meter = await CeilingMeter.of(device);
-  const longest = Math.max(plan.batches.length > 0 ? plan.context + 1 : 0, ...plan.prompts, 1);
+  const longest = Math.max(plan.batches.length > 0 ? plan.context + queries : 0, ...plan.prompts, 1);
+  const largest = Math.max(1, ...plan.batches);
   const model = await openRandomModel(
-    { config, dtype, expertsHeld, expertLayers: 1, oneRank: share !== undefined },
+    { config, dtype, expertsHeld, expertLayers: 1, oneRank: share !== undefined, draftHead: queries > 1 },
     {
-      ...{ device, threads, cacheDType, fp8Activations, batchInvariant, signal, contextLength: longest },
-      ...{ maxSequences: Math.max(1, ...plan.batches), maxBatchTokens: Math.max(1, ...plan.batches, ...plan.prompts) },
+      ...{ device, threads, cacheDType, fp8Activations, batchInvariant, signal, contextLength: longest, maxDrafts: queries - 1 },
+      ...{ maxSequences: largest, maxBatchTokens: Math.max(largest * queries, ...plan.prompts) },
     },
   );
   try {
     report.loaded(factsOf(plan, model));
     const steps = [
-      ...plan.batches.map((batch) => ({ kind: "decode" as const, batch, rows: batch })),
-      ...plan.prompts.map((rows) => ({ kind: "prompt" as const, batch: 1, rows })),
+      ...plan.batches.map((batch) => ({ kind: "decode" as const, batch, queries, rows: batch * queries })),
+      ...plan.prompts.map((rows) => ({ kind: "prompt" as const, batch: 1, queries: 0, rows })),
     ];
     for (const step of steps) {
       abortIfAsked(signal);
@@ -208,20 +213,25 @@ const GPU_REPEATS = 24;
 /** Seeds of the caches' numbers; weights have those from 0 on. */
 const FIRST_CACHE_SEED = 2 ** 40;
 
+/** A step to be measured. */
+type LayerStep = Pick<LayerResult, "kind" | "batch" | "queries" | "rows">;
+
 class LayerBench {
   readonly #model: RandomModel;
   readonly #plan: LayerPlan;
-  readonly #step: Pick<LayerResult, "kind" | "batch" | "rows">;
+  readonly #step: LayerStep;
   readonly #meter: CeilingMeter;
+  readonly #ready: ReturnType<RandomModel["runner"]["promptProgram"]>;
   readonly #program: Program;
   readonly #queue: Queue;
 
-  constructor(model: RandomModel, plan: LayerPlan, step: Pick<LayerResult, "kind" | "batch" | "rows">, meter: CeilingMeter) {
+  constructor(model: RandomModel, plan: LayerPlan, step: LayerStep, meter: CeilingMeter) {
     this.#model = model;
     this.#plan = plan;
     this.#step = step;
     this.#meter = meter;
-    const { program } = step.kind === "decode" ? model.runner.decodeProgram(step.batch) : model.runner.promptProgram();
+    this.#ready = step.kind === "decode" ? model.runner.decodeProgram(step.batch, step.queries - 1) : model.runner.promptProgram();
+    const { program } = this.#ready;
     const share = shareOf(plan, model.config.numExperts);
     this.#queue = model.runner.queue;
     this.#program = share ? { ...program, expertPlan: placeShare(this.#queue, program, share, step.rows) } : program;
@@ -230,11 +240,11 @@ class LayerBench {
   async measure(): Promise<LayerResult> {
     await this.#prepare();
     const { config, runner } = this.#model;
-    const { kind, batch, rows } = this.#step;
+    const { kind, batch, queries, rows } = this.#step;
     const use = await this.#routing();
     const context = kind === "decode" ? this.#plan.context + 1 : 0;
     const { activationDType, cacheDType } = runner;
-    const costs = layerCosts(config, runner.weights.layers[0]!, { rows, context, ...use, activationDType, cacheDType });
+    const costs = layerCosts(config, runner.weights.layers[0]!, { rows, queries, context, ...use, activationDType, cacheDType });
     const bytes = costs.reduce((sum, cost) => sum + cost.bytes, 0);
     const flops = costs.reduce((sum, cost) => sum + cost.flops, 0);
     const ceilings = this.#meter.ceilings(runner.device.threads, bytes);
@@ -254,7 +264,7 @@ class LayerBench {
     const overlapUs = 1e6 * (await this.#whole(this.#program));
     const floorUs = 1e6 * floorSeconds({ bytes, flops }, ceilings);
     return {
-      ...{ kind, batch, rows, context, operations, sumUs: operations.reduce((sum, { us }) => sum + us, 0), serialUs, overlapUs },
+      ...{ kind, batch, queries, rows, context, operations, sumUs: operations.reduce((sum, { us }) => sum + us, 0), serialUs, overlapUs },
       ...{ bytes: Math.round(bytes), flops: Math.round(flops), floorUs, shareOfFloor: floorUs / Math.min(serialUs, overlapUs), ...use },
       bytesPerSecondCeiling: ceilings.bytesPerSecond,
     };
@@ -264,7 +274,7 @@ class LayerBench {
   async #prepare(): Promise<void> {
     const { runner, sizes } = this.#model;
     const { state } = this.#program;
-    const { kind, batch, rows } = this.#step;
+    const { kind, batch, queries, rows } = this.#step;
     const queue = this.#queue;
     const tokens = new TokenSource();
     const blocksEach = Math.ceil(sizes.contextLength / sizes.blockSize);
@@ -275,7 +285,8 @@ class LayerBench {
         0,
         Array.from({ length: blocksEach }, (_, i) => slot * blocksEach + i),
       );
-      queue.write(state.history, Int32Array.from(tokens.take(sizes.contextLength)), slot * sizes.contextLength * 4);
+      runner.setHistory(slot, tokens.take(sizes.contextLength));
+      runner.rewind(slot, this.#plan.context);
     }
     for (const [i, cache] of state.caches.entries()) {
       if (!queue.hasRoom(2)) await queue.room();
@@ -283,11 +294,11 @@ class LayerBench {
       const out = cache.dtype === "uint8" ? cache.view("float8_e4m3", cache.shape) : cache;
       ops.randomFill(queue, { out, seed: FIRST_CACHE_SEED + i, low: -1, high: 1 });
     }
-    const { blocks } = kind === "decode" ? runner.decodeProgram(batch) : runner.promptProgram();
+    const { blocks } = this.#ready;
     blocks.writeStep(
       Array.from({ length: batch }, (_, slot) =>
         kind === "decode"
-          ? { slot, position: this.#plan.context, tokens: null, sample: true }
+          ? { slot, position: this.#plan.context, tokens: null, sample: true, drafts: queries - 1 }
           : { slot, position: 0, tokens: tokens.take(rows), sample: true },
       ),
     );

@@ -3,17 +3,20 @@
  * @module
  */
 
+import { LongcatError } from "../errors.js";
 import { type Checkpoint, openCheckpoint } from "../model/checkpoint.js";
 import type { ModelConfig } from "../model/config.js";
 import { type WeightCost, weightCost } from "../model/cost.js";
-import { openRandomModel, type RandomDType } from "../model/random-weights.js";
+import { openRandomModel, RANDOM_DTYPES, type RandomDType } from "../model/random-weights.js";
 import type { Runner } from "../model/runner.js";
-import { type Shape, shapeConfig } from "../model/shapes.js";
+import { SHAPES, type Shape, shapeConfig } from "../model/shapes.js";
 import { DEFAULT_PARAMETERS } from "../sampling/parameters.js";
 import type { EngineParts } from "./engine.js";
 import { checkDirectory, loadParts } from "./load.js";
-import { type EngineOptions, resolveOptions } from "./options.js";
+import { DEFAULT_OPTIONS, type EngineOptions, type ResolvedOptions, resolveOptions } from "./options.js";
 import type { EngineInfo } from "./types.js";
+
+export { RANDOM_DTYPES, SHAPES };
 
 /** Random weights instead of a checkpoint. */
 export interface RandomSource {
@@ -29,7 +32,7 @@ export interface BenchSource {
   /** Absent: the bundled checkpoint, or `random`. */
   directory?: string | undefined;
   random?: RandomSource | undefined;
-  /** The engine's; with random weights `threads`, `maxSequences`, `maxBatchTokens`, `cacheDType`, `fp8Activations` and `batchInvariant` count. */
+  /** The engine's; some are refused with random weights. */
   options: EngineOptions;
   signal?: AbortSignal | undefined;
 }
@@ -70,6 +73,8 @@ export interface BenchSizes {
   maxSequences: number;
   /** Tokens of a sequence. */
   contextLength: number;
+  /** Drafts of a step at most; absent: none. */
+  drafts?: number;
 }
 
 /** Opens a model; throws as `Engine.load` and `openRandomModel` do. */
@@ -81,6 +86,9 @@ async function openStored({ device, directory, options, signal }: BenchSource, s
   const dir = checkDirectory(directory);
   const resolved = resolveOptions({ ...options, device: device as EngineOptions["device"], signal });
   if (options.maxSequences === undefined || options.maxSequences === null) resolved.maxSequences = sizes.maxSequences;
+  if (typeof resolved.speculative === "object")
+    throw new LongcatError("OPTION_INVALID", "speculative: this bench runs steps without drafts; bench speculate measures those with");
+  resolved.speculative = sizes.drafts === undefined ? "off" : { drafts: sizes.drafts };
   // The benches write to the runner's cache behind the engine's back, and each run is to be a whole one.
   resolved.prefixCache = false;
   // A row is looked at as one prompt (ts/model/trace.ts). More than the context is refused later.
@@ -128,15 +136,23 @@ async function costOf(
   }
 }
 
+/** Options that mean nothing to a model with random weights, whose caches have the size of the bench's plan. */
+const NOT_FOR_RANDOM = ["cacheBytes", "allowUnknownTensors", "debug", "ngram"] as const;
+
+/** Nothing is ignored silently. */
+function refuseForRandom(options: ResolvedOptions): void {
+  const demanded = NOT_FOR_RANDOM.find((name) => options[name] !== DEFAULT_OPTIONS[name]);
+  if (demanded === undefined) return;
+  const [value, accepted] = [options[demanded], DEFAULT_OPTIONS[demanded]].map((one) => JSON.stringify(one));
+  throw new LongcatError("OPTION_INVALID", `${demanded}: ${value} does not go with random weights; give ${accepted}`);
+}
+
 async function openRandom(source: BenchSource, random: RandomSource, sizes: BenchSizes): Promise<BenchModel> {
   const { device, options, signal } = source;
   const { shape, layers, dtype, expertsHeld } = random;
-  const { threads, maxSequences, maxBatchTokens, cacheDType, fp8Activations, batchInvariant } = resolveOptions({
-    ...options,
-    device: null,
-    dtype: null,
-    signal,
-  });
+  const resolved = resolveOptions({ ...options, device: null, dtype: null, signal });
+  refuseForRandom(resolved);
+  const { threads, maxSequences, maxBatchTokens, cacheDType, fp8Activations, batchInvariant } = resolved;
   const model = await openRandomModel(
     { config: shapeConfig(shape, layers), dtype, expertsHeld },
     {
@@ -186,6 +202,6 @@ function infoOf(
     defaults: { temperature, topP, topK, minP, repetitionPenalty },
     ...{ ...choices, activations: activationDType, cacheDType, batchInvariant: device.kind === "cpu" || choices.batchInvariant },
     ...{ prefixCache: "off", speculative: "off", parallel: { expert: 1 } },
-    ngram: config.ngram ? (device.kind === "cuda" ? "device" : "host") : "none",
+    ngram: config.ngram ? "host" : "none",
   };
 }

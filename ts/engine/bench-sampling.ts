@@ -257,11 +257,11 @@ async function timeSample({ batch, vocabulary }: SamplingPlan, device: Device): 
   const make = (dtype: DType, ...shape: number[]): Tensor => device.tensor(dtype, shape);
   const logits = make("float32", batch, vocabulary);
   const params = make("float64", batch, NUM_SAMPLE_FIELDS);
-  const [logitSlot, logitPosition, counts] = [make("int32", batch), make("int32", batch), make("int32", 8)];
+  const [logitSlot, logitPosition, rows] = [make("int32", batch), make("int32", batch), make("int32", 2)];
   const [allowed, mask] = [make("int32", words), make("int32", batch, words)];
   const [adjustments, numAdjustments] = [make("int32", batch, COUNTED + 1, ADJUSTMENT_WORDS), make("int32", batch)];
   const tensors = {
-    ...{ logits, params, logitSlot, logitPosition, counts, allowed, mask, adjustments, numAdjustments },
+    ...{ logits, params, logitSlot, logitPosition, rows, draft: 0, mostRows: batch, allowed, mask, adjustments, numAdjustments },
     ...{
       history: make("int32", batch, 16),
       tokens: make("int32", batch),
@@ -273,7 +273,7 @@ async function timeSample({ batch, vocabulary }: SamplingPlan, device: Device): 
   queue.write(logits, likeText(batch, vocabulary));
   const slots = Int32Array.from({ length: batch }, (_, i) => i);
   queue.write(logitSlot, slots);
-  queue.write(counts, Int32Array.of(0, 0, 0, 0, batch, 0, 0, 0));
+  queue.write(rows, Int32Array.of(0, batch));
   queue.write(allowed, new Int32Array(words).fill(-1));
   queue.write(mask, new Int32Array(batch * words).fill(-1));
   const counted = Array.from({ length: batch }, (_, row) => countedOf(row, vocabulary));

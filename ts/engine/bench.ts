@@ -163,6 +163,7 @@ async function timeRunner({ runner, plan, signal }: Bench, batch: number): Promi
   const seconds: number[] = [];
   for (let run = 0; run <= plan.runs; run++) {
     abortIfAsked(signal);
+    await rewind(runner, batch, plan.context);
     const start = performance.now();
     let before: Promise<StepResult[]> | undefined;
     for (let i = 0; i < steps; i++) {
@@ -175,6 +176,14 @@ async function timeRunner({ runner, plan, signal }: Bench, batch: number): Promi
     if (run > 0) seconds.push((performance.now() - start) / 1000 / steps);
   }
   return median(seconds);
+}
+
+/** Lets the slots 0 … batch − 1 go on from one position. */
+async function rewind(runner: Runner, batch: number, position: number): Promise<void> {
+  for (let slot = 0; slot < batch; slot++) {
+    await runner.room();
+    runner.rewind(slot, position);
+  }
 }
 
 /** A step of the slots 0 … batch − 1, all at one position. */
@@ -202,6 +211,7 @@ async function sampleRouting({ runner, plan }: Bench, batch: number): Promise<Ro
   const { program } = runner.decodeProgram(batch);
   const sum = { ffnExpertsPerToken: 0, distinctExperts: 0 };
   const steps = Math.min(ROUTING_STEPS, plan.tokens - 1);
+  await rewind(runner, batch, plan.context);
   for (let i = 0; i < steps; i++) {
     await runner.step(decodeStep(batch, plan.context + i));
     const { ffnExpertsPerToken, distinctExperts } = await routingOf(runner.queue, program, batch);

@@ -5,10 +5,10 @@
 
 import { LongcatError } from "../errors.js";
 import type { Guide } from "../grammar/index.js";
-import type { StepResult } from "../model/runner-types.js";
+import type { DrawnToken } from "../model/runner-types.js";
 import type { TextDelta, ToolCall } from "../text/types.js";
 import type { RoutingSum } from "./sequence.js";
-import type { Choice, Chunk, FinishReason, Routing, TokenAlternative, TokenLogprob } from "./types.js";
+import type { Choice, Chunk, DraftUse, FinishReason, Routing, Timings, TokenAlternative, TokenLogprob } from "./types.js";
 
 /** What log-probabilities of −∞ are written as, since JSON has no infinity. */
 const LOGPROB_FLOOR = -9999;
@@ -39,6 +39,14 @@ export interface ChoiceRules {
   elapsedMs(): number;
 }
 
+/** What a choice's sequence knows of itself. */
+export interface SequenceFacts {
+  routing: RoutingSum;
+  cachedTokens: number;
+  /** Undefined: no drafts were verified. */
+  drafts: DraftUse | undefined;
+}
+
 const NO_DELTA: TextDelta = { text: "", reasoning: "", toolCalls: [], stopped: false };
 
 export class ChoiceOutput {
@@ -61,17 +69,17 @@ export class ChoiceOutput {
     return this.#tokens.length;
   }
 
-  /** Takes a drawn token; its chunks (the last of them with finishReason once the choice has ended). */
-  push(result: StepResult): Chunk[] {
+  /** Takes a drawn token, and the FFN experts that the token before it used; its chunks (the last of them with finishReason once the choice has ended). */
+  push(drawn: DrawnToken, ffnExperts: Uint8Array | undefined): Chunk[] {
     this.#lastMs = this.#rules.elapsedMs();
     this.#firstMs ??= this.#lastMs;
-    this.#tokens.push(result.token);
-    const { delta, finish } = this.#read(result.token);
+    this.#tokens.push(drawn.token);
+    const { delta, finish } = this.#read(drawn.token);
     this.#finish = finish;
-    const chunks = this.#chunks(delta, [result.token]);
-    (chunks[0] as Chunk).routing = { ffnExperts: [numbersOf(result.ffnExperts.at(-1))] };
+    const chunks = this.#chunks(delta, [drawn.token]);
+    (chunks[0] as Chunk).routing = { ffnExperts: [numbersOf(ffnExperts)] };
     if (this.#rules.logprobs >= 0) {
-      const entry = this.#logprobOf(result);
+      const entry = this.#logprobOf(drawn);
       this.#logprobs.push(entry);
       (chunks[0] as Chunk).logprobs = [entry];
     }
@@ -87,7 +95,7 @@ export class ChoiceOutput {
   }
 
   /** The answer so far, given what its sequence knows. */
-  result({ routing, cachedTokens }: { routing: RoutingSum; cachedTokens: number }, shape: { numLayers: number; topK: number }): Choice {
+  result({ routing, cachedTokens, drafts }: SequenceFacts, shape: { numLayers: number; topK: number }): Choice {
     const { promptTokens, logprobs, parser } = this.#rules;
     const { text, reasoning, toolCalls = [] } = parser.result();
     return {
@@ -95,7 +103,7 @@ export class ChoiceOutput {
       tokens: [...this.#tokens],
       finishReason: this.#finish ?? "abort",
       usage: { promptTokens, cachedTokens, completionTokens: this.#tokens.length },
-      timings: this.#timings(),
+      timings: { ...this.#timings(), ...(drafts && { drafts }) },
       routing: averageRouting(routing, shape),
       ...(toolCalls.length > 0 && { toolCalls: [...toolCalls] }),
       ...(reasoning !== undefined && { reasoning }),
@@ -141,16 +149,16 @@ export class ChoiceOutput {
     if (toolCalls.length > 0) last.toolCalls = [...toolCalls];
   }
 
-  #logprobOf(result: StepResult): TokenLogprob {
-    const top = result.top.map(({ token, logprob }) => this.#alternative(token, logprob));
-    return { ...this.#alternative(result.token, result.logprob), top };
+  #logprobOf(drawn: DrawnToken): TokenLogprob {
+    const top = drawn.top.map(({ token, logprob }) => this.#alternative(token, logprob));
+    return { ...this.#alternative(drawn.token, drawn.logprob), top };
   }
 
   #alternative(token: number, logprob: number): TokenAlternative {
     return { token, bytes: Array.from(this.#rules.tokenBytes(token)), logprob: finiteLogprob(logprob) };
   }
 
-  #timings(): { ttftMs: number; tokensPerSecond: number } {
+  #timings(): Timings {
     const first = this.#firstMs ?? this.#lastMs;
     const later = this.#tokens.length - 1;
     const seconds = (this.#lastMs - first) / 1000;

@@ -105,7 +105,7 @@ function gpu(): Finding {
       ({ ordinal, name: model, capability, memoryBytes, freeBytes }) =>
         `cuda:${ordinal} ${model}, compute capability ${capability}, ${gib(freeBytes)} of ${gib(memoryBytes)} GiB free`,
     );
-    return { name, ok: true, detail: lines.join("; ") };
+    return { name, ok: true, detail: [...lines, ...(reason === null ? [] : [reason])].join("; ") };
   } catch (error) {
     if (error instanceof LongcatError && error.code === "NATIVE_MISSING")
       return { name, ok: null, detail: "not checked: that takes the addon" };

@@ -14,6 +14,7 @@ import {
   type VocabularyFacts,
 } from "../sampling/parameters.js";
 import { ChunkQueue } from "./chunk-queue.js";
+import { DraftPolicy } from "./draft-policy.js";
 import { setMasks } from "./guided.js";
 import { checkDirectory, loadParts } from "./load.js";
 import { type EngineOptions, resolveOptions } from "./options.js";
@@ -28,6 +29,7 @@ import {
 } from "./prompt.js";
 import { asLongcatError, GenerateRequest, type RequestHost, ScoreRequest } from "./request.js";
 import { type Admission, type Batch, type Eviction, type Growth, Scheduler } from "./scheduler.js";
+import { StepClock } from "./step-clock.js";
 import type { ChatPrompt, Chunk, EngineInfo, EngineStats, GenerateResult, Prompt, ScoreResult, TokenPrompt } from "./types.js";
 
 /** What an engine is made of; `load` makes it from a checkpoint folder. */
@@ -40,6 +42,8 @@ export interface EngineParts {
   modelContext: number;
   /** Sampling values of generation_config.json. */
   defaults: SamplingDefaults;
+  /** Steps launched before the one that runs is over; absent: by what steps take, and the host beside them. */
+  stepsAhead?: number;
   close(): Promise<void>;
 }
 
@@ -63,12 +67,19 @@ const GROWTHS_AT_ONCE = 16;
 interface StepUnderWay {
   batch: Batch;
   /** Resolves when all of it is enqueued. */
-  launched: Promise<unknown>;
+  launched: Promise<Launch>;
   results: Promise<StepResult[]>;
 }
 
-/** Steps under way at most: one that runs, and one that the device finds when it is done with that. */
-const MOST_UNDER_WAY = 2;
+/** A step that is enqueued, and when it was; `overMs`: when the device was done with it, once its results are there. */
+interface Launch {
+  results: Promise<StepResult[]>;
+  launchedMs: number;
+  overMs: number;
+}
+
+/** Share of a step's sequences that may have fewer drafts than the others where its time is to tell what drafts cost. */
+const MOST_WITH_FEWER_DRAFTS = 1 / 8;
 
 /**
  * A loaded checkpoint.
@@ -84,7 +95,9 @@ const MOST_UNDER_WAY = 2;
  */
 export class Engine implements AsyncDisposable {
   readonly #parts: EngineParts;
+  readonly #policy: DraftPolicy;
   readonly #scheduler: Scheduler;
+  readonly #clock = new StepClock();
   readonly #vocabulary: VocabularyFacts;
   readonly #limits: PromptLimits;
   readonly #host: RequestHost;
@@ -98,7 +111,9 @@ export class Engine implements AsyncDisposable {
   private constructor(parts: EngineParts) {
     const { runner, text } = parts;
     this.#parts = parts;
-    this.#scheduler = new Scheduler(runner.limits, parts.info.prefixCache);
+    this.#policy = draftPolicy(parts);
+    const othersGoOn = (guided: number, all: number): boolean => this.#clock.othersGoOn(guided, all);
+    this.#scheduler = new Scheduler(runner.limits, parts.info.prefixCache, this.#policy, othersGoOn);
     this.#vocabulary = vocabularyFacts(runner.limits.vocabulary, text);
     const { vocabulary, contextLength } = runner.limits;
     this.#limits = { vocabulary, contextLength, modelContext: parts.modelContext };
@@ -155,6 +170,9 @@ export class Engine implements AsyncDisposable {
       numBlocks,
       ...this.#counters,
       ...this.#scheduler.counters,
+      stepSeconds: this.#clock.seconds.busy,
+      idleSeconds: this.#clock.seconds.idle,
+      speculation: this.#policy.stats,
     };
   }
 
@@ -376,6 +394,7 @@ export class Engine implements AsyncDisposable {
     } finally {
       this.#underWay = [];
       this.#loop = undefined;
+      this.#clock.rest();
     }
   }
 
@@ -385,13 +404,14 @@ export class Engine implements AsyncDisposable {
    */
   async #turn(): Promise<void> {
     this.#launchAhead();
-    const { batch, results } = this.#underWay[0] as StepUnderWay;
+    const { batch, launched, results } = this.#underWay[0] as StepUnderWay;
     try {
       const there = await results;
+      this.#timed(batch, await launched);
       this.#scheduler.take(batch, there);
       this.#underWay.shift();
       this.#counters.steps += 1;
-      this.#launchAhead();
+      this.#launchAhead((await launched).overMs);
       if (this.#underWay.length > 0) await eventLoopTurn();
       this.#scheduler.report(batch, there);
     } catch (error) {
@@ -400,25 +420,40 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  #launchAhead(): void {
-    while (this.#underWay.length < MOST_UNDER_WAY) {
+  /** Notes what a step took. Only of those that just decode something may be learned about drafts. */
+  #timed({ admitted, evicted, entries }: Batch, { launchedMs, overMs }: Launch): void {
+    if (entries.length === 0) return;
+    const ms = this.#clock.over(launchedMs, overMs);
+    const decodes = entries.every(({ step }) => step.tokens === null);
+    if (!decodes || admitted.length + evicted.length > 0) return;
+    const drafts = entries.map(({ step }) => step.drafts ?? 0);
+    const most = Math.max(...drafts);
+    // At the end of a sequence, and where it is guided, it has fewer than the others.
+    if (drafts.filter((one) => one < most).length <= MOST_WITH_FEWER_DRAFTS * drafts.length) this.#policy.timed(entries.length, most, ms);
+  }
+
+  /** `roomMs`: when the end of a step made room for one more. */
+  #launchAhead(roomMs?: number): void {
+    const { stepsAhead = this.#clock.stepsAhead } = this.#parts;
+    while (this.#underWay.length <= stepsAhead) {
       const last = this.#underWay.at(-1);
       const next = last && this.#scheduler.scheduleAhead(last.batch);
       if (next === undefined) return;
-      this.#launch(next);
+      this.#launch(next, roomMs);
     }
   }
 
   /** Sets up who starts, and enqueues a step behind those under way. */
-  #launch(batch: Batch): void {
+  #launch(batch: Batch, roomMs?: number): void {
     const launched = this.#enqueue(batch, this.#underWay.at(-1)?.launched);
+    if (roomMs !== undefined) launched.then(({ launchedMs }) => this.#clock.lagged(launchedMs - roomMs)).catch(() => undefined);
     const results = launched.then(({ results }) => results);
     results.catch(() => undefined); // told where it is awaited
     this.#underWay.push({ batch, launched, results });
   }
 
   /** Resolves when all is enqueued; the results are wrapped, so that they are not waited for. */
-  async #enqueue(batch: Batch, before: Promise<unknown> | undefined): Promise<{ results: Promise<StepResult[]> }> {
+  async #enqueue(batch: Batch, before: Promise<unknown> | undefined): Promise<Launch> {
     const { runner } = this.#parts;
     await before;
     for (const eviction of batch.evicted) await this.#save(eviction);
@@ -427,7 +462,13 @@ export class Engine implements AsyncDisposable {
     await setMasks(batch.entries);
     await runner.room();
     this.#scheduler.dropEnded(batch);
-    return { results: batch.entries.length > 0 ? runner.launch(batch.entries.map(({ step }) => step)) : Promise.resolve([]) };
+    const steps = batch.entries.map(({ step }) => step);
+    const launch: Launch = { results: Promise.resolve([]), launchedMs: performance.now(), overMs: 0 };
+    if (steps.length > 0)
+      launch.results = runner.launch(steps, (ms) => {
+        launch.overMs = ms;
+      });
+    return launch;
   }
 
   /** Enqueues the reads of what a sequence had in the cache. */
@@ -491,6 +532,13 @@ export class Engine implements AsyncDisposable {
     const failed = asLongcatError(error);
     for (const request of [...this.#active]) request.fail(failed);
   }
+}
+
+/** How the number of drafts is chosen, as the options say and as far as the runner makes any. */
+function draftPolicy({ runner, info: { speculative } }: EngineParts): DraftPolicy {
+  const { maxDrafts } = runner.limits;
+  if (typeof speculative === "object") return new DraftPolicy(Math.min(speculative.drafts, maxDrafts), false);
+  return new DraftPolicy(speculative === "auto" ? maxDrafts : 0, true);
 }
 
 function eventLoopTurn(): Promise<void> {

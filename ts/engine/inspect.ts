@@ -8,7 +8,7 @@ import { openCheckpoint } from "../model/checkpoint.js";
 import { type CheckpointDescription, describeCheckpoint } from "../model/describe.js";
 import { estimateMemory, type MemoryEstimate } from "../model/estimate.js";
 import { checkDirectory } from "./load.js";
-import { type EngineOptions, resolveOptions } from "./options.js";
+import { type EngineOptions, mostDrafts, resolveOptions } from "./options.js";
 
 /** Options of an inspection. */
 export interface InspectOptions {
@@ -18,7 +18,7 @@ export interface InspectOptions {
 
 /** What to estimate for; a GPU that is named need not be there. Names that engine options have too mean the same and have the same defaults and bounds. */
 export interface EstimateOptions
-  extends Pick<EngineOptions, "device" | "dtype" | "cacheDType" | "ngram" | "maxBatchTokens" | "allowUnknownTensors"> {
+  extends Pick<EngineOptions, "device" | "dtype" | "cacheDType" | "ngram" | "maxBatchTokens" | "speculative" | "allowUnknownTensors"> {
   /** Tokens of each sequence: 1 to the model's context, which is the default. */
   context?: number | null;
   /** Sequences at once, as `maxSequences`: 1 … 4096, default 1. */
@@ -54,10 +54,12 @@ export async function describeModel(directory?: string | null, options?: Inspect
 export async function estimateModel(directory?: string | null, options?: EstimateOptions | null): Promise<MemoryEstimate> {
   const folder = checkDirectory(directory);
   const { context, batch, ...shared } = record(options, "options");
-  rejectUnknown(shared, ["context", "batch", "device", "dtype", "cacheDType", "ngram", "maxBatchTokens", "allowUnknownTensors"], "option");
-  const { device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors } = resolveOptions(shared);
+  const names = ["context", "batch", "device", "dtype", "cacheDType", "ngram", "maxBatchTokens", "speculative", "allowUnknownTensors"];
+  rejectUnknown(shared, names, "option");
+  const resolved = resolveOptions(shared);
+  const { device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors } = resolved;
   return estimateMemory(folder, {
-    ...{ device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors },
+    ...{ device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors, maxDrafts: mostDrafts(resolved) },
     // Bounded by the model's context, so checked where that is known.
     context: absent(context) ? undefined : (context as number),
     batch: absent(batch) ? 1 : integer(batch, "batch", 1, 4096),

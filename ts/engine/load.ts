@@ -10,7 +10,7 @@ import type { GenerationConfig } from "../model/generation-config.js";
 import { type OpenedModel, openModel } from "../model/open.js";
 import { DEFAULT_PARAMETERS, type SamplingDefaults } from "../sampling/parameters.js";
 import type { EngineParts } from "./engine.js";
-import type { ResolvedOptions } from "./options.js";
+import { mostDrafts, type ResolvedOptions } from "./options.js";
 import type { PrefixCacheMode } from "./prefix-cache.js";
 import type { TextTools } from "./prompt.js";
 import { loadTextTools } from "./text-tools.js";
@@ -36,7 +36,8 @@ export async function loadParts(dir: string, options: ResolvedOptions): Promise<
   try {
     options.signal?.throwIfAborted();
     const onProgress = (doneBytes: number, totalBytes: number): void => options.onProgress?.({ doneBytes, totalBytes });
-    model = await openModel(dir, { ...options, onProgress });
+    const { speculative } = options;
+    model = await openModel(dir, { ...options, onProgress, maxDrafts: mostDrafts(options), needsDrafts: typeof speculative === "object" });
     text = await loadTextTools(dir, model.checkpoint.config.vocabSize);
     options.signal?.throwIfAborted();
     warnOfNoEffect(model, options);
@@ -49,10 +50,8 @@ export async function loadParts(dir: string, options: ResolvedOptions): Promise<
   }
 }
 
-/** Tells of what was demanded and changes nothing here, since nothing is ignored silently. */
-function warnOfNoEffect({ runner, ngram }: OpenedModel, options: ResolvedOptions): void {
-  if (runner.device.kind === "cpu" && !options.batchInvariant)
-    options.onWarning("batchInvariant: false has no effect on the CPU: its bits are the same in any batch");
+/** Tells of what was demanded and changes nothing for this model; of what changes nothing on this device, opening it told. */
+function warnOfNoEffect({ ngram }: OpenedModel, options: ResolvedOptions): void {
   if (ngram === null && options.ngram !== "auto")
     options.onWarning(`ngram: "${options.ngram}" has no effect on this model: it has no n-gram tables`);
 }
@@ -113,7 +112,7 @@ function describe(
     fp8Activations: options.fp8Activations,
     batchInvariant: device.kind === "cpu" || options.batchInvariant,
     prefixCache: prefixCacheMode(options.prefixCache),
-    speculative: "off",
+    speculative: limits.maxDrafts > 0 ? options.speculative : "off",
     parallel: { expert: 1 },
     ngram: ngram ?? "none",
   };

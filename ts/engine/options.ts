@@ -66,7 +66,11 @@ export interface EngineOptions {
    * shapes; the CPU keeps the bits the same all the same, and says so in a warning.
    */
   batchInvariant?: boolean | null;
-  /** Speculative decoding: `"auto"` (default; reported as off) or `"off"`. `{ drafts }` is not built yet and refused. */
+  /**
+   * Speculative decoding with the checkpoint's draft head: a step verifies tokens that the head has foreseen, and draws one more than it
+   * accepts. The answer is the same, token by token and bit by bit. `"auto"` (default) takes as many drafts as pay at the moment, none where
+   * they do not or where there is no draft head; `"off"` none; `{ drafts: 1 … 4 }` always so many, and needs a draft head.
+   */
   speculative?: "auto" | "off" | { drafts: number } | null;
   /** Load a checkpoint with tensors that are not known; default `false`. */
   allowUnknownTensors?: boolean | null;
@@ -102,7 +106,7 @@ export interface ResolvedOptions {
   cacheDType: "auto" | "fp8";
   prefixCache: boolean | "all";
   batchInvariant: boolean;
-  speculative: "off";
+  speculative: "auto" | "off" | { drafts: number };
   allowUnknownTensors: boolean;
   debug: "off" | "sync" | "poison";
   ngram: "auto" | "host" | "device";
@@ -123,13 +127,25 @@ export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = {
   cacheDType: "auto",
   prefixCache: true,
   batchInvariant: true,
-  speculative: "off",
+  speculative: "auto",
   allowUnknownTensors: false,
   debug: "off",
   ngram: "auto",
   fp8Activations: false,
   onWarning: (message) => process.emitWarning(message, "LongcatWarning"),
 };
+
+/** Drafts that a step may verify for a sequence. */
+const MOST_DRAFTS = 4;
+
+/** Drafts that `"auto"` considers. */
+const MOST_AUTO_DRAFTS = 3;
+
+/** Drafts that a step may come to verify for a sequence under these options, with a checkpoint that has a draft head. */
+export function mostDrafts({ speculative, maxBatchTokens }: ResolvedOptions): number {
+  if (typeof speculative === "object") return speculative.drafts;
+  return speculative === "auto" ? Math.min(MOST_AUTO_DRAFTS, maxBatchTokens - 1) : 0;
+}
 
 /** Every option by name; a missing check does not compile. */
 const CHECKS: { [K in keyof Required<EngineOptions>]: (value: unknown, resolved: ResolvedOptions) => void } = {
@@ -162,7 +178,9 @@ const CHECKS: { [K in keyof Required<EngineOptions>]: (value: unknown, resolved:
   batchInvariant: (value, to) => {
     to.batchInvariant = boolean(value, "batchInvariant");
   },
-  speculative: (value) => checkSpeculative(value),
+  speculative: (value, to) => {
+    to.speculative = checkSpeculative(value);
+  },
   allowUnknownTensors: (value, to) => {
     to.allowUnknownTensors = boolean(value, "allowUnknownTensors");
   },
@@ -205,6 +223,12 @@ export function resolveOptions(options?: EngineOptions | null): ResolvedOptions 
     throw new LongcatError("OPTION_INVALID", 'ngram: "device" needs a GPU, and device is "cpu"; give "auto" or "host"');
   if (resolved.device === "cpu" && resolved.fp8Activations)
     throw new LongcatError("OPTION_INVALID", 'fp8Activations: true needs a GPU, and device is "cpu"; give false');
+  const rows = mostDrafts(resolved) + 1;
+  if (rows > resolved.maxBatchTokens)
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `speculative: ${rows - 1} drafts make ${rows} rows of a sequence, and maxBatchTokens is ${resolved.maxBatchTokens}; give it ${rows} or more`,
+    );
   return resolved;
 }
 
@@ -222,14 +246,12 @@ function checkParallel(value: unknown): void {
   if (ranks > 1) throw notBuilt(`parallel.expert: ${ranks} ranks`, "1");
 }
 
-function checkSpeculative(value: unknown): void {
-  if (value === "auto" || value === "off") return;
-  const accepted = '"auto", "off" or { drafts: 1 … 4 }';
-  if (typeof value === "string" || typeof value !== "object") throw invalid("speculative", value, accepted);
+function checkSpeculative(value: unknown): ResolvedOptions["speculative"] {
+  if (value === "auto" || value === "off") return value;
+  if (typeof value !== "object") throw invalid("speculative", value, `"auto", "off" or { drafts: 1 … ${MOST_DRAFTS} }`);
   const speculative = record(value, "speculative");
   rejectUnknown(speculative, ["drafts"], "option of speculative");
-  integer(speculative["drafts"], "speculative.drafts", 1, 4);
-  throw notBuilt("speculative: drafts", '"auto" (off for now) or "off"');
+  return { drafts: integer(speculative["drafts"], "speculative.drafts", 1, MOST_DRAFTS) };
 }
 
 /** The error for something that the public API names and this version lacks. */

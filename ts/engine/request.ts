@@ -138,7 +138,8 @@ export class GenerateRequest extends Request<GenerateResult> {
           endTokens: ends,
           ...(guides[index] && { guide: guides[index] }),
           ...(parameters.n > 1 && { siblings }),
-          onStep: (step, result) => this.#onStep(index, step, result),
+          onPrompt: (step) => this.#onPrompt(index, step),
+          onToken: (drawn, ffnExperts) => this.#hand(index, this.#output(index).push(drawn, ffnExperts)),
           onError: (error) => this.fail(error),
         }),
     );
@@ -148,9 +149,10 @@ export class GenerateRequest extends Request<GenerateResult> {
 
   result(): GenerateResult {
     const { cachedTokens } = this.#usage();
-    const choices = this.#outputs.map((output, i) =>
-      output.result({ routing: (this.sequences[i] as Sequence).routing, cachedTokens }, this.host.limits),
-    );
+    const choices = this.#outputs.map((output, i) => {
+      const { routing, drafts } = this.sequences[i] as Sequence;
+      return output.result({ routing, cachedTokens, drafts }, this.host.limits);
+    });
     const first = choices[0] as GenerateResult;
     return choices.length === 1 ? first : { ...first, usage: this.#usage(), choices };
   }
@@ -159,27 +161,29 @@ export class GenerateRequest extends Request<GenerateResult> {
     for (const output of this.#outputs) output.end("abort");
   }
 
-  #onStep(index: number, step: StepSequence, result: StepResult): boolean {
-    const output = this.#outputs[index] as ChoiceOutput;
-    const atPromptEnd = step.tokens !== null && step.position + step.tokens.length === this.#numPromptTokens;
-    const chunks = step.sample ? output.push(result) : atPromptEnd ? output.end("length") : [];
+  /** The end of a prompt that nothing is generated after. */
+  #onPrompt(index: number, step: StepSequence): boolean {
+    const end = step.position + (step.tokens?.length ?? 0);
+    return this.#hand(index, end === this.#numPromptTokens ? this.#output(index).end("length") : []);
+  }
+
+  /** Hands a choice's chunks to the caller's listener; true if the choice has ended, or the call: with an error that the listener threw. */
+  #hand(index: number, chunks: readonly Chunk[]): boolean {
     const allDone = this.#outputs.every(({ finished }) => finished);
     const last = chunks.at(-1);
     if (allDone && last !== undefined) last.usage = this.#usage();
-    if (!this.#hand(chunks)) return true;
-    if (allDone) this.finish();
-    return output.finished;
-  }
-
-  /** Hands chunks to the caller's listener; false if it threw, which ends the call with the caller's own error. */
-  #hand(chunks: readonly Chunk[]): boolean {
     try {
       for (const chunk of chunks) this.#emit(chunk);
-      return true;
     } catch (error) {
       this.rejectWith(error);
-      return false;
+      return true;
     }
+    if (allDone) this.finish();
+    return this.#output(index).finished;
+  }
+
+  #output(index: number): ChoiceOutput {
+    return this.#outputs[index] as ChoiceOutput;
   }
 
   #usage(): Usage {
@@ -202,7 +206,8 @@ export class ScoreRequest extends Request<ScoreResult> {
       maxNewTokens: 0,
       sampling: slotSampling({ ...DEFAULT_PARAMETERS, temperature: 0 }, 0, prompt),
       score: true,
-      onStep: (step, result) => this.#onStep(step, result),
+      onPrompt: (step, result) => this.#onPrompt(step, result),
+      onToken: () => false,
       onError: (error) => this.fail(error),
     });
     this.sequences = [sequence];
@@ -215,7 +220,7 @@ export class ScoreRequest extends Request<ScoreResult> {
 
   protected markAborted(): void {}
 
-  #onStep(step: StepSequence, result: StepResult): boolean {
+  #onPrompt(step: StepSequence, result: StepResult): boolean {
     const targets = step.scoreTargets ?? [];
     if (result.scores?.length !== targets.length) throw new LongcatError("INTERNAL", "a scoring step gave no scores");
     targets.forEach((target, i) => {

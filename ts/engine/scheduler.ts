@@ -4,10 +4,13 @@
  * back before anybody who waits behind it. The oldest can always go on, so everybody ends. Six verbs: add, schedule, preempt, take, report,
  * abort.
  *
- * A step takes one token of everybody who decodes, and fills the rest of its budget with prompts. While a step runs, the one after it may
- * be scheduled too (`scheduleAhead`) where it only decodes: positions are known, and tokens lie on the device. If somebody ends meanwhile, its
- * part in the second step was for nothing; its slot and blocks can be given out at once all the same, since whatever the next owner does is
- * enqueued behind that step. A step with prompts is scheduled when those before it are over, so that whoever has come by then has a part.
+ * A step takes one token of everybody who decodes, with as many drafts behind it as pay (ts/engine/draft-policy.ts), and fills the rest of
+ * its budget with prompts. While a step runs, the one after it may be scheduled too (`scheduleAhead`) where it only decodes: tokens lie on
+ * the device, and so do positions, of which the least and the most are known here. Blocks are reserved for the most: with d drafts and the
+ * results of all steps but the last, for d + 1 to 2d + 1 positions beyond those that are known. If somebody ends meanwhile, its part in the
+ * second step was for nothing; its slot and blocks can be given out at once all the same, since whatever the next owner does is enqueued
+ * behind that step. A guided sequence, whose next token the host has to see first, sits out one step while others go on, or holds them up,
+ * whichever costs less. A step with prompts is scheduled when those before it are over, so that whoever has come by then has a part.
  *
  * A finished step's results are dealt with in two parts, so that the device need not wait for whoever listens: `take` writes down what the
  * next step depends on, `report` tells the requests.
@@ -17,6 +20,7 @@
 import { LongcatError } from "../errors.js";
 import type { RunnerLimits, StepResult, StepSequence } from "../model/runner-types.js";
 import { BlockManager } from "./block-manager.js";
+import { DraftPolicy } from "./draft-policy.js";
 import type { PrefixCacheMode } from "./prefix-cache.js";
 import type { Sequence } from "./sequence.js";
 import { sharePromptTokens } from "./token-budget.js";
@@ -46,12 +50,19 @@ export interface Growth {
   blocks: readonly number[];
 }
 
+/** A sequence's part in a step. `made`: drafts that it verifies and that the step before it has made; others are rejected. */
+export interface BatchEntry {
+  sequence: Sequence;
+  step: StepSequence;
+  made: number;
+}
+
 /** One step: who gives way, who starts and who grows, in this order; then what to run, prompt chunks before decode tokens. */
 export interface Batch {
   evicted: Eviction[];
   admitted: Admission[];
   grown: Growth[];
-  entries: { sequence: Sequence; step: StepSequence }[];
+  entries: BatchEntry[];
 }
 
 /** Sums since the engine was loaded. */
@@ -65,9 +76,14 @@ export interface SchedulerCounters {
   preemptions: number;
 }
 
+/** Whether the rest of `all` sequences should go on in a step without `guided` ones, which the host has to look at between steps. */
+export type OthersGoOn = (guided: number, all: number) => boolean;
+
 export class Scheduler {
   readonly #limits: RunnerLimits;
   readonly #mode: PrefixCacheMode;
+  readonly #policy: DraftPolicy;
+  readonly #othersGoOn: OthersGoOn;
   readonly #counters: SchedulerCounters = { promptTokens: 0, prefixQueryTokens: 0, prefixHitTokens: 0, preemptions: 0 };
   #blocks: BlockManager;
   #freeSlots: number[];
@@ -80,9 +96,16 @@ export class Scheduler {
   /** Whether it is worth looking at who waits: somebody came or left since the last look. */
   #changed = false;
 
-  constructor(limits: RunnerLimits, mode: PrefixCacheMode = "on") {
+  constructor(
+    limits: RunnerLimits,
+    mode: PrefixCacheMode = "on",
+    policy = new DraftPolicy(0, false),
+    othersGoOn: OthersGoOn = () => false,
+  ) {
     this.#limits = limits;
     this.#mode = mode;
+    this.#policy = policy;
+    this.#othersGoOn = othersGoOn;
     this.#blocks = new BlockManager(limits.numBlocks, limits.blockSize);
     this.#freeSlots = slots(limits);
   }
@@ -129,11 +152,14 @@ export class Scheduler {
   /** The next step, when none is under way and all are reported. */
   schedule(): Batch {
     const admitted = this.#admit();
-    const { decodes, grown, evicted } = this.#grow(this.#whoDecodes());
+    const who = this.#whoDecodes();
     const prompts = this.#running.filter(({ restOfPrompt }) => restOfPrompt > 0);
-    const chunks = this.#chunks(prompts, this.#limits.maxBatchTokens - decodes.length);
+    const drafts = this.#policy.drafts(prompts.length > 0 ? this.#running.length : who.length);
+    const { decodes, grown, evicted } = this.#grow(who, this.#fittingDrafts(drafts, who.length));
+    const rows = decodes.reduce((sum, { step }) => sum + (step.drafts ?? 0) + 1, 0);
+    const chunks = this.#chunks(prompts.filter(running), this.#limits.maxBatchTokens - rows, drafts);
     this.#promptsLast = chunks.length > 0;
-    return this.#mark({ evicted, admitted, grown, entries: [...chunks, ...decodes.map(nextToken)] });
+    return this.#mark({ evicted, admitted, grown, entries: [...chunks, ...decodes] });
   }
 
   /**
@@ -143,19 +169,27 @@ export class Scheduler {
   scheduleAhead(batch: Batch): Batch | undefined {
     // Whoever waits may do so for what a prompt under way leaves in the prefix cache, or for its sibling.
     if (this.#waiting.length > 0 && (this.#changed || batch.entries.some(({ step }) => step.tokens !== null))) return undefined;
-    // What a guided sequence may draw depends on the token before; while one runs, all keep its step, rather than take turns with it.
-    if (this.#running.some(({ guide, restOfPrompt }) => guide !== undefined || restOfPrompt > 0)) return undefined;
-    const going = this.#whoDecodes();
-    if (going.length === 0 || going.filter((sequence) => this.#needsBlock(sequence)).length > this.blocks.numFree) return undefined;
-    const { grown } = this.#grow(going);
-    return this.#mark({ evicted: [], admitted: [], grown, entries: going.map(nextToken) });
+    if (this.#running.some(({ restOfPrompt }) => restOfPrompt > 0)) return undefined;
+    // What a guided sequence may draw depends on the token before, which the host has to see.
+    const unseen = this.#running.filter((sequence) => sequence.guide !== undefined && !sequence.isSettled);
+    if (unseen.length > 0 && !this.#mayPass(unseen, batch)) return undefined;
+    const going = this.#whoDecodes().filter((sequence) => !unseen.includes(sequence));
+    if (going.length === 0 || going.filter((sequence) => this.#needsBlocks(sequence, 0) > 0).length > this.blocks.numFree) return undefined;
+    const { grown, decodes } = this.#grow(going, this.#fittingDrafts(this.#policy.drafts(going.length), going.length));
+    return this.#mark({ evicted: [], admitted: [], grown, entries: decodes });
+  }
+
+  /** Whether others go on in a step without guided sequences whose tokens the host has yet to see: in one, not in a second behind it. */
+  #mayPass(unseen: readonly Sequence[], batch: Batch): boolean {
+    return batch.entries.some(({ sequence }) => unseen.includes(sequence)) && this.#othersGoOn(unseen.length, this.#running.length);
   }
 
   /** Takes slot and blocks from a sequence that no step under way has a part in, and puts it back among those who wait. */
   preempt(sequence: Sequence): Eviction {
-    if (sequence.scheduled > sequence.computed) throw new LongcatError("INTERNAL", "a sequence cannot give way while it is in a step");
+    if (sequence.mostScheduled > sequence.computed) throw new LongcatError("INTERNAL", "a sequence cannot give way while it is in a step");
     const blocks = sequence.blocks.slice(0, this.blocks.blocksFor(sequence.computed));
     this.#giveBack(sequence);
+    sequence.moveTo(sequence.computed);
     sequence.state = "waiting";
     this.#running = this.#running.filter((other) => other !== sequence);
     insert(this.#waiting, sequence);
@@ -170,9 +204,11 @@ export class Scheduler {
 
   /** Writes down what a step that is over has computed and drawn: of those under way, the oldest. */
   take(batch: Batch, results: readonly StepResult[]): void {
-    for (const [i, { sequence, step }] of batch.entries.entries()) {
+    for (const [i, { sequence, step, made }] of batch.entries.entries()) {
       if (sequence.state === "ended") continue;
-      sequence.take(step, results[i] as StepResult);
+      const result = results[i] as StepResult;
+      this.#policy.count(made, Math.min(made, result.drawn.length - 1));
+      sequence.take(step, result, made);
       if (sequence.atEnd) this.#changed = true;
     }
   }
@@ -182,10 +218,8 @@ export class Scheduler {
     for (const [i, { sequence, step }] of batch.entries.entries()) {
       if (sequence.state === "ended") continue;
       const result = results[i] as StepResult;
-      sequence.countExperts(result);
       this.#counters.promptTokens += step.tokens?.length ?? 0;
-      this.#store(sequence);
-      if (sequence.report(step, result)) this.#end(sequence);
+      if (sequence.report(step, result, () => this.#store(sequence))) this.#end(sequence);
     }
   }
 
@@ -212,8 +246,11 @@ export class Scheduler {
 
   #mark(batch: Batch): Batch {
     this.#steps += 1;
-    for (const { sequence, step } of batch.entries) {
-      sequence.scheduled += step.tokens?.length ?? 1;
+    const drafted = batch.entries.reduce((most, { step }) => Math.max(most, step.drafts ?? 0), 0);
+    for (const entry of batch.entries) {
+      const { sequence, step } = entry;
+      if (step.tokens === null) entry.made = Math.min(step.drafts ?? 0, sequence.drafted);
+      sequence.enter(step, drafted);
       sequence.lastStep = this.#steps;
     }
     return batch;
@@ -269,7 +306,7 @@ export class Scheduler {
     sequence.numStored = shared.length;
     if (source !== undefined) return this.#fork(sequence, source);
     if (sequence.saved !== undefined) return { sequence, known: sequence.computed, restore: { firstBlock: shared.length } };
-    sequence.computed = sequence.scheduled = shared.length * blockSize;
+    sequence.moveTo(shared.length * blockSize);
     sequence.cachedTokens = sequence.computed;
     sequence.experts = shared.flatMap((block) => [...this.blocks.cache.expertsOf(block)]);
     if (this.#looksUp(sequence)) this.#counters.prefixQueryTokens += sequence.prompt.length;
@@ -279,7 +316,7 @@ export class Scheduler {
 
   #fork(sequence: Sequence, source: Sequence): Admission {
     const length = sequence.sharedLength;
-    sequence.computed = sequence.scheduled = length;
+    sequence.moveTo(length);
     sequence.experts = source.experts.slice(0, length);
     const last = sequence.numStored;
     const copyBlock = { from: source.blocks[last] as number, to: sequence.blocks[last] as number };
@@ -337,8 +374,8 @@ export class Scheduler {
   }
 
   /** Positions whose blocks may be shared with others: the prompt's alone, unless decode-made ones are wanted as well. */
-  #reusable({ computed, prompt }: Sequence): number {
-    return this.#mode === "all" ? computed : Math.min(computed, prompt.length);
+  #reusable({ experts, prompt }: Sequence): number {
+    return this.#mode === "all" ? experts.length : Math.min(experts.length, prompt.length);
   }
 
   /** Tells the prefix cache of blocks that have become full. */
@@ -354,44 +391,63 @@ export class Scheduler {
 
   /** Everybody who decodes; where not all fit beside the prompts' share, those that have waited longest. */
   #whoDecodes(): Sequence[] {
-    const { maxBatchTokens } = this.#limits;
     const decodes = this.#running.filter((sequence) => sequence.decodes);
-    const promptShare = this.#running.some(({ restOfPrompt }) => restOfPrompt > 0) ? Math.ceil(maxBatchTokens * LEAST_PROMPT_SHARE) : 0;
-    // A budget of one token goes to prompts and decodes in turn.
-    const room = promptShare < maxBatchTokens ? maxBatchTokens - promptShare : this.#promptsLast ? maxBatchTokens : 0;
+    const room = this.#roomForDecodes();
     if (decodes.length <= room) return decodes;
     return [...decodes].sort((a, b) => a.lastStep - b.lastStep).slice(0, room);
   }
 
-  #needsBlock(sequence: Sequence): boolean {
-    return sequence.scheduled >= sequence.blocks.length * this.blocks.blockSize;
+  /** Rows of a step that are left beside the prompts' share. */
+  #roomForDecodes(): number {
+    const { maxBatchTokens } = this.#limits;
+    const promptShare = this.#running.some(({ restOfPrompt }) => restOfPrompt > 0) ? Math.ceil(maxBatchTokens * LEAST_PROMPT_SHARE) : 0;
+    // A budget of one token goes to prompts and decodes in turn.
+    return promptShare < maxBatchTokens ? maxBatchTokens - promptShare : this.#promptsLast ? maxBatchTokens : 0;
   }
 
-  /** Sees that each has a block for its next token, the oldest first; the youngest of all give way where there is none. */
-  #grow(sequences: readonly Sequence[]): { decodes: readonly Sequence[]; grown: Growth[]; evicted: Eviction[] } {
+  /** Drafts that each of so many sequences may have in a step beside the prompts' share. */
+  #fittingDrafts(drafts: number, decodes: number): number {
+    return decodes === 0 ? 0 : Math.min(drafts, Math.floor(this.#roomForDecodes() / decodes) - 1);
+  }
+
+  /** Blocks that a sequence lacks for its next token and the drafts behind it, wherever the steps under way leave it. */
+  #needsBlocks(sequence: Sequence, drafts: number): number {
+    return this.blocks.blocksFor(sequence.mostScheduled + drafts + 1) - sequence.blocks.length;
+  }
+
+  /**
+   * Sees that each has a block for its next token, the oldest first; the youngest of all give way where there is none. For drafts nobody
+   * gives way: there are fewer of them where blocks are short.
+   */
+  #grow(sequences: readonly Sequence[], drafts: number): { decodes: BatchEntry[]; grown: Growth[]; evicted: Eviction[] } {
     const [grown, evicted]: [Growth[], Eviction[]] = [[], []];
-    for (const sequence of sequences.filter((one) => this.#needsBlock(one)).sort((a, b) => a.arrival - b.arrival)) {
-      while (sequence.state === "running" && this.#needsBlock(sequence)) {
-        const blocks = this.blocks.allocate(1);
-        if (blocks === undefined) evicted.push(this.preempt(this.#running.at(-1) as Sequence));
-        else {
-          grown.push({ sequence, firstBlock: sequence.blocks.length, blocks });
-          sequence.blocks.push(...blocks);
-        }
-      }
-    }
-    const decodes = evicted.length === 0 ? sequences : sequences.filter(({ state }) => state === "running");
+    const extend = (sequence: Sequence, count: number): boolean => {
+      const blocks = this.blocks.allocate(count);
+      if (blocks === undefined) return false;
+      grown.push({ sequence, firstBlock: sequence.blocks.length, blocks });
+      sequence.blocks.push(...blocks);
+      return true;
+    };
+    for (const sequence of sequences.filter((one) => this.#needsBlocks(one, 0) > 0).sort((a, b) => a.arrival - b.arrival))
+      while (running(sequence) && this.#needsBlocks(sequence, 0) > 0)
+        if (!extend(sequence, 1)) evicted.push(this.preempt(this.#running.at(-1) as Sequence));
+    const decodes = (evicted.length === 0 ? sequences : sequences.filter(running)).map((sequence) => {
+      let own = sequence.guide === undefined ? Math.min(drafts, sequence.roomForDrafts) : 0;
+      for (let lacks = this.#needsBlocks(sequence, own); lacks > 0 && !extend(sequence, lacks); lacks = this.#needsBlocks(sequence, own))
+        own--;
+      return { sequence, step: sequence.nextToken(own), made: 0 };
+    });
     return { decodes, grown, evicted };
   }
 
-  #chunks(prompts: readonly Sequence[], room: number): Batch["entries"] {
+  #chunks(prompts: readonly Sequence[], room: number, drafts: number): BatchEntry[] {
     const shares = sharePromptTokens(
       prompts.map(({ restOfPrompt }) => restOfPrompt),
       room,
     );
     return prompts.flatMap((sequence, i) => {
       const share = shares[i] as number;
-      return share === 0 ? [] : [{ sequence, step: sequence.nextChunk(share) }];
+      return share === 0 ? [] : [{ sequence, step: sequence.nextChunk(share, drafts), made: 0 }];
     });
   }
 }
@@ -402,9 +458,8 @@ const LEAST_PROMPT_SHARE = 1 / 4;
 /** Blocks of a prompt that are worth waiting for, at least a step, rather than to run them beside another that runs the same. */
 const LEAST_AWAITED_BLOCKS = 4;
 
-/** A sequence's part in a step that decodes. */
-function nextToken(sequence: Sequence): Batch["entries"][number] {
-  return { sequence, step: sequence.nextToken() };
+function running({ state }: Sequence): boolean {
+  return state === "running";
 }
 
 /** Takes a sequence out of its place. */

@@ -3,8 +3,10 @@
  * @module
  */
 
-import type { SlotSampling, StepResult, StepSequence } from "../model/runner-types.js";
+import { LongcatError } from "../errors.js";
+import type { DrawnToken, SlotSampling, StepResult, StepSequence } from "../model/runner-types.js";
 import { CHAIN_START, chainDigest } from "./prefix-cache.js";
+import type { DraftUse } from "./types.js";
 
 /** Sums of FFN experts over some tokens: `experts` counts over all layers. */
 export interface RoutingSum {
@@ -18,7 +20,7 @@ export interface SequenceRequest {
   /** Most tokens to generate; 0: run the prompt only. prompt + maxNewTokens fits in the context. */
   maxNewTokens: number;
   sampling: SlotSampling;
-  /** Tokens that end it whatever `onStep` says: so much is known before it is asked. */
+  /** Tokens that end it whatever `onToken` says: so much is known before it is asked. */
   endTokens?: ReadonlySet<number>;
   /** Report the log-probability of each prompt token. Needs maxNewTokens 0. */
   score?: boolean;
@@ -26,8 +28,10 @@ export interface SequenceRequest {
   siblings?: Sequence[];
   /** Says before each draw which ids may be drawn. */
   guide?: { mask(): Int32Array };
-  /** Called after each step the sequence had a part in; true ends it. Not called once it has ended. */
-  onStep(step: StepSequence, result: StepResult): boolean;
+  /** Called after each chunk of the prompt that draws nothing; true ends the sequence. Like `onToken` not called once it has ended. */
+  onPrompt(step: StepSequence, result: StepResult): boolean;
+  /** Called with each token drawn, and the FFN experts that the row which drew it used in each layer; true ends the sequence. */
+  onToken(drawn: DrawnToken, ffnExperts: Uint8Array): boolean;
   /** Called when its step, or the handling of its result, failed. */
   onError(error: unknown): void;
 }
@@ -43,7 +47,8 @@ export class Sequence {
   readonly score: boolean;
   readonly siblings: Sequence[] | undefined;
   readonly guide: SequenceRequest["guide"];
-  readonly #onStep: SequenceRequest["onStep"];
+  readonly #onPrompt: SequenceRequest["onPrompt"];
+  readonly #onToken: SequenceRequest["onToken"];
   readonly #onError: SequenceRequest["onError"];
 
   state: SequenceState = "waiting";
@@ -54,8 +59,14 @@ export class Sequence {
   blocks: number[] = [];
   /** Positions that are in the cache, or were when it gave way. */
   computed = 0;
-  /** The same once the steps under way are over. */
+  /** The same once the steps under way are over: at least, and at most, if all of their drafts are accepted. */
   scheduled = 0;
+  mostScheduled = 0;
+  /** Drafts that the step it last had a part in makes for the next one. */
+  drafted = 0;
+  /** Drafts of its that were verified, and those that were accepted. */
+  draftTokens = 0;
+  acceptedTokens = 0;
   /** Tokens drawn so far. */
   readonly tokens: number[] = [];
   /** The step it last had a part in. */
@@ -66,7 +77,10 @@ export class Sequence {
   numStored = 0;
   /** What its blocks held when it gave way, each block's bytes; until it has them back. */
   saved: Promise<Uint8Array[]> | undefined;
-  /** FFN experts that each position used, over all layers: the prompt's part may come from the prefix cache, or from a sibling. */
+  /**
+   * FFN experts that each position used, over all layers: the prompt's part may come from the prefix cache, or from a sibling. As many as
+   * positions that its request was told of.
+   */
   experts: number[] = [];
   readonly #digests: string[] = [];
 
@@ -78,7 +92,8 @@ export class Sequence {
     this.score = request.score ?? false;
     this.siblings = request.siblings;
     this.guide = request.guide;
-    this.#onStep = request.onStep;
+    this.#onPrompt = request.onPrompt;
+    this.#onToken = request.onToken;
     this.#onError = request.onError;
   }
 
@@ -108,6 +123,12 @@ export class Sequence {
     return { tokens: this.experts.length, experts: this.experts.reduce((sum, count) => sum + count, 0) };
   }
 
+  /** What became of its drafts; undefined if none were verified. */
+  get drafts(): DraftUse | undefined {
+    const [verified, accepted] = [this.draftTokens, this.acceptedTokens];
+    return verified === 0 ? undefined : { verified, accepted, share: accepted / verified };
+  }
+
   /** Prompt and generated tokens at positions [from, to). */
   tokensAt(from: number, to: number): number[] {
     const { length } = this.prompt;
@@ -131,29 +152,57 @@ export class Sequence {
     return Math.max(0, whole - this.scheduled);
   }
 
-  /** The next prompt chunk of at most `budget` tokens. */
-  nextChunk(budget: number): StepSequence {
+  /** The next prompt chunk of at most `budget` tokens; the last one asks for `drafts` drafts behind the first token. */
+  nextChunk(budget: number, drafts: number): StepSequence {
     const from = this.scheduled;
     const to = from + Math.min(this.restOfPrompt, budget);
+    const sample = to === this.prompt.length && this.maxNewTokens > 0;
     const step: StepSequence = {
       slot: this.slot,
       position: from,
       tokens: this.prompt.slice(from, to),
-      sample: to === this.prompt.length && this.maxNewTokens > 0,
+      sample,
+      ...(sample && drafts > 0 && { drafts }),
+      ...(to < this.prompt.length && { following: this.prompt[to]! }),
     };
     if (this.score) step.scoreTargets = Array.from({ length: to - from }, (_, i) => this.prompt[from + i + 1] ?? -1);
     return step;
   }
 
-  /** Its next decode token: the one drawn last, at the position it has. */
-  nextToken(): StepSequence {
-    return { slot: this.slot, position: this.scheduled, tokens: null, sample: true };
+  /** Its next decode token, the one drawn last, and as many drafts behind it. */
+  nextToken(drafts: number): StepSequence {
+    return { slot: this.slot, position: this.scheduled, tokens: null, sample: true, drafts };
   }
 
-  /** Whether its next step decodes: its prompt is scheduled, and the steps under way leave it tokens to generate. */
+  /** Enters a step that is to be launched, and which makes `drafted` drafts. */
+  enter({ tokens, drafts = 0 }: StepSequence, drafted: number): void {
+    this.scheduled += tokens?.length ?? 1;
+    this.mostScheduled += tokens?.length ?? drafts + 1;
+    this.drafted = drafted;
+  }
+
+  /** Puts it at a position: so much is in the cache, and no step is under way. */
+  moveTo(position: number): void {
+    this.computed = this.scheduled = this.mostScheduled = position;
+    this.drafted = 0;
+  }
+
+  /**
+   * Whether its next step decodes: its prompt is scheduled, and whatever the steps under way draw leaves it tokens to generate. With drafts
+   * under way that is not known for the last few tokens, which then wait for them: nothing is run beyond the sequence's end.
+   */
   get decodes(): boolean {
-    const drawn = this.scheduled - this.prompt.length + 1;
-    return this.state === "running" && drawn > 0 && drawn < this.maxNewTokens && !this.atEnd;
+    return this.state === "running" && this.restOfPrompt === 0 && this.roomForDrafts >= 0 && !this.atEnd;
+  }
+
+  /** Drafts that may follow the next token: as many as could still be accepted and drawn behind. Negative: not even that token is certain. */
+  get roomForDrafts(): number {
+    return this.maxPositions - 2 - this.mostScheduled;
+  }
+
+  /** Whether its request was told of all that steps have computed: none is under way. */
+  get isSettled(): boolean {
+    return this.experts.length === this.mostScheduled;
   }
 
   /** Whether what it has drawn ends it, as far as its request need not be asked. */
@@ -162,29 +211,64 @@ export class Sequence {
     return (!this.inPrompt && this.generated >= this.maxNewTokens) || (last !== undefined && this.endTokens?.has(last) === true);
   }
 
-  /** Takes a step's result. */
-  take(step: StepSequence, result: StepResult): void {
-    this.computed += step.tokens?.length ?? 1;
-    if (step.sample) this.tokens.push(result.token);
-  }
-
-  /** Counts the FFN experts of a step that was taken. */
-  countExperts({ ffnExperts }: StepResult): void {
-    for (const row of ffnExperts) {
-      let sum = 0;
-      for (const count of row) sum += count;
-      this.experts.push(sum);
+  /**
+   * Takes a step's result; `made`: how many of its drafts the step before it had made. What was drawn behind an end token, or behind the last
+   * token of all, is dropped from the result.
+   */
+  take(step: StepSequence, result: StepResult, made: number): void {
+    if (step.tokens === null) this.#settle(step.drafts ?? 0, result.drawn.length, made);
+    for (const [i, { token }] of result.drawn.entries()) {
+      this.tokens.push(token);
+      if (this.atEnd) result.drawn.length = i + 1;
     }
+    this.computed += step.tokens?.length ?? result.drawn.length;
   }
 
-  /** Hands a result that was taken to its request; true when the sequence is at its end. */
-  report(step: StepSequence, result: StepResult): boolean {
+  /** What was not known of a decode step: how many of its drafts were accepted. */
+  #settle(drafts: number, drawn: number, made: number): void {
+    if (drawn === 0) throw new LongcatError("INTERNAL", "a decode step drew nothing");
+    this.scheduled += drawn - 1;
+    this.mostScheduled -= drafts + 1 - drawn;
+    this.draftTokens += made;
+    this.acceptedTokens += Math.min(made, drawn - 1);
+  }
+
+  /**
+   * Hands a result that was taken to its request, token by token; true when the sequence is at its end. `counted` is called whenever more
+   * positions have their experts counted, before the request is told.
+   */
+  report(step: StepSequence, result: StepResult, counted: () => void): boolean {
     try {
-      const ended = this.#onStep(step, result);
-      return ended || this.atEnd;
+      return this.#tell(step, result, counted) || this.atEnd;
     } catch (error) {
       this.fail(error);
       return true;
+    }
+  }
+
+  #tell(step: StepSequence, result: StepResult, counted: () => void): boolean {
+    const { drawn, ffnExperts } = result;
+    // The rows before those that have drawn: all of a prompt's, but for the last where it draws.
+    const first = step.tokens === null ? 0 : ffnExperts.length - drawn.length;
+    this.#countExperts(ffnExperts.slice(0, first));
+    if (drawn.length === 0) {
+      counted();
+      return this.#onPrompt(step, result);
+    }
+    for (const [i, token] of drawn.entries()) {
+      const row = ffnExperts[first + i] as Uint8Array;
+      this.#countExperts([row]);
+      counted();
+      if (this.#onToken(token, row) || this.state === "ended") return true;
+    }
+    return false;
+  }
+
+  #countExperts(rows: readonly Uint8Array[]): void {
+    for (const row of rows) {
+      let sum = 0;
+      for (const count of row) sum += count;
+      this.experts.push(sum);
     }
   }
 

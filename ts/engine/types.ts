@@ -4,8 +4,9 @@
  */
 
 import type { ChatPrompt, ToolCall, ToolCallDelta } from "../text/index.js";
+import type { SpeculationStats } from "./draft-policy.js";
 
-export type { ChatPrompt };
+export type { ChatPrompt, SpeculationStats };
 
 /** Token ids, taken as they are. */
 export interface TokenPrompt {
@@ -37,6 +38,16 @@ export interface Timings {
   ttftMs: number;
   /** Generated tokens after the first, over the time they took; 0 with fewer than two. */
   tokensPerSecond: number;
+  /** What became of the draft head's tokens; absent where none were verified. */
+  drafts?: DraftUse;
+}
+
+/** Drafts of one choice: how many steps verified, how many of these were accepted, and their share. */
+export interface DraftUse {
+  verified: number;
+  accepted: number;
+  /** accepted ÷ verified, 0 … 1. */
+  share: number;
 }
 
 /** What the router did, averaged over layers and over the prompt (cached tokens included) and all generated tokens but the last. */
@@ -156,7 +167,8 @@ export interface EngineInfo {
   batchInvariant: boolean;
   /** Which latents are reused: none; those that prompts made; those that decoding made too. */
   prefixCache: "off" | "on" | "all";
-  speculative: "off";
+  /** Whether drafts are verified: never, as many as pay at the moment, or so many in each step. */
+  speculative: "off" | "auto" | { drafts: number };
   parallel: { expert: number };
   ngram: "none" | "host" | "device";
 }
@@ -179,4 +191,9 @@ export interface EngineStats {
   prefixHitTokens: number;
   /** Times that a running sequence gave way to older ones, its latents moved to host memory, for want of cache blocks. */
   preemptions: number;
+  /** Time in which a step was under way; and time between two steps although there was work, in which the device had none. */
+  stepSeconds: number;
+  idleSeconds: number;
+  /** Speculative decoding: what it does now, and what it did. */
+  speculation: SpeculationStats;
 }

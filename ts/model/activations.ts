@@ -26,10 +26,12 @@ export interface Capacity {
   logitRows: number;
   /** Decode splits of all rows together (native/ops/mla_decode/params.h). */
   splits: number;
+  /** Most drafts that are made after a step, and verified of a sequence; 0: there is no draft head. */
+  drafts: number;
   /** Prompt programs on a GPU: keys whose expanded form there is room for, a multiple of KEY_TILE; else 0. */
   expandedRows: number;
-  /** Those of a packed latent cache: keys that are unpacked at a time, as many; else 0. */
-  unpackedRows: number;
+  /** Those whose latents are unpacked, or put in another order, before: as many with a packed cache or bfloat16 activations; else 0. */
+  latentRows: number;
 }
 
 /** Keys of a tile of prompt attention (native/ops/mla_prefill/params.h). */
@@ -51,34 +53,45 @@ type Allocate<T> = (dtype: DType, shape: number[]) => T;
 export interface StepTensors<T> {
   /** i32[8]: native/ops/step_plan/params.h, StepCount. */
   counts: T;
-  /** [T] ids, −1: the one that was sampled for this position. */
+  /** [T] a prompt's ids; of decode rows nothing, for the device knows them. */
   tokenIds: T;
-  /** [T] */
-  positions: T;
+  /** [T] the same of positions. */
+  promptPositions: T;
   /** [S+1] first row of each sequence. */
   seqStart: T;
   /** [S] */
   seqSlot: T;
-  /** [R] rows of the step whose logits are wanted. */
+  /** [S] positions that the slot's blocks hold. */
+  seqLimit: T;
+  /** [S] the prompt's token behind its chunk, −1: none. */
+  seqNext: T;
+  /** [R] rows of the step whose logits are wanted; those that are drawn from in turn 0 first, then those of turn 1 … */
   logitRows: T;
   /** [R] slot whose sampling state the row takes, −1: none. */
   logitSlot: T;
-  /** [R] position that the sampled token will have. */
-  logitPosition: T;
+  /** [drafts + 2]: turn j draws from rows [turnStart[j], turnStart[j + 1]) of the logits. */
+  turnStart: T;
+  /** Draft head only: the counts of a step of one row a sequence; [S+1] 0, 1, 2 …, its sequences' first rows; [2] 0 and the number of sequences. */
+  draftCounts?: T;
+  draftStart?: T;
+  draftRange?: T;
   /** [R] tokens to score, −1: none. */
   targets: T;
 }
 
 /** What the host reads after a step (one block, one copy). */
 export interface ResultTensors<T> {
-  /** [R] i32 */
-  tokens: T;
-  /** [R] f32 */
-  logprob: T;
-  /** [R, 20] i32 */
-  topIds: T;
-  /** [R, 20] f32 */
-  topLogprobs: T;
+  /** What was drawn in each turn, as many as there may be drafts and one: by the order of those who draw in it. */
+  turns: {
+    /** [S] i32 */
+    tokens: T;
+    /** [S] f32 */
+    logprob: T;
+    /** [S, 20] i32 */
+    topIds: T;
+    /** [S, 20] f32 */
+    topLogprobs: T;
+  }[];
   /** [L, T] i32: FFN experts that each token used in each layer. */
   ffnCount: T;
 }
@@ -87,14 +100,18 @@ export interface ResultTensors<T> {
 export interface Activations<T> {
   step: StepTensors<T>;
   result: ResultTensors<T>;
-  /** [T] i32: the step's tokens, resolved. */
+  /** [T] i32: the step's tokens, resolved, and their positions. */
   tokens: T;
+  positions: T;
   /** [T] i32 */
   rowSlot: T;
   /** [T, rope] */
   cosSin: T;
   /** [splits, 2] i32 */
   splits: T;
+  /** [R] i32: position of the token that is drawn from a row of logits, and the token before it. */
+  logitPosition: T;
+  logitToken: T;
   /** [T, D]: the residual stream. */
   x: T;
   /** [T, D] act: a norm's output on the dense branch; after the last layer the final norm's. */
@@ -128,7 +145,7 @@ export interface Activations<T> {
     accumulator?: T;
     /** GPU: [roundPlanLength()], what a round of prompt attention consists of. */
     roundPlan?: T;
-    /** GPU, packed cache: [unpackedRows, kvRank+rope] act, the cache rows of a round. */
+    /** GPU: [latentRows, kvRank+rope] act, the latents of a round. */
     latents?: T;
   };
   /** [T, ffn] act: shares its memory with `attention`, which is never alive at the same time. */
@@ -159,8 +176,23 @@ export interface Activations<T> {
   logits: T;
   /** [R]: log-probabilities of targets. */
   scores: T;
-  /** Draft head only: [T, 2D] act. */
-  draftInput: T;
+  draft?: DraftTensors<T>;
+}
+
+/** What the draft head needs beside the rest. */
+export interface DraftTensors<T> {
+  /** [T, 2D] act: both norms, beside each other. */
+  input: T;
+  /** [T] i32: the token that follows each row; then the drafts themselves, one a sequence. */
+  tokens: T;
+  /** [S] i32: the row that a sequence's next draft comes from, and slot and position of that draft. */
+  row: T;
+  slot: T;
+  position: T;
+  /** [T]: `row` as the index of a gather. */
+  gather: T;
+  /** [S, V], where the step's logits have been. */
+  logits: T;
 }
 
 const ALIGNMENT = 64;
@@ -231,7 +263,7 @@ export function layoutActivations<T>(
 ): ActivationLayout<T> {
   const layout = new Layout(make);
   const { allocate } = layout;
-  const { tokens: T, sequences: S, logitRows: R, splits, expandedRows, unpackedRows } = capacity;
+  const { tokens: T, sequences: S, logitRows: R, splits, drafts, expandedRows, latentRows } = capacity;
   const D = config.hiddenSize;
   const H = config.numHeads;
   const K = config.topK;
@@ -241,29 +273,41 @@ export function layoutActivations<T>(
   const step: StepTensors<T> = {
     counts: allocate("int32", [8]),
     tokenIds: allocate("int32", [T]),
-    positions: allocate("int32", [T]),
+    promptPositions: allocate("int32", [T]),
     seqStart: allocate("int32", [S + 1]),
     seqSlot: allocate("int32", [S]),
+    seqLimit: allocate("int32", [S]),
+    seqNext: allocate("int32", [S]),
     logitRows: allocate("int32", [R]),
     logitSlot: allocate("int32", [R]),
-    logitPosition: allocate("int32", [R]),
+    turnStart: allocate("int32", [drafts + 2]),
+    ...(drafts > 0 && {
+      draftCounts: allocate("int32", [8]),
+      draftStart: allocate("int32", [S + 1]),
+      draftRange: allocate("int32", [2]),
+    }),
     targets: allocate("int32", [R]),
   };
   const resultBegin = layout.offset;
   const result: ResultTensors<T> = {
-    tokens: allocate("int32", [R]),
-    logprob: allocate("float32", [R]),
-    topIds: allocate("int32", [R, MAX_LOGPROBS]),
-    topLogprobs: allocate("float32", [R, MAX_LOGPROBS]),
+    turns: Array.from({ length: drafts + 1 }, () => ({
+      tokens: allocate("int32", [S]),
+      logprob: allocate("float32", [S]),
+      topIds: allocate("int32", [S, MAX_LOGPROBS]),
+      topLogprobs: allocate("float32", [S, MAX_LOGPROBS]),
+    })),
     ffnCount: allocate("int32", [config.numLayers, T]),
   };
   const resultEnd = layout.offset;
 
   const common = {
     tokens: allocate("int32", [T]),
+    positions: allocate("int32", [T]),
     rowSlot: allocate("int32", [T]),
     cosSin: allocate("float32", [T, rope]),
     splits: allocate("int32", [splits, 2]),
+    logitPosition: allocate("int32", [R]),
+    logitToken: allocate("int32", [R]),
     x: allocate("float32", [T, D]),
     normed: allocate(act, [T, D]),
     shared: allocate(act, [T, D]),
@@ -299,19 +343,38 @@ export function layoutActivations<T>(
         accumulator: allocate("float32", [T, H, config.vHeadDim]),
         roundPlan: allocate("int32", [roundPlanLength(capacity)]),
       }),
-      ...(unpackedRows > 0 && { latents: allocate(act, [unpackedRows, config.kvLoraRank + rope]) }),
+      ...(latentRows > 0 && { latents: allocate(act, [latentRows, config.kvLoraRank + rope]) }),
     }),
     () => allocate(act, [T, config.ffnHiddenSize]),
   );
-  const head = {
-    logits: allocate("float32", [R, config.vocabSize]),
-    scores: allocate("float32", [R]),
-    draftInput: allocate(act, [T, 2 * D]),
-  };
+  const scores = allocate("float32", [R]);
+  const [logits, ofDrafts] = layout.either(
+    () => allocate("float32", [R, config.vocabSize]),
+    () => drafts > 0 && { logits: allocate("float32", [S, config.vocabSize]) },
+  );
+  const draft = ofDrafts && { ...ofDrafts, ...draftTensors(layout, { tokens: T, sequences: S, hidden: D, act }) };
   return {
-    activations: { step, result, ...common, attention, ffnHidden, moe, ...head },
+    activations: { step, result, ...common, attention, ffnHidden, moe, scores, logits, ...(draft && { draft }) },
     bytes: layout.bytes,
     stepBytes: { begin: stepBegin, end: resultBegin },
     resultBytes: { begin: resultBegin, end: resultEnd },
+  };
+}
+
+function draftTensors<T>(
+  layout: Layout<T>,
+  { tokens, sequences, hidden, act }: { tokens: number; sequences: number; hidden: number; act: ActivationDType },
+): Omit<DraftTensors<T>, "logits"> {
+  const { allocate } = layout;
+  const [row, gather] = layout.either(
+    () => allocate("int32", [sequences]),
+    () => allocate("int32", [tokens]),
+  );
+  return {
+    ...{ row, gather },
+    input: allocate(act, [tokens, 2 * hidden]),
+    tokens: allocate("int32", [tokens]),
+    slot: allocate("int32", [sequences]),
+    position: allocate("int32", [sequences]),
   };
 }

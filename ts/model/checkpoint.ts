@@ -86,13 +86,26 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
         `config.json promises a draft head (num_nextn_predict_layers is ${config.numNextnPredictLayers}), but its tensors are not there; no drafts are made`,
       );
     }
-    let bytes = 0;
-    for (const { entry } of tensors.values()) bytes += entry.end - entry.begin;
-    return { dir, config, generationConfig, tensors, specs, hasMtp, bytes, files, warnings, close };
+    return { dir, config, generationConfig, tensors, specs, hasMtp, bytes: bytesOf(tensors), files, warnings, close };
   } catch (error) {
     close();
     throw error;
   }
+}
+
+/** The same checkpoint as one without a draft head: where none is used, none is counted or loaded. */
+export function withoutDraftHead(checkpoint: Checkpoint): Checkpoint {
+  if (!checkpoint.hasMtp) return checkpoint;
+  const isTrunk = (name: string) => !name.startsWith("model.mtp.");
+  const tensors = new Map([...checkpoint.tensors].filter(([name]) => isTrunk(name)));
+  const specs = checkpoint.specs.filter(({ name }) => isTrunk(name));
+  return { ...checkpoint, tensors, specs, hasMtp: false, bytes: bytesOf(tensors) };
+}
+
+function bytesOf(tensors: ReadonlyMap<string, StoredTensor>): number {
+  let bytes = 0;
+  for (const { entry } of tensors.values()) bytes += entry.end - entry.begin;
+  return bytes;
 }
 
 /** Tensors by their stored names. An index decides where each is; what it does not list does not exist. */

@@ -5,12 +5,12 @@
 
 import { integer } from "../checks.js";
 import { availableMemoryBytes } from "../runtime/addon.js";
-import { findGpus, chooseDevice, ordinalOf } from "../runtime/gpus.js";
-import { openCheckpoint } from "./checkpoint.js";
+import { chooseDevice, findGpus, gpuNamed } from "../runtime/gpus.js";
+import { openCheckpoint, withoutDraftHead } from "./checkpoint.js";
 import { type DeviceKind, ngramTableBytes } from "./placement.js";
 import { planModel } from "./plan.js";
 import { GPU_MARGIN_BYTES } from "./sizing.js";
-import { cacheBytesPerToken, type CacheDType, numCaches } from "./state.js";
+import { cacheBytesPerToken, type CacheDType } from "./state.js";
 import { conversionBytes, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** What to estimate for. */
@@ -30,6 +30,8 @@ export interface EstimateSizes {
   /** Where n-gram tables live. Default "auto"; where no GPU can be asked, that is the host. */
   ngram?: "auto" | NgramPlace;
   allowUnknownTensors: boolean;
+  /** Most drafts that a step verifies of a sequence. Default 0. */
+  maxDrafts?: number;
 }
 
 /** Bytes, all of them. Mapped weights need memory only as far as they are used, but run fast only if they all fit. */
@@ -37,7 +39,7 @@ export interface MemoryEstimate {
   device: DeviceKind;
   context: number;
   batch: number;
-  /** Weights in the files, n-gram tables not counted. */
+  /** Weights that are used of the files: without drafts no draft head. N-gram tables are not counted. */
   weightBytes: number;
   /** LongCat-Flash-Lite's n-gram tables: some rows a token are read. */
   ngramBytes: number;
@@ -73,15 +75,8 @@ export interface MemoryEstimate {
  * @throws LongcatError as opening the checkpoint would; `OPTION_INVALID` for a context beyond the model's.
  */
 export async function estimateMemory(dir: string, sizes: EstimateSizes): Promise<MemoryEstimate> {
-  const {
-    batch,
-    maxBatchTokens,
-    allowUnknownTensors,
-    dtype = "auto",
-    cacheDType = "auto",
-    device = "cpu",
-    ngram: wantedNgram = "auto",
-  } = sizes;
+  const { batch, maxBatchTokens, allowUnknownTensors, dtype = "auto", cacheDType = "auto", maxDrafts } = sizes;
+  const { device = "cpu", ngram: wantedNgram = "auto" } = sizes;
   const checkpoint = await openCheckpoint(dir, { allowUnknownTensors });
   try {
     const { config } = checkpoint;
@@ -91,12 +86,14 @@ export async function estimateMemory(dir: string, sizes: EstimateSizes): Promise
     const model = { ...config, maxPositionEmbeddings: context };
     // Whatever is there: what does not fit is the answer here, not an error.
     const unbounded = { maxSequences: batch, maxBatchTokens, cacheBytes: "auto", availableBytes: Number.POSITIVE_INFINITY } as const;
-    const plan = planModel(checkpoint, { ...unbounded, kind, dtype, cacheDType, ngram: wantedNgram, freeBytes: availableBytes }, model);
+    const wanted = { dtype, cacheDType, ngram: wantedNgram, maxDrafts };
+    const used = maxDrafts ? checkpoint : withoutDraftHead(checkpoint);
+    const plan = planModel(used, { ...unbounded, kind, ...wanted, freeBytes: availableBytes }, model);
     const { cacheBytes, stateBytes, scratchBytes, convertedBytes, allocatedBytes } = plan.sizes;
-    const perToken = cacheBytesPerToken(config, numCaches(config, checkpoint.hasMtp), plan.sizes.cacheDType);
+    const perToken = cacheBytesPerToken(config, plan.sizes.numCaches, plan.sizes.cacheDType);
     const ngramBytes = ngramTableBytes(checkpoint);
-    const weightBytes = checkpoint.bytes - ngramBytes;
-    const mapped = kind === "cpu" ? weightBytes - conversionBytes(checkpoint, dtype).replaced : 0;
+    const weightBytes = used.bytes - ngramBytes;
+    const mapped = kind === "cpu" ? weightBytes - conversionBytes(used, dtype).replaced : 0;
     const totalBytes = allocatedBytes + mapped;
     const room = availableBytes === null ? null : availableBytes - totalBytes - (kind === "cuda" ? GPU_MARGIN_BYTES : 0);
     return {
@@ -125,6 +122,5 @@ function freeOn(device: string): { kind: DeviceKind; availableBytes: number | nu
     const choice = chooseDevice(device);
     return { kind: choice.kind, availableBytes: choice.kind === "cpu" ? availableMemoryBytes() : choice.gpu.freeBytes };
   }
-  const gpu = findGpus().devices.find(({ ordinal }) => ordinal === ordinalOf(device));
-  return { kind: "cuda", availableBytes: gpu?.freeBytes ?? null };
+  return { kind: "cuda", availableBytes: gpuNamed(device, findGpus().devices)?.freeBytes ?? null };
 }

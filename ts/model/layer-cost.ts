@@ -14,7 +14,9 @@ import type { AttentionWeights, DenseWeights, LayerWeights } from "./weights.js"
 /** The rows that go through a layer. */
 export interface LayerStep {
   rows: number;
-  /** Decode: cached tokens that each row attends to, its own counted. Prompt: 0; the rows are one prompt from its start. */
+  /** Decode: rows of each sequence, one behind the other. */
+  queries: number;
+  /** Decode: cached tokens that a sequence's first row attends to, its own counted. Prompt: 0; the rows are one prompt from its start. */
   context: number;
   /** FFN experts that a row uses, on average; different ones that all rows use together. */
   ffnExpertsPerToken: number;
@@ -84,14 +86,16 @@ export function layerCosts(config: ModelConfig, weights: LayerWeights, step: Lay
 
 /** Decode: absorbed form over the latent cache. Prompt: keys and values expanded, then causal attention. */
 function attentionCost(config: ModelConfig, { kvB }: AttentionWeights, step: LayerStep): StepCost {
-  const { rows, context, activationDType, cacheDType } = step;
+  const { rows, queries, context, activationDType, cacheDType } = step;
   const { numHeads: H, qkNopeHeadDim: nope, qkRopeHeadDim: rope, vHeadDim: v, kvLoraRank } = config;
   const act = bytesOf(activationDType);
-  const keys = context > 0 ? rows * context : rows;
+  const keys = context > 0 ? (rows / queries) * (context + queries - 1) : rows;
   const bytes = matrixBytes(kvB) + keys * latentRowBytes(config, cacheDType) + rows * H * (nope + rope + v) * act;
   const expanding = 2 * rows * elements(kvB);
   const scoring =
-    context > 0 ? 2 * H * rows * context * (latentWidth(config) + kvLoraRank) : 2 * H * ((rows * (rows + 1)) / 2) * (nope + rope + v);
+    context > 0
+      ? 2 * H * rows * (context + (queries - 1) / 2) * (latentWidth(config) + kvLoraRank)
+      : 2 * H * ((rows * (rows + 1)) / 2) * (nope + rope + v);
   return { bytes, flops: expanding + scoring };
 }
 

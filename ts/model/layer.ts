@@ -73,19 +73,19 @@ export function norm(queue: Queue, program: Program, weight: Tensor, stream: Str
  */
 export function attention(queue: Queue, program: Program, weights: AttentionWeights, slot: number, x: Tensor, out: Tensor): void {
   const { config, state, rope, rows } = program;
-  const { step, attention: scratch, cosSin, rowSlot, splits } = program.activations;
+  const { step, attention: scratch, cosSin, positions, rowSlot, splits } = program.activations;
   const cache = state.caches[slot]!;
   const shape = { heads: config.numHeads, nope: config.qkNopeHeadDim, rope: config.qkRopeHeadDim };
 
   ops.mlaProject(queue, {
     ...{ x, qA: weights.qA, qABias: weights.qABias, qANorm: weights.qANorm, qB: weights.qB },
     ...{ kvA: weights.kvA, kvABias: weights.kvABias, kvANorm: weights.kvANorm },
-    ...{ cosSin, positions: step.positions, rowSlot, blockTables: state.blockTables },
+    ...{ cosSin, positions, rowSlot, blockTables: state.blockTables },
     ...{ qLatent: scratch.qLatent, kvLatent: scratch.kvLatent, latentLanes: scratch.latentLanes, q: scratch.q, cache, rows },
     ...{ ...shape, eps: LATENT_NORM_EPS, qScale: config.qScale, kvScale: config.kvScale },
   });
   const shared = {
-    ...{ q: scratch.q, cache, kvB: weights.kvB, positions: step.positions, blockTables: state.blockTables, counts: step.counts },
+    ...{ q: scratch.q, cache, kvB: weights.kvB, positions, blockTables: state.blockTables, counts: step.counts },
     ...{ ...shape, vDim: config.vHeadDim, softmaxScale: rope.softmaxScale, out: scratch.heads },
   };
   if (program.prefill)
@@ -100,7 +100,7 @@ export function attention(queue: Queue, program: Program, weights: AttentionWeig
       },
     });
   if (program.decode) ops.mlaDecode(queue, { ...shared, rowSlot, splits, qLatent: scratch.qAbsorbed, partial: scratch.partial });
-  ops.linear(queue, { x: scratch.heads, weight: weights.o, bias: weights.oBias, out, rows });
+  ops.linear(queue, { x: scratch.heads, weight: weights.o, bias: weights.oBias, out, rows, scratch: scratch.q });
 }
 
 /** A dense FFN into `out` [T, D]. */

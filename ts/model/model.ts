@@ -26,26 +26,26 @@ export function forward(queue: Queue, program: Program, weights: ModelWeights): 
   program.tap?.hiddenBefore(queue, weights.layers.length, x);
 }
 
-/** What the step's operations share: tokens, slots, rotations, decode splits. */
+/** What the step's operations share: tokens, positions, slots, rotations, decode splits. */
 function plan(queue: Queue, program: Program): void {
-  const { step, tokens, rowSlot, cosSin, splits } = program.activations;
+  const { step, tokens, positions, rowSlot, cosSin, splits, logitPosition, logitToken } = program.activations;
+  const { history, lengths } = program.state;
   ops.stepPlan(queue, {
-    ...{ counts: step.counts, tokenIds: step.tokenIds, positions: step.positions, seqStart: step.seqStart, seqSlot: step.seqSlot },
-    ...{ invFreq: program.invFreq, history: program.state.history, tokens, rowSlot, cosSin, splits },
-    rotaryScale: program.rope.rotaryScale,
+    ...{ ...step, invFreq: program.invFreq, history, lengths, tokens, positions, rowSlot, cosSin, splits, logitPosition, logitToken },
+    ...{ rotaryScale: program.rope.rotaryScale, ahead: 0 },
   });
 }
 
 /** x ← word embedding, with Lite's n-grams where the model has them. */
 function embed(queue: Queue, program: Program, weights: ModelWeights): void {
   const { config, rows, state } = program;
-  const { tokens, rowSlot, step, x } = program.activations;
+  const { tokens, positions, rowSlot, x } = program.activations;
   if (!config.ngram) {
     ops.embed(queue, { tokens, table: weights.embedding, out: x, rows });
     return;
   }
   ops.ngramEmbed(queue, {
-    ...{ positions: step.positions, rowSlot, history: state.history, wordTable: weights.embedding, tables: weights.ngram },
+    ...{ positions, rowSlot, history: state.history, wordTable: weights.embedding, tables: weights.ngram },
     ...{ out: x, rows, neighbors: config.ngram.neighbors, splits: config.ngram.splits, endId: NGRAM_END_ID },
   });
 }
@@ -56,15 +56,24 @@ export function head(queue: Queue, program: Program, weights: ModelWeights): voi
   ops.linear(queue, { x: normed, rowIndex: step.logitRows, weight: weights.head, out: logits, rows: program.logitCount });
 }
 
-/** The next token of each row of logits, by its slot's sampling state. */
-export function sample(queue: Queue, program: Program): void {
-  const { step, logits, result } = program.activations;
-  const { state } = program;
-  ops.sample(queue, {
-    ...{ logits, logitSlot: step.logitSlot, logitPosition: step.logitPosition, params: state.sampleParams, allowed: state.allowed },
-    ...{ adjustments: state.adjustments, numAdjustments: state.numAdjustments, mask: state.mask, history: state.history },
-    ...{ tokens: result.tokens, logprob: result.logprob, topIds: result.topIds, topLogprobs: result.topLogprobs, counts: step.counts },
-  });
+/**
+ * The next token of each sequence, by its slot's sampling state. In turn j, sequences with j drafts and more draw from the row of their j-th,
+ * if it is what they drew in the turn before: what a draw depends on, penalties too, is then what it is without drafts.
+ */
+export function sample(queue: Queue, program: Program, turns: number): void {
+  const { step, logits, logitPosition, logitToken, result } = program.activations;
+  const { lengths } = program.state;
+  for (const [turn, drawn] of result.turns.slice(0, turns).entries())
+    ops.sample(queue, {
+      ...{ ...samplingState(program), logits, logitSlot: step.logitSlot, logitPosition, logitToken, lengths },
+      ...{ ...drawn, rows: program.turns[turn]!, draft: 0, mostRows: program.capacity.sequences },
+    });
+}
+
+/** What slots' draws depend on beside logits. */
+export function samplingState({ state }: Program) {
+  const { sampleParams: params, allowed, adjustments, numAdjustments, mask, history } = state;
+  return { params, allowed, adjustments, numAdjustments, mask, history };
 }
 
 /** The log-probability of `step.targets` in each row of logits, into `activations.scores`. */

@@ -14,7 +14,7 @@ import { conversionBytes, type NgramPlace, type WeightDType } from "./weights.js
 
 /** What to plan for. */
 export interface PlanOptions
-  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "cacheDType" | "availableBytes"> {
+  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "cacheDType" | "availableBytes" | "maxDrafts"> {
   kind: DeviceKind;
   dtype: WeightDType;
   ngram: "auto" | NgramPlace;
@@ -38,9 +38,10 @@ export interface ModelPlan {
  */
 export function planModel(checkpoint: Checkpoint, options: PlanOptions, config: ModelConfig = checkpoint.config): ModelPlan {
   const { kind, dtype, maxSequences, maxBatchTokens, cacheBytes, cacheDType, availableBytes } = options;
-  const caches = numCaches(config, checkpoint.hasMtp);
+  const maxDrafts = checkpoint.hasMtp ? (options.maxDrafts ?? 0) : 0;
+  const caches = numCaches(config, maxDrafts > 0);
   const activationDType = activationDTypeOf(kind, checkpoint, dtype);
-  const base = { kind, activationDType, maxSequences, maxBatchTokens, cacheBytes, cacheDType, availableBytes };
+  const base = { kind, activationDType, maxSequences, maxBatchTokens, cacheBytes, cacheDType, availableBytes, maxDrafts };
   if (kind === "cpu") {
     const ngram = placeNgramTables(kind, options.ngram, 0, null);
     const convertedBytes = conversionBytes(checkpoint, dtype).converted;

@@ -32,6 +32,11 @@ export interface Program {
   /** i32[1] views of the step's counts: live rows, live rows of logits. */
   readonly rows: Tensor;
   readonly logitCount: Tensor;
+  /** i32[2] views of the step's turns: the rows of logits that each draws from. */
+  readonly turns: readonly Tensor[];
+  /** Draft head only: i32[1] view of the number of sequences, and [S] of their numbers. */
+  readonly draftRows?: Tensor;
+  readonly draftIndex?: Tensor;
   /** Row l of the result's FFN counts: [T] i32. */
   readonly ffnCount: readonly Tensor[];
   /** Which kinds of row a step of this program may have. */
@@ -77,7 +82,7 @@ export function createProgram(
     device.view(arena, dtype, shape, byteOffset),
   );
   const { activations, stepBytes, resultBytes } = layout;
-  const { counts } = activations.step;
+  const { counts, turnStart, draftCounts, draftStart } = activations.step;
   const T = capacity.tokens;
   return {
     ...parts,
@@ -87,6 +92,9 @@ export function createProgram(
     activations,
     rows: device.view(counts, "int32", [1], 4 * StepCount.numRows),
     logitCount: device.view(counts, "int32", [1], 4 * StepCount.numLogitRows),
+    turns: activations.result.turns.map((_, turn) => device.view(turnStart, "int32", [2], 4 * turn)),
+    ...(draftCounts && { draftRows: device.view(draftCounts, "int32", [1], 4 * StepCount.numRows) }),
+    ...(draftStart && { draftIndex: device.view(draftStart, "int32", [capacity.sequences]) }),
     ffnCount: Array.from({ length: config.numLayers }, (_, l) => device.view(activations.result.ffnCount, "int32", [T], 4 * T * l)),
     stepBlock: device.view(arena, "uint8", [stepBytes.end - stepBytes.begin], stepBytes.begin),
     resultBlock: device.view(arena, "uint8", [resultBytes.end - resultBytes.begin], resultBytes.begin),

@@ -16,7 +16,7 @@ import { availableMemoryBytes } from "../runtime/addon.js";
 import type { NativeMappedFile } from "../runtime/binding.js";
 import { Device, Queue, type Tensor } from "../runtime/device.js";
 import { bytesOf, DTYPES, type DType } from "../runtime/dtype.js";
-import { chooseDevice } from "../runtime/gpus.js";
+import { chooseDevice, withoutEffect } from "../runtime/gpus.js";
 import { ops } from "../runtime/ops.js";
 import type { Checkpoint, StoredTensor } from "./checkpoint.js";
 import { type ModelConfig, numNgramTables } from "./config.js";
@@ -37,6 +37,8 @@ export interface RandomModelSpec {
   dtype: RandomDType;
   /** FFN experts that are stored in a layer; default: all. */
   expertsHeld?: number;
+  /** Whether it has a draft head. Default: no. */
+  draftHead?: boolean;
   /** The layers' stacks have the held experts alone. */
   oneRank?: boolean;
   /** Layers with experts of their own; layer l has those of layer l mod `expertLayers`. Default: all. */
@@ -52,6 +54,8 @@ export interface RandomModelOptions {
   maxBatchTokens: number;
   /** Positions of each sequence: the caches hold `maxSequences` times as many. */
   contextLength: number;
+  /** Most drafts that a step verifies of a sequence, given a draft head. Default 0. */
+  maxDrafts?: number;
   /** GPU and fp8: quantise the inputs of products too. */
   fp8Activations?: boolean;
   /** GPU: a row's bits do not depend on the others of its batch. Default true. */
@@ -70,7 +74,7 @@ export interface RandomModel {
   headers: Pick<Checkpoint, "config" | "specs" | "tensors">;
   /** Bytes of weights that are stored. */
   weightBytes: number;
-  /** What is not as in the real model, one sentence each. */
+  /** What is not as in the real model or as it was asked for, one sentence each. */
   notes: string[];
   close(): Promise<void>;
 }
@@ -95,6 +99,7 @@ export async function openRandomModel(spec: RandomModelSpec, options: RandomMode
   if (options.fp8Activations && (choice.kind === "cpu" || spec.dtype !== "fp8"))
     throw new LongcatError("OPTION_INVALID", "fp8Activations needs a GPU and dtype fp8");
   const { threads, fp8Activations, batchInvariant } = options;
+  notes.push(...withoutEffect(choice, { threads, batchInvariant }));
   const device = Device.open({
     device: choice.kind === "cpu" ? "cpu" : `cuda:${choice.gpu.ordinal}`,
     threads,
@@ -102,8 +107,8 @@ export async function openRandomModel(spec: RandomModelSpec, options: RandomMode
     batchInvariant,
   });
   try {
-    checkRing(device, config);
     const { sizes } = planFor(device, held, options);
+    checkRing(device, config, sizes);
     device.reserve(sizes.allocatedBytes);
     const maker = new Maker(device, { ...spec, config }, full);
     const experts = spec.oneRank ? spec.expertsHeld : undefined;
@@ -124,7 +129,7 @@ function checkSpec({ config, expertsHeld = config.numExperts }: RandomModelSpec)
 
 /** Sizes, with weights that take memory on the CPU too, and caches for whole contexts of all sequences or none. */
 function planFor(device: Device, held: Checkpoint, options: RandomModelOptions): ModelPlan {
-  const { maxSequences, maxBatchTokens, contextLength, cacheDType } = options;
+  const { maxSequences, maxBatchTokens, contextLength, maxDrafts, cacheDType } = options;
   const { kind } = device;
   const availableBytes = kind === "cuda" ? device.freeBytes : availableMemoryBytes() - held.bytes;
   if (availableBytes < 0)
@@ -132,7 +137,7 @@ function planFor(device: Device, held: Checkpoint, options: RandomModelOptions):
       "OUT_OF_MEMORY",
       `asked for ${held.bytes} bytes of weights, ${held.bytes + Math.floor(availableBytes)} are there`,
     );
-  const shared = { kind, dtype: "auto", ngram: kind === "cuda" ? "host" : "auto", maxSequences, maxBatchTokens } as const;
+  const shared = { kind, dtype: "auto", ngram: kind === "cuda" ? "host" : "auto", maxSequences, maxBatchTokens, maxDrafts } as const;
   const plan = planModel(held, { ...shared, cacheBytes: "auto", cacheDType, availableBytes, freeBytes: availableBytes });
   const { numBlocks, blockSize, cacheBytes } = plan.sizes;
   const wanted = maxSequences * Math.ceil(contextLength / blockSize);
@@ -157,19 +162,19 @@ function heldName(name: string, { config, expertsHeld = config.numExperts, exper
 const NO_FILE: NativeMappedFile = { path: "random weights", bytes: 0, entries: [], close: () => undefined };
 
 /**
- * Headers of a checkpoint that would hold these weights: all of them, and those that are stored. Without a draft head; n-gram tables
+ * Headers of a checkpoint that would hold these weights: all of them, and those that are stored. N-gram tables are
  * cut to `mostNgramBytes` together.
  */
 export function randomHeaders(
   spec: RandomModelSpec,
   mostNgramBytes = MOST_NGRAM_BYTES,
 ): { full: Checkpoint; held: Checkpoint; notes: string[] } {
-  const { config, dtype } = spec;
+  const { config, dtype, draftHead = false } = spec;
   const notes: string[] = [];
   const most = mostNgramRows(config, dtype, mostNgramBytes);
   const specs: TensorSpec[] = [];
   for (const wanted of modelTensors(config)) {
-    if (wanted.part === "mtp") continue;
+    if (wanted.part === "mtp" && !draftHead) continue;
     const [rows = 0, ...rest] = wanted.shape;
     const cut = isNgramTable(wanted.name) && rows > most;
     specs.push(cut ? { ...wanted, shape: [most, ...rest] } : wanted);
@@ -180,7 +185,7 @@ export function randomHeaders(
     const tensors = storedTensors(chosen, dtype);
     let bytes = 0;
     for (const { entry } of tensors.values()) bytes += entry.end;
-    const nothing = { dir: "", generationConfig: { eosTokenIds: [] }, hasMtp: false, files: [], warnings: [], close: () => undefined };
+    const nothing = { dir: "", generationConfig: { eosTokenIds: [] }, hasMtp: draftHead, files: [], warnings: [], close: () => undefined };
     return { ...nothing, config, specs: chosen, tensors, bytes };
   };
   const full = checkpointOf(specs);

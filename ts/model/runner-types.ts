@@ -2,7 +2,8 @@
  * What the engine asks of a model: slots, blocks and steps. The engine knows sequences and texts; the runner knows tensors.
  *
  * A *slot* is one of `maxSequences` places for a running sequence: its block table row, its token history, its sampling state.
- * A *step* runs one batch: some sequences' next prompt chunks, and some others' single decode tokens.
+ * A *step* runs one batch: some sequences' next prompt chunks, and some others' decode tokens: each the newest token of its sequence and,
+ * where the step verifies drafts, those that the draft head has put behind it. Drafts never travel to the host.
  * @module
  */
 
@@ -34,12 +35,23 @@ export interface SlotSampling {
 /** One sequence's part in a step. */
 export interface StepSequence {
   slot: number;
-  /** First position of `tokens` in the sequence. */
+  /**
+   * Prompt chunk: first position of `tokens` in the sequence. Decode: position of the newest token as far as is known; the device knows it
+   * exactly, and the two are the same where no step with drafts is under way.
+   */
   position: number;
   /** Prompt chunk: its tokens. Decode: null, the one token that the device sampled last (or `forceNext` set). */
   tokens: readonly number[] | null;
   /** Whether the next token is to be sampled after the last of these (not for a chunk that is not the prompt's last). */
   sample: boolean;
+  /** Prompt chunk that is not the prompt's last: the token that follows it. Read by the draft head alone. */
+  following?: number;
+  /**
+   * Decode: how many drafts are verified behind the newest token, which makes `drafts + 1` rows (0 … maxDrafts, default 0). A step makes as
+   * many drafts for the next one as any of its sequences asks for; the last chunk of a prompt may ask too. Drafts that nobody made are wrong
+   * tokens, and are rejected like any others.
+   */
+  drafts?: number;
   /** Force this token instead of drawing (host-side processors, tests). */
   forceNext?: number;
   /** Ids that may be drawn: bit i of word i / 32. Not to be changed once it is given. Absent: all. */
@@ -48,15 +60,23 @@ export interface StepSequence {
   scoreTargets?: readonly number[];
 }
 
-/** What a step gives back for one sequence, in the order of the step's sequences. */
-export interface StepResult {
-  /** The sampled token, or −1. */
+/** A token that a step has sampled. */
+export interface DrawnToken {
   token: number;
-  /** Of the sampled token, of the model's own distribution; 0 unless asked for. */
+  /** Of the model's own distribution; 0 unless asked for. */
   logprob: number;
   /** Alternatives by log-probability, as many as asked for. */
   top: { token: number; logprob: number }[];
-  /** For each of the sequence's tokens in this step, FFN experts used in each layer: [tokens][layers]. */
+}
+
+/** What a step gives back for one sequence, in the order of the step's sequences. */
+export interface StepResult {
+  /**
+   * The sampled tokens, in order: none where none was asked for; one; or after a decode with drafts one more than were accepted. None also
+   * where the sequence had no place left for its newest token, which happens only behind steps whose results were not there at the launch.
+   */
+  drawn: DrawnToken[];
+  /** For each of the sequence's tokens that this step ran (of a decode: the newest and the accepted drafts), FFN experts used in each layer: [tokens][layers]. */
   ffnExperts: Uint8Array[];
   /** scoreTargets' log-probabilities. */
   scores?: Float32Array;
@@ -73,6 +93,8 @@ export interface RunnerLimits {
   vocabulary: number;
   numLayers: number;
   topK: number;
+  /** Most drafts that a step verifies for a sequence; 0 without a draft head, or where none was asked for. */
+  maxDrafts: number;
 }
 
 /** See ts/model/runner.ts for the implementation. */
@@ -88,7 +110,10 @@ export interface ModelRunner {
   copyBlock(from: number, to: number): void;
   /** Copies slot `from`'s token history [0, length) to slot `to`. */
   copyHistory(from: number, to: number, length: number): void;
-  /** Writes a slot's token history from its beginning: tokens whose latents are there without having been run in this slot. */
+  /**
+   * Writes a slot's token history from its beginning: tokens whose latents are there without having been run in this slot. A decode goes on
+   * from the last of them, which is then the newest token, still to be run.
+   */
   setHistory(slot: number, tokens: readonly number[]): void;
   /** The latents of one block, as they are when all that is enqueued before is done. */
   readBlock(block: number): Promise<Uint8Array>;
@@ -97,14 +122,15 @@ export interface ModelRunner {
   /** Resolves when there is room for one block's latents, to set up one more slot with the calls above, or to launch a step: to be awaited before each. */
   room(): Promise<void>;
   /**
-   * Enqueues a step and resolves with its results: prompt chunks, then decodes; at most maxBatchTokens tokens and maxSequences
+   * Enqueues a step and resolves with its results: prompt chunks, then decodes; at most maxBatchTokens tokens (with drafts: rows) and maxSequences
    * sequences. All is enqueued when the call returns (a step that is scored, or is cut in two, goes on by itself, and `room()` waits for it),
    * so that the next step may be launched before the results of this one are there: a decode row's token is then the one that the device
    * samples, and what is set after the launch is for later steps. A step that fails takes those with it that were launched before its failure was told.
+   * `onOver` is told when the device was done (of a step that is cut, with each part), on performance.now()'s clock, before the promise resolves.
    *
    * @throws LongcatError INTERNAL for a step that breaks this, or without room.
    */
-  launch(sequences: readonly StepSequence[]): Promise<StepResult[]>;
+  launch(sequences: readonly StepSequence[], onOver?: (ms: number) => void): Promise<StepResult[]>;
   /** Awaits room, launches the step, awaits its results. */
   step(sequences: readonly StepSequence[]): Promise<StepResult[]>;
   close(): Promise<void>;

@@ -10,12 +10,21 @@ import { type ActivationDType, type Capacity, KEY_TILE } from "./activations.js"
 import { type ModelConfig, ropeParameters } from "./config.js";
 import { COMMANDS_PER_LAYER } from "./layer.js";
 import { forward, head, sample, score } from "./model.js";
+import { makeDrafts } from "./mtp.js";
 import { createProgram, type Program, type ProgramParts, SPLIT_KEYS } from "./program.js";
 import type { ModelRunner, RunnerLimits, SlotSampling, StepResult, StepSequence } from "./runner-types.js";
-import type { ModelSizes } from "./sizing.js";
-import { allocateState, blocksPerSequence, type CacheDType, type ModelState, NUM_SAMPLE_FIELDS, SampleField } from "./state.js";
+import { type ModelSizes, withDrafts } from "./sizing.js";
+import {
+  allocateState,
+  blocksPerSequence,
+  cacheBlocks,
+  type CacheDType,
+  type ModelState,
+  NUM_SAMPLE_FIELDS,
+  SampleField,
+} from "./state.js";
 import { SlotMasks } from "./slot-masks.js";
-import { StepBlocks } from "./step-block.js";
+import { rowsOf, StepBlocks } from "./step-block.js";
 import type { ModelWeights } from "./weights.js";
 
 /** A program, its host blocks, and its graph once it has been recorded. */
@@ -38,14 +47,21 @@ interface Part {
 
 /** Commands of a step beside its layers': slots' parameters, step block, plan, embedding, last norm, head, sampling, and some to spare. */
 const COMMANDS_PER_STEP = 32;
+/** Commands of each draft: plans, the draft head, its draw, and the turn in which the draft is verified. */
+const COMMANDS_PER_DRAFT = 20;
 
 /**
  * A step is enqueued at once, after there is room for it: what `room()` promises must hold it.
  *
  * @throws LongcatError CHECKPOINT_UNSUPPORTED for a model of too many layers.
  */
-export function checkRing(device: Pick<Device, "roomCommands" | "kind">, { numLayers }: Pick<ModelConfig, "numLayers">): void {
-  const most = Math.floor((device.roomCommands - COMMANDS_PER_STEP) / COMMANDS_PER_LAYER[device.kind]);
+export function checkRing(
+  device: Pick<Device, "roomCommands" | "kind">,
+  { numLayers }: Pick<ModelConfig, "numLayers">,
+  { maxDrafts }: Pick<ModelSizes, "maxDrafts">,
+): void {
+  const beside = COMMANDS_PER_STEP + maxDrafts * COMMANDS_PER_DRAFT;
+  const most = Math.floor((device.roomCommands - beside) / COMMANDS_PER_LAYER[device.kind]);
   if (numLayers > most) throw new LongcatError("CHECKPOINT_UNSUPPORTED", `num_layers is ${numLayers}: not supported; at most ${most} are`);
 }
 
@@ -65,6 +81,8 @@ export class Runner implements ModelRunner {
   readonly #programs = new Map<string, Ready>();
   /** Host copies of the slots' parameters, [S, fields]. */
   readonly #sampleParams: Float64Array;
+  /** Of each slot, the positions that its blocks hold. */
+  readonly #limits: Int32Array;
   readonly #masks: SlotMasks;
   /** Of a launch of which parts are still to be enqueued. */
   #entering: Promise<void> | undefined;
@@ -84,13 +102,15 @@ export class Runner implements ModelRunner {
     this.#queue.write(invFreq, rope.invFreq);
     this.#parts = { config, rope, invFreq, state: this.#state, branch: device.queue(), activationDType: sizes.activationDType };
     this.#sampleParams = new Float64Array(sizes.maxSequences * NUM_SAMPLE_FIELDS);
+    this.#limits = new Int32Array(sizes.maxSequences);
     this.#masks = new SlotMasks(sizes.maxSequences, config.vocabSize);
-    const { maxSequences, maxBatchTokens, contextLength, blockSize, numBlocks } = sizes;
+    const { maxSequences, maxBatchTokens, contextLength, blockSize, numBlocks, maxDrafts } = sizes;
     this.limits = {
       ...{ maxSequences, maxBatchTokens, contextLength, blockSize, numBlocks },
-      ...{ vocabulary: config.vocabSize, numLayers: config.numLayers, topK: config.topK },
+      ...{ vocabulary: config.vocabSize, numLayers: config.numLayers, topK: config.topK, maxDrafts },
     };
     this.setAllowed(Array.from({ length: config.vocabSize }, (_, id) => id));
+    if (maxDrafts > 0) this.#writeBlocks(maxSequences, 0, [numBlocks]);
   }
 
   setAllowed(ids: Iterable<number>): void {
@@ -124,8 +144,8 @@ export class Runner implements ModelRunner {
   }
 
   setBlocks(slot: number, first: number, blocks: readonly number[]): void {
-    const offset = slot * blocksPerSequence(this.#sizes) + first;
-    this.#queue.write(this.#state.blockTables, Int32Array.from(blocks), offset * 4);
+    this.#writeBlocks(slot, first, blocks);
+    this.#limits[slot] = Math.min((first + blocks.length) * this.#sizes.blockSize, this.#sizes.contextLength);
   }
 
   copyBlock(from: number, to: number): void {
@@ -142,6 +162,12 @@ export class Runner implements ModelRunner {
 
   setHistory(slot: number, tokens: readonly number[]): void {
     this.#queue.write(this.#state.history, Int32Array.from(tokens), slot * this.#sizes.contextLength * 4);
+    this.rewind(slot, tokens.length - 1);
+  }
+
+  /** Goes on from a position whose token the slot's history has; for benches, which run the same steps again and again. */
+  rewind(slot: number, position: number): void {
+    this.#queue.write(this.#state.lengths, Int32Array.of(position), slot * 4);
   }
 
   async readBlock(block: number): Promise<Uint8Array> {
@@ -168,13 +194,13 @@ export class Runner implements ModelRunner {
     return this.launch(sequences);
   }
 
-  async launch(sequences: readonly StepSequence[]): Promise<StepResult[]> {
+  async launch(sequences: readonly StepSequence[], onOver: (ms: number) => void = () => undefined): Promise<StepResult[]> {
     if (this.#entering) throw new LongcatError("INTERNAL", "a step was launched while another was not all enqueued: await room() before");
     const parts = this.#cut(sequences).map((part) => this.#prepare(part));
     const [only, ...more] = parts;
-    if (only && more.length === 0 && !only.scored) return this.#enter(only);
+    if (only && more.length === 0 && !only.scored) return this.#enter(only, onOver);
     const results: Promise<StepResult[]>[] = [];
-    const entering = this.#enterByParts(parts, results);
+    const entering = this.#enterByParts(parts, results, onOver);
     const over = () => {
       this.#entering = undefined;
     };
@@ -188,10 +214,10 @@ export class Runner implements ModelRunner {
     return this.#ready("prompt", this.#sizes.prompt, { prefill: true, decode: false });
   }
 
-  /** The program that decodes `batch` sequences, for those who measure it (ts/engine/bench-layer.ts). */
-  decodeProgram(batch: number): Ready {
-    const capacity = this.#decodeCapacity(batch);
-    return this.#ready(`decode ${capacity.sequences}`, capacity, { prefill: false, decode: true });
+  /** The program that decodes `batch` sequences, each with so many drafts; public for those who measure it (ts/engine/bench-layer.ts). */
+  decodeProgram(batch: number, drafts = 0): Ready {
+    const capacity = this.#decodeCapacity(batch, drafts);
+    return this.#ready(`decode ${capacity.sequences} × ${drafts + 1}`, capacity, { prefill: false, decode: true });
   }
 
   /** For prompts and decodes in one step. */
@@ -221,11 +247,12 @@ export class Runner implements ModelRunner {
   /** Cuts a step where its decode splits would not fit the program's list: rare, many long rows over shared blocks. */
   #cut(sequences: readonly StepSequence[]): StepSequence[][] {
     const parts: StepSequence[][] = [];
+    const drafts = mostDrafts(sequences);
     let part: StepSequence[] = [];
     let splits = 0;
     for (const sequence of sequences) {
-      const more = sequence.tokens ? 0 : Math.ceil((sequence.position + 1) / SPLIT_KEYS);
-      const most = part[0]?.tokens ? this.#sizes.mixed.splits : this.#decodeCapacity(part.length + 1).splits;
+      const more = sequence.tokens ? 0 : rowsOf(sequence) * Math.ceil(this.#mostKeys(sequence) / SPLIT_KEYS);
+      const most = part[0]?.tokens ? this.#sizes.mixed.splits : this.#decodeCapacity(part.length + 1, drafts).splits;
       if (part.length > 0 && splits + more > most) {
         parts.push(part);
         part = [];
@@ -238,20 +265,29 @@ export class Runner implements ModelRunner {
     return parts;
   }
 
+  /** Keys that a decode's rows may have. Where there are drafts, it may be further than is known, but not beyond its blocks. */
+  #mostKeys({ slot, position }: StepSequence): number {
+    return this.limits.maxDrafts > 0 ? this.#limits[slot]! : position + 1;
+  }
+
   /** Chooses a part's program and checks that it fits, before anything is enqueued. */
   #prepare(sequences: readonly StepSequence[]): Part {
     const isPrompt = sequences[0]!.tokens !== null;
     const decodes = sequences.at(-1)!.tokens === null;
-    const ready = isPrompt ? (decodes ? this.#mixedProgram() : this.promptProgram()) : this.decodeProgram(sequences.length);
+    const ready = isPrompt
+      ? decodes
+        ? this.#mixedProgram()
+        : this.promptProgram()
+      : this.decodeProgram(sequences.length, mostDrafts(sequences));
     this.#check(sequences, ready.program.capacity);
     return { sequences, ready, isPrompt, scored: sequences.some(({ scoreTargets }) => scoreTargets) };
   }
 
   /** Enqueues a part at once; its results come later. There must be room. */
-  #enter({ sequences, ready, isPrompt }: Part): Promise<StepResult[]> {
+  #enter({ sequences, ready, isPrompt }: Part, onOver: (ms: number) => void): Promise<StepResult[]> {
     const { program, blocks } = ready;
     this.#setChoices(sequences);
-    blocks.writeStep(sequences);
+    const draws = { turns: blocks.writeStep(sequences), drafts: mostDrafts(sequences) };
     this.#queue.write(program.stepBlock, blocks.input);
     let recorded: Promise<void> | undefined;
     if (isPrompt) {
@@ -259,7 +295,7 @@ export class Runner implements ModelRunner {
         (sum, { position, tokens }) => sum + (tokens ? roundUp(position + tokens.length, KEY_TILE) : 0),
         0,
       );
-      this.#enqueue(program);
+      this.#enqueue(program, draws);
     } else if (ready.graph) this.#queue.replay(ready.graph);
     else if (ready.recording) this.#enqueue(program);
     else recorded = this.#record(ready);
@@ -267,7 +303,8 @@ export class Runner implements ModelRunner {
     const read = this.#queue.read(program.resultBlock, result.bytes);
     // A slot may belong to another sequence when the results are there.
     const alternatives = sequences.map(({ slot }) => this.#paramsOf(slot)[SampleField.numLogprobs]!);
-    return Promise.all([read, recorded]).then(() => {
+    return Promise.all([read, recorded]).then(([ms]) => {
+      onOver(ms);
       const results = result.read(sequences, alternatives);
       blocks.giveBack(result);
       return results;
@@ -285,33 +322,36 @@ export class Runner implements ModelRunner {
   }
 
   /** Enqueues parts one after another, with their scoring, as there is room; the first part at once. */
-  async #enterByParts(parts: readonly Part[], results: Promise<StepResult[]>[]): Promise<void> {
+  async #enterByParts(parts: readonly Part[], results: Promise<StepResult[]>[], onOver: (ms: number) => void): Promise<void> {
     for (const [i, part] of parts.entries()) {
       if (i > 0) await this.#queue.room();
       const scores = part.sequences.map(({ scoreTargets }) => scoreTargets && new Float32Array(scoreTargets.length));
       // Whatever fails early is told when all is awaited.
-      const reads: [Promise<StepResult[]>, ...Promise<void>[]] = [quiet(this.#enter(part))];
+      const reads: [Promise<StepResult[]>, ...Promise<unknown>[]] = [quiet(this.#enter(part, onOver))];
       for await (const read of this.#score(part, scores)) reads.push(quiet(read.done));
       const all = Promise.all(reads).then(([rows]) => rows.map((row, s) => (scores[s] ? { ...row, scores: scores[s] } : row)));
       results.push(quiet(all));
     }
   }
 
-  /** A whole step, from tokens to tokens. */
-  #enqueue(program: Program): void {
+  /** A whole step, from tokens to tokens, and the drafts for the next one. A program that is recorded does as much as any of its steps asks for. */
+  #enqueue(program: Program, { turns, drafts } = { turns: program.turns.length, drafts: program.capacity.drafts }): void {
+    const { mtp } = this.weights;
     forward(this.#queue, program, this.weights);
     head(this.#queue, program, this.weights);
-    sample(this.#queue, program);
+    sample(this.#queue, program, turns);
+    if (mtp && program.capacity.drafts > 0) makeDrafts(this.#queue, program, { ...this.weights, mtp }, drafts);
   }
 
   /** Enqueues the log-probabilities of scoreTargets into `scores`, as many rows at a time as the head takes. Gives the reads. */
   async *#score(
     { sequences, ready: { program, blocks } }: Part,
     scores: readonly (Float32Array | undefined)[],
-  ): AsyncGenerator<{ done: Promise<void> }> {
+  ): AsyncGenerator<{ done: Promise<unknown> }> {
     const most = program.capacity.logitRows;
     let row = 0;
-    for (const [s, { scoreTargets = [], tokens }] of sequences.entries()) {
+    for (const [s, sequence] of sequences.entries()) {
+      const { scoreTargets = [] } = sequence;
       for (let first = 0; first < scoreTargets.length; first += most) {
         if (!this.#queue.hasRoom(COMMANDS_PER_STEP)) await this.#queue.room();
         const piece = scoreTargets.slice(first, first + most);
@@ -321,7 +361,7 @@ export class Runner implements ModelRunner {
         score(this.#queue, program);
         yield { done: this.#queue.read(program.activations.scores, scores[s]!.subarray(first, first + piece.length)) };
       }
-      row += tokens?.length ?? 1;
+      row += rowsOf(sequence);
     }
   }
 
@@ -342,7 +382,12 @@ export class Runner implements ModelRunner {
 
   /** Bytes of a block in one of the caches, which are all alike. */
   #blockBytes(): number {
-    return this.#state.caches[0]!.bytes / this.#sizes.numBlocks;
+    return this.#state.caches[0]!.bytes / cacheBlocks(this.#sizes);
+  }
+
+  #writeBlocks(slot: number, first: number, blocks: readonly number[]): void {
+    const offset = slot * blocksPerSequence(this.#sizes) + first;
+    this.#queue.write(this.#state.blockTables, Int32Array.from(blocks), offset * 4);
   }
 
   #paramsOf(slot: number): Float64Array {
@@ -353,16 +398,16 @@ export class Runner implements ModelRunner {
     this.#queue.write(this.#state.sampleParams, this.#paramsOf(slot), slot * NUM_SAMPLE_FIELDS * 8);
   }
 
-  #decodeCapacity(batch: number): Capacity {
-    const { decode } = this.#sizes;
-    return decode.find((capacity) => capacity.sequences >= batch) ?? decode[decode.length - 1]!;
+  #decodeCapacity(batch: number, drafts: number): Capacity {
+    const { decode, maxBatchTokens } = this.#sizes;
+    return withDrafts(decode.find((capacity) => capacity.sequences >= batch) ?? decode[decode.length - 1]!, drafts, maxBatchTokens);
   }
 
   #ready(name: string, capacity: Capacity, kind: { prefill: boolean; decode: boolean }): Ready {
     let ready = this.#programs.get(name);
     if (!ready) {
       const program = createProgram(this.device, this.#arena, this.#parts, capacity, kind);
-      ready = { program, blocks: new StepBlocks(this.config, capacity) };
+      ready = { program, blocks: new StepBlocks(this.config, capacity, this.#limits) };
       this.#programs.set(name, ready);
     }
     return ready;
@@ -372,13 +417,19 @@ export class Runner implements ModelRunner {
     const firstDecode = sequences.findIndex(({ tokens }) => tokens === null);
     if (firstDecode >= 0 && sequences.slice(firstDecode).some(({ tokens }) => tokens !== null))
       throw new LongcatError("INTERNAL", "a prompt behind a decode in a step: prompts come first");
-    const tokens = sequences.reduce((sum, { tokens }) => sum + (tokens?.length ?? 1), 0);
+    const tokens = sequences.reduce((sum, sequence) => sum + rowsOf(sequence), 0);
     const fits =
       sequences.length <= capacity.sequences &&
       tokens <= capacity.tokens &&
+      mostDrafts(sequences) <= this.limits.maxDrafts &&
       sequences.every(({ position, tokens }) => position + (tokens?.length ?? 1) <= this.limits.contextLength);
     if (!fits) throw new LongcatError("INTERNAL", `a step of ${sequences.length} sequences and ${tokens} tokens does not fit its program`);
   }
+}
+
+/** Most drafts that one of them asks for. */
+function mostDrafts(sequences: readonly StepSequence[]): number {
+  return sequences.reduce((most, { drafts = 0 }) => Math.max(most, drafts), 0);
 }
 
 /** The same promise, whose failure is somebody else's to handle as well. */

@@ -35,6 +35,8 @@ export interface SizingOptions {
   activationDType?: ActivationDType;
   /** What the latent caches hold; "auto", the default: what activations are. */
   cacheDType?: "auto" | "fp8";
+  /** Most drafts that a step verifies of a sequence; default 0. */
+  maxDrafts?: number | undefined;
 }
 
 /** Rows of a cache block. */
@@ -124,25 +126,30 @@ function cacheDTypeOf({ cacheDType = "auto", activationDType = "float32" }: Sizi
 
 /** Every size that follows from the number of cache blocks. None falls when that grows. */
 function sizesWith(config: ModelConfig, options: SizingOptions, numCaches: number, numBlocks: number): ModelSizes {
-  const { maxSequences, maxBatchTokens, convertedBytes = 0, weightBytes = 0, kind = "cpu", activationDType = "float32" } = options;
+  const { maxSequences, maxBatchTokens, convertedBytes = 0, weightBytes = 0, kind = "cpu" } = options;
+  const { activationDType = "float32", maxDrafts = 0 } = options;
   const contextLength = Math.min(config.maxPositionEmbeddings, numBlocks * BLOCK_SIZE);
   const cacheDType = cacheDTypeOf(options);
-  const state: StateSizes = { maxSequences, contextLength, blockSize: BLOCK_SIZE, numBlocks, numCaches, cacheDType };
+  const state: StateSizes = { maxSequences, contextLength, blockSize: BLOCK_SIZE, numBlocks, numCaches, cacheDType, maxDrafts };
+  const mostAtOnce = Math.min(maxSequences, maxBatchTokens);
+  const decode = buckets(mostAtOnce).map((batch) => decodeCapacity(batch, state));
+  const largest = withDrafts(decode.at(-1)!, maxDrafts, maxBatchTokens);
   const expandedRows = kind === "cuda" ? roundUp(Math.min(MOST_EXPANDED_ROWS, 2 * maxBatchTokens), KEY_TILE) : 0;
   const prompt: Capacity = {
     tokens: maxBatchTokens,
-    sequences: maxSequences,
-    logitRows: Math.max(maxSequences, PROMPT_LOGIT_ROWS),
-    splits: 1,
+    sequences: mostAtOnce,
+    logitRows: Math.max(mostAtOnce, PROMPT_LOGIT_ROWS),
+    // Drafts behind the first are made of a row that decodes.
+    splits: maxDrafts > 1 ? decode.at(-1)!.splits : 1,
+    drafts: maxDrafts,
     expandedRows,
-    unpackedRows: cacheDType === "fp8" ? expandedRows : 0,
+    latentRows: cacheDType === "fp8" || activationDType === "bfloat16" ? expandedRows : 0,
   };
-  const decode = buckets(Math.min(maxSequences, maxBatchTokens)).map((batch) => decodeCapacity(batch, state));
-  const mixed: Capacity = { ...prompt, splits: decode.at(-1)!.splits };
+  const mixed: Capacity = { ...prompt, logitRows: Math.max(largest.logitRows, PROMPT_LOGIT_ROWS), splits: largest.splits };
   const bytes = {
     cacheBytes: numBlocks * BLOCK_SIZE * cacheBytesPerToken(config, numCaches, cacheDType),
     stateBytes: stateBytes(config, state) + (kind === "cuda" ? GPU_SLACK_BYTES : 0),
-    scratchBytes: Math.max(...[prompt, mixed, ...decode].map((capacity) => programBytes(config, capacity, activationDType))),
+    scratchBytes: Math.max(...[prompt, mixed, largest, ...decode].map((capacity) => programBytes(config, capacity, activationDType))),
     convertedBytes,
     weightBytes,
   };
@@ -199,7 +206,14 @@ function buckets(largest: number): number[] {
 function decodeCapacity(batch: number, sizes: StateSizes): Capacity {
   const longest = batch * Math.ceil(sizes.contextLength / SPLIT_KEYS);
   const held = batch + Math.ceil((2 * sizes.numBlocks * sizes.blockSize) / SPLIT_KEYS);
-  return { tokens: batch, sequences: batch, logitRows: batch, splits: Math.min(longest, held), expandedRows: 0, unpackedRows: 0 };
+  const rows = { tokens: batch, sequences: batch, logitRows: batch };
+  return { ...rows, splits: Math.min(longest, held), drafts: 0, expandedRows: 0, latentRows: 0 };
+}
+
+/** A decode program for as many sequences, each with so many drafts behind its newest token. */
+export function withDrafts(capacity: Capacity, drafts: number, maxBatchTokens: number): Capacity {
+  const tokens = Math.max(capacity.sequences, Math.min(capacity.sequences * (drafts + 1), maxBatchTokens));
+  return { ...capacity, tokens, logitRows: tokens, splits: capacity.splits * (drafts + 1), drafts };
 }
 
 function roundUp(count: number, multiple: number): number {

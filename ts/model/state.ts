@@ -22,6 +22,11 @@ export interface StateSizes {
   numBlocks: number;
   /** Latent caches: two a layer, and the draft head's. */
   numCaches: number;
+  /**
+   * Most drafts that a step verifies. Where there are any, the state has a slot and a block more than sequences use: rows that turn out to
+   * have no place run there (native/ops/step_plan/params.h).
+   */
+  maxDrafts: number;
   cacheDType: CacheDType;
 }
 
@@ -46,12 +51,14 @@ export const NUM_SAMPLE_FIELDS = 13;
 
 /** S slots, V vocabulary. */
 export interface ModelState<T = Tensor> {
-  /** Each [numBlocks, blockSize, kvRank+rope], in the activations' dtype; packed: uint8 [numBlocks, blockSize, latentRowBytes]. */
+  /** Each [blocks, blockSize, kvRank+rope], in the activations' dtype; packed: uint8 [blocks, blockSize, latentRowBytes]. */
   caches: T[];
-  /** [S, maxBlocks] i32 */
+  /** [S or, with a spare slot, S+1, maxBlocks] i32 */
   blockTables: T;
-  /** [S, contextLength] i32 token ids. */
+  /** [S or S+1, contextLength] i32 token ids. */
   history: T;
+  /** [S] i32: position of each slot's newest token, which is the next to be run. */
+  lengths: T;
   /** [S, 13] f64 */
   sampleParams: T;
   /** [ceil(V/32)] bits: ids that may be sampled. */
@@ -66,17 +73,20 @@ export interface ModelState<T = Tensor> {
 
 /** Makes the state; `make` allocates, or counts. */
 function createState<T>(config: ModelConfig, sizes: StateSizes, make: (dtype: DType, shape: number[]) => T): ModelState<T> {
-  const { maxSequences: S, contextLength, blockSize, numBlocks, numCaches, cacheDType } = sizes;
+  const { maxSequences: S, contextLength, blockSize, numCaches, cacheDType } = sizes;
+  const slots = S + spare(sizes);
+  const blocks = cacheBlocks(sizes);
   const V = config.vocabSize;
   const words = Math.ceil(V / 32);
   const cache = () =>
     cacheDType === "fp8"
-      ? make("uint8", [numBlocks, blockSize, latentRowBytes(config, cacheDType)])
-      : make(cacheDType, [numBlocks, blockSize, latentWidth(config)]);
+      ? make("uint8", [blocks, blockSize, latentRowBytes(config, cacheDType)])
+      : make(cacheDType, [blocks, blockSize, latentWidth(config)]);
   return {
     caches: Array.from({ length: numCaches }, cache),
-    blockTables: make("int32", [S, blocksPerSequence(sizes)]),
-    history: make("int32", [S, contextLength]),
+    blockTables: make("int32", [slots, blocksPerSequence(sizes)]),
+    history: make("int32", [slots, contextLength]),
+    lengths: make("int32", [S]),
     sampleParams: make("float64", [S, NUM_SAMPLE_FIELDS]),
     allowed: make("int32", [words]),
     adjustments: make("int32", [S, maxAdjustments({ vocabulary: V, contextLength }), ADJUSTMENT_WORDS]),
@@ -90,13 +100,23 @@ export function allocateState(device: Device, config: ModelConfig, sizes: StateS
   return createState(config, sizes, (dtype, shape) => device.tensor(dtype, shape));
 }
 
-/** Bytes of the state beside the caches. Pure. */
+/** Bytes of the state beside the blocks that sequences use. Pure. */
 export function stateBytes(config: ModelConfig, sizes: StateSizes): number {
-  let bytes = 0;
+  let bytes = spare(sizes) * sizes.blockSize * cacheBytesPerToken(config, sizes.numCaches, sizes.cacheDType);
   createState(config, { ...sizes, numCaches: 0 }, (dtype, shape) => {
     bytes += shape.reduce((product, n) => product * n, bytesOf(dtype));
   });
   return bytes;
+}
+
+/** Slots and blocks beside those that sequences use. */
+function spare({ maxDrafts }: Pick<StateSizes, "maxDrafts">): number {
+  return maxDrafts > 0 ? 1 : 0;
+}
+
+/** Blocks of each cache: those of sequences and, behind them, the spare slot's. */
+export function cacheBlocks(sizes: Pick<StateSizes, "numBlocks" | "maxDrafts">): number {
+  return sizes.numBlocks + spare(sizes);
 }
 
 /** Numbers in a cache row: latent, then rope key. */
@@ -116,7 +136,7 @@ export function latentRowBytes(config: Pick<ModelConfig, "kvLoraRank" | "qkRopeH
   return parts.reduce((bytes, part) => bytes + Math.ceil(part / PACKED_ALIGNMENT) * PACKED_ALIGNMENT, 0);
 }
 
-/** Latent caches of a model: two a layer, and one for its draft head. */
+/** Latent caches of a model: two a layer, and one for its draft head where that is used. */
 export function numCaches(config: ModelConfig, draftHead: boolean): number {
   return 2 * config.numLayers + (draftHead ? 1 : 0);
 }

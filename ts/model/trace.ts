@@ -6,8 +6,7 @@
 
 import { LongcatError } from "../errors.js";
 import type { Queue, Tensor } from "../runtime/device.js";
-import { head } from "./model.js";
-import { draft } from "./mtp.js";
+import { ops } from "../runtime/ops.js";
 import type { Tap } from "./program.js";
 import type { Runner } from "./runner.js";
 
@@ -19,7 +18,7 @@ export interface Trace {
   hidden: Float32Array[];
   /** For each layer, [T, K] ids ascending, their weights × factor, and [T, N+Z] probabilities. */
   routing: { ids: Int32Array; weights: Float32Array; probabilities: Float32Array }[];
-  /** [T − 1, V]: row t has seen tokens 0 … t+1. Null without a draft head. */
+  /** [T − 1, V]: row t has seen tokens 0 … t+1. Null where the runner makes no drafts. */
   draftLogits: Float32Array | null;
 }
 
@@ -46,25 +45,22 @@ export async function trace(runner: Runner, tokens: readonly number[]): Promise<
   } finally {
     delete program.tap;
   }
-  const allLogits = async (rows: number): Promise<Float32Array> => {
+  const { normed, attended, step, logits: out } = program.activations;
+  const allLogits = async (x: Tensor, rows: number): Promise<Float32Array> => {
     const V = limits.vocabulary;
     const logits = new Float32Array(rows * V);
     for (let first = 0; first < rows; first += program.capacity.logitRows) {
       const count = Math.min(program.capacity.logitRows, rows - first);
       blocks.writeTargets(first, new Array<number>(count).fill(-1));
       queue.write(program.stepBlock, blocks.input);
-      head(queue, program, weights);
-      await queue.read(program.activations.logits, logits.subarray(first * V, (first + count) * V));
+      ops.linear(queue, { x, rowIndex: step.logitRows, weight: weights.head, out, rows: program.logitCount });
+      await queue.read(out, logits.subarray(first * V, (first + count) * V));
     }
     return logits;
   };
-  const logits = await allLogits(tokens.length);
-  let draftLogits: Float32Array | null = null;
-  if (weights.mtp && tokens.length > 1) {
-    queue.write(program.activations.tokens, Int32Array.from([...tokens.slice(1), tokens[0]!]));
-    draft(queue, program, { ...weights, mtp: weights.mtp });
-    draftLogits = await allLogits(tokens.length - 1);
-  }
+  const logits = await allLogits(normed, tokens.length);
+  // The draft head has run over the step's rows, and left there what it found.
+  const draftLogits = limits.maxDrafts > 0 && tokens.length > 1 ? await allLogits(attended, tokens.length - 1) : null;
   return { logits, draftLogits, ...(await recorder.read(queue)) };
 }
 

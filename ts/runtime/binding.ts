@@ -54,8 +54,8 @@ export interface NativeDevice {
   enqueue(queue: number, op: number, tensors: Int32Array, scalars: Float64Array): boolean;
   /** Copies `data` now; writes it to the tensor at byteOffset in queue order. False if the ring is full. */
   write(queue: number, tensor: number, byteOffset: number, data: ArrayBufferView): boolean;
-  /** Resolves with a copy of the bytes [byteOffset, byteOffset + into.byteLength) once the queue gets there. `into` is filled. */
-  read(queue: number, tensor: number, byteOffset: number, into: ArrayBufferView): Promise<void>;
+  /** Fills `into` with the bytes from byteOffset on once the queue gets there; resolves with the time of that, in milliseconds of the monotonic clock. */
+  read(queue: number, tensor: number, byteOffset: number, into: ArrayBufferView): Promise<number>;
   /** Copies bytes from one tensor to another in queue order. False if the ring is full. */
   copy(queue: number, fromTensor: number, fromByte: number, toTensor: number, toByte: number, bytes: number): boolean;
   /** Fills the tensor with one byte value in queue order. False if the ring is full. */
@@ -130,6 +130,8 @@ export interface NativeDeviceOptions {
 export interface NativeAddon {
   /** Version of the package the addon was built from. */
   readonly version: string;
+  /** Keys of a split of decode attention (SPLIT_KEYS of ts/model/program.ts). */
+  readonly splitKeys: number;
   ops(): NativeOpInfo[];
   /** Threads within affinity and container quota. */
   availableThreads(): number;
@@ -139,7 +141,7 @@ export interface NativeAddon {
   bestIsa(): string;
   /** `faultOn`: the operation of that name fails when it is run, for tests of error paths. */
   openDevice(options: NativeDeviceOptions): NativeDevice;
-  /** The GPUs that this build can use; none: why not, as a sentence. */
+  /** The GPUs that this build can use; what keeps it from using others, or any, as a sentence. */
   gpus(): { devices: NativeGpu[]; reason: string | null };
   /** Opens, maps and checks. CHECKPOINT_INVALID names file and tensor. */
   openSafetensors(path: string): NativeMappedFile;

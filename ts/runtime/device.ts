@@ -108,6 +108,15 @@ export class Graph {
   }
 }
 
+/** The addon's times are on the system's monotonic clock, which performance.now() counts from a later origin: this one. */
+const MONOTONIC_ORIGIN_MS = monotonicOrigin();
+
+function monotonicOrigin(): number {
+  const origin = (): number => Number(process.hrtime.bigint()) / 1e6 - performance.now();
+  origin(); // the first look at either clock may take a while, which must not come between the two
+  return origin();
+}
+
 /**
  * An ordered list of work. On the CPU all queues of a device are one list, run by one pool, so waiting for another queue's event needs
  * nothing; on a GPU they are streams.
@@ -141,9 +150,13 @@ export class Queue {
     if (!translateErrors(() => this.device.native.write(this.number, tensor.id, byteOffset, data))) throw full();
   }
 
-  /** Fills `into` with the tensor's bytes from `byteOffset` on, as they are when its turn comes. */
-  read(tensor: Tensor, into: ArrayBufferView, byteOffset = 0): Promise<void> {
-    return translateRejections(async () => this.device.native.read(this.number, tensor.id, byteOffset, into));
+  /**
+   * Fills `into` with the tensor's bytes from `byteOffset` on, as they are when its turn comes. Resolves with the time at which the device was
+   * done, on performance.now()'s clock: this thread may come to it later.
+   */
+  async read(tensor: Tensor, into: ArrayBufferView, byteOffset = 0): Promise<number> {
+    const ms = await translateRejections(async () => this.device.native.read(this.number, tensor.id, byteOffset, into));
+    return ms - MONOTONIC_ORIGIN_MS;
   }
 
   /** All numbers of a dense tensor, whatever its type, as they are when its turn comes. FP8 codes are read without their scales. */

@@ -8,12 +8,18 @@ import { loadAddon } from "./addon.js";
 import type { NativeGpu } from "./binding.js";
 import { translateErrors } from "./native-error.js";
 
+/** The GPUs that this build can use, and a sentence about what keeps it from using others, or any. */
+export interface FoundGpus {
+  devices: NativeGpu[];
+  reason: string | null;
+}
+
 /**
- * The GPUs that this build can use; none: why not, as a sentence.
+ * Looks for GPUs.
  *
  * @throws LongcatError NATIVE_MISSING
  */
-export function findGpus(): { devices: NativeGpu[]; reason: string | null } {
+export function findGpus(): FoundGpus {
   return translateErrors(() => loadAddon().gpus());
 }
 
@@ -21,27 +27,40 @@ export function findGpus(): { devices: NativeGpu[]; reason: string | null } {
 export type DeviceChoice = { kind: "cpu" } | { kind: "cuda"; gpu: NativeGpu };
 
 /**
- * "auto": the first GPU, or the CPU where there is none; "cuda": the first GPU.
+ * "auto": the first GPU that can be used, or the CPU where there is none; "cuda": the first GPU that can be used.
  *
  * @throws LongcatError DEVICE_UNAVAILABLE naming what was missing; NATIVE_MISSING
  */
-export function chooseDevice(device: string): DeviceChoice {
+export function chooseDevice(device: string, find: () => FoundGpus = findGpus): DeviceChoice {
   if (device === "cpu") return { kind: "cpu" };
-  const { devices, reason } = findGpus();
-  if (device === "auto") return devices[0] ? { kind: "cuda", gpu: devices[0] } : { kind: "cpu" };
-  const ordinal = ordinalOf(device);
-  const gpu = devices.find((candidate) => candidate.ordinal === ordinal);
+  const found = find();
+  if (device === "auto") return found.devices[0] ? { kind: "cuda", gpu: found.devices[0] } : { kind: "cpu" };
+  const gpu = gpuNamed(device, found.devices);
   if (gpu) return { kind: "cuda", gpu };
-  const why =
-    devices.length === 0
-      ? `${(reason ?? "no GPU was found").replace(/\.$/, "")}; give "cpu" or "auto"`
-      : `there ${devices.length === 1 ? "is only one GPU" : `are only ${devices.length} GPUs`}; give ${devices.map((one) => `"cuda:${one.ordinal}"`).join(", ")} or "auto"`;
-  throw new LongcatError("DEVICE_UNAVAILABLE", `device "${device}": ${why}`);
+  throw new LongcatError("DEVICE_UNAVAILABLE", `device "${device}": ${whyNot(found)}`);
 }
 
-/** N of "cuda:N"; "cuda" is the first. */
-export function ordinalOf(device: string): number {
+/** The GPU that "cuda" or "cuda:N" means; undefined where it is not among `devices`. */
+export function gpuNamed(device: string, devices: readonly NativeGpu[]): NativeGpu | undefined {
   const number = /^cuda(?::(\d+))?$/.exec(device);
   if (!number) throw new LongcatError("DEVICE_UNAVAILABLE", `device "${device}" is none of auto, cpu, cuda, cuda:N`);
-  return Number(number[1] ?? 0);
+  return number[1] === undefined ? devices[0] : devices.find(({ ordinal }) => ordinal === Number(number[1]));
+}
+
+function whyNot({ devices, reason }: FoundGpus): string {
+  const why = reason?.replace(/\.$/, "");
+  if (devices.length === 0) return `${why ?? "no GPU was found"}; give "cpu" or "auto"`;
+  const there = devices.length === 1 ? "there is only one GPU" : `there are only ${devices.length} GPUs`;
+  const names = devices.map(({ ordinal }) => `"cuda:${ordinal}"`).join(", ");
+  return `${there}${why === undefined ? "" : ` that can be used (${why})`}; give ${names} or "auto"`;
+}
+
+/** What of the options of a device changes nothing there, one sentence each: nothing is ignored silently. */
+export function withoutEffect(choice: DeviceChoice, options: { threads?: number | "auto"; batchInvariant?: boolean }): string[] {
+  const { threads = "auto", batchInvariant = true } = options;
+  if (choice.kind === "cpu")
+    return batchInvariant ? [] : ["batchInvariant: false has no effect on the CPU: its bits are the same in any batch"];
+  return threads === "auto"
+    ? []
+    : [`threads: ${threads} has no effect on cuda:${choice.gpu.ordinal}: only the CPU's operations use threads`];
 }

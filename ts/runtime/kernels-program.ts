@@ -39,3 +39,11 @@ export function kernelsProgram(): string {
   loadAddon();
   return kernelsBeside(addonFile() ?? ROOT);
 }
+
+/** The operations that the addon, and so the program, knows. */
+export function operationNames(): string[] {
+  return loadAddon()
+    .ops()
+    .map(({ name }) => name)
+    .sort();
+}

@@ -43,7 +43,15 @@ export interface OpArguments {
     rows: Tensor;
     eps: number;
   };
-  linear: { x: Tensor; rowIndex?: Tensor | undefined; weight: AnyWeight; bias?: Tensor | undefined; out: Tensor; rows: Tensor };
+  linear: {
+    x: Tensor;
+    rowIndex?: Tensor | undefined;
+    weight: AnyWeight;
+    bias?: Tensor | undefined;
+    out: Tensor;
+    rows: Tensor;
+    scratch?: Tensor | undefined;
+  };
   swigluMlp: { x: Tensor; gate: AnyWeight; up: AnyWeight; down: AnyWeight; hidden: Tensor; out: Tensor; rows: Tensor };
   mlaProject: {
     x: Tensor;
@@ -116,16 +124,37 @@ export interface OpArguments {
   stepPlan: {
     counts: Tensor;
     tokenIds: Tensor;
-    positions: Tensor;
+    promptPositions: Tensor;
     seqStart: Tensor;
     seqSlot: Tensor;
+    seqLimit: Tensor;
+    seqNext: Tensor;
+    logitRows?: Tensor | undefined;
     invFreq: Tensor;
     history: Tensor;
+    lengths: Tensor;
     tokens: Tensor;
+    positions: Tensor;
     rowSlot: Tensor;
     cosSin: Tensor;
     splits: Tensor;
+    logitPosition?: Tensor | undefined;
+    logitToken?: Tensor | undefined;
     rotaryScale: number;
+    ahead: number;
+  };
+  draftPlan: {
+    counts: Tensor;
+    seqStart: Tensor;
+    seqSlot: Tensor;
+    positions: Tensor;
+    rowSlot: Tensor;
+    history: Tensor;
+    lengths: Tensor;
+    following: Tensor;
+    draftRow: Tensor;
+    draftSlot: Tensor;
+    draftPosition: Tensor;
   };
   sample: {
     logits: Tensor;
@@ -138,13 +167,17 @@ export interface OpArguments {
     mask: Tensor;
     history: Tensor;
     tokens: Tensor;
-    logprob: Tensor;
-    topIds: Tensor;
-    topLogprobs: Tensor;
-    counts: Tensor;
+    logprob?: Tensor | undefined;
+    topIds?: Tensor | undefined;
+    topLogprobs?: Tensor | undefined;
+    rows: Tensor;
+    logitToken?: Tensor | undefined;
+    lengths?: Tensor | undefined;
     candidateIds?: Tensor | undefined;
     candidateExps?: Tensor | undefined;
     candidateStats?: Tensor | undefined;
+    draft: number;
+    mostRows: number;
   };
   tokenLogprobs: { logits: Tensor; targets: Tensor; out: Tensor; rows: Tensor };
   randomFill: { out: Tensor; seed: number; low: number; high: number };
@@ -267,6 +300,7 @@ export const ops: Ops = {
   moeRoute: operation("moeRoute"),
   moeExperts: operation("moeExperts"),
   stepPlan: operation("stepPlan"),
+  draftPlan: operation("draftPlan"),
   sample: operation("sample"),
   tokenLogprobs: operation("tokenLogprobs"),
   randomFill: operation("randomFill"),

@@ -166,7 +166,22 @@ function engineMetrics(stats: EngineStats): Metric[] {
     plain("vllm:prefix_cache_queries_total", "counter", "Prompt tokens looked for in the prefix cache.", stats.prefixQueryTokens),
     plain("vllm:prefix_cache_hits_total", "counter", "Prompt tokens found in the prefix cache.", stats.prefixHitTokens),
     plain("vllm:num_preemptions_total", "counter", "Times that a sequence gave way for want of cache.", stats.preemptions),
+    ...speculationMetrics(stats.speculation),
     plain("longcat_steps_total", "counter", "Steps of the engine.", stats.steps),
+    plain("longcat_step_seconds_total", "counter", "Time in which a step was under way.", stats.stepSeconds),
+    plain("longcat_device_idle_seconds_total", "counter", "Time between steps although there was work.", stats.idleSeconds),
     plain("longcat_cache_blocks_in_use", "gauge", "Cache blocks in use.", stats.blocksInUse),
+  ];
+}
+
+function speculationMetrics({ drafts, speedup, ...counts }: EngineStats["speculation"]): Metric[] {
+  const byPlace = new Map(counts.acceptedByPlace.map((count, place) => [String(place), count]));
+  return [
+    plain("vllm:spec_decode_num_drafts_total", "counter", "Steps of a sequence that verified drafts.", counts.draftedSteps),
+    plain("vllm:spec_decode_num_draft_tokens_total", "counter", "Drafts that were verified.", counts.draftTokens),
+    plain("vllm:spec_decode_num_accepted_tokens_total", "counter", "Drafts that were accepted.", counts.acceptedTokens),
+    byLabel("vllm:spec_decode_num_accepted_tokens_per_pos_total", "Accepted drafts, by place in a step.", ["position"], byPlace),
+    plain("longcat_drafts", "gauge", "Drafts that a sequence's step verifies now; 0: speculation is off.", drafts),
+    plain("longcat_speculation_speedup", "gauge", "How much faster tokens come with drafts than without, as estimated.", speedup),
   ];
 }

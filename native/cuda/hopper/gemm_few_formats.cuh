@@ -4,8 +4,8 @@
 // ldmatrix, pieces x = 0…3 of 32 bytes of its warp's 16 weight rows.
 #pragma once
 
-#include "cuda/gemm_formats.cuh"
 #include "cuda/hopper/gemm_few_space.cuh"
+#include "cuda/hopper/quantise.cuh"
 #include "cuda/hopper/wgmma.cuh"
 
 namespace longcat::cuda::few {
@@ -155,27 +155,12 @@ struct Fp8WeightsQuantisedRows {
     }
   }
 
-  /// Two numbers' codes.
-  static __device__ __forceinline__ uint32_t codes(uint32_t pair, float scale) {
-    uint16_t both;
-    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;\n" : "=h"(both) : "f"(__fdiv_rn(highBf16(pair), scale)), "f"(__fdiv_rn(lowBf16(pair), scale)));
-    return both;
-  }
-
   /// All threads of a warp call; eight that follow each other have the numbers of one block of a row.
   static __device__ __forceinline__ void keep(const uint4 (&v)[2], bool there, unsigned char* panels, float* rowScales, int columns, int row, int c) {
-    float most = there ? fmaxf(largest(v[0]), largest(v[1])) : 0.0f;
-#pragma unroll
-    for (int d = 1; d < 8; d <<= 1) most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, d));
+    float scale;
+    const uint4 codes = e4m3Sixteen(v, scale);
     if (!there) return;
-    const float scale = __fdiv_rn(fmaxf(most, 1e-12f), 448.0f);
-    uint32_t word[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint4& from = v[i >> 1];
-      word[i] = codes(i & 1 ? from.z : from.x, scale) | codes(i & 1 ? from.w : from.y, scale) << 16;
-    }
-    *reinterpret_cast<uint4*>(panelPlace<1>(panels, columns, row, c, 0)) = {word[0], word[1], word[2], word[3]};
+    *reinterpret_cast<uint4*>(panelPlace<1>(panels, columns, row, c, 0)) = codes;
     if (c % 8 == 0) rowScales[(c / 8) * columns + row] = scale;
   }
 };

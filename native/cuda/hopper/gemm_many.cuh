@@ -80,7 +80,7 @@ struct Share {
   __device__ __forceinline__ int padded() const { return (rows + kUnit - 1) / kUnit * kUnit; }
 };
 
-constexpr int kMapSlots = 9, kMostMultiprocessors = 256;
+constexpr int kMapSlots = 14, kMostMultiprocessors = 256;
 /// A map where publishMap() can put it.
 struct alignas(128) PublishedMap {
   TensorMap map;
@@ -199,6 +199,11 @@ struct Consumer {
     const int lane = threadIdx.x & 31;
     if (lane < kCluster) arriveAt(m.empty + place.stage, lane);
     place.next();
+  }
+  __device__ __forceinline__ RingPlace<Shape::kStages> next() const {
+    RingPlace<Shape::kStages> behind = place;
+    behind.next();
+    return behind;
   }
   /// Takes no part in an item of so many stages.
   __device__ __forceinline__ void skip(int stages) {

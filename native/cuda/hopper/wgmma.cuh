@@ -128,7 +128,7 @@ __device__ __forceinline__ void storeMatrix4(void* row, const uint32_t (&pairs)[
                : "memory");
 }
 
-/// The same transposed: row l%8 of matrix l/8 in shared memory is a column of the registers' matrix.
+/// The same with each matrix transposed: a register has two numbers of a column.
 __device__ __forceinline__ void storeMatrix4Transposed(void* row, const uint32_t (&pairs)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(sharedAddress(row)), "r"(pairs[0]), "r"(pairs[1]),
                "r"(pairs[2]), "r"(pairs[3])

@@ -18,10 +18,11 @@ LONGCAT_BENCH(linear) {
           if (b.tooMuch(flops)) continue;
           const DType outDtype = head ? DType::f32 : b.activation();
           const Tensor x = b.randomActivations({T, s.inputs}), out = b.empty(outDtype, {T, s.outputs}), rows = b.i32({1}, {static_cast<int32_t>(T)});
+          const Tensor scratch = b.activations({T, s.inputs});
           const double bytes = w.bytes() + static_cast<double>(T * s.inputs) * static_cast<double>(bytesOf(b.activation())) +
                                static_cast<double>(T * s.outputs) * static_cast<double>(bytesOf(outDtype));
           b.time({m, std::string(s.what) + " [" + std::to_string(s.outputs) + ", " + std::to_string(s.inputs) + "]", T, shortName(dtype), bytes, flops},
-                 "linear", args({&x, nullptr, &w.data, w.scales(), nullptr, &out, &rows}));
+                 "linear", args({&x, nullptr, &w.data, w.scales(), nullptr, &out, &rows, head ? nullptr : &scratch}));
         }
       }
     }

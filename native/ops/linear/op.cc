@@ -9,14 +9,15 @@ extern const OpSpec kLinearOp;
 
 namespace {
 
-enum Arg { kX, kRowIndex, kWeight, kScale, kBias, kOut, kRows, kNumArgs };
+enum Arg { kX, kRowIndex, kWeight, kScale, kBias, kOut, kRows, kScratch, kNumArgs };
 const TensorArg kTensors[kNumArgs] = {{"x", Use::in, false, true},
                                       {"row_index", Use::in, true},
                                       {"weight"},
                                       {"scale", Use::in, true},
                                       {"bias", Use::in, true},
                                       {"out", Use::out},
-                                      {"rows"}};
+                                      {"rows"},
+                                      {"scratch", Use::out, true, true}};
 
 void prepare(const OpArgs& args, void* storage) {
   const ArgCheck check(kLinearOp, args);
@@ -31,6 +32,7 @@ void prepare(const OpArgs& args, void* storage) {
   p.bias = check.weight(kBias, -1, 1, outputs);
   p.out = check.rowsOf(kOut, p.outDtype, p.capacity, outputs, &p.outStride);
   p.rows = check.dense<const int32_t>(kRows, DType::i32, {1});
+  p.scratch = check.wholeRows(kScratch, p.capacity, &p.scratchStride);
 }
 
 size_t threadScratch(const void*) { return 0; }

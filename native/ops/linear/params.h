@@ -3,7 +3,7 @@
 #include "ops/weight.h"
 namespace longcat {
 
-// tensors: x, row_index?, weight, scale?, bias?, out, rows
+// tensors: x, row_index?, weight, scale?, bias?, out, rows, scratch?
 struct LinearParams {
   ConstActivations x;        // [T, inputs], row stride xStride
   int64_t xStride;
@@ -14,6 +14,8 @@ struct LinearParams {
   int64_t outStride;
   const int32_t* rows;       // [1]: live rows of the output
   int64_t capacity;          // R
+  Activations scratch;       // [R, scratchStride] or data null: where rows may be quantised ahead (a GPU with fp8Activations)
+  int64_t scratchStride;
   DType activation;          // of x
   DType outDtype;            // of out: float32 (logits, residual stream) or what x is
 };

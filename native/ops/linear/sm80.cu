@@ -9,6 +9,7 @@ void linear(const void* params, const CudaContext& context) {
   GemmProblem problem = denseProblem(p.x, p.xStride, p.activation, p.rows, p.capacity, p.weight, p.out, p.outStride, p.outDtype);
   problem.rowIndex = p.rowIndex;
   problem.bias = p.bias;
+  useAhead(problem, p.scratch.data, p.scratchStride);
   gemm(context, problem);
 }
 

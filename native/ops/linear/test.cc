@@ -37,7 +37,7 @@ LONGCAT_TEST(linear) {
         const std::vector<float> want = wantedOf(w, t.floats(x), R, inputs, nullptr);
         for (Isa isa : t.isas()) {
           const Tensor wide = t.f32({R, outputs + 2}), out = t.columns(wide, 1, outputs);
-          t.run(isa, "linear", args({&x, nullptr, &w.data, w.scales(), nullptr, &out, &rows}));
+          t.run(isa, "linear", args({&x, nullptr, &w.data, w.scales(), nullptr, &out, &rows, nullptr}));
           t.expectClose(what, t.floats(out), want, 2e-6);
         }
       }
@@ -57,7 +57,7 @@ LONGCAT_TEST(linear) {
     const std::vector<float> want = wantedOf(w, chosen, 3, inputs, &bias.values);
     for (Isa isa : t.isas()) {
       const Tensor out = t.f32({R, outputs});
-      t.run(isa, "linear", args({&x, &index, &w.data, nullptr, &bias.data, &out, &rows}));
+      t.run(isa, "linear", args({&x, &index, &w.data, nullptr, &bias.data, &out, &rows, nullptr}));
       const std::vector<float> got = t.floats(out);
       t.expectClose("chosen rows of a column view, with bias", {got.begin(), got.begin() + 3 * outputs}, want, 2e-6);
       t.expect(std::isnan(got[3 * outputs]), "rows beyond the live ones stay as they were");
@@ -76,8 +76,8 @@ LONGCAT_TEST(linear) {
         for (int64_t R : t.fewOrAll<int64_t>({7, 50}, {1, 2, 7, 50, 150})) {
           const Tensor x = t.randomF32({R + 1, inputs}), rows = t.i32({1}, {static_cast<int32_t>(R)});
           const Tensor wide = t.bf16({R + 1, outputs + 3}, {}), out = t.columns(wide, 1, outputs), exact = t.f32({R + 1, outputs});
-          t.run(isa, "linear", args({&x, nullptr, &w.data, w.scales(), nullptr, &exact, &rows}));
-          t.run(isa, "linear", args({&x, nullptr, &w.data, w.scales(), nullptr, &out, &rows}));
+          t.run(isa, "linear", args({&x, nullptr, &w.data, w.scales(), nullptr, &exact, &rows, nullptr}));
+          t.run(isa, "linear", args({&x, nullptr, &w.data, w.scales(), nullptr, &out, &rows, nullptr}));
           std::vector<float> got = t.floats(out), want = t.asActivations(isa, t.floats(exact));
           t.expect(std::isnan(got[static_cast<size_t>(R * outputs)]), "rows beyond the live ones stay as they were");
           got.resize(static_cast<size_t>(R * outputs));
@@ -102,14 +102,14 @@ LONGCAT_TEST(linear) {
         std::vector<float> alone;
         for (int64_t r = 0; r < T; ++r) {
           const Tensor index = t.i32({1}, {static_cast<int32_t>(r)}), one = t.i32({1}, {1}), out = t.f32({1, outputs});
-          t.run(isa, "linear", args({&x, &index, &w.data, w.scales(), nullptr, &out, &one}), 1);
+          t.run(isa, "linear", args({&x, &index, &w.data, w.scales(), nullptr, &out, &one, nullptr}), 1);
           const std::vector<float> row = t.floats(out);
           alone.insert(alone.end(), row.begin(), row.end());
         }
         for (int threads : {1, 2, 3}) {
           for (int32_t R : {2, 3, 4, 6, 7, 16, 48, 49, 150}) {
             const Tensor rows = t.i32({1}, {R}), out = t.f32({T, outputs});
-            t.run(isa, "linear", args({&x, nullptr, &w.data, w.scales(), nullptr, &out, &rows}), threads);
+            t.run(isa, "linear", args({&x, nullptr, &w.data, w.scales(), nullptr, &out, &rows, nullptr}), threads);
             t.expectSameBits(describe(dtype, R, outputs, inputs) + " on " + std::to_string(threads) + " threads: as each row alone", out.data,
                              alone.data(), static_cast<size_t>(R * outputs) * sizeof(float));
           }
@@ -145,7 +145,7 @@ LONGCAT_TEST(linear) {
         const Tensor x = atEndOfPage(t.randomF32({R, inputs})), rows = t.i32({1}, {static_cast<int32_t>(R)}), out = t.f32({R, 5});
         const std::vector<float> want = wantedOf(w, t.floats(x), R, inputs, nullptr);
         for (Isa isa : t.isas()) {
-          t.run(isa, "linear", args({&x, nullptr, &data, w.scales(), nullptr, &out, &rows}));
+          t.run(isa, "linear", args({&x, nullptr, &data, w.scales(), nullptr, &out, &rows, nullptr}));
           t.expectClose("at the end of a page: " + describe(dtype, R, 5, inputs), t.floats(out), want, 2e-6);
         }
       }
@@ -160,7 +160,7 @@ LONGCAT_TEST(linear) {
   const std::vector<float> want = t.floats(codes, &scale);
   for (Isa isa : t.isas()) {
     const Tensor out = t.f32({1, 256});
-    t.run(isa, "linear", args({&x, nullptr, &codes, &scale, nullptr, &out, &rows}));
+    t.run(isa, "linear", args({&x, nullptr, &codes, &scale, nullptr, &out, &rows, nullptr}));
     const std::vector<float> got = t.floats(out);
     for (size_t c = 0; c < 256; ++c) {
       const bool same = got[c] == want[c] || (std::isnan(got[c]) && std::isnan(want[c]));
@@ -172,7 +172,7 @@ LONGCAT_TEST(linear) {
 LONGCAT_TEST(linear) {
   const Tensor x = t.f32({2, 8}), out = t.f32({2, 4}), rows = t.i32({1}, {2}), narrow = t.f32({4, 7}), stored = t.f32({4, 8}), scale = t.f32({1, 1});
   const Tensor quantised = t.empty(DType::f8e4m3, {4, 8}), wrongScale = t.f32({2, 1});
-  const auto run = [&](const Tensor& w, const Tensor* s) { t.run(Isa::plain, "linear", args({&x, nullptr, &w, s, nullptr, &out, &rows})); };
+  const auto run = [&](const Tensor& w, const Tensor* s) { t.run(Isa::plain, "linear", args({&x, nullptr, &w, s, nullptr, &out, &rows, nullptr})); };
   t.expectThrows("a weight of another width", "INTERNAL", "linear: weight", [&] { run(narrow, nullptr); });
   t.expectThrows("FP8 without scales", "INTERNAL", "needs its block scales", [&] { run(quantised, nullptr); });
   t.expectThrows("scales without FP8", "INTERNAL", "takes no block scales", [&] { run(stored, &scale); });
@@ -246,12 +246,12 @@ LONGCAT_TEST(linear) {
       std::vector<int32_t> same(static_cast<size_t>(most));
       for (size_t r = 0; r < same.size(); ++r) same[r] = static_cast<int32_t>(r);
       for (Isa isa : t.isas()) {
-        const Tensor widest = t.f32({most, outputs});
-        t.run(isa, "linear", args({&x, nullptr, &w.data, w.scales(), &bias.data, &widest, &all}));
+        const Tensor widest = t.f32({most, outputs}), scratch = t.f32({most, inputs});
+        t.run(isa, "linear", args({&x, nullptr, &w.data, w.scales(), &bias.data, &widest, &all, &scratch}));
         t.expectClose(describe(dtype, most, outputs, inputs), t.floats(widest), want, 2e-6);
         for (int64_t R : t.fewOrAll<int64_t>({1, 16, 17, 33, 65, 97}, {1, 8, 9, 16, 17, 32, 33, 64, 65, 96, 97, 128})) {
-          const Tensor index = t.i32({R}, {same.begin(), same.begin() + R}), live = t.i32({1}, {static_cast<int32_t>(R)}), out = t.f32({R, outputs});
-          t.run(isa, "linear", args({&x, &index, &w.data, w.scales(), &bias.data, &out, &live}));
+          const Tensor index = t.i32({R}, {same.begin(), same.begin() + R}), live = t.i32({1}, {static_cast<int32_t>(R)}), out = t.f32({R, outputs}), scratch = t.f32({R, inputs});
+          t.run(isa, "linear", args({&x, &index, &w.data, w.scales(), &bias.data, &out, &live, &scratch}));
           t.expectSameBits(describe(dtype, R, outputs, inputs) + ": as with room for more", out.data, widest.data,
                            static_cast<size_t>(R * outputs) * sizeof(float));
         }

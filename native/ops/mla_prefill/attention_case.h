@@ -170,7 +170,7 @@ struct Step {
   OpArgs prefill(const Case& c) const {
     const Sizes& s = c.sizes;
     return args({&q, &cache, &c.kvB.data, c.hasScale ? &c.kvB.scale : nullptr, &positions, &seqStart, &seqSlot, &blockTables, &counts, &out, &state,
-                 &expanded, &accumulator, &roundPlan, c.packed ? &latents : nullptr},
+                 &expanded, &accumulator, &roundPlan, &latents},
                 {double(s.heads), double(s.nope), double(s.rope), double(s.v), c.softmaxScale, double(maxKeys)});
   }
   OpArgs decode(const Case& c) const {

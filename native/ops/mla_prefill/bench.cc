@@ -34,7 +34,7 @@ void prefill(BenchContext& b, const ModelShape* m, DType dtype, const bench::Wei
   const double bytes = static_cast<double>(keys) * b.latentBytes(*m, packed) + rows + kvB.bytes();
   b.time({m, (before ? "after " + std::to_string(before) : "whole prompt") + (packed ? ", packed" : ""), T, shortName(dtype), bytes, flops}, "mla_prefill",
          args({&q, &cache, &kvB.data, kvB.scales(), &position, &start, &slot, &tables, &counts, &out, &state, &expanded, &accumulator, &roundPlan,
-                packed ? &latents : nullptr},
+                &latents},
               {static_cast<double>(m->heads), static_cast<double>(m->nope), static_cast<double>(m->rope), static_cast<double>(m->vDim),
                1 / std::sqrt(static_cast<double>(m->head())), static_cast<double>(tiles * kKeyTile)}));
 }

@@ -20,7 +20,7 @@ inline int64_t roundPlanNumbers(int64_t rows, int64_t sequences, int64_t expande
 // tiles, form one list, of which `expanded` holds expandedRows at a time; between rounds `accumulator` and `state` keep what each row
 // has so far. maxKeys bounds that list's length, so that no more rounds are launched than there may be. `roundPlan` says where in the cache
 // the round's keys are and which tiles of query rows meet them, and hands out the round's work. Of a packed cache the round's keys are first
-// unpacked to `latents`.
+// unpacked to `latents`; there, too, the product that expands them may put its rows in order.
 //
 // tensors: q, cache, kv_b, kv_b_scale?, positions, seq_start, seq_slot, block_tables, counts, out, state, expanded?, accumulator?, round_plan?, latents?
 // scalars: heads, nope, rope, v_dim, softmax_scale, max_keys
@@ -32,7 +32,7 @@ struct MlaPrefillParams : AttentionArgs {
   Activations expanded;        // [expandedRows, heads, nope+v] scratch, a multiple of kKeyTile rows; a GPU needs it
   float* accumulator;          // [T, heads, v] scratch; a GPU needs it
   int32_t* roundPlan;          // [roundPlanNumbers()] scratch (prompts.cuh); a GPU needs it
-  Activations latents;         // [expandedRows, kv_rank+rope] scratch; a GPU needs it where the cache is packed
+  Activations latents;         // [expandedRows, kv_rank+rope] scratch; a GPU needs it where the cache is packed, and is faster with it where kv_b is FP8
   int64_t expandedRows;
   int64_t maxKeys;             // Σ over the step's prompt sequences of their keys, each rounded up to kKeyTile, is at most this
 };

@@ -40,6 +40,7 @@ void expand(const CudaContext& context, const MlaPrefillParams& p, const Round& 
   GemmProblem product = denseProblem({p.cache.data}, p.kvRank + p.rope, p.activation, roundKeys(p), round.tiles * kKeyTile, p.kvB, p.expanded, p.kvB.rows,
                                      p.activation);
   product.rowIndex = roundCacheRows(p);
+  useAhead(product, p.latents.data, p.kvRank + p.rope);  // of unpacked keys only the rope part is read again
   gemm(exact, product);
 }
 

@@ -82,6 +82,7 @@ LONGCAT_TEST(mla_prefill) {
   checkCase(t, {2, 128, 64, 128, 512, 32}, DType::bf16, {67, 10});
   checkCase(t, {4, 128, 64, 128, 512, 64}, DType::f8e4m3, {20});
   checkCase(t, {1, 128, 64, 128, 512, 16}, DType::bf16, {140});  // more than one tile of 128 query rows
+  checkCase(t, {2, 128, 64, 128, 256, 32}, DType::f8e4m3, {200, 30});  // the product that expands keys has several tiles
   checkCase(t, {3, 128, 64, 128, 64, 64}, DType::bf16, {523, 1, 256, 130, 385}, {37, 128, 300});  // many key tiles, and ends everywhere in them
 }
 

@@ -271,11 +271,12 @@ __global__ void __launch_bounds__(kNormThreads) rotateWideQueries(const __grid_c
   }
 }
 
-/// out = in Wᵀ + bias, dense rows of the activations' dtype.
+/// out = in Wᵀ + bias, dense rows of the activations' dtype. `scratch`: rows of so many numbers that may be lost.
 void project(const CudaContext& context, const MlaProjectParams& p, ConstActivations in, const WeightView& weight, const WeightView& bias,
-             Activations out) {
+             Activations out, Activations scratch, int64_t scratchStride) {
   GemmProblem problem = denseProblem(in, weight.columns, p.activation, p.rows, p.capacity, weight, out, weight.rows, p.activation);
   problem.bias = bias;
+  useAhead(problem, scratch.data, scratchStride);
   gemm(context, problem);
 }
 
@@ -305,12 +306,12 @@ void mla_project(const void* params, const CudaContext& context) {
   if (launchLatentLanes(context, p)) {
     launchFinish<Bf16, LatentOfLanes<Bf16>>(context, p);
   } else {
-    project(context, p, p.x, p.qA, p.qABias, p.qLatent);
-    project(context, p, p.x, p.kvA, p.kvABias, p.kvLatent);
+    project(context, p, p.x, p.qA, p.qABias, p.qLatent, p.q, p.qB.rows);  // q is not yet written
+    project(context, p, p.x, p.kvA, p.kvABias, p.kvLatent, p.q, p.qB.rows);
     LONGCAT_ACTIVATION(p.activation, A, launchFinish<A, StoredLatent<A>>(context, p););
   }
   if (launchQuery(context, p)) return;
-  project(context, p, p.qLatent, p.qB, {}, p.q);
+  project(context, p, p.qLatent, p.qB, {}, p.q, p.qLatent, p.qB.columns);
   LONGCAT_ACTIVATION(p.activation, A, launchRotate<A>(context, p););
 }
 

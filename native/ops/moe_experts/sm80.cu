@@ -76,6 +76,7 @@ GemmProblem groupedProblem(const MoeExpertsParams& p) {
   g.groupStart = p.expertStart;
   g.groups = p.gate.count;
   g.capacity = p.capacity * p.topK;
+  g.mostOfGroup = p.capacity;  // no token has an expert twice
   return g;
 }
 
@@ -91,6 +92,7 @@ void moe_experts(const void* params, const CudaContext& context) {
   up.stack = p.gate, up.stack2 = p.up;
   up.epilogue = Epilogue::swiglu;
   up.out = p.hidden, up.outStride = ffn;
+  useAhead(up, p.partial.data, width);  // not yet written
   gemm(context, up);
 
   GemmProblem down = groupedProblem(p);
@@ -98,6 +100,7 @@ void moe_experts(const void* params, const CudaContext& context) {
   down.groupsSettled = true;
   down.stack = p.down;
   down.out = p.partial, down.outStride = width;
+  useAhead(down, p.hidden.data, ffn);  // nobody reads it afterwards
   gemm(context, down);
 
   LONGCAT_ACTIVATION(p.activation, A, { launchCombine<A>(context, p); });

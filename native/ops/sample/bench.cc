@@ -3,7 +3,6 @@
 
 #include "ops/harness_bench.h"
 #include "ops/sample/params.h"
-#include "ops/step_plan/params.h"
 
 using namespace longcat;
 
@@ -35,10 +34,9 @@ LONGCAT_BENCH(sample) {
     const int64_t vocabulary = m->vocabulary, words = (vocabulary + 31) / 32;
     for (int64_t T : b.tokens(b.onGpu() ? 256 : 16)) {
       const Tensor logits = b.random(DType::f32, {T, vocabulary}, -10, 10), position = b.i32({T});
-      std::vector<int32_t> slot, count(8);
+      std::vector<int32_t> slot;
       for (int64_t i = 0; i < T; ++i) slot.push_back(static_cast<int32_t>(i));
-      count[numLogitRows] = static_cast<int32_t>(T);
-      const Tensor slots = b.i32({T}, slot), live = b.i32({8}, count), mask = b.i32({T, words}), history = b.i32({T, 64});
+      const Tensor slots = b.i32({T}, slot), live = b.i32({2}, {0, static_cast<int32_t>(T)}), mask = b.i32({T, words}), history = b.i32({T, 64});
       const Tensor allowed = b.i32({words}, std::vector<int32_t>(static_cast<size_t>(words), -1));
       const int64_t counted = std::min(kCounted, vocabulary / 2);
       const Tensor adjustments = b.i32({T, counted, kAdjustmentWords}, adjustmentsOf(T, counted, vocabulary));
@@ -51,7 +49,8 @@ LONGCAT_BENCH(sample) {
         const Tensor params = b.f64({T, kNumSampleFields}, fieldsOf(way, T));
         b.time({m, std::to_string(vocabulary) + " " + way.label, T, "", 4.0 * static_cast<double>(T * vocabulary), 0}, "sample",
                args({&logits, &slots, &position, &params, &allowed, &adjustments, &numAdjustments, &mask, &history, &tokens, &logprob, &topIds, &top,
-                     &live, nullptr, nullptr, nullptr}));
+                     &live, nullptr, nullptr, nullptr, nullptr, nullptr},
+                    {0, static_cast<double>(T)}));
       }
     }
   }

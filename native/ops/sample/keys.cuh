@@ -33,19 +33,19 @@ struct Row {
   const double* field;      // of the slot
   int64_t topK;             // 0: off
 
-  __device__ void set(const SampleParams& p, int64_t r, int64_t slot) {
-    const int64_t words = (p.vocabulary + 31) / 32;
+  __device__ void set(const SampleParams& p, int64_t r, int32_t tokenPosition) {
+    const int64_t words = (p.vocabulary + 31) / 32, slot = p.logitSlot[r];
     const int listed = p.numAdjustments[slot];
     field = p.params + slot * kNumSampleFields;
     logits = p.logits + r * p.vocabulary;
     allowed = p.allowed;
-    mask = field[useMask] != 0 ? p.mask + slot * words : nullptr;
+    mask = isMasked(p, field) ? p.mask + slot * words : nullptr;
     penalised = isPenalised(field);
     biased = field[useBias] != 0;
     adjustments = p.adjustments + slot * p.maxAdjustments;
     numAdjustments = penalised || biased ? listed : 0;
     vocabulary = static_cast<int>(p.vocabulary);
-    position = static_cast<uint32_t>(p.logitPosition[r]);
+    position = static_cast<uint32_t>(tokenPosition);
     const double k = field[SampleField::topK];
     topK = k >= 1 ? static_cast<int64_t>(k < static_cast<double>(vocabulary) ? k : static_cast<double>(vocabulary)) : 0;
   }

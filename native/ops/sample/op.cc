@@ -2,7 +2,6 @@
 #include "ops/check.h"
 #include "ops/sample/draw.h"
 #include "ops/sample/sample.h"
-#include "ops/step_plan/params.h"
 
 namespace longcat {
 LONGCAT_DECLARE_BODIES(sample)
@@ -12,7 +11,7 @@ namespace {
 
 enum Arg {
   kLogits, kLogitSlot, kLogitPosition, kParams, kAllowed, kAdjustments, kNumAdjustments, kMask, kHistory, kTokens, kLogprob, kTopIds,
-  kTopLogprobs, kCounts, kCandidateIds, kCandidateExps, kCandidateStats, kNumArgs
+  kTopLogprobs, kRows, kLogitToken, kLengths, kCandidateIds, kCandidateExps, kCandidateStats, kNumArgs
 };
 const TensorArg kTensors[kNumArgs] = {{"logits"},
                                       {"logit_slot"},
@@ -24,13 +23,17 @@ const TensorArg kTensors[kNumArgs] = {{"logits"},
                                       {"mask"},
                                       {"history", Use::inout},
                                       {"tokens", Use::out},
-                                      {"logprob", Use::out},
-                                      {"top_ids", Use::out},
-                                      {"top_logprobs", Use::out},
-                                      {"counts"},
+                                      {"logprob", Use::out, true},
+                                      {"top_ids", Use::out, true},
+                                      {"top_logprobs", Use::out, true},
+                                      {"rows"},
+                                      {"logit_token", Use::in, true},
+                                      {"lengths", Use::inout, true},
                                       {"candidate_ids", Use::out, true},
                                       {"candidate_exps", Use::out, true},
                                       {"candidate_stats", Use::out, true}};
+enum ScalarArg { kDraft, kMostRows, kNumScalarArgs };
+const char* const kScalars[kNumScalarArgs] = {"draft", "most_rows"};
 
 void prepare(const OpArgs& args, void* storage) {
   const ArgCheck check(kSampleOp, args);
@@ -48,26 +51,35 @@ void prepare(const OpArgs& args, void* storage) {
   p.adjustments = reinterpret_cast<Adjustment*>(check.dense<int32_t>(kAdjustments, DType::i32, {slots, p.maxAdjustments, kAdjustmentWords}));
   p.numAdjustments = check.dense<int32_t>(kNumAdjustments, DType::i32, {slots});
   p.mask = check.dense<const uint32_t>(kMask, DType::i32, {slots, words});
-  p.history = check.dense<int32_t>(kHistory, DType::i32, {slots, kAnySize});
+  p.history = check.dense<int32_t>(kHistory, DType::i32, {kAnySize, kAnySize});
+  check.requireArg(kHistory, check.size(kHistory, 0) >= slots, "must have a row a slot");
   p.historyStride = check.size(kHistory, 1);
-  p.tokens = check.dense<int32_t>(kTokens, DType::i32, {rows});
-  p.logprob = check.dense<float>(kLogprob, DType::f32, {rows});
-  p.topIds = check.dense<int32_t>(kTopIds, DType::i32, {rows, kMaxLogprobs});
-  p.topLogprobs = check.dense<float>(kTopLogprobs, DType::f32, {rows, kMaxLogprobs});
-  p.counts = check.dense<const int32_t>(kCounts, DType::i32, {8});
-  p.candidateIds = check.dense<int32_t>(kCandidateIds, DType::i32, {rows, kCandidates});
-  p.candidateExps = check.dense<double>(kCandidateExps, DType::f64, {rows, kCandidates});
-  p.candidateStats = check.dense<double>(kCandidateStats, DType::f64, {rows, 2});
+  p.rows = check.dense<const int32_t>(kRows, DType::i32, {2});
+  p.logitToken = check.dense<const int32_t>(kLogitToken, DType::i32, {rows});
+  p.lengths = check.dense<int32_t>(kLengths, DType::i32, {slots});
+  p.draft = static_cast<int32_t>(check.integer(kDraft, 0, 1 << 16));
+  p.mostRows = check.integer(kMostRows, 1, rows);
+  const int64_t drawn = check.size(kTokens, 0);
+  p.tokens = check.dense<int32_t>(kTokens, DType::i32, {drawn});
+  check.requireArg(kTokens, drawn >= p.mostRows, "must have most_rows tokens");
+  p.logprob = check.dense<float>(kLogprob, DType::f32, {drawn});
+  p.topIds = check.dense<int32_t>(kTopIds, DType::i32, {drawn, kMaxLogprobs});
+  p.topLogprobs = check.dense<float>(kTopLogprobs, DType::f32, {drawn, kMaxLogprobs});
+  p.candidateIds = check.dense<int32_t>(kCandidateIds, DType::i32, {drawn, kCandidates});
+  p.candidateExps = check.dense<double>(kCandidateExps, DType::f64, {drawn, kCandidates});
+  p.candidateStats = check.dense<double>(kCandidateStats, DType::f64, {drawn, 2});
   const bool all = p.candidateIds && p.candidateExps && p.candidateStats, none = !p.candidateIds && !p.candidateExps && !p.candidateStats;
   require(all || none, "sample: candidate_ids, candidate_exps and candidate_stats go together");
+  require(!p.logitToken == !p.lengths, "sample: logit_token and lengths go together");
+  require(!p.logprob == !p.topIds && !p.logprob == !p.topLogprobs, "sample: logprob, top_ids and top_logprobs go together");
 }
 
 size_t threadScratch(const void* params) { return DrawScratch::bytes(static_cast<const SampleParams*>(params)->vocabulary); }
 
 /// What a draw by the host sees: up to kCandidates candidates, and the sum and number of all others.
-void writeCandidates(const SampleParams& p, int64_t r, Candidates& candidates) {
-  int32_t* ids = p.candidateIds + r * kCandidates;
-  double* exps = p.candidateExps + r * kCandidates;
+void writeCandidates(const SampleParams& p, int64_t i, Candidates& candidates) {
+  int32_t* ids = p.candidateIds + i * kCandidates;
+  double* exps = p.candidateExps + i * kCandidates;
   const int64_t listed = std::min(candidates.count(), kCandidates);
   for (int64_t j = 0; j < kCandidates; ++j) {
     ids[j] = j < listed ? candidates.entries()[j].id : -1;
@@ -75,8 +87,8 @@ void writeCandidates(const SampleParams& p, int64_t r, Candidates& candidates) {
   }
   double beyond = 0;
   for (int64_t j = listed; j < candidates.count(); ++j) beyond += candidates.entries()[j].value;
-  p.candidateStats[2 * r] = beyond + candidates.tailSum(0);
-  p.candidateStats[2 * r + 1] = static_cast<double>(candidates.count() - listed + candidates.tailCount());
+  p.candidateStats[2 * i] = beyond + candidates.tailSum(0);
+  p.candidateStats[2 * i + 1] = static_cast<double>(candidates.count() - listed + candidates.tailCount());
 }
 
 /// An id that is allowed whatever the row's own mask says: an empty mask must not end in an id that does not exist.
@@ -86,14 +98,14 @@ int32_t lowestAllowed(const SampleRow& row) {
   return lowest;
 }
 
-int32_t chooseToken(const SampleParams& p, int64_t r, const SampleRow& row, const DrawScratch& scratch) {
+int32_t chooseToken(const SampleParams& p, int64_t r, int64_t i, const SampleRow& row, const DrawScratch& scratch) {
   const double* f = p.params + p.logitSlot[r] * kNumSampleFields;
-  const bool forced = f[SampleField::forced] >= 0 && f[SampleField::forced] < static_cast<double>(p.vocabulary);
+  const bool forced = isForced(p, f);
   const bool writesCandidates = f[hostDraw] != 0 && p.candidateIds;
   int32_t token = -1;
   if (writesCandidates || (!forced && row.temperature > 0)) {
     Candidates candidates(row, scratch);
-    if (writesCandidates) writeCandidates(p, r, candidates);
+    if (writesCandidates) writeCandidates(p, i, candidates);
     if (!forced) token = drawToken(row, candidates);
   } else if (!forced) {
     token = greedyToken(row);
@@ -116,38 +128,52 @@ void countToken(const SampleParams& p, int64_t slot, int32_t token) {
   }
 }
 
-void sampleRow(const SampleParams& p, int64_t r, const DrawScratch& scratch) {
-  int32_t* topIds = p.topIds + r * kMaxLogprobs;
-  float* topLogprobs = p.topLogprobs + r * kMaxLogprobs;
-  const int64_t slot = p.logitSlot[r];
-  p.tokens[r] = -1;
-  p.logprob[r] = 0;
-  for (int j = 0; j < kMaxLogprobs; ++j) topIds[j] = -1, topLogprobs[j] = kLogprobFloor;
-  if (slot < 0) return;
+void writeNoLogprobs(const SampleParams& p, int64_t i) {
+  p.logprob[i] = 0;
+  std::fill_n(p.topIds + i * kMaxLogprobs, kMaxLogprobs, -1);
+  std::fill_n(p.topLogprobs + i * kMaxLogprobs, kMaxLogprobs, kLogprobFloor);
+}
 
-  const SampleRow row(p, r);
-  const int32_t token = chooseToken(p, r, row, scratch);
-  const double* f = p.params + slot * kNumSampleFields;
-  const double listed = f[numLogprobs];
-  if (listed >= 0) {
-    const double logSum = logSumExp(row.logits, p.vocabulary);
-    p.logprob[r] = logprobOf(row.logits[token], logSum);
-    listLogprobs(row, static_cast<int>(std::min<double>(listed, kMaxLogprobs)), logSum, topIds, topLogprobs);
+/// Log-probabilities of the token and of as many alternatives as the slot asks for.
+void writeLogprobs(const SampleParams& p, int64_t r, int64_t i, const SampleRow& row, int32_t token) {
+  const double listed = p.params[p.logitSlot[r] * kNumSampleFields + numLogprobs];
+  if (listed < 0) return writeNoLogprobs(p, i);
+  const double logSum = logSumExp(row.logits, p.vocabulary);
+  p.logprob[i] = logprobOf(row.logits[token], logSum);
+  listLogprobs(row, static_cast<int>(std::min<double>(listed, kMaxLogprobs)), logSum, p.topIds + i * kMaxLogprobs, p.topLogprobs + i * kMaxLogprobs);
+}
+
+/// What follows from a row's token.
+void keepToken(const SampleParams& p, int64_t slot, int64_t position, int32_t token) {
+  if (position < p.historyStride) p.history[slot * p.historyStride + position] = token;
+  if (p.draft) return;
+  if (p.lengths) p.lengths[slot] = static_cast<int32_t>(position);
+  if (isPenalised(p.params + slot * kNumSampleFields)) countToken(p, slot, token);
+}
+
+/// Row r of the logits, the i-th of those that are drawn from.
+void sampleRow(const SampleParams& p, int64_t r, int64_t i, const DrawScratch& scratch) {
+  const DrawPlace place = drawPlace(p, r);
+  if (!place.isLive) {
+    p.tokens[i] = -1;
+    if (p.logprob) writeNoLogprobs(p, i);
+    return;
   }
-  p.tokens[r] = token;
-  if (isPenalised(f)) countToken(p, slot, token);
-  const int64_t position = p.logitPosition[r];
-  if (position >= 0 && position < p.historyStride) p.history[slot * p.historyStride + position] = token;
+  const SampleRow row(p, r, place.position);
+  const int32_t token = p.tokens[i] = chooseToken(p, r, i, row, scratch);
+  if (p.logprob) writeLogprobs(p, r, i, row, token);
+  keepToken(p, p.logitSlot[r], place.position, token);
 }
 
 }  // namespace
 
 void sampleRows(const SampleParams& p, const CpuContext& context) {
-  const int64_t rows = std::min<int64_t>(std::max(p.counts[numLogitRows], 0), p.capacity);
-  context.pool.parallelFor(
-      rows, [&](int64_t r, int thread) { sampleRow(p, r, DrawScratch(context.scratch<std::byte>(thread), p.vocabulary)); });
+  const int64_t first = std::max(p.rows[0], 0), end = std::min({int64_t{p.rows[1]}, p.capacity, first + p.mostRows});
+  context.pool.parallelFor(std::max<int64_t>(end - first, 0), [&](int64_t i, int thread) {
+    sampleRow(p, first + i, i, DrawScratch(context.scratch<std::byte>(thread), p.vocabulary));
+  });
 }
 
-const OpSpec kSampleOp = {"sample", kTensors, kNumArgs, nullptr, 0, prepare, threadScratch, LONGCAT_CPU_BODIES(sample), LONGCAT_CUDA_BODY(sample)};
+const OpSpec kSampleOp = {"sample", kTensors, kNumArgs, kScalars, kNumScalarArgs, prepare, threadScratch, LONGCAT_CPU_BODIES(sample), LONGCAT_CUDA_BODY(sample)};
 
 }  // namespace longcat

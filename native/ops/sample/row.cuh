@@ -26,7 +26,7 @@ __device__ int numListed(const Search<kPlain>& search, const Exponential& expone
 
 /// What a draw by the host sees: up to kCandidates candidates, and the sum and number of all others.
 template <bool kPlain>
-__device__ __noinline__ void writeCandidates(const SampleParams& p, int64_t r, const Row& row, SampleShared& s) {
+__device__ __noinline__ void writeCandidates(const SampleParams& p, int64_t i, const Row& row, SampleShared& s) {
   Search<kPlain> search(row, s);
   search.hold(static_cast<int>(kCandidates));
   Exponential exponential(row, search.allowed ? search.value(0) : 0.0);
@@ -35,22 +35,21 @@ __device__ __noinline__ void writeCandidates(const SampleParams& p, int64_t r, c
   const int listed = search.allowed ? numListed(search, exponential, all) : 0;
   const Mass inside = massOfBest(search, exponential, listed);
   for (int j = threadIdx.x; j < kCandidates; j += kThreads) {
-    p.candidateIds[r * kCandidates + j] = j < listed ? search.at(j).id() : -1;
-    p.candidateExps[r * kCandidates + j] = j >= listed ? 0.0 : j == 0 ? 1.0 : exponential(search.value(j));
+    p.candidateIds[i * kCandidates + j] = j < listed ? search.at(j).id() : -1;
+    p.candidateExps[i * kCandidates + j] = j >= listed ? 0.0 : j == 0 ? 1.0 : exponential(search.value(j));
   }
   if (threadIdx.x == 0) {
-    p.candidateStats[2 * r] = doubleOf(all - inside);
-    p.candidateStats[2 * r + 1] = search.allowed - listed;
+    p.candidateStats[2 * i] = doubleOf(all - inside);
+    p.candidateStats[2 * i + 1] = search.allowed - listed;
   }
   __syncthreads();
 }
 
 template <bool kPlain>
-__device__ __noinline__ int32_t chooseTokenOf(const SampleParams& p, int64_t r, SampleShared& s) {
+__device__ __noinline__ int32_t chooseTokenOf(const SampleParams& p, int64_t i, SampleShared& s) {
   const Row& row = s.row;
-  const double forcedToken = row.field[SampleField::forced];
-  if (row.field[hostDraw] != 0 && p.candidateIds) writeCandidates<kPlain>(p, r, row, s);
-  if (forcedToken >= 0 && forcedToken < row.vocabulary) return static_cast<int32_t>(forcedToken);
+  if (row.field[hostDraw] != 0 && p.candidateIds) writeCandidates<kPlain>(p, i, row, s);
+  if (isForced(p, row.field)) return static_cast<int32_t>(row.field[SampleField::forced]);
   if (!(row.field[SampleField::temperature] > 0)) return greedyToken<kPlain>(row, s);
   Search<kPlain> search(row, s);
   if (!search.allowed) return -1;
@@ -58,8 +57,8 @@ __device__ __noinline__ int32_t chooseTokenOf(const SampleParams& p, int64_t r, 
 }
 
 /// The token of s.row; −1 if none may be drawn.
-__device__ inline int32_t chooseToken(const SampleParams& p, int64_t r, SampleShared& s) {
-  return s.row.plain() ? chooseTokenOf<true>(p, r, s) : chooseTokenOf<false>(p, r, s);
+__device__ inline int32_t chooseToken(const SampleParams& p, int64_t i, SampleShared& s) {
+  return s.row.plain() ? chooseTokenOf<true>(p, i, s) : chooseTokenOf<false>(p, i, s);
 }
 
 /// An id that is allowed whatever the row's own mask says: an empty mask must not end in an id that does not exist.
@@ -73,7 +72,7 @@ __device__ __noinline__ inline int32_t lowestAllowed(const Row& row) {
 }
 
 /// The most probable allowed ids by raw logit; entries beyond are (−1, the floor).
-__device__ __noinline__ inline void listLogprobs(const SampleParams& p, int64_t r, double asked, double logSum, SampleShared& s) {
+__device__ __noinline__ inline void listLogprobs(const SampleParams& p, int64_t i, double asked, double logSum, SampleShared& s) {
   int listed = static_cast<int>(asked < kMaxLogprobs ? asked : kMaxLogprobs);
   if (listed > 0) {
     if (threadIdx.x == 0) s.raw = s.row, s.raw.makeRaw();
@@ -83,16 +82,16 @@ __device__ __noinline__ inline void listLogprobs(const SampleParams& p, int64_t 
     listed = min(listed, search.allowed);
   }
   for (int j = threadIdx.x; j < kMaxLogprobs; j += kThreads) {
-    p.topIds[r * kMaxLogprobs + j] = j < listed ? static_cast<int32_t>(~s.low[j]) : -1;
-    p.topLogprobs[r * kMaxLogprobs + j] =
+    p.topIds[i * kMaxLogprobs + j] = j < listed ? static_cast<int32_t>(~s.low[j]) : -1;
+    p.topLogprobs[i * kMaxLogprobs + j] =
         j < listed ? logprobOnDevice(static_cast<float>(valueOf<true>(s.high[j])), logSum) : kLogprobFloor;
   }
 }
 
-__device__ inline void listNothing(const SampleParams& p, int64_t r) {
+__device__ inline void listNothing(const SampleParams& p, int64_t i) {
   if (threadIdx.x < kMaxLogprobs) {
-    p.topIds[r * kMaxLogprobs + threadIdx.x] = -1;
-    p.topLogprobs[r * kMaxLogprobs + threadIdx.x] = kLogprobFloor;
+    p.topIds[i * kMaxLogprobs + threadIdx.x] = -1;
+    p.topLogprobs[i * kMaxLogprobs + threadIdx.x] = kLogprobFloor;
   }
 }
 
@@ -123,30 +122,41 @@ __device__ __noinline__ inline void countToken(const SampleParams& p, int64_t sl
 }
 
 /// What a row without a token leaves.
-__device__ inline void leaveNothing(const SampleParams& p, int64_t r) {
-  listNothing(p, r);
-  if (threadIdx.x == 0) p.tokens[r] = -1, p.logprob[r] = 0;
+__device__ inline void leaveNothing(const SampleParams& p, int64_t i) {
+  if (threadIdx.x == 0) p.tokens[i] = -1;
+  if (!p.logprob) return;
+  listNothing(p, i);
+  if (threadIdx.x == 0) p.logprob[i] = 0;
 }
 
-/// What follows from the row's token (−1: none was to be had): log-probabilities, history, counts.
-__device__ __noinline__ inline void leaveToken(const SampleParams& p, int64_t r, int64_t slot, int32_t token, SampleShared& s) {
+/// Log-probabilities of the token and of as many alternatives as the slot asks for.
+__device__ __noinline__ inline void leaveLogprobs(const SampleParams& p, int64_t i, int32_t token, SampleShared& s) {
   const Row& row = s.row;
-  if (token < 0) token = lowestAllowed(row);
   const double asked = row.field[numLogprobs];
   float logprob = 0;
   if (asked >= 0) {
     const double logSum = blockLogSumExp(row.logits, row.vocabulary, s.logSum);
     logprob = logprobOnDevice(row.logits[token], logSum);
-    listLogprobs(p, r, asked, logSum, s);
+    listLogprobs(p, i, asked, logSum, s);
   } else {
-    listNothing(p, r);
+    listNothing(p, i);
   }
-  if (row.penalised) countToken(p, slot, row, token);
+  if (threadIdx.x == 0) p.logprob[i] = logprob;
+}
+
+/// What follows from the token (−1: none was to be had) of row r, the i-th of those that are drawn from. Nobody asks any more whether the row
+/// is drawn from: all threads, and all blocks that share the row, know.
+__device__ __noinline__ inline void leaveToken(const SampleParams& p, int64_t r, int64_t i, int32_t token, SampleShared& s) {
+  const Row& row = s.row;
+  const int64_t slot = p.logitSlot[r];
+  if (token < 0) token = lowestAllowed(row);
+  if (p.logprob) leaveLogprobs(p, i, token, s);
+  if (row.penalised && !p.draft) countToken(p, slot, row, token);
   if (threadIdx.x != 0) return;
-  p.tokens[r] = token;
-  p.logprob[r] = logprob;
+  p.tokens[i] = token;
   const auto position = static_cast<int32_t>(row.position);
-  if (position >= 0 && position < p.historyStride) p.history[slot * p.historyStride + position] = token;
+  if (position < p.historyStride) p.history[slot * p.historyStride + position] = token;
+  if (p.lengths && !p.draft) p.lengths[slot] = position;
 }
 
 }  // namespace longcat::cuda

@@ -37,14 +37,14 @@ struct SampleRow {
   int64_t topK;
   uint32_t position;
 
-  SampleRow(const SampleParams& p, int64_t r) {
+  SampleRow(const SampleParams& p, int64_t r, int32_t tokenPosition) {
     const int64_t slot = p.logitSlot[r];
     const double* f = p.params + slot * kNumSampleFields;
     vocabulary = p.vocabulary;
     words = (vocabulary + 31) / 32;
     logits = p.logits + r * vocabulary;
     allowed = p.allowed;
-    mask = f[useMask] != 0 ? p.mask + slot * words : nullptr;
+    mask = isMasked(p, f) ? p.mask + slot * words : nullptr;
     isPenalised = longcat::isPenalised(f);
     isBiased = f[useBias] != 0;
     adjustments = p.adjustments + slot * p.maxAdjustments;
@@ -58,7 +58,7 @@ struct SampleRow {
     seed = f[SampleField::seed];
     const double k = f[SampleField::topK];
     topK = k >= 1 ? static_cast<int64_t>(std::min(k, static_cast<double>(vocabulary))) : 0;
-    position = static_cast<uint32_t>(p.logitPosition[r]);
+    position = static_cast<uint32_t>(tokenPosition);
   }
 
   bool isWhole(int64_t w) const { return vocabulary - 32 * w >= 32; }

@@ -3,7 +3,6 @@
 #include "cuda/launch.cuh"
 #include "ops/sample/row.cuh"
 #include "ops/sample/sm90/sample.h"
-#include "ops/step_plan/params.h"
 
 namespace longcat::cuda {
 namespace {
@@ -12,12 +11,13 @@ __global__ void __launch_bounds__(kThreads, 1) sampleKernel(const __grid_constan
   awaitPrevious();
   extern __shared__ __align__(16) unsigned char memory[];
   auto& s = *reinterpret_cast<SampleShared*>(memory);
-  const int64_t r = blockIdx.x, slot = p.logitSlot[r];
-  if (r >= p.counts[numLogitRows]) return;
-  if (slot < 0) return leaveNothing(p, r);
-  if (threadIdx.x == 0) s.row.set(p, r, slot);
+  const int64_t i = blockIdx.x, r = p.rows[0] + i;
+  if (r >= p.rows[1]) return;
+  const DrawPlace place = drawPlace(p, r);
+  if (!place.isLive) return leaveNothing(p, i);
+  if (threadIdx.x == 0) s.row.set(p, r, place.position);
   __syncthreads();
-  leaveToken(p, r, slot, chooseToken(p, r, s), s);
+  leaveToken(p, r, i, chooseToken(p, i, s), s);
 }
 
 }  // namespace
@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kThreads, 1) sampleKernel(const __grid_constan
 void sample(const void* params, const CudaContext& context) {
   const auto& p = *static_cast<const SampleParams*>(params);
   if (sampleByClusters(p, context)) return;
-  launch(context, sampleKernel, dim3(static_cast<unsigned>(p.capacity)), kThreads, sizeof(SampleShared), p);
+  launch(context, sampleKernel, dim3(static_cast<unsigned>(p.mostRows)), kThreads, sizeof(SampleShared), p);
 }
 
 }  // namespace longcat::cuda

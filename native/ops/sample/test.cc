@@ -8,7 +8,6 @@
 #include "ops/harness.h"
 #include "ops/sample/params.h"
 #include "ops/sample/philox.h"
-#include "ops/step_plan/params.h"
 
 using namespace longcat;
 
@@ -21,7 +20,7 @@ const float inf = std::numeric_limits<float>::infinity();
 struct Sampling {
   int64_t rows, vocabulary;
   std::vector<std::map<int32_t, Adjustment>> adjusted;  // by slot
-  Tensor logits, logitSlot, logitPosition, params, allowed, adjustments, numAdjustments, mask, history, tokens, logprob, topIds, topLogprobs, counts, ids, exps,
+  Tensor logits, logitSlot, logitPosition, params, allowed, adjustments, numAdjustments, mask, history, tokens, logprob, topIds, topLogprobs, live, ids, exps,
       stats;
 
   Sampling(OpContext& t, int64_t r, int64_t v) : Sampling(t, r, v, v) {}
@@ -30,8 +29,8 @@ struct Sampling {
         params(t.f64({r + 1, kNumSampleFields})), allowed(t.i32({(v + 31) / 32}, std::vector<int32_t>((v + 31) / 32, -1))),
         adjustments(t.i32({r + 1, maxAdjustments, kAdjustmentWords})), numAdjustments(t.i32({r + 1})), mask(t.i32({r + 1, (v + 31) / 32})), history(t.i32({r + 1, kContext})),
         tokens(t.i32({r + 1})), logprob(t.f32({r + 1})), topIds(t.i32({r + 1, kMaxLogprobs})), topLogprobs(t.f32({r + 1, kMaxLogprobs})),
-        counts(t.i32({8})), ids(t.i32({r + 1, kCandidates})), exps(t.f64({r + 1, kCandidates})), stats(t.f64({r + 1, 2})) {
-    at<int32_t>(counts, numLogitRows) = static_cast<int32_t>(r);
+        live(t.i32({2})), ids(t.i32({r + 1, kCandidates})), exps(t.f64({r + 1, kCandidates})), stats(t.f64({r + 1, 2})) {
+    at<int32_t>(live, 1) = static_cast<int32_t>(r);
     for (int64_t i = 0; i <= r; ++i) {
       at<int32_t>(logitSlot, i) = static_cast<int32_t>(r - i), at<int32_t>(logitPosition, i) = static_cast<int32_t>(5 + i);
       field(i, repetition) = 1, field(i, topP) = 1, field(i, forced) = -1, field(i, numLogprobs) = -1;
@@ -57,7 +56,8 @@ struct Sampling {
       for (const auto& [id, adjustment] : adjusted[i]) *next++ = adjustment;
     }
     return args({&logits, &logitSlot, &logitPosition, &params, &allowed, &adjustments, &numAdjustments, &mask, &history, &tokens, &logprob, &topIds,
-                 &topLogprobs, &counts, withCandidates ? &ids : nullptr, withCandidates ? &exps : nullptr, withCandidates ? &stats : nullptr});
+                 &topLogprobs, &live, nullptr, nullptr, withCandidates ? &ids : nullptr, withCandidates ? &exps : nullptr, withCandidates ? &stats : nullptr},
+                {0, static_cast<double>(rows + 1)});
   }
   bool hasRoom(int64_t row, int32_t id) const {
     const auto& list = adjusted[slot(row)];
@@ -398,5 +398,66 @@ LONGCAT_TEST(sample) {
       t.expectClose("mass beyond", {static_cast<float>(Sampling::at<double>(s.stats, 2 * r))}, {static_cast<float>(rest)}, 1e-6);
       t.expect(Sampling::at<double>(s.stats, 2 * r + 1) == double(vocabulary - 1 - shown), "ids beyond");
     }
+  }
+}
+
+LONGCAT_TEST(sample) {
+  // Rows of a verification: slot 0's three rows and slot 1's two, drawn from in turn. Tokens are what the logits say, 10 to 14.
+  for (Isa isa : t.isas()) {
+    const int64_t rows = 5, vocabulary = 40;
+    Sampling s(t, rows, vocabulary);
+    for (int64_t r = 0; r < rows; ++r) s.logit(r, 10 + r) = 50;
+    for (int64_t slot = 0; slot < 2; ++slot) Sampling::at<double>(s.params, slot * kNumSampleFields + presence) = 1;
+    // By turn: rows 0 and 1 are the first rows of slots 0 and 1; 2 and 3 their second, 4 slot 0's third. Slot 0's draft was 10, as is drawn;
+    // slot 1's was 30, which is not.
+    const int32_t slotOf[] = {0, 1, 0, 1, 0}, positionOf[] = {4, 9, 5, 10, 6}, tokenOf[] = {20, 21, 10, 30, 12};
+    Tensor token = t.i32({rows + 1}), lengths = t.i32({rows + 1}, {3, 8, 0, 0, 0, 0});
+    for (int64_t r = 0; r < rows; ++r) {
+      Sampling::at<int32_t>(s.logitSlot, r) = slotOf[r], Sampling::at<int32_t>(s.logitPosition, r) = positionOf[r];
+      Sampling::at<int32_t>(token, r) = tokenOf[r];
+    }
+    Sampling::at<int32_t>(s.history, 3) = 20, Sampling::at<int32_t>(s.history, kContext + 8) = 21;
+    const int32_t turns[] = {0, 2, 4, 5};
+    OpArgs arguments = s.arguments(false);
+    arguments.tensor[14] = &token, arguments.tensor[15] = &lengths, arguments.scalar[1] = 2;
+    std::vector<int32_t> tokens(5);
+    for (int turn = 0; turn < 3; ++turn) {
+      Sampling::at<int32_t>(s.live, 0) = turns[turn], Sampling::at<int32_t>(s.live, 1) = turns[turn + 1];
+      t.run(isa, "sample", arguments);
+      for (int r = turns[turn]; r < turns[turn + 1]; ++r) tokens[r] = s.token(r - turns[turn]);
+    }
+    t.expectSame("tokens; none behind a rejected draft", tokens, {10, 11, 12, -1, 14});
+    t.expectSame("lengths", t.integers(lengths), {6, 9, 0, 0, 0, 0});
+    std::vector<int32_t> history((rows + 1) * kContext);
+    history[3] = 20, history[4] = 10, history[5] = 12, history[6] = 14, history[kContext + 8] = 21, history[kContext + 9] = 11;
+    t.expectSame("history", t.integers(s.history), history);
+    for (int32_t id : {10, 12, 14}) s.adjusted[0][id] = {id, 1, 0};
+    s.adjusted[1][11] = {11, 1, 0};
+    t.expect(s.hasAdjustments(rows) && s.hasAdjustments(rows - 1), "accepted tokens are counted");
+  }
+}
+
+LONGCAT_TEST(sample) {
+  // Drafts: the history gets them, and nothing else changes.
+  for (Isa isa : t.isas()) {
+    Sampling s(t, 3, 40);
+    for (int64_t r = 0; r < 3; ++r) {
+      s.logit(r, 10 + r) = 50, s.field(r, presence) = 1, s.field(r, numLogprobs) = 3;
+      s.field(r, forced) = 5, s.field(r, useMask) = 1;  // for the next token alone
+    }
+    Sampling::at<int32_t>(s.logitPosition, 1) = -1;
+    Tensor token = t.i32({4}), lengths = t.i32({4}, {1, 1, 1, 1}), drafted = t.i32({9});
+    OpArgs arguments = s.arguments(false);
+    arguments.tensor[9] = &drafted, arguments.tensor[14] = &token, arguments.tensor[15] = &lengths;
+    for (int absent : {10, 11, 12}) arguments.tensor[absent] = nullptr;
+    arguments.scalar[0] = 2;
+    t.run(isa, "sample", arguments);
+    std::vector<int32_t> tokens = t.integers(drafted);
+    t.expectSame("tokens", {tokens.begin(), tokens.begin() + 4}, {10, -1, 12, -1});
+    std::vector<int32_t> history(4 * kContext);
+    history[3 * kContext + 6] = 10, history[1 * kContext + 8] = 12;
+    t.expectSame("the second draft's place is one further", t.integers(s.history), history);
+    t.expectSame("lengths", t.integers(lengths), {1, 1, 1, 1});
+    t.expect(s.hasAdjustments(0) && s.hasAdjustments(1) && s.hasAdjustments(2), "drafts are not counted");
   }
 }

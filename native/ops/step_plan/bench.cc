@@ -15,12 +15,16 @@ LONGCAT_BENCH(step_plan) {
         for (int32_t r = 0; r < n; ++r) positions[r] = decode ? context : r, slots[r] = decode ? r : 0, starts[r] = decode ? r : r ? n : 0;
         const int64_t splitsEach = context / kSplitKeys + 1;
         const Tensor counts = b.i32({8}, {n, decode ? 0 : n, decode ? n : 1, decode ? 0 : 1, 0, 0, 0, 0});
-        const Tensor ids = b.i32({T}, std::vector<int32_t>(T, 5)), position = b.i32({T}, positions), start = b.i32({T + 1}, starts), slot = b.i32({T}, slots);
+        const Tensor ids = b.i32({T}, std::vector<int32_t>(T, 5)), prompt = b.i32({T}, positions), position = b.empty(DType::i32, {T}), start = b.i32({T + 1}, starts), slot = b.i32({T}, slots);
         const Tensor frequency = b.random(DType::f32, {m->rope / 2}, 0, 1), history = b.i32({slotsInAll, 8192}), tokens = b.empty(DType::i32, {T});
         const Tensor rowSlot = b.empty(DType::i32, {T}), cosSin = b.empty(DType::f32, {T, m->rope});
+        const Tensor limit = b.i32({T}, std::vector<int32_t>(T, 8192)), next = b.i32({T}, std::vector<int32_t>(T, -1));
+        const Tensor lengths = b.i32({slotsInAll}, std::vector<int32_t>(slotsInAll, context));
         const Tensor splits = b.empty(DType::i32, {decode ? T * splitsEach : 1, 2});
         b.time({m, decode ? "decode at 4000" : "one prompt", T, "", 4.0 * static_cast<double>(T * m->rope), 0}, "step_plan",
-               args({&counts, &ids, &position, &start, &slot, &frequency, &history, &tokens, &rowSlot, &cosSin, &splits}, {1}));
+               args({&counts, &ids, &prompt, &start, &slot, &limit, &next, nullptr, &frequency, &history, &lengths, &tokens, &position, &rowSlot, &cosSin, &splits,
+                     nullptr, nullptr},
+                    {1, 0}));
       }
     }
   }

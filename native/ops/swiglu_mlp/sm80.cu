@@ -10,8 +10,11 @@ void swiglu_mlp(const void* params, const CudaContext& context) {
   GemmProblem hidden = denseProblem(p.x, width, p.activation, p.rows, p.capacity, p.gate, p.hidden, ffn, p.activation);
   hidden.weight2 = p.up;
   hidden.epilogue = Epilogue::swiglu;
+  useAhead(hidden, p.out.data, width);  // not yet written
   gemm(context, hidden);
-  gemm(context, denseProblem(p.hidden, ffn, p.activation, p.rows, p.capacity, p.down, p.out, width, p.activation));
+  GemmProblem down = denseProblem(p.hidden, ffn, p.activation, p.rows, p.capacity, p.down, p.out, width, p.activation);
+  useAhead(down, p.hidden.data, ffn);  // nobody reads it afterwards
+  gemm(context, down);
 }
 
 }  // namespace longcat::cuda

@@ -4,7 +4,6 @@
 #include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "ops/sample/sm90/together.cuh"
-#include "ops/step_plan/params.h"
 
 namespace longcat::cuda {
 namespace {
@@ -15,18 +14,19 @@ __global__ void __launch_bounds__(kThreads, 1) sampleTogetherKernel(const __grid
   letNextBegin();
   extern __shared__ __align__(16) unsigned char memory[];
   auto& together = *reinterpret_cast<Together*>(memory);
-  const int64_t r = blockIdx.x / clusterSize(), slot = p.logitSlot[r];
+  const int64_t i = blockIdx.x / clusterSize(), r = p.rows[0] + i;
   const bool isFirst = clusterRank() == 0;
-  if (r >= p.counts[numLogitRows]) return;
-  if (slot < 0) {
-    if (isFirst) leaveNothing(p, r);
+  if (r >= p.rows[1]) return;
+  const DrawPlace place = drawPlace(p, r);
+  if (!place.isLive) {
+    if (isFirst) leaveNothing(p, i);
     return;
   }
-  together.begin(p, r, slot, reinterpret_cast<float4*>(memory + sizeof(Together)), depth);
+  together.begin(p, r, place.position, reinterpret_cast<float4*>(memory + sizeof(Together)), depth);
   int32_t token = together.token(p);
   if (!isFirst) return;
-  if (token == kUndecided) token = chooseToken(p, r, together.block);
-  leaveToken(p, r, slot, token, together.block);
+  if (token == kUndecided) token = chooseToken(p, i, together.block);
+  leaveToken(p, r, i, token, together.block);
 #endif
 }
 
@@ -35,7 +35,7 @@ struct Shape {
   unsigned blocks = 1;
   int depth;  // quads of a thread
   Shape(const SampleParams& p, int mostDepth) {
-    const int64_t quads = ceilDiv(p.vocabulary, 4), wanted = p.capacity <= 16 ? kMostBlocks : p.capacity <= 32 ? kMostBlocks / 2 : 1;
+    const int64_t quads = ceilDiv(p.vocabulary, 4), wanted = p.mostRows <= 16 ? kMostBlocks : p.mostRows <= 32 ? kMostBlocks / 2 : 1;
     const auto depthOf = [&](int64_t n) { return ceilDiv(quads, n * kThreads); };
     while (blocks < kMostBlocks && (depthOf(blocks) > mostDepth || (blocks < wanted && quads >= 2 * blocks * kThreads))) blocks *= 2;
     depth = static_cast<int>(std::min<int64_t>(depthOf(blocks), mostDepth + 1));
@@ -51,7 +51,7 @@ bool sampleByClusters(const SampleParams& p, const CudaContext& context) {
   if (context.capability != 90 || mostDepth < 1) return false;
   const Shape shape(p, mostDepth);
   if (shape.depth > mostDepth) return false;
-  const LaunchShape clusters{dim3(static_cast<unsigned>(p.capacity) * shape.blocks), kThreads, sizeof(Together) + static_cast<size_t>(shape.depth) * kBytesOfDepth,
+  const LaunchShape clusters{dim3(static_cast<unsigned>(p.mostRows) * shape.blocks), kThreads, sizeof(Together) + static_cast<size_t>(shape.depth) * kBytesOfDepth,
                              static_cast<unsigned>(shape.blocks)};
   launch(context, sampleTogetherKernel, clusters, p, shape.depth);
   return true;

@@ -70,11 +70,11 @@ class Together {
   SampleShared block;
 
   /// Begins with a row: its parameters and the block's logits. `cache`: depth · kThreads quads.
-  __device__ __noinline__ void begin(const SampleParams& p, int64_t r, int64_t slot, float4* cache, int depth) {
+  __device__ __noinline__ void begin(const SampleParams& p, int64_t r, int32_t position, float4* cache, int depth) {
     arriveAtCluster();
     segment_.load(p, r, depth, [&] {
       if (threadIdx.x == 0) {
-        block.row.set(p, r, slot);
+        block.row.set(p, r, position);
         segment_.row = &block.row, segment_.cache = cache, segment_.depth = depth;
       }
       __syncthreads();
@@ -86,8 +86,7 @@ class Together {
   __device__ __noinline__ int32_t token(const SampleParams& p) {
     const Row& row = block.row;
     const double* field = row.field;
-    const bool isForced = field[SampleField::forced] >= 0 && field[SampleField::forced] < row.vocabulary;
-    const bool isShared = !isForced && !(field[hostDraw] != 0 && p.candidateIds) && row.topK <= kBuffer;
+    const bool isShared = !isForced(p, field) && !(field[hostDraw] != 0 && p.candidateIds) && row.topK <= kBuffer;
     const Key own = isShared ? bestOfBlock() : Key{0, 0};
     waitForCluster();  // all have begun: their shared memory may be written
     if (!isShared) {

@@ -1,0 +1,87 @@
+/**
+ * `longcat bench speculate`: what the draft head's tokens are worth, by their number and by batch.
+ * @module
+ */
+
+import type { BenchFacts } from "../engine/bench-model.js";
+import { type AcceptanceResult, benchSpeculate, type SpeculatePlan, type SpeedResult } from "../engine/bench-speculate.js";
+import { cell, numberOr, numbers } from "./bench-flags.js";
+import { describeModel, runsOf } from "./bench-model.js";
+import { benchReport } from "./bench-report.js";
+import { type Command, JSON_FLAG } from "./command.js";
+import { ENGINE_FLAGS, engineOptions } from "./engine-flags.js";
+import type { ParsedFlags } from "./flags.js";
+import { interruptible } from "./interrupt.js";
+import { note, printJson } from "./output.js";
+
+const DEFAULT_DRAFTS = "1,2,3,4";
+const DEFAULT_BATCHES = "1,4,16,64";
+const DEFAULT_TOKENS = 64;
+const MOST_PROMPTS = 1024;
+
+export const benchSpeculateCommand: Command = {
+  usage: ["bench speculate [PROMPT…] [--model DIR] [--drafts 1,2] [--batch 1,16] [--tokens N] [--temperature T] [--runs N] [--json]"],
+  about:
+    "Answers prompts (texts as they are, or built-in ones) with each number of drafts, and prints how many were accepted, by their place in a\n" +
+    "step. Then times rows that decode together, end tokens ignored: without drafts, with each number, with as many as pay (auto), and without\n" +
+    "drafts or steps launched ahead. Predicted is accepted tokens a step ÷ what a step costs beside one without drafts, T_V and T_D together;\n" +
+    "idle is the device's time between steps.",
+  flags: [
+    { name: "drafts", kind: "text", value: DEFAULT_DRAFTS, help: "numbers of drafts, 1 to 4" },
+    { name: "batch", kind: "text", value: DEFAULT_BATCHES, help: "batch sizes" },
+    { name: "tokens", kind: "number", value: "N", help: `tokens of an answer at most, and of each row (default ${DEFAULT_TOKENS})` },
+    { name: "temperature", kind: "number", value: "T", help: "of all draws (default 0)" },
+    { name: "runs", kind: "number", value: "N", help: "runs, of which the median counts (default 5)" },
+    ...ENGINE_FLAGS.filter(({ name }) => name !== "speculative"),
+    JSON_FLAG,
+  ],
+  maxPositionals: MOST_PROMPTS,
+  run: async (flags) => {
+    await bench(flags, {
+      drafts: numbers(flags, "drafts", DEFAULT_DRAFTS, 1, 4),
+      batches: numbers(flags, "batch", DEFAULT_BATCHES, 1, 1024),
+      tokens: numberOr(flags, "tokens", 2, 65536, DEFAULT_TOKENS),
+      temperature: flags.number("temperature") ?? 0,
+      runs: runsOf(flags),
+      prompts: flags.positionals,
+    });
+    return undefined;
+  },
+};
+
+async function bench(flags: ParsedFlags, plan: SpeculatePlan): Promise<void> {
+  const json = flags.on("json");
+  const report = benchReport<BenchFacts, AcceptanceResult | SpeedResult>(
+    json,
+    (facts) =>
+      note(
+        `speculate on ${describeModel(facts)}: temperature ${plan.temperature}, rows of ${plan.tokens} tokens, median of ${plan.runs} runs`,
+      ),
+    (result) => `${result.kind === "acceptance" ? describeAcceptance(result) : describeSpeed(result)}\n`,
+  );
+  const options = engineOptions(flags);
+  const source = { device: options.device ?? "auto", directory: flags.text("model"), options };
+  await interruptible((signal) => benchSpeculate({ ...source, signal }, plan, report));
+  if (json) await printJson({ ...report.facts, ...plan, results: report.results });
+}
+
+function describeAcceptance({ drafts, draftedSteps, acceptedLength, shares }: AcceptanceResult): string {
+  const places = shares.map((share) => cell(100 * share, 5, 1)).join(", ");
+  return `${drafts} ${drafts === 1 ? "draft " : "drafts"}  ${cell(acceptedLength, 5, 2)} tokens a step  accepted by place ${places} % of ${draftedSteps} steps`;
+}
+
+/** One aligned line. */
+function describeSpeed(r: SpeedResult): string {
+  const name = typeof r.drafts === "number" ? `${r.drafts} ${r.drafts === 1 ? "draft" : "drafts"}` : r.drafts;
+  return [
+    `batch ${cell(r.batch, 3, 0)}`,
+    name.padEnd(10),
+    `${cell(r.tokensPerSecond, 7, 0)} tokens/s`,
+    `${cell(r.measuredSpeedup, 5, 2)} times`,
+    r.predictedSpeedup === null ? "".padEnd(15) : `predicted ${cell(r.predictedSpeedup, 5, 2)}`,
+    `${cell(r.stepUs, 8, 1)} µs/step`,
+    `cost ${cell(r.cost, 5, 2)}`,
+    `${cell(r.acceptedLength, 5, 2)} tokens a step`,
+    `idle ${cell(100 * r.idleShare, 5, 1)} %`,
+  ].join("  ");
+}

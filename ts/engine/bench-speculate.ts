@@ -1,0 +1,228 @@
+/**
+ * Speculative decoding measured: how many drafts are accepted by their number, and how much faster tokens come, beside what the formula
+ * makes of accepted length and step times (docs/performance.md). What `longcat bench speculate` prints.
+ * @module
+ */
+
+import { LongcatError } from "../errors.js";
+import { abortIfAsked, median, TokenSource } from "./bench-device.js";
+import { type BenchFacts, type BenchSource, openBenchModel } from "./bench-model.js";
+import { Engine, type EngineParts } from "./engine.js";
+import { speedup } from "./speculation.js";
+import type { Chunk, EngineInfo, EngineStats, Prompt } from "./types.js";
+
+/** What to measure. */
+export interface SpeculatePlan {
+  /** Numbers of drafts. */
+  drafts: readonly number[];
+  batches: readonly number[];
+  /** Tokens of each answer at most, and of each row whose speed is measured. */
+  tokens: number;
+  temperature: number;
+  runs: number;
+  /** Empty: built-in ones. */
+  prompts: readonly string[];
+}
+
+/** Called as the measurement goes on. */
+export interface SpeculateReport {
+  loaded(facts: BenchFacts): void;
+  measured(result: AcceptanceResult | SpeedResult): Promise<void>;
+}
+
+/** How drafts fared in whole answers. */
+export interface AcceptanceResult {
+  kind: "acceptance";
+  drafts: number;
+  /** Steps of a sequence that verified drafts, and tokens that such a step drew on average: one more than were accepted. */
+  draftedSteps: number;
+  acceptedLength: number;
+  /** By place in a step: of the drafts behind accepted ones only, the share that was accepted. */
+  shares: number[];
+}
+
+/** The speed of rows that decode together, all of them from their first token on until one ends. Medians of the runs. */
+export interface SpeedResult {
+  kind: "speed";
+  batch: number;
+  /** "off" is the measure of the others; "auto" chooses as it goes. "off, alone": without steps launched ahead. */
+  drafts: number | "off" | "auto" | "off, alone";
+  tokensPerSecond: number;
+  /** Beside "off". */
+  measuredSpeedup: number;
+  /** Accepted length of the run ÷ cost of a step: MagicDec's formula. Null for what is not a number of drafts. */
+  predictedSpeedup: number | null;
+  stepUs: number;
+  /** stepUs beside that of "off". */
+  cost: number;
+  acceptedLength: number;
+  /** Time between steps, of all the time: the device had nothing to do. */
+  idleShare: number;
+}
+
+type Variant = SpeedResult["drafts"];
+
+/** One run of one variant. */
+interface Run {
+  tokensPerSecond: number;
+  stepUs: number;
+  acceptedLength: number;
+  idleShare: number;
+}
+
+/**
+ * Answers prompts with each number of drafts, then times rows of each batch size.
+ *
+ * @throws LongcatError as `Engine.load` and `generate` do; `OPTION_INVALID` for a checkpoint without a draft head
+ */
+export async function benchSpeculate(source: BenchSource, plan: SpeculatePlan, report: SpeculateReport): Promise<void> {
+  const model = await openBenchModel(source, {
+    maxSequences: Math.max(...plan.batches, ANSWERS_AT_ONCE),
+    contextLength: MOST_PROMPT + plan.tokens,
+    drafts: Math.max(...plan.drafts),
+  });
+  const { parts } = model;
+  try {
+    report.loaded(model.facts());
+    const { signal } = source;
+    for (const count of plan.drafts) await report.measured(await accepted(parts, plan, count, signal));
+    for (const batch of plan.batches) for (const result of await speeds(parts, plan, batch, signal)) await report.measured(result);
+  } finally {
+    await parts.close();
+  }
+}
+
+/** Prompts that are answered together where acceptance is measured, and what one is thought to take at most. */
+const ANSWERS_AT_ONCE = 16;
+const MOST_PROMPT = 256;
+
+/** Runs in which "auto" learns and that do not count. */
+const AUTO_RUNS = 4;
+
+/** The same model with another choice of drafts; the parts' owner closes it. */
+function variantOf(parts: EngineParts, variant: Variant): Engine {
+  const speculative = typeof variant === "number" ? { drafts: variant } : variant === "auto" ? variant : "off";
+  return Engine.fromParts({ ...parts, info: { ...parts.info, speculative }, ...(variant === "off, alone" && { stepsAhead: 0 }) });
+}
+
+/** How drafts fare in answers that end where they end. */
+async function accepted(
+  parts: EngineParts,
+  { tokens, temperature, prompts }: SpeculatePlan,
+  drafts: number,
+  signal: AbortSignal | undefined,
+): Promise<AcceptanceResult> {
+  const engine = variantOf(parts, drafts);
+  const all = prompts.length > 0 ? prompts : [...builtInTasks(parts.info), ...builtInTexts(parts.info, ANSWERS_AT_ONCE)];
+  for (let i = 0; i < all.length; i += ANSWERS_AT_ONCE) {
+    abortIfAsked(signal);
+    await engine.generate(all.slice(i, i + ANSWERS_AT_ONCE), { maxTokens: tokens, temperature, seed: 1, signal });
+  }
+  const { draftedSteps, acceptedTokens, acceptedByPlace } = engine.stats.speculation;
+  const reached = [draftedSteps, ...acceptedByPlace];
+  return {
+    ...{ kind: "acceptance", drafts, draftedSteps, acceptedLength: 1 + acceptedTokens / Math.max(1, draftedSteps) },
+    shares: Array.from({ length: drafts }, (_, place) => (reached[place + 1] ?? 0) / Math.max(1, reached[place] ?? 0)),
+  };
+}
+
+/** All variants of a batch, which take turns, so that what the machine does beside them falls on all alike. */
+async function speeds(parts: EngineParts, plan: SpeculatePlan, batch: number, signal: AbortSignal | undefined): Promise<SpeedResult[]> {
+  const variants: Variant[] = ["off", ...plan.drafts, "auto", "off, alone"];
+  const engines = variants.map((variant) => variantOf(parts, variant));
+  const runs = variants.map((): Run[] => []);
+  const auto = engines[variants.indexOf("auto")] as Engine;
+  for (let run = 0; run < AUTO_RUNS; run++) await timeRows(auto, plan, batch, signal); // it has to learn first
+  for (let run = 0; run <= plan.runs; run++)
+    for (const [i, engine] of engines.entries()) {
+      abortIfAsked(signal);
+      const one = await timeRows(engine, plan, batch, signal);
+      if (run > 0) runs[i]?.push(one);
+    }
+  const medians = runs.map(medianRun);
+  const off = medians[0] as Run;
+  return variants.map((variant, i) => {
+    const run = medians[i] as Run;
+    const cost = run.stepUs / off.stepUs;
+    return {
+      ...{ kind: "speed", batch, drafts: variant, ...run, cost, measuredSpeedup: run.tokensPerSecond / off.tokensPerSecond },
+      predictedSpeedup: typeof variant === "number" ? speedup(run.acceptedLength, cost) : null,
+    };
+  });
+}
+
+function medianRun(runs: readonly Run[]): Run {
+  const of = (key: keyof Run): number => median(runs.map((run) => run[key]));
+  return {
+    ...{ tokensPerSecond: of("tokensPerSecond"), stepUs: of("stepUs"), acceptedLength: of("acceptedLength"), idleShare: of("idleShare") },
+  };
+}
+
+/** Rows that decode together, from the time when all have their first token until one has its last. */
+async function timeRows(
+  engine: Engine,
+  { tokens, temperature, prompts }: SpeculatePlan,
+  batch: number,
+  signal: AbortSignal | undefined,
+): Promise<Run> {
+  const texts = prompts.length > 0 ? prompts : builtInTexts(engine.info, batch);
+  const rows = Array.from({ length: batch }, (_, i) => texts[i % texts.length] as Prompt);
+  const begun = new Set<number>();
+  let from: { ms: number; stats: EngineStats } | undefined;
+  let to: typeof from;
+  let drawn = 0;
+  const onChunk = ({ index, tokens: some, finishReason }: Chunk): void => {
+    if (from !== undefined && to === undefined) drawn += some.length;
+    begun.add(index);
+    if (begun.size === batch) from ??= { ms: performance.now(), stats: engine.stats };
+    if (finishReason !== undefined) to ??= { ms: performance.now(), stats: engine.stats };
+  };
+  await engine.generate(rows, { maxTokens: tokens, temperature, seed: 1, ignoreEos: true, signal }, onChunk);
+  if (from === undefined || to === undefined || from.stats.steps === to.stats.steps)
+    throw new LongcatError("OPTION_INVALID", `tokens: ${tokens} are too few to time ${batch} rows; give more, or fewer rows`);
+  return runOf(from.stats, to.stats, drawn, to.ms - from.ms);
+}
+
+function runOf(from: EngineStats, to: EngineStats, drawn: number, ms: number): Run {
+  const busy = to.stepSeconds - from.stepSeconds;
+  const idle = to.idleSeconds - from.idleSeconds;
+  const draftedSteps = to.speculation.draftedSteps - from.speculation.draftedSteps;
+  const acceptedTokens = to.speculation.acceptedTokens - from.speculation.acceptedTokens;
+  return {
+    tokensPerSecond: (1000 * drawn) / ms,
+    stepUs: (1e6 * busy) / (to.steps - from.steps),
+    acceptedLength: draftedSteps === 0 ? 1 : 1 + acceptedTokens / draftedSteps,
+    idleShare: idle / (busy + idle),
+  };
+}
+
+const PLACES = ["lake", "bridge", "hill", "market", "castle", "barn", "river", "garden"];
+const WHO = ["cat", "dog", "frog", "fox", "owl", "mouse", "goat", "pony"];
+
+/** Beginnings of stories, all different up to 64 of them; without a tokenizer random ids. */
+function builtInTexts({ hasTokenizer }: EngineInfo, count: number): Prompt[] {
+  const random = new TokenSource();
+  return Array.from({ length: count }, (_, i) => {
+    if (!hasTokenizer) return { tokens: random.take(32) };
+    const who = WHO[i % WHO.length] as string;
+    const place = PLACES[Math.floor(i / WHO.length) % PLACES.length] as string;
+    return i % 2 === 0
+      ? `In a village by the ${place}, there lived a curious ${who}`
+      : `One morning by the ${place}, a clever ${who} called`;
+  });
+}
+
+/** Short tasks, as a chat. */
+function builtInTasks({ hasChatTemplate }: EngineInfo): Prompt[] {
+  if (!hasChatTemplate) return [];
+  const tasks = [
+    ...["Compute 56 + 80.", "What is 82 - 24?", "Sort these words: coin, shell, pear.", "How many words are here: boat, rabbit, fox?"],
+    ...["Make a list of these words as JSON: ball, key, pony, boat.", "Reverse these words: scarf, bread, soup, map.", "Tell me a story."],
+    ...["Ben has a white coin. Tom has an orange key. Who has the key?", "Can you tell me a story?"],
+  ];
+  const plain = tasks.map((content): Prompt => ({ messages: [{ role: "user", content }] }));
+  const thought = ["What is 879 + 904?", "What is 369 + 873?"].map(
+    (content): Prompt => ({ messages: [{ role: "user", content }], enableThinking: true }),
+  );
+  return [...plain, ...thought];
+}
