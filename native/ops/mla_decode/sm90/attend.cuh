@@ -1,4 +1,4 @@
-// Attention of decode rows on Hopper: latents of 512 numbers, rope keys of 64, bfloat16 or packed. A block takes runs of units (units.cuh): keys of one row that
+// Attention of decode rows on Hopper: latents of 512 numbers, rope keys of 64, bfloat16 or packed (key_rows/ has the kernel for few heads). A block takes runs of units (units.cuh): keys of one row that
 // follow each other, and 64 heads, which are the rows of its matrix instructions. The keys come in tiles of 64, two of them in shared memory, copied
 // by the copy engine.
 //
