@@ -8,7 +8,7 @@
 namespace longcat::cuda {
 namespace {
 
-constexpr int64_t kAheadRows = 2;         // capacity up to which it pays
+constexpr int64_t kAheadRows = 2;          // capacity up to which it pays
 constexpr int64_t kAheadBytes = 12 << 20;  // of keys, the rows' first ones
 
 __device__ __forceinline__ void askForBytes(const void* data, int64_t bytes) {

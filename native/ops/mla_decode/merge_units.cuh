@@ -4,7 +4,8 @@
 // in the end a latent is its sum times 1 / the weights' sum. Whether a block adds a unit to those it attended before, or this file's merge adds what
 // several blocks left, each number goes through the same operations.
 //
-// Within a head's 512 numbers, columns 16 i … 16 i + 15 lie in the order of wgmma's fragments: 0 1 8 9 2 3 10 11 4 5 12 13 6 7 14 15.
+// Within a head's 512 numbers, columns 16 i … 16 i + 15 lie in the order of wgmma's fragments: 0 1 8 9 2 3 10 11 4 5 12 13 6 7 14 15;
+// sums of blocks that have keys in rows, as keyRowsColumn() says.
 #pragma once
 
 #include "cuda/numbers.cuh"
@@ -66,7 +67,8 @@ __device__ __forceinline__ int keyRowsColumn(int place) {
 __device__ __forceinline__ void storeByColumn(Bf16* to, int place, float mine) { to[keyRowsColumn(place)] = __float2bfloat16_rn(mine); }
 __device__ __forceinline__ void storeByColumn(Bf16* to, int place, float4 mine) {
   const int column = keyRowsColumn(place);
-  to[column] = __float2bfloat16_rn(mine.x), to[column + 8] = __float2bfloat16_rn(mine.y), to[column + 64] = __float2bfloat16_rn(mine.z), to[column + 72] = __float2bfloat16_rn(mine.w);
+  to[column] = __float2bfloat16_rn(mine.x), to[column + 8] = __float2bfloat16_rn(mine.y);
+  to[column + 64] = __float2bfloat16_rn(mine.z), to[column + 72] = __float2bfloat16_rn(mine.w);
 }
 /// A lane's merged sums from `begin` of a warp's on, to their columns of a row.
 template <class V>

@@ -1,6 +1,6 @@
-// Attention of decode rows on Hopper: latents of 512 numbers, rope keys of 64, bfloat16 or packed (key_rows/ has the kernel for few heads). A block takes runs of units (units.cuh): keys of one row that
-// follow each other, and 64 heads, which are the rows of its matrix instructions. The keys come in tiles of 64, two of them in shared memory, copied
-// by the copy engine.
+// Attention of decode rows on Hopper: latents of 512 numbers, rope keys of 64, bfloat16 or packed (key_rows/ has the kernel for few heads). A block takes runs
+// of units (units.cuh): keys of one row that follow each other, and 64 heads, which are the rows of its matrix instructions. The keys come in tiles of 64, two
+// of them in shared memory, copied by the copy engine.
 //
 // A tile is nine panels of 64 keys × 64 numbers. Scores read a panel as rows along k, values read the first eight again as rows across k: each byte
 // comes once. When its scores are there the ninth panel (the rope key) is no longer needed, and the tile's weights lie there instead.

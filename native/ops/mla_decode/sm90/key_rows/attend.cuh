@@ -5,8 +5,8 @@
 //   latents            [512 columns × heads] += values^T · weights^T             a chain along the keys of a unit
 //
 // A unit's sums take half of a block's registers or less, so that the row's sums over the units before stay in the others: that a row is cut in units
-// costs next to nothing where one block has all of them, and units can be as small as few rows want them. Where rows are few, blocks of
-// 16 heads are more blocks.
+// costs next to nothing where one block has all of them, and units can be as small as few rows want them. Where rows are few, blocks of 16 heads are
+// more blocks.
 //
 // Order of sums: as ../attend.cuh has it, but for the weights' sum: each thread adds those of its two rows of each tile that its warpgroup scored, rescaled at
 // each tile; in the unit's end lanes, then the four warps in ascending order, then the two warpgroups are added.
@@ -61,7 +61,8 @@ __device__ __forceinline__ void attendRun(const MlaDecodeParams& p, KeyRowsMulti
 
 /// grid: x = groups of H heads · shares.
 template <int H>
-__global__ void __launch_bounds__(unitThreads(false), 1) attendKeyRows(const __grid_constant__ MlaDecodeParams p, const __grid_constant__ UnitMaps maps, const __grid_constant__ UnitCut cut) {
+__global__ void __launch_bounds__(unitThreads(false), 1)
+    attendKeyRows(const __grid_constant__ MlaDecodeParams p, const __grid_constant__ UnitMaps maps, const __grid_constant__ UnitCut cut) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Shared = KeyRowsShared<H>;
   extern __shared__ unsigned char sharedBytes[];

@@ -40,8 +40,8 @@ struct KeyRowsMultiplier {
   float maximum[kMine], total[kMine];
 
   __device__ KeyRowsMultiplier(Shared& s, float softmaxScale)
-      : shared(s), scale(softmaxScale * 1.4426950408889634f), half(__shfl_sync(kAllLanes, static_cast<int>(threadIdx.x / 128) - 1, 0)), lane(static_cast<int>(threadIdx.x & 31)),
-        warp(static_cast<int>(threadIdx.x / 32 & 3)) {}
+      : shared(s), scale(softmaxScale * 1.4426950408889634f), half(__shfl_sync(kAllLanes, static_cast<int>(threadIdx.x / 128) - 1, 0)),
+        lane(static_cast<int>(threadIdx.x & 31)), warp(static_cast<int>(threadIdx.x / 32 & 3)) {}
 
   static constexpr int kOwn = 1, kBoth = 3;  // barriers: of a warpgroup (and the next number), of both
   __device__ __forceinline__ void syncOwn() const { syncSome(kOwn + half, 128); }
@@ -106,7 +106,8 @@ struct KeyRowsMultiplier {
     float factor[kMine];
 #pragma unroll
     for (int j = 0; j < H / 8; ++j) {
-      const float2 f = *reinterpret_cast<const float2*>(&shared.rescale[at.stage][8 * j + firstHead()]), m = *reinterpret_cast<const float2*>(&shared.maximum[at.stage][8 * j + firstHead()]);
+      const float2 f = *reinterpret_cast<const float2*>(&shared.rescale[at.stage][8 * j + firstHead()]);
+      const float2 m = *reinterpret_cast<const float2*>(&shared.maximum[at.stage][8 * j + firstHead()]);
       factor[2 * j] = f.x, factor[2 * j + 1] = f.y, maximum[2 * j] = m.x, maximum[2 * j + 1] = m.y;
       total[2 * j] *= f.x, total[2 * j + 1] *= f.y;
     }
@@ -140,7 +141,8 @@ struct KeyRowsMultiplier {
       float2 of[4];
 #pragma unroll
       for (int w = 0; w < 4; ++w) of[w] = *reinterpret_cast<const float2*>(&shared.tileMost[half][w][8 * j + firstHead()]);
-      most[2 * j] = fmaxf(fmaxf(of[0].x, of[1].x), fmaxf(of[2].x, of[3].x)), most[2 * j + 1] = fmaxf(fmaxf(of[0].y, of[1].y), fmaxf(of[2].y, of[3].y));
+      most[2 * j] = fmaxf(fmaxf(of[0].x, of[1].x), fmaxf(of[2].x, of[3].x));
+      most[2 * j + 1] = fmaxf(fmaxf(of[0].y, of[1].y), fmaxf(of[2].y, of[3].y));
     }
 #pragma unroll
     for (int h = 0; h < kMine; ++h) {
@@ -154,7 +156,8 @@ struct KeyRowsMultiplier {
       float add[2] = {0, 0};
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const uint32_t pair = bf16Pair(powerOfTwo(fmaf(score[4 * j + 2 * r], scale, -maximum[2 * j])), powerOfTwo(fmaf(score[4 * j + 2 * r + 1], scale, -maximum[2 * j + 1])));
+        const uint32_t pair = bf16Pair(powerOfTwo(fmaf(score[4 * j + 2 * r], scale, -maximum[2 * j])),
+                                       powerOfTwo(fmaf(score[4 * j + 2 * r + 1], scale, -maximum[2 * j + 1])));
         const float2 rounded = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&pair));
         add[0] += rounded.x, add[1] += rounded.y;
         pairs[j][r] = pair;
@@ -269,7 +272,8 @@ struct KeyRowsMultiplier {
       if (head >= heads) continue;
 #pragma unroll
       for (int v = 0; v < 2; ++v)
-        __stcg(reinterpret_cast<float4*>(to + head * kHopperRank + 32 * v), make_float4(s.latent[2 * v][at], s.latent[2 * v][at + 2], s.latent[2 * v + 1][at], s.latent[2 * v + 1][at + 2]));
+        __stcg(reinterpret_cast<float4*>(to + head * kHopperRank + 32 * v),
+               make_float4(s.latent[2 * v][at], s.latent[2 * v][at + 2], s.latent[2 * v + 1][at], s.latent[2 * v + 1][at + 2]));
     }
   }
   __device__ __forceinline__ void storeWeights(float2* to, int heads, int h, float most, float sum) const {
