@@ -20,10 +20,10 @@ const SKIPPED_STEPS = 2;
 /** Steps between trials: the first few, later ones of a number of drafts that may be better, and of one that is far behind. */
 const STEPS_BETWEEN_FIRST_TRIALS = 32;
 const FEW_SAMPLES = 4;
-const FEW_HOPELESS_SAMPLES = 2;
+const FEW_HOPELESS_SAMPLES = 3;
 const STEPS_BETWEEN_TRIALS = 256;
-const STEPS_BETWEEN_HOPELESS_TRIALS = 2048;
-const HOPELESS = 0.85;
+const STEPS_BETWEEN_HOPELESS_TRIALS = 1024;
+const HOPELESS = 0.8;
 
 /** Another number of drafts has to be better by so much: what is measured has noise. */
 const LEAST_GAIN = 1.03;
