@@ -15,7 +15,7 @@ import { speedup, stepLength } from "./speculation.js";
 
 /** Steps of one kind in a row that are measured, and those before them that are not: they may be recorded, and follow others. */
 const MEASURED_STEPS = 8;
-const SKIPPED_STEPS = 2;
+const SKIPPED_STEPS = 3;
 
 /** Steps between trials: the first few, later ones of a number of drafts that may be better, and of one that is far behind. */
 const STEPS_BETWEEN_FIRST_TRIALS = 32;
