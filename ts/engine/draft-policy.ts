@@ -21,7 +21,7 @@ const SKIPPED_STEPS = 3;
 const STEPS_BETWEEN_FIRST_TRIALS = 32;
 const FEW_SAMPLES = 4;
 const FEW_HOPELESS_SAMPLES = 3;
-const STEPS_BETWEEN_TRIALS = 256;
+const STEPS_BETWEEN_TRIALS = 512;
 const STEPS_BETWEEN_HOPELESS_TRIALS = 1024;
 const HOPELESS = 0.8;
 
@@ -163,7 +163,8 @@ export class DraftPolicy {
 
   /** Drafts for each sequence of a step in which `batch` of them decode. */
   drafts(batch: number): number {
-    if (!this.#auto || batch === 0) return this.#most;
+    if (!this.#auto) return this.#most;
+    if (batch === 0) return 0;
     const bucket = this.#bucket(batch);
     const drafts = this.#trial?.bucket === bucket ? this.#trial.drafts : bucket.drafts;
     this.#last = { bucket, drafts };
