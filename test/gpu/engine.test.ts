@@ -3,7 +3,9 @@ import assert from "node:assert/strict";
 import { after, it } from "node:test";
 import { Engine } from "../../ts/engine/engine.js";
 import type { EngineOptions } from "../../ts/engine/options.js";
+import type { GenerateResult } from "../../ts/engine/types.js";
 import { inspect, listDevices } from "../../ts/index.js";
+import type { GenerateParams } from "../../ts/sampling/parameters.js";
 import { comparable } from "../helpers/goldens.js";
 import { modelPath } from "../helpers/paths.js";
 import { collect, GOLDENS, GREEDY, golden, promptOf, SORT, SUM, THINK } from "../helpers/questions.js";
@@ -75,6 +77,32 @@ describeOnGpu("the engine", () => {
         tokens,
         `case ${i}, streamed`,
       );
+    }
+  });
+
+  it("drafts without changing a bit: greedy, sampled, penalised, several choices, beside others; and says how many were accepted", async () => {
+    const same = ({ text, tokens, finishReason, logprobs, routing, choices }: GenerateResult) => ({
+      ...{ text, tokens, finishReason, logprobs, routing },
+      choices: choices?.map(({ tokens, logprobs, routing }) => ({ tokens, logprobs, routing })),
+    });
+    const prompts = ["Once upon a time", "In a village by the lake,", promptOf(golden(3)), promptOf(golden(5))];
+    const calls: GenerateParams[] = [
+      { ...GREEDY, maxTokens: 60, logprobs: 2 },
+      { temperature: 1, seed: 7, maxTokens: 60, logprobs: 1, n: 2 },
+      { temperature: 0.8, seed: 8, maxTokens: 40, presencePenalty: 0.5, repetitionPenalty: 1.2, ignoreEos: true, logprobs: 1 },
+    ];
+    const without = await open(undefined, { speculative: "off" });
+    const wanted = [];
+    for (const params of calls) wanted.push((await without.generate(prompts, params)).map(same));
+    for (const speculative of [{ drafts: 1 }, { drafts: 3 }, "auto"] as const) {
+      const one = await open(undefined, { speculative });
+      for (let round = 0; round < 3; round++)
+        for (const [i, params] of calls.entries())
+          assert.deepEqual((await one.generate(prompts, params)).map(same), wanted[i], `${JSON.stringify(speculative)}, call ${i}`);
+      const { timings } = await one.generate("Once upon a time", { ...GREEDY, maxTokens: 60 });
+      const { draftedSteps, acceptedByPlace } = one.stats.speculation;
+      assert.ok(draftedSteps > 0 && (acceptedByPlace[0] ?? 0) / draftedSteps > 0.5);
+      if (speculative !== "auto") assert.ok((timings.drafts?.share ?? 0) > 0.3);
     }
   });
 

@@ -15,15 +15,15 @@ import { speedup, stepLength } from "./speculation.js";
 
 /** Steps of one kind in a row that are measured, and those before them that are not: they may be recorded, and follow others. */
 const MEASURED_STEPS = 8;
-const SKIPPED_STEPS = 2;
+const SKIPPED_STEPS = 3;
 
 /** Steps between trials: the first few, later ones of a number of drafts that may be better, and of one that is far behind. */
 const STEPS_BETWEEN_FIRST_TRIALS = 32;
 const FEW_SAMPLES = 4;
-const FEW_HOPELESS_SAMPLES = 2;
-const STEPS_BETWEEN_TRIALS = 256;
-const STEPS_BETWEEN_HOPELESS_TRIALS = 2048;
-const HOPELESS = 0.85;
+const FEW_HOPELESS_SAMPLES = 3;
+const STEPS_BETWEEN_TRIALS = 512;
+const STEPS_BETWEEN_HOPELESS_TRIALS = 1024;
+const HOPELESS = 0.8;
 
 /** Another number of drafts has to be better by so much: what is measured has noise. */
 const LEAST_GAIN = 1.03;
@@ -163,7 +163,8 @@ export class DraftPolicy {
 
   /** Drafts for each sequence of a step in which `batch` of them decode. */
   drafts(batch: number): number {
-    if (!this.#auto || batch === 0) return this.#most;
+    if (!this.#auto) return this.#most;
+    if (batch === 0) return 0;
     const bucket = this.#bucket(batch);
     const drafts = this.#trial?.bucket === bucket ? this.#trial.drafts : bucket.drafts;
     this.#last = { bucket, drafts };

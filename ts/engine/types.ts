@@ -95,7 +95,10 @@ export interface GenerateResult extends Choice {
   choices?: Choice[];
 }
 
-/** What a step added to one choice. The chunks of a choice, joined, equal its result; for tool calls see `toolCallDelta`. */
+/**
+ * What a drawn token added to one choice; a step with accepted drafts gives a chunk for each. The chunks of a choice, joined, equal its result;
+ * for tool calls see `toolCallDelta`.
+ */
 export interface Chunk {
   /** Which of the n choices. */
   index: number;

@@ -20,7 +20,7 @@ export function makeWork(rounds, threads = 2) {
   device.beginRecord();
   for (let i = 0; i < rounds; i++) {
     const [from, to] = i % 2 ? [out, x] : [x, out];
-    device.enqueue(0, names.indexOf("linear"), Int32Array.of(from, -1, weight, -1, -1, to, live), new Float64Array(0));
+    device.enqueue(0, names.indexOf("linear"), Int32Array.of(from, -1, weight, -1, -1, to, live, -1), new Float64Array(0));
   }
   const graph = device.endRecord();
   const run = async () => {
