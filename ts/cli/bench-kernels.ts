@@ -70,12 +70,18 @@ function deviceOf(flags: ParsedFlags): DeviceChoice {
   return choice;
 }
 
+/** What was warned of already, since it has no effect on the device; the program refuses it. */
+const WITHOUT_EFFECT = { cpu: "no-batch-invariant", cuda: "threads" };
+
 function argumentsOf(flags: ParsedFlags, device: DeviceChoice): string[] {
+  const without = WITHOUT_EFFECT[device.kind];
   const values = PASSED_ON.flatMap(({ name }) => {
     const value = flags.text(name);
-    return value === undefined ? [] : [`--${name}`, value];
+    return value === undefined || name === without ? [] : [`--${name}`, value];
   });
-  const switches = ["fp8-activations", "no-batch-invariant", "json"].filter((name) => flags.on(name)).map((name) => `--${name}`);
+  const switches = ["fp8-activations", "no-batch-invariant", "json"]
+    .filter((name) => flags.on(name) && name !== without)
+    .map((name) => `--${name}`);
   const where = ["--device", device.kind === "cpu" ? "cpu" : `cuda:${device.gpu.ordinal}`];
   return [...flags.positionals, ...where, ...values, ...switches];
 }

@@ -350,27 +350,27 @@ __global__ void __launch_bounds__(kThreads, kNarrow ? 2 : 1) gemmFew(const __gri
   const Shared shared(memory, plan);
   const int lane = static_cast<int>(clusterRank()), lanes = static_cast<int>(clusterSize()), warp = threadIdx.x >> 5;
   shared.initialise(lanes);
-  arriveAtCluster();
+  if (lanes > 1) arriveAtCluster();  // a lone block has nobody to wait for but itself
   __syncthreads();
   const Items items(p, plan.columns, shared.prefix);
   const Lane part = laneOf<Format>(p, lane, lanes);
   if (warp < kMultipliers / 32) {
     if constexpr (!kNarrow) moreRegisters<200>();
     awaitThenLetNextBegin();
-    waitForCluster();  // the others' barriers are there
+    if (lanes > 1) waitForCluster();  // the others' barriers are there
     multiplyAll<Format, kNarrow>(p, plan, shared, items, part, lane, lanes);
   } else {
     if constexpr (!kNarrow) fewerRegisters<104>();
     if (warp < kMultipliers / 32 + 2) {
       copyAll<Format>(p, plan, shared, items, part, warp - kMultipliers / 32);
-      waitForCluster();
+      if (lanes > 1) waitForCluster();
     } else {
       awaitPrevious();
-      waitForCluster();
+      if (lanes > 1) waitForCluster();
       addAll<Format, kNarrow>(p, plan, shared, items, part, lane, lanes);
     }
   }
-  syncCluster();  // nobody ends while others still send
+  if (lanes > 1) syncCluster();  // nobody ends while others still send
 #endif
 }
 
