@@ -136,9 +136,9 @@ describe("B34: padding, unfilled blocks and blocks of aborted sequences, every o
     await poisoned.close();
   });
 
-  /** Bytes of a cache of so many tokens. */
+  /** Bytes of a cache of so many tokens, the draft head's among it. */
   async function cacheFor(dir: string, tokens: number): Promise<number> {
-    const { sizes, close } = await openModel(dir, TEST_MODEL_OPTIONS);
+    const { sizes, close } = await openModel(dir, { ...TEST_MODEL_OPTIONS, maxDrafts: 1 });
     await close();
     return (sizes.cacheBytes / (sizes.numBlocks * sizes.blockSize)) * tokens;
   }
