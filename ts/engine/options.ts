@@ -136,10 +136,10 @@ export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = {
 };
 
 /** Drafts that a step may verify for a sequence. */
-const MOST_DRAFTS = 4;
+export const MOST_DRAFTS = 4;
 
 /** Drafts that `"auto"` considers. */
-const MOST_AUTO_DRAFTS = 3;
+export const MOST_AUTO_DRAFTS = 3;
 
 /** Drafts that a step may come to verify for a sequence under these options, with a checkpoint that has a draft head. */
 export function mostDrafts({ speculative, maxBatchTokens }: ResolvedOptions): number {
