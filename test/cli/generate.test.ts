@@ -96,7 +96,6 @@ describe("generate", () => {
       ["a", "--response-format", JSON.stringify({ type: "json_schema", json_schema: { schema: { type: "striing" } } })],
       /OPTION_INVALID: responseFormat.*"striing"/,
     ],
-    ["more drafts than there may be", ["a", "--speculative", "5"], /OPTION_INVALID: speculative\.drafts: 5 is not accepted/],
     ["ranks that are not built", ["a", "--ranks", "2"], /OPTION_INVALID: parallel/],
     ["an unknown device", ["a", "--device", "tpu"], /OPTION_INVALID: device/],
     ["a GPU", ["a", "--device", "cuda"], /DEVICE_UNAVAILABLE/],
