@@ -4,6 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
+import { figures } from "../../ts/cli/generate.js";
+import type { EngineStats } from "../../ts/index.js";
 import { longcat, MINI } from "./longcat.js";
 
 const TINY = fileURLToPath(new URL("../fixtures/tiny-a", import.meta.url));
@@ -85,6 +87,14 @@ describe("generate", () => {
     expect([code, stdout]).toEqual([1, ""]);
     expect(stderr).toMatch(/^error: OPTION_INVALID: temperature: -0\.5 .*\n$/);
     expect((await longcat(["generate", "a", "--presence-penalty", "-1", "--max-tokens", "1"])).code).toBe(0);
+  });
+
+  it("tells of tokens, their speed, and drafts where there were any", () => {
+    const none = { draftTokens: 0, acceptedTokens: 0 } as EngineStats["speculation"];
+    expect(figures({ generatedTokens: 48, speculation: none }, 0.1)).toBe("48 tokens, 480 tokens/s");
+    expect(figures({ generatedTokens: 48, speculation: { ...none, draftTokens: 30, acceptedTokens: 21 } }, 0.1)).toBe(
+      "48 tokens, 480 tokens/s, 21 of 30 drafts accepted",
+    );
   });
 
   const failures: [string, string[], RegExp][] = [
