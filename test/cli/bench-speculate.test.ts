@@ -16,10 +16,20 @@ it("measures acceptance by drafts and speeds by batch, as one JSON document", as
   expect(speeds.map(({ batch, drafts }: { batch: number; drafts: unknown }) => [batch, drafts])).toEqual(
     [1, 3].flatMap((batch) => ["off", 1, 2, "auto", "off, alone"].map((drafts) => [batch, drafts])),
   );
-  for (const speed of speeds) {
-    expect(speed.tokensPerSecond).toBeGreaterThan(0);
-    expect(speed.idleShare).toBeGreaterThanOrEqual(0);
-    if (typeof speed.drafts === "number") expect(speed.predictedSpeedup).toBeCloseTo(speed.acceptedLength / speed.cost, 9);
+  for (const batch of [1, 3]) {
+    const [off, ...others] = speeds.filter((speed: { batch: number }) => speed.batch === batch);
+    expect(off).toMatchObject({ drafts: "off", draftUs: 0, predictedSpeedup: null });
+    for (const speed of [off, ...others]) {
+      expect(speed.tokensPerSecond).toBeGreaterThan(0);
+      expect(speed.idleShare).toBeLessThan(1);
+    }
+    for (const [i, { shares }] of [one, two].entries()) {
+      const { verifyUs, draftUs, predictedSpeedup } = others[i];
+      expect(draftUs).toBeGreaterThan(0);
+      const length = shares.reduceRight((sum: number, share: number) => 1 + share * sum, 1);
+      expect(predictedSpeedup).toBeCloseTo((length * off.verifyUs) / (verifyUs + draftUs), 9);
+    }
+    for (const auto of others.slice(2)) expect(auto).toMatchObject({ verifyUs: null, draftUs: null, predictedSpeedup: null });
   }
 });
 

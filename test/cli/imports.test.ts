@@ -6,11 +6,11 @@ const FOLDER = new URL("../../ts/cli/", import.meta.url);
 const ALLOWED: Record<string, string[]> = {
   "bench-decode.ts": ["../engine/bench.js", "../engine/bench-model.js"],
   "bench-flags.ts": ["../engine/bench-model.js"],
-  "bench-layer.ts": ["../engine/bench-layer.js"],
+  "bench-layer.ts": ["../engine/bench-layer.js", "../engine/options.js"],
   "bench-model.ts": ["../engine/bench-model.js"],
   "bench-prefill.ts": ["../engine/bench-model.js", "../engine/bench-prefill.js"],
   "bench-sampling.ts": ["../engine/bench-sampling.js"],
-  "bench-speculate.ts": ["../engine/bench-model.js", "../engine/bench-speculate.js"],
+  "bench-speculate.ts": ["../engine/bench-model.js", "../engine/bench-speculate.js", "../engine/options.js"],
   "layer-chart.ts": ["../engine/bench-layer.js"],
   "bench-serve.ts": ["completion-client", "loopback", "random", "serve-chart", "serve-load", "serve-report"].map(
     (name) => `../bench/${name}.js`,

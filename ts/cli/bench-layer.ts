@@ -4,6 +4,7 @@
  */
 
 import { benchLayer, type LayerFacts, type LayerPlan, type LayerResult } from "../engine/bench-layer.js";
+import { MOST_DRAFTS } from "../engine/options.js";
 import { cell, describeWhere, deviceName, HELD_FLAG, meansGpu, numberOr, numbers, oneOf, randomModel, SHAPE_FLAG } from "./bench-flags.js";
 import { benchReport } from "./bench-report.js";
 import { chartFile, writeChart } from "./chart-file.js";
@@ -18,7 +19,7 @@ const DEFAULT_CONTEXT = { gpu: 1024, cpu: 128 };
 const DEFAULT_LAYERS = { gpu: 6, cpu: 2 };
 const DEFAULT_SAMPLES = 7;
 /** A token and the most drafts that an engine takes. */
-const MAX_QUERIES = 5;
+const MAX_QUERIES = MOST_DRAFTS + 1;
 
 export const benchLayerCommand: Command = {
   usage: [
@@ -49,7 +50,7 @@ export const benchLayerCommand: Command = {
       name: "queries",
       kind: "number",
       value: "N",
-      help: "rows of each of them: its newest token and N - 1 drafts to verify (1 to 5, default 1)",
+      help: `rows of each of them: its newest token and N - 1 drafts to verify (1 to ${MAX_QUERIES}, default 1)`,
     },
     {
       name: "context",

@@ -5,6 +5,7 @@
 
 import type { BenchFacts } from "../engine/bench-model.js";
 import { type AcceptanceResult, benchSpeculate, type SpeculatePlan, type SpeedResult } from "../engine/bench-speculate.js";
+import { MOST_DRAFTS } from "../engine/options.js";
 import { cell, numberOr, numbers } from "./bench-flags.js";
 import { describeModel, runsOf } from "./bench-model.js";
 import { benchReport } from "./bench-report.js";
@@ -14,7 +15,7 @@ import type { ParsedFlags } from "./flags.js";
 import { interruptible } from "./interrupt.js";
 import { note, printJson } from "./output.js";
 
-const DEFAULT_DRAFTS = "1,2,3,4";
+const DEFAULT_DRAFTS = Array.from({ length: MOST_DRAFTS }, (_, i) => i + 1).join();
 const DEFAULT_BATCHES = "1,4,16,64";
 const DEFAULT_TOKENS = 64;
 const MOST_PROMPTS = 1024;
@@ -24,10 +25,10 @@ export const benchSpeculateCommand: Command = {
   about:
     "Answers prompts (texts as they are, or built-in ones) with each number of drafts, and prints how many were accepted, by their place in a\n" +
     "step. Then times rows that decode together, end tokens ignored: without drafts, with each number, with as many as pay (auto), and without\n" +
-    "drafts or steps launched ahead. Predicted is accepted tokens a step ÷ what a step costs beside one without drafts, T_V and T_D together;\n" +
-    "idle is the device's time between steps.",
+    "drafts or steps launched ahead. Predicted is Ω ÷ ((γ T_D + T_V) / T_T): the tokens of a step by the answers' shares; verification\n" +
+    "(T_V; of a step without drafts T_T) and drafting (γ T_D) timed apart. Cost is of a step as the engine ran it; idle is time between steps.",
   flags: [
-    { name: "drafts", kind: "text", value: DEFAULT_DRAFTS, help: "numbers of drafts, 1 to 4" },
+    { name: "drafts", kind: "text", value: DEFAULT_DRAFTS, help: `numbers of drafts, 1 to ${MOST_DRAFTS}` },
     { name: "batch", kind: "text", value: DEFAULT_BATCHES, help: "batch sizes" },
     { name: "tokens", kind: "number", value: "N", help: `tokens of an answer at most, and of each row (default ${DEFAULT_TOKENS})` },
     { name: "temperature", kind: "number", value: "T", help: "of all draws (default 0)" },
@@ -38,7 +39,7 @@ export const benchSpeculateCommand: Command = {
   maxPositionals: MOST_PROMPTS,
   run: async (flags) => {
     await bench(flags, {
-      drafts: numbers(flags, "drafts", DEFAULT_DRAFTS, 1, 4),
+      drafts: numbers(flags, "drafts", DEFAULT_DRAFTS, 1, MOST_DRAFTS),
       batches: numbers(flags, "batch", DEFAULT_BATCHES, 1, 1024),
       tokens: numberOr(flags, "tokens", 2, 65536, DEFAULT_TOKENS),
       temperature: flags.number("temperature") ?? 0,
@@ -83,5 +84,6 @@ function describeSpeed(r: SpeedResult): string {
     `cost ${cell(r.cost, 5, 2)}`,
     `${cell(r.acceptedLength, 5, 2)} tokens a step`,
     `idle ${cell(100 * r.idleShare, 5, 1)} %`,
+    ...(r.verifyUs === null || r.draftUs === null ? [] : [`verify ${cell(r.verifyUs, 8, 1)} µs`, `draft ${cell(r.draftUs, 7, 1)} µs`]),
   ].join("  ");
 }

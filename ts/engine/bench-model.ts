@@ -172,12 +172,24 @@ async function openRandom(source: BenchSource, random: RandomSource, sizes: Benc
   return { parts, runner, config, cost: weightCost(model.headers), random: true, facts };
 }
 
+/** Gives each prompt a slot and its blocks, with room for `tokens` more, and runs it. */
+export async function fillSlots(runner: Runner, rows: readonly { tokens: number[] }[], tokens: number, temperature = 1): Promise<void> {
+  const { maxBatchTokens } = runner.limits;
+  for (const [slot, row] of rows.entries()) {
+    await takeSlot(runner, slot, row.tokens.length + tokens, temperature);
+    for (let position = 0; position < row.tokens.length; position += maxBatchTokens) {
+      const chunk = row.tokens.slice(position, position + maxBatchTokens);
+      await runner.step([{ slot, position, tokens: chunk, sample: position + chunk.length === row.tokens.length }]);
+    }
+  }
+}
+
 /** Gives slot `slot` the blocks from `slot` times as many on, for `length` tokens, and plain sampling. */
-export async function takeSlot(runner: Runner, slot: number, length: number): Promise<void> {
+export async function takeSlot(runner: Runner, slot: number, length: number, temperature = 1): Promise<void> {
   const blocks = Math.ceil(length / runner.limits.blockSize);
   await runner.room();
   runner.setSampling(slot, {
-    ...{ temperature: 1, topP: 1, topK: 0, minP: 0, repetitionPenalty: 1, presencePenalty: 0, frequencyPenalty: 0 },
+    ...{ temperature, topP: 1, topK: 0, minP: 0, repetitionPenalty: 1, presencePenalty: 0, frequencyPenalty: 0 },
     ...{ seed: slot, logprobs: -1, logitBias: new Map<number, number>(), promptTokens: [] },
   });
   runner.setBlocks(

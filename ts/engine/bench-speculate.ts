@@ -1,14 +1,17 @@
 /**
  * Speculative decoding measured: how many drafts are accepted by their number, and how much faster tokens come, beside what the formula
- * makes of accepted length and step times (docs/performance.md). What `longcat bench speculate` prints.
+ * makes of the shares of accepted drafts and of verification and drafting timed apart. What `longcat bench speculate` prints.
  * @module
  */
 
 import { LongcatError } from "../errors.js";
+import type { DraftingWeights } from "../model/mtp.js";
 import { abortIfAsked, median, TokenSource } from "./bench-device.js";
-import { type BenchFacts, type BenchSource, openBenchModel } from "./bench-model.js";
+import { type DraftCosts, timeDraftCosts } from "./bench-draft-costs.js";
+import { type BenchFacts, type BenchModel, type BenchSource, openBenchModel } from "./bench-model.js";
 import { Engine, type EngineParts } from "./engine.js";
-import { speedup } from "./speculation.js";
+import { MOST_AUTO_DRAFTS } from "./options.js";
+import { speedup, stepLength } from "./speculation.js";
 import type { Chunk, EngineInfo, EngineStats, Prompt } from "./types.js";
 
 /** What to measure. */
@@ -50,8 +53,14 @@ export interface SpeedResult {
   tokensPerSecond: number;
   /** Beside "off". */
   measuredSpeedup: number;
-  /** Accepted length of the run ÷ cost of a step: MagicDec's formula. Null for what is not a number of drafts. */
+  /**
+   * MagicDec's formula, of nothing that the speeds were taken from: Ω by the shares of whole answers, T_V and T_D timed apart. Null for what
+   * is not a number of drafts.
+   */
   predictedSpeedup: number | null;
+  /** Timed apart: T_V, of "off" T_T; and γ·T_D. Null where the number of drafts is not one. */
+  verifyUs: number | null;
+  draftUs: number | null;
   stepUs: number;
   /** stepUs beside that of "off". */
   cost: number;
@@ -70,6 +79,11 @@ interface Run {
   idleShare: number;
 }
 
+/** With each row's answer, as token ids. */
+interface TimedRun extends Run {
+  rows: number[][];
+}
+
 /**
  * Answers prompts with each number of drafts, then times rows of each batch size.
  *
@@ -79,16 +93,21 @@ export async function benchSpeculate(source: BenchSource, plan: SpeculatePlan, r
   const model = await openBenchModel(source, {
     maxSequences: Math.max(...plan.batches, ANSWERS_AT_ONCE),
     contextLength: MOST_PROMPT + plan.tokens,
-    drafts: Math.max(...plan.drafts),
+    drafts: Math.max(...plan.drafts, MOST_AUTO_DRAFTS),
   });
-  const { parts } = model;
   try {
     report.loaded(model.facts());
     const { signal } = source;
-    for (const count of plan.drafts) await report.measured(await accepted(parts, plan, count, signal));
-    for (const batch of plan.batches) for (const result of await speeds(parts, plan, batch, signal)) await report.measured(result);
+    /** Shares of accepted drafts, by their number. */
+    const shares = new Map<number, number[]>();
+    for (const count of plan.drafts) {
+      const result = await accepted(model.parts, plan, count, signal);
+      shares.set(count, result.shares);
+      await report.measured(result);
+    }
+    for (const batch of plan.batches) for (const result of await speeds(model, plan, batch, shares, signal)) await report.measured(result);
   } finally {
-    await parts.close();
+    await model.parts.close();
   }
 }
 
@@ -127,31 +146,47 @@ async function accepted(
 }
 
 /** All variants of a batch, which take turns, so that what the machine does beside them falls on all alike. */
-async function speeds(parts: EngineParts, plan: SpeculatePlan, batch: number, signal: AbortSignal | undefined): Promise<SpeedResult[]> {
+async function speeds(
+  { parts, runner }: BenchModel,
+  plan: SpeculatePlan,
+  batch: number,
+  shares: ReadonlyMap<number, number[]>,
+  signal: AbortSignal | undefined,
+): Promise<SpeedResult[]> {
   const variants: Variant[] = ["off", ...plan.drafts, "auto", "off, alone"];
   const engines = variants.map((variant) => variantOf(parts, variant));
-  const runs = variants.map((): Run[] => []);
+  const runs = variants.map((): TimedRun[] => []);
   const auto = engines[variants.indexOf("auto")] as Engine;
   for (let run = 0; run < AUTO_RUNS; run++) await timeRows(auto, plan, batch, signal); // it has to learn first
+  let rows: number[][] = [];
   for (let run = 0; run <= plan.runs; run++)
     for (const [i, engine] of engines.entries()) {
       abortIfAsked(signal);
       const one = await timeRows(engine, plan, batch, signal);
       if (run > 0) runs[i]?.push(one);
+      rows = one.rows;
     }
+  const { temperature, runs: samples } = plan;
+  const timed = { rows: rows.map((tokens) => ({ tokens })), temperature, drafts: [0, ...plan.drafts], samples, signal };
+  // Drafts were asked for, so the model has a draft head.
+  const costs = await timeDraftCosts(runner, runner.weights as DraftingWeights, timed);
   const medians = runs.map(medianRun);
   const off = medians[0] as Run;
-  return variants.map((variant, i) => {
+  const plain = costs[0] as DraftCosts;
+  return variants.map((variant, i): SpeedResult => {
     const run = medians[i] as Run;
-    const cost = run.stepUs / off.stepUs;
+    const { verifyUs, draftUs } = costs[i] ?? { verifyUs: null, draftUs: null }; // "off" and numbers come first
+    const predict = (drafts: number, us: number): number => speedup(stepLength(shares.get(drafts) ?? [], drafts), us / plain.verifyUs);
     return {
-      ...{ kind: "speed", batch, drafts: variant, ...run, cost, measuredSpeedup: run.tokensPerSecond / off.tokensPerSecond },
-      predictedSpeedup: typeof variant === "number" ? speedup(run.acceptedLength, cost) : null,
+      ...{ kind: "speed", batch, drafts: variant, ...run, cost: run.stepUs / off.stepUs },
+      measuredSpeedup: run.tokensPerSecond / off.tokensPerSecond,
+      predictedSpeedup: typeof variant === "number" && verifyUs !== null ? predict(variant, verifyUs + draftUs) : null,
+      ...{ verifyUs, draftUs },
     };
   });
 }
 
-function medianRun(runs: readonly Run[]): Run {
+function medianRun(runs: readonly TimedRun[]): Run {
   const of = (key: keyof Run): number => median(runs.map((run) => run[key]));
   return {
     ...{ tokensPerSecond: of("tokensPerSecond"), stepUs: of("stepUs"), acceptedLength: of("acceptedLength"), idleShare: of("idleShare") },
@@ -164,7 +199,7 @@ async function timeRows(
   { tokens, temperature, prompts }: SpeculatePlan,
   batch: number,
   signal: AbortSignal | undefined,
-): Promise<Run> {
+): Promise<TimedRun> {
   const texts = prompts.length > 0 ? prompts : builtInTexts(engine.info, batch);
   const rows = Array.from({ length: batch }, (_, i) => texts[i % texts.length] as Prompt);
   const begun = new Set<number>();
@@ -177,10 +212,10 @@ async function timeRows(
     if (begun.size === batch) from ??= { ms: performance.now(), stats: engine.stats };
     if (finishReason !== undefined) to ??= { ms: performance.now(), stats: engine.stats };
   };
-  await engine.generate(rows, { maxTokens: tokens, temperature, seed: 1, ignoreEos: true, signal }, onChunk);
+  const results = await engine.generate(rows, { maxTokens: tokens, temperature, seed: 1, ignoreEos: true, signal }, onChunk);
   if (from === undefined || to === undefined || from.stats.steps === to.stats.steps)
     throw new LongcatError("OPTION_INVALID", `tokens: ${tokens} are too few to time ${batch} rows; give more, or fewer rows`);
-  return runOf(from.stats, to.stats, drawn, to.ms - from.ms);
+  return { ...runOf(from.stats, to.stats, drawn, to.ms - from.ms), rows: results.map((result) => result.tokens) };
 }
 
 function runOf(from: EngineStats, to: EngineStats, drawn: number, ms: number): Run {

@@ -13,7 +13,7 @@ import { trace } from "../model/trace.js";
 import { LongcatError } from "../errors.js";
 import { abortIfAsked, CeilingMeter, floorSeconds, median, TokenSource } from "./bench-device.js";
 import { routingOf } from "./bench-layer.js";
-import { type BenchFacts, type BenchModel, type BenchSource, openBenchModel, takeSlot } from "./bench-model.js";
+import { type BenchFacts, type BenchModel, type BenchSource, fillSlots, openBenchModel } from "./bench-model.js";
 import { Engine } from "./engine.js";
 import { resolveOptions } from "./options.js";
 import { leadSteps, SteadyMeter } from "./steady-decode.js";
@@ -189,18 +189,6 @@ async function rewind(runner: Runner, batch: number, position: number): Promise<
 /** A step of the slots 0 … batch − 1, all at one position. */
 function decodeStep(batch: number, position: number) {
   return Array.from({ length: batch }, (_, slot) => ({ slot, position, tokens: null, sample: true }));
-}
-
-/** Gives each prompt a slot and its blocks, and runs it. */
-async function fillSlots(runner: Runner, rows: readonly { tokens: number[] }[], tokens: number): Promise<void> {
-  const { maxBatchTokens } = runner.limits;
-  for (const [slot, row] of rows.entries()) {
-    await takeSlot(runner, slot, row.tokens.length + tokens);
-    for (let position = 0; position < row.tokens.length; position += maxBatchTokens) {
-      const chunk = row.tokens.slice(position, position + maxBatchTokens);
-      await runner.step([{ slot, position, tokens: chunk, sample: position + chunk.length === row.tokens.length }]);
-    }
-  }
 }
 
 /** Steps that `sampleRouting` looks at. */

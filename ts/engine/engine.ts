@@ -17,7 +17,7 @@ import { ChunkQueue } from "./chunk-queue.js";
 import { DraftPolicy } from "./draft-policy.js";
 import { setMasks } from "./guided.js";
 import { checkDirectory, loadParts } from "./load.js";
-import { type EngineOptions, resolveOptions } from "./options.js";
+import { type EngineOptions, MOST_AUTO_DRAFTS, resolveOptions } from "./options.js";
 import {
   checkIds,
   type PreparedPrompt,
@@ -538,7 +538,7 @@ export class Engine implements AsyncDisposable {
 function draftPolicy({ runner, info: { speculative } }: EngineParts): DraftPolicy {
   const { maxDrafts } = runner.limits;
   if (typeof speculative === "object") return new DraftPolicy(Math.min(speculative.drafts, maxDrafts), false);
-  return new DraftPolicy(speculative === "auto" ? maxDrafts : 0, true);
+  return new DraftPolicy(speculative === "auto" ? Math.min(MOST_AUTO_DRAFTS, maxDrafts) : 0, true);
 }
 
 function eventLoopTurn(): Promise<void> {

@@ -68,8 +68,9 @@ export interface EngineOptions {
   batchInvariant?: boolean | null;
   /**
    * Speculative decoding with the checkpoint's draft head: a step verifies tokens that the head has foreseen, and draws one more than it
-   * accepts. The answer is the same, token by token and bit by bit. `"auto"` (default) takes as many drafts as pay at the moment, none where
-   * they do not or where there is no draft head; `"off"` none; `{ drafts: 1 … 4 }` always so many, and needs a draft head.
+   * accepts. The answer is the same, token by token and bit by bit; with `batchInvariant: false` on a Hopper GPU drafts may change it as
+   * other rows of a batch may. `"auto"` (default) takes as many drafts as pay at the moment, none where they do not or where there is no
+   * draft head; `"off"` none; `{ drafts: 1 … 4 }` always so many, and needs a draft head.
    */
   speculative?: "auto" | "off" | { drafts: number } | null;
   /** Load a checkpoint with tensors that are not known; default `false`. */
@@ -136,10 +137,10 @@ export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = {
 };
 
 /** Drafts that a step may verify for a sequence. */
-const MOST_DRAFTS = 4;
+export const MOST_DRAFTS = 4;
 
 /** Drafts that `"auto"` considers. */
-const MOST_AUTO_DRAFTS = 3;
+export const MOST_AUTO_DRAFTS = 3;
 
 /** Drafts that a step may come to verify for a sequence under these options, with a checkpoint that has a draft head. */
 export function mostDrafts({ speculative, maxBatchTokens }: ResolvedOptions): number {
