@@ -4,16 +4,17 @@
  */
 
 import { LongcatError } from "../errors.js";
-import { type Checkpoint, openCheckpoint } from "../model/checkpoint.js";
+import { openCheckpoint } from "../model/checkpoint.js";
 import type { ModelConfig } from "../model/config.js";
 import { type WeightCost, weightCost } from "../model/cost.js";
+import { estimateMemory } from "../model/estimate.js";
 import { openRandomModel, RANDOM_DTYPES, type RandomDType } from "../model/random-weights.js";
 import type { Runner } from "../model/runner.js";
 import { SHAPES, type Shape, shapeConfig } from "../model/shapes.js";
 import { DEFAULT_PARAMETERS } from "../sampling/parameters.js";
 import type { EngineParts } from "./engine.js";
 import { checkDirectory, loadParts } from "./load.js";
-import { DEFAULT_OPTIONS, type EngineOptions, type ResolvedOptions, resolveOptions } from "./options.js";
+import { DEFAULT_OPTIONS, draftDemand, type EngineOptions, type ResolvedOptions, resolveOptions } from "./options.js";
 import type { EngineInfo } from "./types.js";
 
 export { RANDOM_DTYPES, SHAPES };
@@ -73,13 +74,31 @@ export interface BenchSizes {
   maxSequences: number;
   /** Tokens of a sequence. */
   contextLength: number;
-  /** Drafts of a step at most; absent: none. */
+  /** Drafts of a step at most, which need a draft head; absent: none. */
   drafts?: number;
+  /** A cache for so many sequences of so many tokens, where the options name no size; absent: the engine's own choice. */
+  smallCache?: boolean;
 }
 
 /** Opens a model; throws as `Engine.load` and `openRandomModel` do. */
 export function openBenchModel(source: BenchSource, sizes: BenchSizes): Promise<BenchModel> {
   return source.random ? openRandom(source, source.random, sizes) : openStored(source, sizes);
+}
+
+/**
+ * Refuses batches whose rows of so many tokens would wait for one another: what was not measured must not be reported.
+ *
+ * @throws LongcatError OPTION_INVALID
+ */
+export function checkBatches({ maxSequences, cache }: EngineInfo, batches: readonly number[], length: number): void {
+  // A row begins where a block more is left for each of the others (ts/engine/scheduler.ts).
+  const most = Math.min(maxSequences, Math.floor((cache.numBlocks + 1) / (Math.ceil(length / cache.blockSize) + 1)));
+  const tooLarge = batches.find((batch) => batch > most);
+  if (tooLarge !== undefined)
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `batch: ${tooLarge} rows of ${length} tokens do not run at once; maxSequences and cacheBytes allow at most ${most}`,
+    );
 }
 
 async function openStored({ device, directory, options, signal }: BenchSource, sizes: BenchSizes): Promise<BenchModel> {
@@ -91,33 +110,39 @@ async function openStored({ device, directory, options, signal }: BenchSource, s
   resolved.prefixCache = false;
   // A row is looked at as one prompt (ts/model/trace.ts). More than the context is refused later.
   resolved.maxBatchTokens = Math.max(resolved.maxBatchTokens, Math.min(sizes.contextLength, MOST_TRACED));
+  const { config, cost, hasMtp } = await costOf(dir, resolved);
+  if (sizes.drafts !== undefined && !hasMtp)
+    throw new LongcatError("OPTION_INVALID", `${dir}: this checkpoint has no draft head (no tensors model.mtp.*): no drafts to measure`);
+  if (sizes.smallCache && resolved.cacheBytes === "auto") resolved.cacheBytes = await cacheFor(dir, resolved, sizes.contextLength, config);
   const parts = await loadParts(dir, resolved);
-  try {
-    const { config, cost } = await costOf(dir, resolved);
-    const { info } = parts;
-    const { threads, isa, activations, cacheDType, dtype, numLayers, numExperts } = info;
-    const runner = parts.runner as Runner;
-    const facts = () => ({
-      ...{
-        model: info.directory,
-        shape: null,
-        layers: numLayers,
-        dtype,
-        expertsHeld: numExperts,
-        device: info.device,
-        gpu: runner.device.gpu?.name ?? null,
-        threads,
-        isa,
-        activations,
-        cacheDType,
-      },
-      ...{ memoryBytes: runner.device.allocatedBytes, notes: [] },
-    });
-    return { parts, runner, config, cost, random: false, facts };
-  } catch (error) {
-    await parts.close();
-    throw error;
-  }
+  const { info } = parts;
+  const { threads, isa, activations, cacheDType, dtype, numLayers, numExperts } = info;
+  const runner = parts.runner as Runner;
+  const facts = () => ({
+    ...{
+      model: info.directory,
+      shape: null,
+      layers: numLayers,
+      dtype,
+      expertsHeld: numExperts,
+      device: info.device,
+      gpu: runner.device.gpu?.name ?? null,
+      threads,
+      isa,
+      activations,
+      cacheDType,
+    },
+    ...{ memoryBytes: runner.device.allocatedBytes, notes: [] },
+  });
+  return { parts, runner, config, cost, random: false, facts };
+}
+
+/** Bytes of a cache for all sequences at once, each with so many tokens, or as many as the context has. */
+async function cacheFor(dir: string, options: ResolvedOptions, tokens: number, config: ModelConfig): Promise<number> {
+  const { device, dtype, cacheDType, maxBatchTokens, allowUnknownTensors, maxSequences: batch } = options;
+  const context = Math.min(tokens, config.maxPositionEmbeddings);
+  const sizes = { device, dtype, cacheDType, maxBatchTokens, allowUnknownTensors, context, batch, ...draftDemand(options) };
+  return (await estimateMemory(dir, sizes)).cacheBytes;
 }
 
 const MOST_TRACED = 65536;
@@ -125,10 +150,10 @@ const MOST_TRACED = 65536;
 async function costOf(
   directory: string,
   { allowUnknownTensors, dtype }: { allowUnknownTensors: boolean; dtype: "auto" | "float32" | "bfloat16" },
-): Promise<{ config: Checkpoint["config"]; cost: WeightCost }> {
+): Promise<{ config: ModelConfig; cost: WeightCost; hasMtp: boolean }> {
   const checkpoint = await openCheckpoint(directory, { allowUnknownTensors });
   try {
-    return { config: checkpoint.config, cost: weightCost(checkpoint, dtype) };
+    return { config: checkpoint.config, cost: weightCost(checkpoint, dtype), hasMtp: checkpoint.hasMtp };
   } finally {
     checkpoint.close();
   }

@@ -6,11 +6,12 @@
 
 import { LongcatError } from "../errors.js";
 import type { DraftingWeights } from "../model/mtp.js";
+import { BLOCK_SIZE } from "../model/sizing.js";
 import { abortIfAsked, median, TokenSource } from "./bench-device.js";
 import { type DraftCosts, timeDraftCosts } from "./bench-draft-costs.js";
-import { type BenchFacts, type BenchModel, type BenchSource, openBenchModel } from "./bench-model.js";
+import { type BenchFacts, type BenchModel, type BenchSource, checkBatches, openBenchModel } from "./bench-model.js";
 import { Engine, type EngineParts } from "./engine.js";
-import { MOST_AUTO_DRAFTS } from "./options.js";
+import { MOST_AUTO_DRAFTS, MOST_DRAFTS } from "./options.js";
 import { speedup, stepLength } from "./speculation.js";
 import type { Chunk, EngineInfo, EngineStats, Prompt } from "./types.js";
 
@@ -87,15 +88,18 @@ interface TimedRun extends Run {
 /**
  * Answers prompts with each number of drafts, then times rows of each batch size.
  *
- * @throws LongcatError as `Engine.load` and `generate` do; `OPTION_INVALID` for a checkpoint without a draft head
+ * @throws LongcatError as `Engine.load` and `generate` do; `OPTION_INVALID` for a checkpoint without a draft head, for rows that do not fit the
+ * context, or do not run together
  */
 export async function benchSpeculate(source: BenchSource, plan: SpeculatePlan, report: SpeculateReport): Promise<void> {
   const model = await openBenchModel(source, {
     maxSequences: Math.max(...plan.batches, ANSWERS_AT_ONCE),
-    contextLength: MOST_PROMPT + plan.tokens,
+    contextLength: boundOf(plan),
     drafts: Math.max(...plan.drafts, MOST_AUTO_DRAFTS),
+    smallCache: true,
   });
   try {
+    await checkRows(model.parts, plan);
     report.loaded(model.facts());
     const { signal } = source;
     /** Shares of accepted drafts, by their number. */
@@ -111,9 +115,32 @@ export async function benchSpeculate(source: BenchSource, plan: SpeculatePlan, r
   }
 }
 
-/** Prompts that are answered together where acceptance is measured, and what one is thought to take at most. */
+/** Prompts that are answered together where acceptance is measured, and what a built-in one takes at most. */
 const ANSWERS_AT_ONCE = 16;
-const MOST_PROMPT = 256;
+const MOST_BUILT_IN = 256;
+
+/** Behind a row's last token: the drafts that were made of it, and the steps that are timed apart (ts/engine/bench-draft-costs.ts). */
+const ROOM_BEHIND = 2 * (MOST_DRAFTS + 1);
+
+/** Tokens of a row at most, before there is a tokenizer: no token is shorter than a byte. A block more, see `checkBatches`. */
+function boundOf({ prompts, tokens }: SpeculatePlan): number {
+  return Math.max(MOST_BUILT_IN, ...prompts.map((text) => Buffer.byteLength(text))) + tokens + ROOM_BEHIND + BLOCK_SIZE;
+}
+
+/** Refuses rows that end early for want of context, or do not run at once. */
+async function checkRows(parts: EngineParts, { prompts, tokens, batches }: SpeculatePlan): Promise<void> {
+  const engine = variantOf(parts, "off");
+  const texts = timedTexts(engine.info, prompts, Math.max(...batches));
+  const longest = Math.max(...(await Promise.all(texts.map((text) => engine.tokenize(text)))).map(({ length }) => length));
+  const { contextLength } = engine.info;
+  const length = longest + tokens + ROOM_BEHIND;
+  if (length > contextLength)
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `tokens: ${tokens} after a prompt of ${longest} is more than the context of ${contextLength} (of the model, or what cacheBytes allows); at most ${contextLength - longest - ROOM_BEHIND} are accepted`,
+    );
+  checkBatches(engine.info, batches, length);
+}
 
 /** Runs in which "auto" learns and that do not count. */
 const AUTO_RUNS = 4;
@@ -200,7 +227,7 @@ async function timeRows(
   batch: number,
   signal: AbortSignal | undefined,
 ): Promise<TimedRun> {
-  const texts = prompts.length > 0 ? prompts : builtInTexts(engine.info, batch);
+  const texts = timedTexts(engine.info, prompts, batch);
   const rows = Array.from({ length: batch }, (_, i) => texts[i % texts.length] as Prompt);
   const begun = new Set<number>();
   let from: { ms: number; stats: EngineStats } | undefined;
@@ -213,7 +240,7 @@ async function timeRows(
     if (finishReason !== undefined) to ??= { ms: performance.now(), stats: engine.stats };
   };
   const results = await engine.generate(rows, { maxTokens: tokens, temperature, seed: 1, ignoreEos: true, signal }, onChunk);
-  if (from === undefined || to === undefined || from.stats.steps === to.stats.steps)
+  if (from === undefined || to === undefined || from.stats.steps >= to.stats.steps)
     throw new LongcatError("OPTION_INVALID", `tokens: ${tokens} are too few to time ${batch} rows; give more, or fewer rows`);
   return { ...runOf(from.stats, to.stats, drawn, to.ms - from.ms), rows: results.map((result) => result.tokens) };
 }
@@ -233,6 +260,11 @@ function runOf(from: EngineStats, to: EngineStats, drawn: number, ms: number): R
 
 const PLACES = ["lake", "bridge", "hill", "market", "castle", "barn", "river", "garden"];
 const WHO = ["cat", "dog", "frog", "fox", "owl", "mouse", "goat", "pony"];
+
+/** What rows continue. */
+function timedTexts(info: EngineInfo, prompts: readonly string[], count: number): readonly Prompt[] {
+  return prompts.length > 0 ? prompts : builtInTexts(info, count);
+}
 
 /** Beginnings of stories, all different up to 64 of them; without a tokenizer random ids. */
 function builtInTexts({ hasTokenizer }: EngineInfo, count: number): Prompt[] {

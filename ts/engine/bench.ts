@@ -13,7 +13,7 @@ import { trace } from "../model/trace.js";
 import { LongcatError } from "../errors.js";
 import { abortIfAsked, CeilingMeter, floorSeconds, median, TokenSource } from "./bench-device.js";
 import { routingOf } from "./bench-layer.js";
-import { type BenchFacts, type BenchModel, type BenchSource, fillSlots, openBenchModel } from "./bench-model.js";
+import { type BenchFacts, type BenchModel, type BenchSource, fillSlots, checkBatches, openBenchModel } from "./bench-model.js";
 import { Engine } from "./engine.js";
 import { resolveOptions } from "./options.js";
 import { leadSteps, SteadyMeter } from "./steady-decode.js";
@@ -109,7 +109,8 @@ function lengthOf({ context, tokens }: DecodePlan, batch: number, maxBatchTokens
 }
 
 /** What was not measured must not be reported: a row that would end early, a batch whose rows would wait for one another. */
-function checkPlan(plan: DecodePlan, { contextLength, maxSequences, maxBatchTokens, cache }: EngineInfo): void {
+function checkPlan(plan: DecodePlan, info: EngineInfo): void {
+  const { contextLength, maxBatchTokens } = info;
   const { batches, tokens, context } = plan;
   const length = lengthOf(plan, Math.max(...batches), maxBatchTokens);
   // A step to time needs two tokens: the first comes from the prompt's own step.
@@ -123,14 +124,7 @@ function checkPlan(plan: DecodePlan, { contextLength, maxSequences, maxBatchToke
       "OPTION_INVALID",
       `tokens: ${tokens} after a prompt of ${context} is more than the context of ${contextLength}; at most ${contextLength - (length - tokens)} are accepted`,
     );
-  // A row begins where a block more is left for each of the others (ts/engine/scheduler.ts).
-  const most = Math.min(maxSequences, Math.floor((cache.numBlocks + 1) / (Math.ceil(length / cache.blockSize) + 1)));
-  const tooLarge = batches.find((batch) => batch > most);
-  if (tooLarge !== undefined)
-    throw new LongcatError(
-      "OPTION_INVALID",
-      `batch: ${tooLarge} rows of ${length} tokens do not run at once; maxSequences and cacheBytes allow at most ${most}`,
-    );
+  checkBatches(info, batches, length);
 }
 
 /** Different prompts, the same in each run of the program. */
