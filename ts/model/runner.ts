@@ -39,6 +39,8 @@ interface Ready {
 /** A step, or what of it fits one program. */
 interface Part {
   sequences: readonly StepSequence[];
+  /** Drafts that it makes for the next step: as many as any sequence of the whole step asks for. */
+  drafts: number;
   ready: Ready;
   isPrompt: boolean;
   /** Some of its sequences have scoreTargets. */
@@ -196,7 +198,8 @@ export class Runner implements ModelRunner {
 
   async launch(sequences: readonly StepSequence[], onOver: (ms: number) => void = () => undefined): Promise<StepResult[]> {
     if (this.#entering) throw new LongcatError("INTERNAL", "a step was launched while another was not all enqueued: await room() before");
-    const parts = this.#cut(sequences).map((part) => this.#prepare(part));
+    const drafts = mostDrafts(sequences);
+    const parts = this.#cut(sequences, drafts).map((part) => this.#prepare(part, drafts));
     const [only, ...more] = parts;
     if (only && more.length === 0 && !only.scored) return this.#enter(only, onOver);
     const results: Promise<StepResult[]>[] = [];
@@ -245,15 +248,13 @@ export class Runner implements ModelRunner {
   }
 
   /** Cuts a step where its decode splits would not fit the program's list: rare, many long rows over shared blocks. */
-  #cut(sequences: readonly StepSequence[]): StepSequence[][] {
+  #cut(sequences: readonly StepSequence[], drafts: number): StepSequence[][] {
     const parts: StepSequence[][] = [];
-    const drafts = mostDrafts(sequences);
     let part: StepSequence[] = [];
     let splits = 0;
     for (const sequence of sequences) {
-      const more = sequence.tokens ? 0 : rowsOf(sequence) * Math.ceil(this.#mostKeys(sequence) / SPLIT_KEYS);
-      const most = part[0]?.tokens ? this.#sizes.mixed.splits : this.#decodeCapacity(part.length + 1, drafts).splits;
-      if (part.length > 0 && splits + more > most) {
+      const more = this.#mostSplits(sequence, drafts);
+      if (part.length > 0 && splits + more > this.#splitsFor([...part, sequence], drafts)) {
         parts.push(part);
         part = [];
         splits = 0;
@@ -265,29 +266,37 @@ export class Runner implements ModelRunner {
     return parts;
   }
 
-  /** Keys that a decode's rows may have. Where there are drafts, it may be further than is known, but not beyond its blocks. */
-  #mostKeys({ slot, position }: StepSequence): number {
-    return this.limits.maxDrafts > 0 ? this.#limits[slot]! : position + 1;
+  /** Decode splits that a sequence may take: of each of its rows; a prompt's drafts behind the first are made of one that decodes. */
+  #mostSplits(sequence: StepSequence, drafts: number): number {
+    const rows = sequence.tokens ? Number(sequence.sample && drafts > 1) : rowsOf(sequence);
+    return rows * Math.ceil(this.#mostKeys(sequence) / SPLIT_KEYS);
+  }
+
+  /** Keys that a row may have. Where there are drafts, it may be further than is known, but not beyond its blocks. */
+  #mostKeys({ slot, position, tokens }: StepSequence): number {
+    return this.limits.maxDrafts > 0 ? this.#limits[slot]! : position + (tokens?.length ?? 1);
+  }
+
+  /** What the program of such a part has room for. */
+  #splitsFor(part: readonly StepSequence[], drafts: number): number {
+    const { prompt, mixed } = this.#sizes;
+    const { isPrompt, decodes } = kindOf(part);
+    return (isPrompt ? (decodes ? mixed : prompt) : this.#decodeCapacity(part.length, drafts)).splits;
   }
 
   /** Chooses a part's program and checks that it fits, before anything is enqueued. */
-  #prepare(sequences: readonly StepSequence[]): Part {
-    const isPrompt = sequences[0]!.tokens !== null;
-    const decodes = sequences.at(-1)!.tokens === null;
-    const ready = isPrompt
-      ? decodes
-        ? this.#mixedProgram()
-        : this.promptProgram()
-      : this.decodeProgram(sequences.length, mostDrafts(sequences));
-    this.#check(sequences, ready.program.capacity);
-    return { sequences, ready, isPrompt, scored: sequences.some(({ scoreTargets }) => scoreTargets) };
+  #prepare(sequences: readonly StepSequence[], drafts: number): Part {
+    const { isPrompt, decodes } = kindOf(sequences);
+    const ready = isPrompt ? (decodes ? this.#mixedProgram() : this.promptProgram()) : this.decodeProgram(sequences.length, drafts);
+    this.#check(sequences, drafts, ready.program.capacity);
+    return { sequences, drafts, ready, isPrompt, scored: sequences.some(({ scoreTargets }) => scoreTargets) };
   }
 
   /** Enqueues a part at once; its results come later. There must be room. */
-  #enter({ sequences, ready, isPrompt }: Part, onOver: (ms: number) => void): Promise<StepResult[]> {
+  #enter({ sequences, drafts, ready, isPrompt }: Part, onOver: (ms: number) => void): Promise<StepResult[]> {
     const { program, blocks } = ready;
     this.#setChoices(sequences);
-    const draws = { turns: blocks.writeStep(sequences), drafts: mostDrafts(sequences) };
+    const draws = { turns: blocks.writeStep(sequences), drafts };
     this.#queue.write(program.stepBlock, blocks.input);
     let recorded: Promise<void> | undefined;
     if (isPrompt) {
@@ -413,18 +422,27 @@ export class Runner implements ModelRunner {
     return ready;
   }
 
-  #check(sequences: readonly StepSequence[], capacity: Capacity): void {
+  #check(sequences: readonly StepSequence[], drafts: number, capacity: Capacity): void {
     const firstDecode = sequences.findIndex(({ tokens }) => tokens === null);
     if (firstDecode >= 0 && sequences.slice(firstDecode).some(({ tokens }) => tokens !== null))
       throw new LongcatError("INTERNAL", "a prompt behind a decode in a step: prompts come first");
     const tokens = sequences.reduce((sum, sequence) => sum + rowsOf(sequence), 0);
+    const splits = sequences.reduce((sum, sequence) => sum + this.#mostSplits(sequence, drafts), 0);
     const fits =
       sequences.length <= capacity.sequences &&
       tokens <= capacity.tokens &&
-      mostDrafts(sequences) <= this.limits.maxDrafts &&
+      splits <= capacity.splits &&
+      drafts <= this.limits.maxDrafts &&
       sequences.every(({ position, tokens }) => position + (tokens?.length ?? 1) <= this.limits.contextLength);
-    if (!fits) throw new LongcatError("INTERNAL", `a step of ${sequences.length} sequences and ${tokens} tokens does not fit its program`);
+    if (fits) return;
+    const what = `${sequences.length} sequences, ${tokens} tokens and ${splits} decode splits`;
+    throw new LongcatError("INTERNAL", `a step of ${what} does not fit its program`);
   }
+}
+
+/** Which kinds of row a part has: prompts come first. */
+function kindOf(sequences: readonly StepSequence[]): { isPrompt: boolean; decodes: boolean } {
+  return { isPrompt: sequences[0]!.tokens !== null, decodes: sequences.at(-1)!.tokens === null };
 }
 
 /** Most drafts that one of them asks for. */
