@@ -67,7 +67,7 @@ async function step(scheduler: Scheduler, runner: FakeRunner, depth = 1): Promis
     if (blocks.length > 0) sequence.saved = Promise.all(blocks.map((block) => runner.readBlock(block)));
   for (const admission of batch.admitted) await place(runner, admission);
   extend(runner, batch);
-  scheduler.dropEnded(batch);
+  scheduler.begin(batch);
   if (batch.entries.length === 0) return batch;
   const underWay = [{ batch, results: runner.launch(batch.entries.map((entry) => entry.step)) }];
   let ahead = 0;
@@ -77,6 +77,7 @@ async function step(scheduler: Scheduler, runner: FakeRunner, depth = 1): Promis
       if (!next) return;
       ahead += 1;
       extend(runner, next);
+      scheduler.begin(next);
       underWay.push({ batch: next, results: runner.launch(next.entries.map((entry) => entry.step)) });
     }
   };
@@ -479,6 +480,43 @@ describe("scheduler", () => {
     scheduler.report(second, results(9, 9));
     scheduler.report(take(third, 9), results(9));
     expect(who(scheduler.schedule())).toEqual([waits, goesOn]);
+  });
+
+  it("counts no drafts that nobody made: of a step before which the only one ended who asked for any", () => {
+    const policy = new DraftPolicy(2, false);
+    const scheduler = new Scheduler({ ...FAKE_LIMITS, maxDrafts: 2 }, "on", policy);
+    const [long, short] = [30, 5].map((maxNewTokens) => request({ prompt: [maxNewTokens], maxNewTokens, n: 1 }).siblings[0]) as [
+      Sequence,
+      Sequence,
+    ];
+    scheduler.add(long);
+    scheduler.add(short);
+    const draftsOf = (batch: Batch) => batch.entries.map(({ step, made }) => [step.drafts, made]);
+    const over = (batch: Batch) => {
+      const results = batch.entries.map(() => ({ drawn: [{ token: 3, logprob: 0, top: [] }], ffnExperts: [new Uint8Array()] }));
+      scheduler.take(batch, results);
+      scheduler.report(batch, results);
+    };
+    const first = scheduler.schedule();
+    const second = scheduler.scheduleAhead(first) as Batch;
+    const third = scheduler.scheduleAhead(second) as Batch;
+    for (const batch of [first, second]) scheduler.begin(batch);
+    expect([draftsOf(second), third.entries.map(({ step }) => step.drafts)]).toEqual([
+      [
+        [2, 2],
+        [2, 2],
+      ],
+      [2, 0],
+    ]);
+    scheduler.abort(long);
+    scheduler.begin(third);
+    for (const batch of [first, second]) over(batch);
+    const fourth = scheduler.scheduleAhead(third) as Batch;
+    scheduler.begin(fourth);
+    expect(draftsOf(fourth)).toEqual([[1, 0]]);
+    for (const batch of [third, fourth]) over(batch);
+    // Both drafts of each in the second step, and none since; what is taken of one that has ended is not counted.
+    expect(policy.stats).toMatchObject({ draftTokens: 2, acceptedTokens: 0 });
   });
 
   it("lets a guided sequence sit out one step while others go on, where that costs less than to wait for it", () => {

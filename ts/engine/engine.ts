@@ -461,7 +461,7 @@ export class Engine implements AsyncDisposable {
     if (batch.grown.length > 0) await this.#extend(batch.grown);
     await setMasks(batch.entries);
     await runner.room();
-    this.#scheduler.dropEnded(batch);
+    this.#scheduler.begin(batch);
     const steps = batch.entries.map(({ step }) => step);
     const launch: Launch = { results: Promise.resolve([]), launchedMs: performance.now(), overMs: 0 };
     if (steps.length > 0)

@@ -50,7 +50,7 @@ export interface Growth {
   blocks: readonly number[];
 }
 
-/** A sequence's part in a step. `made`: drafts that it verifies and that the step before it has made; others are rejected. */
+/** A sequence's part in a step. `made`, from its beginning on: drafts that it verifies and that the step before it has made; others are rejected. */
 export interface BatchEntry {
   sequence: Sequence;
   step: StepSequence;
@@ -197,9 +197,18 @@ export class Scheduler {
     return { sequence, blocks };
   }
 
-  /** Takes those out of a step that have ended since it was scheduled. To be called right before it is launched. */
-  dropEnded(batch: Batch): void {
+  /**
+   * Takes those out of a step that have ended since it was scheduled, and writes down which drafts are made: as many as any of the rest asks
+   * for. To be called right before it is launched.
+   */
+  begin(batch: Batch): void {
     batch.entries = batch.entries.filter(({ sequence }) => sequence.state !== "ended");
+    const drafted = batch.entries.reduce((most, { step }) => Math.max(most, step.drafts ?? 0), 0);
+    for (const entry of batch.entries) {
+      const { sequence, step } = entry;
+      if (step.tokens === null) entry.made = Math.min(step.drafts ?? 0, sequence.drafted);
+      sequence.drafted = drafted;
+    }
   }
 
   /** Writes down what a step that is over has computed and drawn: of those under way, the oldest. */
@@ -246,11 +255,8 @@ export class Scheduler {
 
   #mark(batch: Batch): Batch {
     this.#steps += 1;
-    const drafted = batch.entries.reduce((most, { step }) => Math.max(most, step.drafts ?? 0), 0);
-    for (const entry of batch.entries) {
-      const { sequence, step } = entry;
-      if (step.tokens === null) entry.made = Math.min(step.drafts ?? 0, sequence.drafted);
-      sequence.enter(step, drafted);
+    for (const { sequence, step } of batch.entries) {
+      sequence.enter(step);
       sequence.lastStep = this.#steps;
     }
     return batch;

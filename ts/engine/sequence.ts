@@ -62,7 +62,7 @@ export class Sequence {
   /** The same once the steps under way are over: at least, and at most, if all of their drafts are accepted. */
   scheduled = 0;
   mostScheduled = 0;
-  /** Drafts that the step it last had a part in makes for the next one. */
+  /** Drafts that the step that was launched last with a part of it makes for the next one. */
   drafted = 0;
   /** Drafts of its that were verified, and those that were accepted. */
   draftTokens = 0;
@@ -174,11 +174,10 @@ export class Sequence {
     return { slot: this.slot, position: this.scheduled, tokens: null, sample: true, drafts };
   }
 
-  /** Enters a step that is to be launched, and which makes `drafted` drafts. */
-  enter({ tokens, drafts = 0 }: StepSequence, drafted: number): void {
+  /** Enters a step that is to be launched. */
+  enter({ tokens, drafts = 0 }: StepSequence): void {
     this.scheduled += tokens?.length ?? 1;
     this.mostScheduled += tokens?.length ?? drafts + 1;
-    this.drafted = drafted;
   }
 
   /** Puts it at a position: so much is in the cache, and no step is under way. */
