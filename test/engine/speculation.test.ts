@@ -105,6 +105,16 @@ describe("answers with drafts", () => {
     expect((await make({ speculative: "off" }).engine.generate("abc", { maxTokens: 9 })).timings).not.toHaveProperty("drafts");
   });
 
+  it("count the drafts before their end alone: as many accepted as tokens that no step was needed for", async () => {
+    const { engine } = make({ speculative: { drafts: 4 }, next: says("h#there", 1) });
+    const { tokens, timings } = await engine.generate("a", { maxTokens: 30 });
+    // One token from the prompt, then the end token, the first of five that the step draws.
+    expect([tokens.length, timings.drafts]).toEqual([2, undefined]);
+    const later = make({ speculative: { drafts: 4 }, next: says("hel#there", 1) }).engine;
+    expect((await later.generate("a", { maxTokens: 30 })).timings.drafts).toEqual({ verified: 2, accepted: 2, share: 1 });
+    expect(later.stats.speculation).toMatchObject({ draftedSteps: 1, draftTokens: 2, acceptedTokens: 2, acceptedByPlace: [1, 1] });
+  });
+
   it("end in mid-draft: at end tokens, stop tokens, stop strings, whole tool calls and the limit", async () => {
     for (const drafts of [1, 2, 3, 4])
       for (const [text, params] of [

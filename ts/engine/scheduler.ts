@@ -215,9 +215,8 @@ export class Scheduler {
   take(batch: Batch, results: readonly StepResult[]): void {
     for (const [i, { sequence, step, made }] of batch.entries.entries()) {
       if (sequence.state === "ended") continue;
-      const result = results[i] as StepResult;
-      this.#policy.count(made, Math.min(made, result.drawn.length - 1));
-      sequence.take(step, result, made);
+      const { verified, accepted } = sequence.take(step, results[i] as StepResult, made);
+      this.#policy.count(verified, accepted);
       if (sequence.atEnd) this.#changed = true;
     }
   }

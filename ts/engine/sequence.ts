@@ -212,24 +212,30 @@ export class Sequence {
 
   /**
    * Takes a step's result; `made`: how many of its drafts the step before it had made. What was drawn behind an end token, or behind the last
-   * token of all, is dropped from the result.
+   * token of all, is dropped from the result. Gives the drafts that counted: how many were verified, and how many accepted.
    */
-  take(step: StepSequence, result: StepResult, made: number): void {
-    if (step.tokens === null) this.#settle(step.drafts ?? 0, result.drawn.length, made);
-    for (const [i, { token }] of result.drawn.entries()) {
+  take(step: StepSequence, result: StepResult, made: number): { verified: number; accepted: number } {
+    const { drawn } = result;
+    if (step.tokens === null) this.#settle(step.drafts ?? 0, drawn.length);
+    const all = drawn.length;
+    for (const [i, { token }] of drawn.entries()) {
       this.tokens.push(token);
-      if (this.atEnd) result.drawn.length = i + 1;
+      if (this.atEnd) drawn.length = i + 1;
     }
-    this.computed += step.tokens?.length ?? result.drawn.length;
+    this.computed += step.tokens?.length ?? drawn.length;
+    // Nothing was gained by drafts from the sequence's last token on.
+    const verified = drawn.length < all ? Math.min(made, drawn.length - 1) : made;
+    const accepted = Math.min(verified, Math.max(0, drawn.length - 1));
+    this.draftTokens += verified;
+    this.acceptedTokens += accepted;
+    return { verified, accepted };
   }
 
   /** What was not known of a decode step: how many of its drafts were accepted. */
-  #settle(drafts: number, drawn: number, made: number): void {
+  #settle(drafts: number, drawn: number): void {
     if (drawn === 0) throw new LongcatError("INTERNAL", "a decode step drew nothing");
     this.scheduled += drawn - 1;
     this.mostScheduled -= drafts + 1 - drawn;
-    this.draftTokens += made;
-    this.acceptedTokens += Math.min(made, drawn - 1);
   }
 
   /**
