@@ -560,27 +560,34 @@ describe("scheduler", () => {
     expect(together.who(together.scheduler.schedule())).toEqual(["guided 0", "free 2"]);
   });
 
-  it("reserves cache for the most that steps under way may draw, d + 1 positions each: once one is over, d + 1 to 2d + 1 beyond those known", async () => {
-    for (const drafts of [1, 2, 4]) {
-      const runner = new FakeRunner({ ...{ maxDrafts: drafts, blockSize: 1, numBlocks: 200, contextLength: 200, maxBatchTokens: 64 } });
-      const scheduler = new Scheduler(runner.limits, "off", new DraftPolicy(drafts, false));
-      const [sequence] = request({ prompt: [1, 2], maxNewTokens: 100, n: 1 }).siblings as [Sequence];
-      scheduler.add(sequence);
-      let reserved = 0;
-      let steps = 0;
-      runner.during = () => {
-        // The step before is over: of what was reserved for two, it has used up what it has drawn.
-        const left = reserved - sequence.computed;
-        if (reserved > 0) expect([left >= drafts + 1, left <= 2 * drafts + 1]).toEqual([true, true]);
-        steps += Number(reserved > 0);
-        const both = sequence.generated > 0 && sequence.mostScheduled === sequence.computed + 2 * (drafts + 1);
-        reserved = both ? sequence.blocks.length : 0;
-        if (both) expect(reserved).toBe(sequence.mostScheduled);
-      };
-      while (scheduler.hasWork) await step(scheduler, runner);
-      expect(steps).toBeGreaterThan(5);
-    }
-  });
+  it.each([1, 2, 3])(
+    "with %s steps behind the one that runs, n in all, reserves cache for n (d + 1) positions beyond those known, and leaves d less once one is over, at most",
+    async (depth) => {
+      const n = depth + 1;
+      for (const drafts of [1, 2, 4]) {
+        const runner = new FakeRunner({ ...{ maxDrafts: drafts, blockSize: 1, numBlocks: 200, contextLength: 200, maxBatchTokens: 64 } });
+        const scheduler = new Scheduler(runner.limits, "off", new DraftPolicy(drafts, false));
+        const [sequence] = request({ prompt: [1, 2], maxNewTokens: 150, n: 1 }).siblings as [Sequence];
+        scheduler.add(sequence);
+        let reserved = 0;
+        let steps = 0;
+        const left: number[] = [];
+        runner.during = () => {
+          // The step before is over: of what was reserved for all, it has used up what it has drawn.
+          if (reserved > 0) left.push(reserved - sequence.computed);
+          const all = sequence.generated > 0 && sequence.mostScheduled === sequence.computed + n * (drafts + 1);
+          reserved = all ? sequence.blocks.length : 0;
+          if (all) expect(reserved).toBe(sequence.mostScheduled);
+          steps += Number(all);
+        };
+        while (scheduler.hasWork) await step(scheduler, runner, depth);
+        expect(runner.mostUnderWay).toBe(n);
+        expect(steps).toBeGreaterThan(5);
+        expect(Math.min(...left)).toBeGreaterThanOrEqual(depth * (drafts + 1));
+        expect(Math.max(...left)).toBeLessThanOrEqual(depth * (drafts + 1) + drafts);
+      }
+    },
+  );
 
   it("refuses a sequence that could never fit, with both numbers", () => {
     const scheduler = new Scheduler({ ...FAKE_LIMITS, numBlocks: 4 });

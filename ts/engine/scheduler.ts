@@ -5,12 +5,13 @@
  * abort.
  *
  * A step takes one token of everybody who decodes, with as many drafts behind it as pay (ts/engine/draft-policy.ts), and fills the rest of
- * its budget with prompts. While a step runs, the one after it may be scheduled too (`scheduleAhead`) where it only decodes: tokens lie on
- * the device, and so do positions, of which the least and the most are known here. Blocks are reserved for the most: with d drafts and the
- * results of all steps but the last, for d + 1 to 2d + 1 positions beyond those that are known. If somebody ends meanwhile, its part in the
- * second step was for nothing; its slot and blocks can be given out at once all the same, since whatever the next owner does is enqueued
- * behind that step. A guided sequence, whose next token the host has to see first, sits out one step while others go on, or holds them up,
- * whichever costs less. A step with prompts is scheduled when those before it are over, so that whoever has come by then has a part.
+ * its budget with prompts. While a step runs, those after it may be scheduled too (`scheduleAhead`; ts/engine/step-clock.ts says how many)
+ * where they only decode: tokens lie on the device, and so do positions, of which the least and the most are known here. Blocks are reserved
+ * for the most: with d drafts and n steps under way, for n (d + 1) positions beyond those that are known; when the first of them is over,
+ * (n − 1) (d + 1) to (n − 1) (d + 1) + d of these are left. If somebody ends meanwhile, its part in the later steps was for nothing; its slot
+ * and blocks can be given out at once all the same, since whatever the next owner does is enqueued behind those steps. A guided sequence,
+ * whose next token the host has to see first, sits out one step while others go on, or holds them up, whichever costs less. A step with
+ * prompts is scheduled when those before it are over, so that whoever has come by then has a part.
  *
  * A finished step's results are dealt with in two parts, so that the device need not wait for whoever listens: `take` writes down what the
  * next step depends on, `report` tells the requests.
