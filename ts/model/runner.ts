@@ -198,7 +198,7 @@ export class Runner implements ModelRunner {
 
   async launch(sequences: readonly StepSequence[], onOver: (ms: number) => void = () => undefined): Promise<StepResult[]> {
     if (this.#entering) throw new LongcatError("INTERNAL", "a step was launched while another was not all enqueued: await room() before");
-    const drafts = mostDrafts(sequences);
+    const drafts = draftsOf(sequences);
     const parts = this.#cut(sequences, drafts).map((part) => this.#prepare(part, drafts));
     const [only, ...more] = parts;
     if (only && more.length === 0 && !only.scored) return this.#enter(only, onOver);
@@ -445,8 +445,8 @@ function kindOf(sequences: readonly StepSequence[]): { isPrompt: boolean; decode
   return { isPrompt: sequences[0]!.tokens !== null, decodes: sequences.at(-1)!.tokens === null };
 }
 
-/** Most drafts that one of them asks for. */
-function mostDrafts(sequences: readonly StepSequence[]): number {
+/** Drafts that a step makes: as many as any of its sequences asks for. */
+function draftsOf(sequences: readonly StepSequence[]): number {
   return sequences.reduce((most, { drafts = 0 }) => Math.max(most, drafts), 0);
 }
 
