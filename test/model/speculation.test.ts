@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/model/open.js";
 import { openRandomModel } from "../../ts/model/random-weights.js";
-import type { Runner } from "../../ts/model/runner.js";
+import { MOST_GRAPHS, type Runner } from "../../ts/model/runner.js";
 import type { SlotSampling, StepResult, StepSequence } from "../../ts/model/runner-types.js";
 import { shapeConfig } from "../../ts/model/shapes.js";
 import { trace } from "../../ts/model/trace.js";
@@ -199,6 +199,24 @@ describe("the draft head", () => {
     });
     return [-1, -1, ...drafts];
   }
+});
+
+describe("graphs", () => {
+  it("are kept for the programs that were used last, and recorded again for others, with the same bits", async () => {
+    const runner = await open();
+    const [want] = alone.get("greedy")!;
+    // Five programs a bucket, in five buckets; not all of them come to two steps.
+    for (const size of [1, 2, 4, 8, 16, 1])
+      for (const drafts of [0, 1, 2, 3, 4]) {
+        const runs = await runTogether(
+          runner,
+          Array.from({ length: size }, () => ({ prompt: PROMPTS[0]!, count: 6, drafts: [drafts] })),
+        );
+        for (const { drawn } of runs) expect(drawn).toEqual(want!.drawn.slice(0, 6));
+        expect(runner.recordedGraphs).toBeLessThanOrEqual(MOST_GRAPHS);
+      }
+    expect(runner.recordedGraphs).toBe(MOST_GRAPHS);
+  });
 });
 
 describe("steps in flight", () => {

@@ -49,6 +49,11 @@ interface Part {
 
 /** Commands of a step beside its layers': slots' parameters, step block, plan, embedding, last norm, head, sampling, and some to spare. */
 const COMMANDS_PER_STEP = 32;
+/**
+ * Recorded graphs that are kept: those used last. There is one for each batch bucket and number of drafts, and a GPU's memory has room for
+ * some beside all that is counted (ts/model/sizing.ts); one that comes back is recorded again.
+ */
+export const MOST_GRAPHS = 16;
 /** Commands of each draft: plans, the draft head, its draw, and the turn in which the draft is verified. */
 const COMMANDS_PER_DRAFT = 20;
 
@@ -81,6 +86,8 @@ export class Runner implements ModelRunner {
   readonly #parts: ProgramParts;
   readonly #arena: Tensor;
   readonly #programs = new Map<string, Ready>();
+  /** Those that are recorded, the one used last at the end. */
+  #recorded: Ready[] = [];
   /** Host copies of the slots' parameters, [S, fields]. */
   readonly #sampleParams: Float64Array;
   /** Of each slot, the positions that its blocks hold. */
@@ -238,9 +245,9 @@ export class Runner implements ModelRunner {
     return this.#queue;
   }
 
-  /** How many decode buckets have been recorded. */
+  /** How many graphs there are. */
   get recordedGraphs(): number {
-    return [...this.#programs.values()].filter(({ graph }) => graph).length;
+    return this.#recorded.length;
   }
 
   async close(): Promise<void> {
@@ -305,8 +312,10 @@ export class Runner implements ModelRunner {
         0,
       );
       this.#enqueue(program, draws);
-    } else if (ready.graph) this.#queue.replay(ready.graph);
-    else if (ready.recording) this.#enqueue(program);
+    } else if (ready.graph) {
+      this.#queue.replay(ready.graph);
+      this.#keep(ready);
+    } else if (ready.recording) this.#enqueue(program);
     else recorded = this.#record(ready);
     const result = blocks.takeResult();
     const read = this.#queue.read(program.resultBlock, result.bytes);
@@ -325,9 +334,19 @@ export class Runner implements ModelRunner {
     ready.recording = true;
     try {
       ready.graph = await this.device.record(() => this.#enqueue(ready.program));
+      this.#keep(ready);
     } finally {
       ready.recording = false;
     }
+  }
+
+  /** A graph was used: of too many, the one that was not for longest is forgotten. */
+  #keep(ready: Ready): void {
+    this.#recorded = [...this.#recorded.filter((other) => other !== ready), ready];
+    if (this.#recorded.length <= MOST_GRAPHS) return;
+    const oldest = this.#recorded.shift()!;
+    oldest.graph?.release();
+    delete oldest.graph;
   }
 
   /** Enqueues parts one after another, with their scoring, as there is room; the first part at once. */
