@@ -134,8 +134,15 @@ describe("the ring", () => {
 describe("progress", () => {
   it.each(["mini", "tiny-b", "tiny-lite-a"] as const)("of a load of %s reaches the total, and never passes it", async (name) => {
     const steps: [number, number][] = [];
-    const { checkpoint } = await open(name, { onProgress: (done, total) => steps.push([done, total]) });
+    const { checkpoint } = await open(name, { maxDrafts: 1, onProgress: (done, total) => steps.push([done, total]) });
     expect(steps.at(-1)).toEqual([checkpoint.bytes, checkpoint.bytes]);
     expect(steps.map(([done]) => done)).toEqual(steps.map(([done]) => done).sort((a, b) => a - b));
+  });
+
+  it("counts no draft head where there are no drafts", async () => {
+    let last: [number, number] = [0, 0];
+    const { checkpoint } = await open("mini", { onProgress: (done, total) => (last = [done, total]) });
+    expect(last[0]).toBe(last[1]);
+    expect(last[1]).toBeLessThan(checkpoint.bytes);
   });
 });
