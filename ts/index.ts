@@ -49,7 +49,9 @@ export {
   type ResponseFormat,
 } from "./sampling/parameters.js";
 export type { ChatPrompt, Message, MessageToolCall, TextPart, Tool, ToolCall, ToolCallDelta, ToolChoice } from "./text/index.js";
+export type { ActivationDType } from "./model/activations.js";
 export type { DeviceKind } from "./model/placement.js";
+export type { CacheDType } from "./model/state.js";
 export type { NgramPlace } from "./model/weights.js";
 export { listDevices };
 

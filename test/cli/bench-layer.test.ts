@@ -92,6 +92,15 @@ it("measures a layer as one rank of many: as many rows for each of the held expe
   }
 });
 
+it.each([
+  [["--expert-rows", "8"], [16]],
+  [["--expert-rows", "8", "--queries", "2"], [16]],
+  [["--expert-rows", "30"], [20]],
+])("leaves out the usual batches that have too few rows for %j", async (words, batches) => {
+  const { results } = await document("layer", "--experts-held", "4", "--samples", "1", ...words);
+  expect(results.map(({ batch }: { batch: number }) => batch)).toEqual(batches);
+});
+
 it("tells of flags that change nothing on the CPU, and goes on", async () => {
   const told = "batchInvariant: false has no effect on the CPU: its bits are the same in any batch";
   const layer = await document("layer", "--batch", "1", "--samples", "1", "--no-batch-invariant");
@@ -171,11 +180,16 @@ it.each([
     1,
     "error: OPTION_INVALID: experts held: 25 is not accepted: the model has 1 to 24",
   ],
+  [
+    ["layer", "--queries", "2", "--prompt", "128"],
+    2,
+    "usage error: --queries are rows of decode steps, and --prompt measures prompts; give --batch too",
+  ],
   [["layer", "--expert-rows", "4"], 2, "usage error: --expert-rows needs --experts-held"],
   [
     ["layer", "--device", "cpu", "--batch", "8,2", "--experts-held", "3", "--expert-rows", "5"],
     1,
-    "error: OPTION_INVALID: expert rows: 5 for each of 3 experts are more than the picks of a step of 2 rows, 6 each; at most 4 are accepted",
+    "error: OPTION_INVALID: expert rows: 5 for each of 3 experts are 15 picks, 6 a row; give steps of 3 rows or more (batch, prompt), not of 2",
   ],
   [["prefill", "--layers", "2"], 2, "usage error: --layers needs --random-weights"],
   [["prefill", "--random-weights", "--model", "x"], 2, "usage error: --model and --random-weights exclude each other"],

@@ -10,6 +10,7 @@ const ALLOWED: Record<string, string[]> = {
   "bench-model.ts": ["../engine/bench-model.js"],
   "bench-prefill.ts": ["../engine/bench-model.js", "../engine/bench-prefill.js"],
   "bench-sampling.ts": ["../engine/bench-sampling.js"],
+  "engine-flags.ts": ["../engine/options.js"],
   "bench-speculate.ts": ["../engine/bench-model.js", "../engine/bench-speculate.js", "../engine/options.js"],
   "layer-chart.ts": ["../engine/bench-layer.js"],
   "bench-serve.ts": ["completion-client", "loopback", "random", "serve-chart", "serve-load", "serve-report"].map(

@@ -40,6 +40,9 @@ describe("inspect", () => {
     // 5 caches (two layers of two, and the draft head) of 512 + 64 floats.
     expect(estimate).toMatchObject({ cacheBytesPerToken: 5 * 576 * 4, cacheBytes: 5 * 576 * 4 * 4096, fits: true });
     expect(estimate["weightBytes"]).toBeGreaterThan(24_000_000);
+    const off = await longcat(["inspect", "estimate", MINI, "--speculative", "off", "--json"]);
+    expect(JSON.parse(off.stdout)).toMatchObject({ cacheBytesPerToken: 4 * 576 * 4 });
+    expect(JSON.parse(off.stdout).weightBytes).toBeLessThan(estimate["weightBytes"] as number);
     const lines = await longcat(["inspect", "estimate", MINI]);
     expect(lines.stdout).toMatch(/^weights +\d+ +[\d.]+ MiB$/m);
     expect(lines.stdout).toContain("It fits");

@@ -32,6 +32,14 @@ describe("help and version", () => {
     }
   });
 
+  it("--speculative is in the help of what has drafts, or could leave the draft head out", async () => {
+    const helpOf = async (...words: string[]) => (await longcat([...words, "--help"])).stdout;
+    for (const words of [["generate"], ["chat"], ["serve"], ["inspect", "estimate"]])
+      expect(await helpOf(...words)).toMatch(/^ {2}--speculative S .*auto \(as many as pay\), off, or 1 to 4$/m);
+    expect(await helpOf("score")).toMatch(/^ {2}--speculative S .*changes no score/m);
+    for (const bench of ["decode", "prefill", "speculate"]) expect(await helpOf("bench", bench)).not.toContain("--speculative");
+  });
+
   it("--version prints the package's", async () => {
     const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
     expect((await longcat(["--version"])).stdout).toBe(`${version}\n`);
@@ -93,7 +101,13 @@ describe("wrong usage", () => {
     [["generate", "--tokens", "1,two"], /--tokens: "two" is not a token id/],
     [["generate", "a", "--logit-bias", "5"], /--logit-bias: "5" is not ID=VALUE/],
     [["generate", "a", "--logit-bias", "5=1", "--logit-bias", "5=2"], /token 5 is given twice/],
-    [["generate", "a", "--speculative", "much"], /--speculative: "much"/],
+    ...["much", "on", "0", "5", "-1", "1.5", "01", ""].map((value): [string[], RegExp] => [
+      ["generate", "a", "--speculative", value],
+      new RegExp(`--speculative: ${JSON.stringify(value)} is not auto, off or a number of drafts from 1 to 4$`, "m"),
+    ]),
+    [["bench", "decode", "--speculative", "off"], /unknown flag "--speculative"/],
+    [["bench", "prefill", "--speculative", "2"], /unknown flag "--speculative"/],
+    [["inspect", "estimate", "--speculative", "5"], /--speculative: "5"/],
     [["score", "a", "--tokens", "1"], /exclude each other/],
     [["score", "a", "--temperature", "1"], /--temperature/],
     [["quantize", "only-one"], /needs two folders/],

@@ -58,6 +58,14 @@ describe("README", () => {
   });
 });
 
+describe("README, drafts", () => {
+  it("its example says how many were accepted", () => {
+    const { stdout, ...rest } = run(firstExample(README.slice(README.indexOf("### Drafts"))));
+    expect(rest).toEqual({ diagnostics: [], status: 0, stderr: "" });
+    expect(stdout).toMatch(/^\{ verified: \d+, accepted: \d+, share: 0\.\d+ \}\n$/);
+  });
+});
+
 describe("pages", () => {
   const pages = ["README.md", "CHANGELOG.md", "bench/README.md", ...readdirSync(join(ROOT, "docs")).map((name) => `docs/${name}`)].filter(
     (page) => page.endsWith(".md"),

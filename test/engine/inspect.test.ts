@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { diagnose, inspect, type QuantizeOptions, quantize, version } from "../../ts/index.js";
+import { modelPath } from "../helpers/paths.js";
 
 const refused = (named: string, code = "OPTION_INVALID") => expect.objectContaining({ code, message: expect.stringContaining(named) });
 
@@ -19,6 +20,15 @@ describe("inspect.estimate", () => {
   it("counts the cache for context × batch: two latents a layer, and the draft head's where it is used", async () => {
     expect(await inspect.estimate(null, { context: 1024, batch: 4 })).toMatchObject({ cacheBytes: 5 * 576 * 4 * 4096 });
     expect(await inspect.estimate(null, { context: 1024, batch: 4, speculative: "off" })).toMatchObject({ cacheBytes: 4 * 576 * 4 * 4096 });
+  });
+
+  it("refuses drafts that the checkpoint cannot make, as a load does", async () => {
+    const tiny = modelPath("tiny-a");
+    const words = "speculative: { drafts: 2 } needs a draft head, and the checkpoint has none";
+    await expect(inspect.estimate(tiny, { speculative: { drafts: 2 } })).rejects.toEqual(refused(words));
+    expect(await inspect.estimate(tiny, { speculative: "auto" })).toMatchObject(
+      await inspect.estimate(tiny, { speculative: "off" }).then(({ availableBytes, maxCachedTokens, ...rest }) => rest),
+    );
   });
 
   it("counts the copies of converted weights beside what stays mapped", async () => {

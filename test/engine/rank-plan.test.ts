@@ -25,5 +25,7 @@ it.each([
 
 it("refuses more rows than the step has picks", () => {
   expect(() => checkShare({ experts: 4, rowsEach: 24 }, 8, 12)).not.toThrow();
-  expect(() => checkShare({ experts: 4, rowsEach: 25 }, 8, 12)).toThrowError(/at most 24 are accepted/);
+  expect(() => checkShare({ experts: 4, rowsEach: 25 }, 8, 12)).toThrowError(
+    /25 for each of 4 experts are 100 picks, 12 a row; give steps of 9 rows or more \(batch, prompt\), not of 8$/,
+  );
 });

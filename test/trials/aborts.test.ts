@@ -13,7 +13,10 @@ describe("B14: sixteen calls of 3500 tokens, twenty times", () => {
   let runner: Runner;
   // "auto" records a graph more whenever it tries another number of drafts, which takes memory once.
   beforeAll(async () => {
-    const parts = await loadParts(modelPath("mini"), resolveOptions({ device: "cpu", threads: 2, maxSequences: 16, speculative: { drafts: 1 } }));
+    const parts = await loadParts(
+      modelPath("mini"),
+      resolveOptions({ device: "cpu", threads: 2, maxSequences: 16, speculative: { drafts: 1 } }),
+    );
     runner = parts.runner as Runner;
     engine = Engine.fromParts(parts);
   });

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { benchLayer, type LayerFacts, type LayerPlan, type LayerResult } from "../engine/bench-layer.js";
+import { batchesFor, benchLayer, type LayerFacts, type LayerPlan, type LayerResult } from "../engine/bench-layer.js";
 import { MOST_DRAFTS } from "../engine/options.js";
 import { cell, describeWhere, deviceName, HELD_FLAG, meansGpu, numberOr, numbers, oneOf, randomModel, SHAPE_FLAG } from "./bench-flags.js";
 import { benchReport } from "./bench-report.js";
@@ -44,13 +44,13 @@ export const benchLayerCommand: Command = {
       name: "batch",
       kind: "text",
       value: "1,16,…",
-      help: `sequences of a decode step (default: GPU ${DEFAULT_BATCHES.gpu}, CPU ${DEFAULT_BATCHES.cpu})`,
+      help: `sequences of a decode step (default: GPU ${DEFAULT_BATCHES.gpu}, CPU ${DEFAULT_BATCHES.cpu}; with --expert-rows those with rows enough)`,
     },
     {
       name: "queries",
       kind: "number",
       value: "N",
-      help: `rows of each of them: its newest token and N - 1 drafts to verify (1 to ${MAX_QUERIES}, default 1)`,
+      help: `rows of each of them, not of prompts: its newest token and N - 1 drafts to verify (1 to ${MAX_QUERIES}, default 1)`,
     },
     {
       name: "context",
@@ -85,17 +85,29 @@ async function planOf(flags: ParsedFlags): Promise<LayerPlan> {
   const device = deviceName(flags, "auto");
   const kind = (await meansGpu(device)) ? "gpu" : "cpu";
   const prompts = numbers(flags, "prompt", "", 1, 65536);
+  const rows = { ...randomModel(flags, kind === "gpu"), expertRows: expertRowsOf(flags), queries: queriesOf(flags) };
   return {
-    ...randomModel(flags, kind === "gpu"),
-    expertRows: expertRowsOf(flags),
-    ...{ batches: numbers(flags, "batch", prompts.length > 0 ? "" : DEFAULT_BATCHES[kind], 1, 1024), prompts },
-    queries: numberOr(flags, "queries", 1, MAX_QUERIES, 1),
+    ...rows,
+    ...{ batches: batchesOf(flags, rows, prompts.length > 0 ? "" : DEFAULT_BATCHES[kind]), prompts },
     context: numberOr(flags, "context", 0, 1_000_000, DEFAULT_CONTEXT[kind]),
     layers: numberOr(flags, "layers", 1, 64, DEFAULT_LAYERS[kind]),
     samples: numberOr(flags, "samples", 1, 100, DEFAULT_SAMPLES),
     cacheDType: oneOf<"auto" | "fp8">(flags, "cache-dtype", ["auto", "fp8"], "auto"),
     ...{ device, threads: threadsOf(flags), fp8Activations: flags.on("fp8-activations"), batchInvariant: !flags.on("no-batch-invariant") },
   };
+}
+
+/** The batches asked for; else, of those that are usual, the ones that can be measured. */
+function batchesOf(flags: ParsedFlags, rows: Parameters<typeof batchesFor>[0], usual: string): number[] {
+  const batches = numbers(flags, "batch", usual, 1, 1024);
+  return flags.text("batch") !== undefined || batches.length === 0 ? batches : batchesFor(rows, batches);
+}
+
+function queriesOf(flags: ParsedFlags): number {
+  const queries = numberOr(flags, "queries", 1, MAX_QUERIES, 1);
+  if (queries > 1 && flags.text("prompt") !== undefined && flags.text("batch") === undefined)
+    throw new UsageError("--queries are rows of decode steps, and --prompt measures prompts; give --batch too");
+  return queries;
 }
 
 function expertRowsOf(flags: ParsedFlags): number | undefined {

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { MOST_DRAFTS } from "../engine/options.js";
 import { Engine, type EngineOptions } from "../index.js";
 import { type Flag, type ParsedFlags, parseNumber, UsageError } from "./flags.js";
 import { note } from "./output.js";
@@ -10,13 +11,18 @@ import { ProgressBar } from "./progress.js";
 
 const MODEL_FLAG: Flag = { name: "model", kind: "text", value: "DIR", help: "checkpoint folder (default: the bundled mini)" };
 
+export const SPECULATIVE_FLAG: Flag = {
+  ...{ name: "speculative", kind: "text", value: "S" },
+  help: `drafts of the draft head: auto (as many as pay), off, or 1 to ${MOST_DRAFTS}`,
+};
+
 export const ENGINE_FLAGS: readonly Flag[] = [
   MODEL_FLAG,
   { name: "device", kind: "text", value: "D", help: "auto (the first GPU, else the CPU), cpu, cuda or cuda:N" },
   { name: "dtype", kind: "text", value: "T", help: "weights: auto (as stored), bfloat16 or float32" },
   { name: "threads", kind: "text", value: "N", help: "CPU threads, or auto: what affinity and container quota allow" },
   { name: "ranks", kind: "number", value: "R", help: "expert parallelism: number of ranks (this version: 1)" },
-  { name: "speculative", kind: "text", value: "S", help: "drafts of the draft head: auto (as many as pay), off, or 1 to 4" },
+  SPECULATIVE_FLAG,
   { name: "no-batch-invariant", kind: "flag", help: "permit results that depend on the batch" },
   { name: "no-prefix-cache", kind: "flag", help: "do not reuse cached prompts" },
   { name: "cache-bytes", kind: "text", value: "B", help: "memory of the latent cache in bytes, or auto" },
@@ -29,6 +35,9 @@ export const ENGINE_FLAGS: readonly Flag[] = [
   { name: "fp8-activations", kind: "flag", help: "GPU, FP8 weights: quantise the inputs of their products too" },
 ];
 
+/** Flags of the benches, which say themselves how many drafts there are. */
+export const ENGINE_FLAGS_WITHOUT_DRAFTS = ENGINE_FLAGS.filter((flag) => flag !== SPECULATIVE_FLAG);
+
 /** A number, or the word "auto". */
 function autoOrNumber(flags: ParsedFlags, name: string): "auto" | number | undefined {
   const text = flags.text(name);
@@ -36,11 +45,13 @@ function autoOrNumber(flags: ParsedFlags, name: string): "auto" | number | undef
   return parseNumber(`--${name}`, text);
 }
 
-function speculative(flags: ParsedFlags): EngineOptions["speculative"] {
+export function speculative(flags: ParsedFlags): EngineOptions["speculative"] {
   const text = flags.text("speculative");
   if (text === undefined || text === "auto" || text === "off") return text;
-  if (!/^\d+$/.test(text)) throw new UsageError(`--speculative: ${JSON.stringify(text)} is not auto, off or a number of drafts`);
-  return { drafts: Number(text) };
+  const drafts = Number(text);
+  if (!/^[1-9]\d*$/.test(text) || drafts > MOST_DRAFTS)
+    throw new UsageError(`--speculative: ${JSON.stringify(text)} is not auto, off or a number of drafts from 1 to ${MOST_DRAFTS}`);
+  return { drafts };
 }
 
 /** Every option that has a flag. One without its line below does not compile. */

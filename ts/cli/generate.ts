@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Chunk, Engine, GenerateParams, GenerateResult, Prompt } from "../index.js";
+import type { Chunk, Engine, EngineStats, GenerateParams, GenerateResult, Prompt } from "../index.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { ENGINE_FLAGS, loadEngine } from "./engine-flags.js";
 import { type ParsedFlags, UsageError } from "./flags.js";
@@ -40,26 +40,27 @@ export const generateCommand: Command = {
 async function generate(engine: Engine, prompt: Prompt, params: GenerateParams, flags: ParsedFlags): Promise<void> {
   if (flags.on("json")) return printJson(await engine.generate(prompt, params));
   const { hasTokenizer } = engine.info;
+  const start = performance.now();
   if ((params.n ?? 1) !== 1) await printChoices(await engine.generate(prompt, params), hasTokenizer);
   else await streamReply(engine, prompt, params);
+  if (process.stderr.isTTY) note(styled(process.stderr, "dim", figures(engine.stats, (performance.now() - start) / 1000)));
   if (!hasTokenizer) note("this checkpoint has no tokenizer: these are the generated token ids");
 }
 
 async function streamReply(engine: Engine, prompt: Prompt, params: GenerateParams): Promise<void> {
   const writer = engine.info.hasTokenizer ? new ReplyWriter() : new IdWriter();
-  const start = performance.now();
-  let completionTokens = 0;
   try {
-    for await (const chunk of engine.stream(prompt, params)) {
-      completionTokens += chunk.tokens.length;
-      await writer.write(chunk);
-    }
+    for await (const chunk of engine.stream(prompt, params)) await writer.write(chunk);
   } finally {
     await writer.end();
   }
-  const seconds = (performance.now() - start) / 1000;
-  if (process.stderr.isTTY)
-    note(styled(process.stderr, "dim", `${completionTokens} tokens, ${(completionTokens / seconds).toFixed(0)} tokens/s`));
+}
+
+/** What an engine did in all, which is one call: tokens, their speed, and what became of drafts. */
+export function figures({ generatedTokens, speculation }: Pick<EngineStats, "generatedTokens" | "speculation">, seconds: number): string {
+  const { draftTokens, acceptedTokens } = speculation;
+  const drafts = draftTokens > 0 ? `, ${acceptedTokens} of ${draftTokens} drafts accepted` : "";
+  return `${generatedTokens} tokens, ${(generatedTokens / seconds).toFixed(0)} tokens/s${drafts}`;
 }
 
 /** Several choices: one after another, each under its number. */

@@ -5,6 +5,7 @@
 
 import { diagnose, type EngineOptions, inspect, listDevices, type MemoryEstimate } from "../index.js";
 import { type Command, JSON_FLAG } from "./command.js";
+import { SPECULATIVE_FLAG, speculative } from "./engine-flags.js";
 import type { Flag } from "./flags.js";
 import { alignColumns, formatBytes, note, print, printJson } from "./output.js";
 
@@ -57,7 +58,7 @@ export const inspectDevicesCommand: Command = {
 };
 
 export const inspectEstimateCommand: Command = {
-  usage: ["inspect estimate [DIR] [--device D] [--dtype T] [--cache-dtype T] [--context N] [--batch N] [--json]"],
+  usage: ["inspect estimate [DIR] [--device D] [--dtype T] [--cache-dtype T] [--speculative S] [--context N] [--batch N] [--json]"],
   about:
     "Says how many bytes weights, latent cache and scratch will take and what fits into the memory that is free now. Nothing is loaded.",
   flags: [
@@ -65,6 +66,7 @@ export const inspectEstimateCommand: Command = {
     { name: "dtype", kind: "text", value: "T", help: "weights: auto (as stored), bfloat16 or float32" },
     { name: "cache-dtype", kind: "text", value: "T", help: "what the latent cache holds: auto (what activations are) or fp8" },
     { name: "ngram", kind: "text", value: "N", help: "n-gram tables: auto, host or device" },
+    SPECULATIVE_FLAG,
     { name: "context", kind: "number", value: "N", help: "tokens of each sequence (default: the model's context)" },
     { name: "batch", kind: "number", value: "N", help: "sequences at once (default 1)" },
     { name: "max-batch-tokens", kind: "number", value: "N", help: "tokens of one step (default 4096)" },
@@ -78,6 +80,7 @@ export const inspectEstimateCommand: Command = {
       dtype: flags.text("dtype") as EngineOptions["dtype"],
       cacheDType: flags.text("cache-dtype") as EngineOptions["cacheDType"],
       ngram: flags.text("ngram") as EngineOptions["ngram"],
+      speculative: speculative(flags),
       context: flags.number("context"),
       batch: flags.number("batch"),
       maxBatchTokens: flags.number("max-batch-tokens"),

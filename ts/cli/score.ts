@@ -4,11 +4,14 @@
  */
 
 import { type Command, JSON_FLAG } from "./command.js";
-import { ENGINE_FLAGS, loadEngine } from "./engine-flags.js";
-import { UsageError } from "./flags.js";
+import { ENGINE_FLAGS, loadEngine, SPECULATIVE_FLAG } from "./engine-flags.js";
+import { type Flag, UsageError } from "./flags.js";
 import { interruptible } from "./interrupt.js";
 import { alignColumns, print, printJson } from "./output.js";
 import { readText, TOKENS_FLAG } from "./prompt-flags.js";
+
+/** Nothing is drawn, so nothing foreseen. */
+const DRAFTS_FLAG: Flag = { ...SPECULATIVE_FLAG, help: "changes no score; off leaves the draft head's weights and cache out" };
 
 /** Six decimals, and five significant digits however near to 0: a likely token's is not "-0.0000". */
 function formatLogprob(logprob: number | null): string {
@@ -21,7 +24,7 @@ export const scoreCommand: Command = {
   about:
     "Prints each token's id, its text (escaped) and its log-probability given the tokens before it; the first has none. Then their sum.\n" +
     'TEXT that begins with "-" goes behind --. --json: {tokens, logprobs}.',
-  flags: [TOKENS_FLAG, ...ENGINE_FLAGS, JSON_FLAG],
+  flags: [TOKENS_FLAG, ...ENGINE_FLAGS.map((flag) => (flag === SPECULATIVE_FLAG ? DRAFTS_FLAG : flag)), JSON_FLAG],
   maxPositionals: 1,
   run: async (flags) => {
     const ids = flags.ids("tokens");

@@ -19,7 +19,7 @@ import { loadAddon } from "../runtime/addon.js";
 import { type Device, Event, type Graph, Queue } from "../runtime/device.js";
 import { ops } from "../runtime/ops.js";
 import { abortIfAsked, CeilingMeter, floorSeconds, median, timeReplays, TokenSource } from "./bench-device.js";
-import { checkShare, placeShare, type RankShare } from "./rank-plan.js";
+import { checkShare, leastRows, placeShare, type RankShare } from "./rank-plan.js";
 
 /** What to measure. */
 export interface LayerPlan {
@@ -154,8 +154,20 @@ export async function benchLayer(plan: LayerPlan, report: LayerReport): Promise<
   }
 }
 
+/** Of some batches those whose steps have rows enough for `expertRows`; where none has, the least that would do. */
+export function batchesFor(
+  plan: Pick<LayerPlan, "shape" | "expertsHeld" | "expertRows" | "queries">,
+  batches: readonly number[],
+): number[] {
+  const { numExperts, topK } = shapeConfig(plan.shape, 1);
+  const share = shareOf(plan, numExperts);
+  const least = share ? Math.ceil(leastRows(share, topK) / plan.queries) : 1;
+  const enough = batches.filter((batch) => batch >= least);
+  return enough.length > 0 ? enough : [least];
+}
+
 /** What of the experts' work is this rank's, where it is one of many. */
-function shareOf({ expertRows, expertsHeld }: LayerPlan, numExperts: number): RankShare | undefined {
+function shareOf({ expertRows, expertsHeld }: Pick<LayerPlan, "expertRows" | "expertsHeld">, numExperts: number): RankShare | undefined {
   return expertRows === undefined ? undefined : { experts: expertsHeld ?? numExperts, rowsEach: expertRows };
 }
 

@@ -86,8 +86,6 @@ async function openStored({ device, directory, options, signal }: BenchSource, s
   const dir = checkDirectory(directory);
   const resolved = resolveOptions({ ...options, device: device as EngineOptions["device"], signal });
   if (options.maxSequences === undefined || options.maxSequences === null) resolved.maxSequences = sizes.maxSequences;
-  if (typeof resolved.speculative === "object")
-    throw new LongcatError("OPTION_INVALID", "speculative: this bench runs steps without drafts; bench speculate measures those with");
   resolved.speculative = sizes.drafts === undefined ? "off" : { drafts: sizes.drafts };
   // The benches write to the runner's cache behind the engine's back, and each run is to be a whole one.
   resolved.prefixCache = false;

@@ -35,6 +35,8 @@ export interface ChoiceRules {
   /** Keeps the choice to a format, and knows when its answer is whole. */
   guide?: Guide;
   tokenBytes(id: number): Uint8Array | readonly number[];
+  /** Milliseconds from the call to the end of the step that drew what is pushed: a busy host tells several steps at once. */
+  stepOverMs(): number;
   /** Milliseconds since the call. */
   elapsedMs(): number;
 }
@@ -53,7 +55,9 @@ export class ChoiceOutput {
   readonly #rules: ChoiceRules;
   readonly #tokens: number[] = [];
   readonly #logprobs: TokenLogprob[] = [];
+  /** The ends of the first step that drew, how many tokens that one drew, and of the last. */
   #firstMs: number | undefined;
+  #firstTokens = 0;
   #lastMs = 0;
   #finish: FinishReason | undefined;
 
@@ -71,8 +75,9 @@ export class ChoiceOutput {
 
   /** Takes a drawn token, and the FFN experts that the token before it used; its chunks (the last of them with finishReason once the choice has ended). */
   push(drawn: DrawnToken, ffnExperts: Uint8Array | undefined): Chunk[] {
-    this.#lastMs = this.#rules.elapsedMs();
+    this.#lastMs = this.#rules.stepOverMs();
     this.#firstMs ??= this.#lastMs;
+    if (this.#lastMs === this.#firstMs) this.#firstTokens += 1;
     this.#tokens.push(drawn.token);
     const { delta, finish } = this.#read(drawn.token);
     this.#finish = finish;
@@ -90,7 +95,7 @@ export class ChoiceOutput {
   end(reason: "length" | "abort"): Chunk[] {
     if (this.#finish !== undefined) return [];
     this.#finish = reason;
-    this.#lastMs = this.#rules.elapsedMs();
+    if (this.#tokens.length === 0) this.#lastMs = this.#rules.elapsedMs();
     return this.#chunks(this.#rules.parser.end(), []);
   }
 
@@ -160,9 +165,8 @@ export class ChoiceOutput {
 
   #timings(): Timings {
     const first = this.#firstMs ?? this.#lastMs;
-    const later = this.#tokens.length - 1;
-    const seconds = (this.#lastMs - first) / 1000;
-    return { ttftMs: first, tokensPerSecond: later > 0 && seconds > 0 ? later / seconds : 0 };
+    const later = this.#tokens.length - this.#firstTokens;
+    return { ttftMs: first, tokensPerSecond: later > 0 ? (1000 * later) / (this.#lastMs - first) : 0 };
   }
 }
 

@@ -98,6 +98,8 @@ export class Engine implements AsyncDisposable {
   readonly #vocabulary: VocabularyFacts;
   readonly #limits: PromptLimits;
   readonly #host: RequestHost;
+  /** When the device was done with the step whose results are being told. */
+  #stepOverMs = 0;
   readonly #active = new Set<AnyRequest>();
   readonly #counters = { steps: 0, generatedTokens: 0 };
   #loop: Promise<void> | undefined;
@@ -118,6 +120,7 @@ export class Engine implements AsyncDisposable {
       limits: runner.limits,
       endTokens: new Set(parts.info.endTokens),
       tokenBytes: (id) => text?.tokenBytes(id) ?? [],
+      stepOverMs: () => this.#stepOverMs,
       release: (sequences) => {
         for (const sequence of sequences) this.#scheduler.abort(sequence);
       },
@@ -408,8 +411,10 @@ export class Engine implements AsyncDisposable {
       this.#scheduler.take(batch, there);
       this.#underWay.shift();
       this.#counters.steps += 1;
-      this.#launchAhead((await launched).overMs);
+      const { overMs } = await launched;
+      this.#launchAhead(overMs);
       if (this.#underWay.length > 0) await eventLoopTurn();
+      this.#stepOverMs = overMs;
       this.#scheduler.report(batch, there);
     } catch (error) {
       this.#underWay = this.#underWay.filter((step) => step.batch !== batch);

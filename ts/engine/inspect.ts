@@ -8,7 +8,7 @@ import { openCheckpoint } from "../model/checkpoint.js";
 import { type CheckpointDescription, describeCheckpoint } from "../model/describe.js";
 import { estimateMemory, type MemoryEstimate } from "../model/estimate.js";
 import { checkDirectory } from "./load.js";
-import { type EngineOptions, mostDrafts, resolveOptions } from "./options.js";
+import { draftDemand, type EngineOptions, resolveOptions } from "./options.js";
 
 /** Options of an inspection. */
 export interface InspectOptions {
@@ -59,7 +59,7 @@ export async function estimateModel(directory?: string | null, options?: Estimat
   const resolved = resolveOptions(shared);
   const { device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors } = resolved;
   return estimateMemory(folder, {
-    ...{ device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors, maxDrafts: mostDrafts(resolved) },
+    ...{ device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors, ...draftDemand(resolved) },
     // Bounded by the model's context, so checked where that is known.
     context: absent(context) ? undefined : (context as number),
     batch: absent(batch) ? 1 : integer(batch, "batch", 1, 4096),

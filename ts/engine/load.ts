@@ -10,7 +10,7 @@ import type { GenerationConfig } from "../model/generation-config.js";
 import { type OpenedModel, openModel } from "../model/open.js";
 import { DEFAULT_PARAMETERS, type SamplingDefaults } from "../sampling/parameters.js";
 import type { EngineParts } from "./engine.js";
-import { mostDrafts, type ResolvedOptions } from "./options.js";
+import { draftDemand, type ResolvedOptions } from "./options.js";
 import type { PrefixCacheMode } from "./prefix-cache.js";
 import type { TextTools } from "./prompt.js";
 import { loadTextTools } from "./text-tools.js";
@@ -36,8 +36,7 @@ export async function loadParts(dir: string, options: ResolvedOptions): Promise<
   try {
     options.signal?.throwIfAborted();
     const onProgress = (doneBytes: number, totalBytes: number): void => options.onProgress?.({ doneBytes, totalBytes });
-    const { speculative } = options;
-    model = await openModel(dir, { ...options, onProgress, maxDrafts: mostDrafts(options), needsDrafts: typeof speculative === "object" });
+    model = await openModel(dir, { ...options, onProgress, ...draftDemand(options) });
     text = await loadTextTools(dir, model.checkpoint.config.vocabSize);
     options.signal?.throwIfAborted();
     warnOfNoEffect(model, options);

@@ -5,6 +5,7 @@
 
 import { abortSignal, absent, boolean, callback, integer, invalid, oneOf, record, rejectUnknown } from "../checks.js";
 import { LongcatError } from "../errors.js";
+import type { DraftDemand } from "../model/checkpoint.js";
 import { MAX_THREADS } from "../runtime/device.js";
 
 /** How far a load has come. */
@@ -143,9 +144,14 @@ export const MOST_DRAFTS = 4;
 export const MOST_AUTO_DRAFTS = 3;
 
 /** Drafts that a step may come to verify for a sequence under these options, with a checkpoint that has a draft head. */
-export function mostDrafts({ speculative, maxBatchTokens }: ResolvedOptions): number {
+function mostDrafts({ speculative, maxBatchTokens }: ResolvedOptions): number {
   if (typeof speculative === "object") return speculative.drafts;
   return speculative === "auto" ? Math.min(MOST_AUTO_DRAFTS, maxBatchTokens - 1) : 0;
+}
+
+/** What resolved options ask of a checkpoint's draft head. */
+export function draftDemand(resolved: ResolvedOptions): DraftDemand {
+  return { maxDrafts: mostDrafts(resolved), needsDrafts: typeof resolved.speculative === "object" };
 }
 
 /** Every option by name; a missing check does not compile. */

@@ -14,13 +14,19 @@ export interface RankShare {
   rowsEach: number;
 }
 
+/** The rows that a step must have for its picks, `topK` a row, to be as many as the share's rows. */
+export function leastRows({ experts, rowsEach }: RankShare, topK: number): number {
+  return Math.ceil((experts * rowsEach) / topK);
+}
+
 /** @throws LongcatError OPTION_INVALID where `rows` rows of `topK` picks are too few */
-export function checkShare({ experts, rowsEach }: RankShare, rows: number, topK: number): void {
-  const most = Math.floor((rows * topK) / experts);
-  if (rowsEach > most)
+export function checkShare(share: RankShare, rows: number, topK: number): void {
+  const { experts, rowsEach } = share;
+  const least = leastRows(share, topK);
+  if (rows < least)
     throw new LongcatError(
       "OPTION_INVALID",
-      `expert rows: ${rowsEach} for each of ${experts} experts are more than the picks of a step of ${rows} rows, ${topK} each; at most ${most} are accepted`,
+      `expert rows: ${rowsEach} for each of ${experts} experts are ${experts * rowsEach} picks, ${topK} a row; give steps of ${least} rows or more (batch, prompt), not of ${rows}`,
     );
 }
 

@@ -18,6 +18,8 @@ export interface RequestHost {
   /** Model's end tokens. */
   endTokens: ReadonlySet<number>;
   tokenBytes(id: number): Uint8Array | readonly number[];
+  /** When the device was done with the step that is being told of, as `performance.now` has it. */
+  stepOverMs(): number;
   /** Takes sequences out of the scheduler. */
   release(sequences: readonly Sequence[]): void;
 }
@@ -124,6 +126,7 @@ export class GenerateRequest extends Request<GenerateResult> {
           parser: prompt.newParser(parameters.stop),
           ...(guides[index] && { guide: guides[index] }),
           tokenBytes: (id) => host.tokenBytes(id),
+          stepOverMs: () => host.stepOverMs() - startedMs,
           elapsedMs: () => performance.now() - startedMs,
         }),
     );

@@ -32,13 +32,16 @@ export interface Usage {
   completionTokens: number;
 }
 
-/** How long it took. */
+/** How long it took, by the ends of steps: a token is there when the device is done with the step that draws it. */
 export interface Timings {
   /** Milliseconds from the call to the first generated token (with none: to the end of the prompt). */
   ttftMs: number;
-  /** Generated tokens after the first, over the time they took; 0 with fewer than two. */
+  /** Tokens of all steps that drew some but the first, over the time they took; 0 where there was one such step, or none. */
   tokensPerSecond: number;
-  /** What became of the draft head's tokens; absent where none were verified. */
+  /**
+   * What became of the draft head's tokens. Absent, not zeros, where no step verified any: with speculation off or without a draft head, in an
+   * answer of one or two tokens, and with `"auto"` where drafts do not pay.
+   */
   drafts?: DraftUse;
 }
 
@@ -90,7 +93,7 @@ export interface Choice {
   logprobs?: TokenLogprob[];
 }
 
-/** The result of a generation: its first choice, and with `n` > 1 all `choices`. `usage` then counts all of them. */
+/** The result of a generation: its first choice, and with `n` > 1 all `choices`. `usage` then counts all of them; `timings`, drafts among them, stay those of the first. */
 export interface GenerateResult extends Choice {
   choices?: Choice[];
 }

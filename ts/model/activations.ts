@@ -14,7 +14,7 @@ import { MAX_LOGPROBS } from "./runner-types.js";
  * What operations hand to each other, and what the latent caches hold unless they are packed: float32 on the CPU; on a GPU float32 for float32 matrices, else
  * bfloat16 (docs/numerics.md, 1).
  */
-export type ActivationDType = Extract<DType, "float32" | "bfloat16">;
+export type ActivationDType = "float32" | "bfloat16";
 
 /** Capacities of a program. */
 export interface Capacity {

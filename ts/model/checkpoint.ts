@@ -93,9 +93,29 @@ export async function openCheckpoint(dir: string, options: OpenCheckpointOptions
   }
 }
 
-/** The same checkpoint as one without a draft head: where none is used, none is counted or loaded. */
-export function withoutDraftHead(checkpoint: Checkpoint): Checkpoint {
-  if (!checkpoint.hasMtp) return checkpoint;
+/** What is asked of a checkpoint's draft head. */
+export interface DraftDemand {
+  /** Most drafts that a step verifies of a sequence. Default 0. */
+  maxDrafts?: number | undefined;
+  /** They are demanded: a checkpoint without a draft head is refused. Default: it makes none. */
+  needsDrafts?: boolean;
+}
+
+/**
+ * The checkpoint as it is used with so many drafts: where none are, no draft head is counted or loaded.
+ *
+ * @throws LongcatError `OPTION_INVALID` for drafts that it cannot make
+ */
+export function forDrafts(checkpoint: Checkpoint, { maxDrafts = 0, needsDrafts = false }: DraftDemand): Checkpoint {
+  if (needsDrafts && !checkpoint.hasMtp)
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `speculative: { drafts: ${maxDrafts} } needs a draft head, and the checkpoint has none (no tensors model.mtp.*); give "auto" or "off"`,
+    );
+  return maxDrafts > 0 || !checkpoint.hasMtp ? checkpoint : withoutDraftHead(checkpoint);
+}
+
+function withoutDraftHead(checkpoint: Checkpoint): Checkpoint {
   const isTrunk = (name: string) => !name.startsWith("model.mtp.");
   const tensors = new Map([...checkpoint.tensors].filter(([name]) => isTrunk(name)));
   const specs = checkpoint.specs.filter(({ name }) => isTrunk(name));

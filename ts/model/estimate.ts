@@ -6,7 +6,7 @@
 import { integer } from "../checks.js";
 import { availableMemoryBytes } from "../runtime/addon.js";
 import { chooseDevice, findGpus, gpuNamed } from "../runtime/gpus.js";
-import { openCheckpoint, withoutDraftHead } from "./checkpoint.js";
+import { type DraftDemand, openCheckpoint, forDrafts } from "./checkpoint.js";
 import { type DeviceKind, ngramTableBytes } from "./placement.js";
 import { planModel } from "./plan.js";
 import { GPU_MARGIN_BYTES } from "./sizing.js";
@@ -14,7 +14,7 @@ import { cacheBytesPerToken, type CacheDType } from "./state.js";
 import { conversionBytes, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** What to estimate for. */
-export interface EstimateSizes {
+export interface EstimateSizes extends DraftDemand {
   /** "auto", "cpu", "cuda" or "cuda:N", which need not be there. Default "cpu". */
   device?: string;
   /** Tokens of each sequence, not checked yet; absent: the model's context, which is also the most. */
@@ -30,8 +30,6 @@ export interface EstimateSizes {
   /** Where n-gram tables live. Default "auto"; where no GPU can be asked, that is the host. */
   ngram?: "auto" | NgramPlace;
   allowUnknownTensors: boolean;
-  /** Most drafts that a step verifies of a sequence. Default 0. */
-  maxDrafts?: number;
 }
 
 /** Bytes, all of them. Mapped weights need memory only as far as they are used, but run fast only if they all fit. */
@@ -87,7 +85,7 @@ export async function estimateMemory(dir: string, sizes: EstimateSizes): Promise
     // Whatever is there: what does not fit is the answer here, not an error.
     const unbounded = { maxSequences: batch, maxBatchTokens, cacheBytes: "auto", availableBytes: Number.POSITIVE_INFINITY } as const;
     const wanted = { dtype, cacheDType, ngram: wantedNgram, maxDrafts };
-    const used = maxDrafts ? checkpoint : withoutDraftHead(checkpoint);
+    const used = forDrafts(checkpoint, sizes);
     const plan = planModel(used, { ...unbounded, kind, ...wanted, freeBytes: availableBytes }, model);
     const { cacheBytes, stateBytes, scratchBytes, convertedBytes, allocatedBytes } = plan.sizes;
     const perToken = cacheBytesPerToken(config, plan.sizes.numCaches, plan.sizes.cacheDType);

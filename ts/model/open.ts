@@ -7,7 +7,7 @@ import { LongcatError } from "../errors.js";
 import { availableMemoryBytes } from "../runtime/addon.js";
 import { Device } from "../runtime/device.js";
 import { chooseDevice, withoutEffect } from "../runtime/gpus.js";
-import { type Checkpoint, openCheckpoint, withoutDraftHead } from "./checkpoint.js";
+import { type Checkpoint, type DraftDemand, openCheckpoint, forDrafts } from "./checkpoint.js";
 import { type DeviceKind, hasFp8Weights, ngramTableBytes } from "./placement.js";
 import { type ModelPlan, planModel } from "./plan.js";
 import { checkRing, Runner } from "./runner.js";
@@ -16,7 +16,8 @@ import { loadWeights, type NgramPlace, type WeightDType } from "./weights.js";
 
 /** How to open a model; the engine's options after their checks. */
 export interface OpenModelOptions
-  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "cacheDType" | "availableBytes" | "maxDrafts"> {
+  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "cacheDType" | "availableBytes">,
+    DraftDemand {
   /** "cpu", "cuda", "cuda:N" or "auto". */
   device: string;
   dtype: WeightDType;
@@ -29,8 +30,6 @@ export interface OpenModelOptions
   fp8Activations?: boolean;
   /** GPU: a row's bits do not depend on the others of its batch. Default true. */
   batchInvariant?: boolean;
-  /** `maxDrafts` is demanded: a checkpoint without a draft head is refused. Default: it makes none. */
-  needsDrafts?: boolean;
   /** This operation fails when it is run, for tests of error paths. */
   faultOn?: string;
   /** GPU: a kernel that traps runs in place of this operation, for tests of lost devices. */
@@ -65,13 +64,13 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
   let device: Device | undefined;
   try {
     const choice = chooseDevice(options.device);
+    const used = forDrafts(checkpoint, options);
     checkFor(choice.kind, checkpoint, options);
     for (const warning of withoutEffect(choice, options)) onWarning?.(warning);
     // A GPU is asked what it has; on the CPU a model that does not fit is refused before anything is opened.
     if (choice.kind === "cuda") device = openDevice(`cuda:${choice.gpu.ordinal}`, options);
     const availableBytes = options.availableBytes ?? device?.freeBytes;
     const { ngram = "auto" } = options;
-    const used = options.maxDrafts ? checkpoint : withoutDraftHead(checkpoint);
     const plan = planModel(used, { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes });
     device ??= openDevice("cpu", options);
     checkRing(device, checkpoint.config, plan.sizes);
@@ -92,14 +91,9 @@ function openDevice(device: string, { threads, debug, faultOn, trapOn, fp8Activa
   return Device.open({ device, threads, debug, faultOn, trapOn, fp8Activations, batchInvariant });
 }
 
-/** Demands that this device or this checkpoint cannot meet. */
+/** Demands that this device or these weights cannot meet. */
 function checkFor(kind: DeviceKind, checkpoint: Checkpoint, options: OpenModelOptions): void {
-  const { dtype, fp8Activations = false, needsDrafts = false, maxDrafts } = options;
-  if (needsDrafts && !checkpoint.hasMtp)
-    throw new LongcatError(
-      "OPTION_INVALID",
-      `speculative: { drafts: ${maxDrafts} } needs a draft head, and the checkpoint has none (no tensors model.mtp.*); give "auto" or "off"`,
-    );
+  const { dtype, fp8Activations = false } = options;
   if (!fp8Activations) return;
   const accepted = "it needs a GPU and block-FP8 weights that stay as stored";
   if (kind === "cpu") throw new LongcatError("OPTION_INVALID", `fp8Activations: true on the CPU is not accepted: ${accepted}`);

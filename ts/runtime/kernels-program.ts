@@ -3,7 +3,7 @@
  * @module
  */
 
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { LongcatError } from "../errors.js";
@@ -26,8 +26,13 @@ export function kernelsBeside(addon: string): string {
   throw new LongcatError(
     "NATIVE_MISSING",
     `the kernels program is not beside the addon. Looked at:${places.map((path) => `\n  ${path}: absent`).join("")}\n` +
-      `build it here with: ${buildCommand(ROOT)} longcat kernels`,
+      `build it here with: ${isClone() ? "npm run build" : `${buildCommand(ROOT)} longcat kernels`}`,
   );
+}
+
+/** Whether this is a clone, whose `npm run build` makes the program as well; a package does not bring that script. */
+function isClone(): boolean {
+  return existsSync(join(ROOT, "scripts", "run.mjs"));
 }
 
 /**
