@@ -74,6 +74,8 @@ export class FakeRunner implements ModelRunner {
   #underWay: Promise<unknown>[] = [];
   /** Calls that have set up slots since there was room; as a device's ring, it holds so many. */
   #commands = 0;
+  /** The most of them that there were. */
+  mostUnderWay = 0;
   closed = false;
   allowed: number[] | undefined;
   /** Whether latents of prompts must have been made by prompts (docs/numerics.md, 3). */
@@ -167,6 +169,7 @@ export class FakeRunner implements ModelRunner {
       return there;
     });
     this.#underWay.push(results);
+    this.mostUnderWay = Math.max(this.mostUnderWay, this.#underWay.length);
     const over = () => void this.#underWay.shift();
     results.then(over, over);
     return results;

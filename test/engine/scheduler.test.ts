@@ -67,7 +67,7 @@ async function step(scheduler: Scheduler, runner: FakeRunner, depth = 1): Promis
     if (blocks.length > 0) sequence.saved = Promise.all(blocks.map((block) => runner.readBlock(block)));
   for (const admission of batch.admitted) await place(runner, admission);
   extend(runner, batch);
-  scheduler.dropEnded(batch);
+  scheduler.begin(batch);
   if (batch.entries.length === 0) return batch;
   const underWay = [{ batch, results: runner.launch(batch.entries.map((entry) => entry.step)) }];
   let ahead = 0;
@@ -77,6 +77,7 @@ async function step(scheduler: Scheduler, runner: FakeRunner, depth = 1): Promis
       if (!next) return;
       ahead += 1;
       extend(runner, next);
+      scheduler.begin(next);
       underWay.push({ batch: next, results: runner.launch(next.entries.map((entry) => entry.step)) });
     }
   };
@@ -481,6 +482,43 @@ describe("scheduler", () => {
     expect(who(scheduler.schedule())).toEqual([waits, goesOn]);
   });
 
+  it("counts no drafts that nobody made: of a step before which the only one ended who asked for any", () => {
+    const policy = new DraftPolicy(2, false);
+    const scheduler = new Scheduler({ ...FAKE_LIMITS, maxDrafts: 2 }, "on", policy);
+    const [long, short] = [30, 5].map((maxNewTokens) => request({ prompt: [maxNewTokens], maxNewTokens, n: 1 }).siblings[0]) as [
+      Sequence,
+      Sequence,
+    ];
+    scheduler.add(long);
+    scheduler.add(short);
+    const draftsOf = (batch: Batch) => batch.entries.map(({ step, made }) => [step.drafts, made]);
+    const over = (batch: Batch) => {
+      const results = batch.entries.map(() => ({ drawn: [{ token: 3, logprob: 0, top: [] }], ffnExperts: [new Uint8Array()] }));
+      scheduler.take(batch, results);
+      scheduler.report(batch, results);
+    };
+    const first = scheduler.schedule();
+    const second = scheduler.scheduleAhead(first) as Batch;
+    const third = scheduler.scheduleAhead(second) as Batch;
+    for (const batch of [first, second]) scheduler.begin(batch);
+    expect([draftsOf(second), third.entries.map(({ step }) => step.drafts)]).toEqual([
+      [
+        [2, 2],
+        [2, 2],
+      ],
+      [2, 0],
+    ]);
+    scheduler.abort(long);
+    scheduler.begin(third);
+    for (const batch of [first, second]) over(batch);
+    const fourth = scheduler.scheduleAhead(third) as Batch;
+    scheduler.begin(fourth);
+    expect(draftsOf(fourth)).toEqual([[1, 0]]);
+    for (const batch of [third, fourth]) over(batch);
+    // Both drafts of each in the second step, and none since; what is taken of one that has ended is not counted.
+    expect(policy.stats).toMatchObject({ draftTokens: 2, acceptedTokens: 0 });
+  });
+
   it("lets a guided sequence sit out one step while others go on, where that costs less than to wait for it", () => {
     const make = (othersGoOn: boolean) => {
       const scheduler = new Scheduler(FAKE_LIMITS, "on", new DraftPolicy(2, false), () => othersGoOn);
@@ -522,27 +560,34 @@ describe("scheduler", () => {
     expect(together.who(together.scheduler.schedule())).toEqual(["guided 0", "free 2"]);
   });
 
-  it("reserves cache for the most that steps under way may draw, d + 1 positions each: once one is over, d + 1 to 2d + 1 beyond those known", async () => {
-    for (const drafts of [1, 2, 4]) {
-      const runner = new FakeRunner({ ...{ maxDrafts: drafts, blockSize: 1, numBlocks: 200, contextLength: 200, maxBatchTokens: 64 } });
-      const scheduler = new Scheduler(runner.limits, "off", new DraftPolicy(drafts, false));
-      const [sequence] = request({ prompt: [1, 2], maxNewTokens: 100, n: 1 }).siblings as [Sequence];
-      scheduler.add(sequence);
-      let reserved = 0;
-      let steps = 0;
-      runner.during = () => {
-        // The step before is over: of what was reserved for two, it has used up what it has drawn.
-        const left = reserved - sequence.computed;
-        if (reserved > 0) expect([left >= drafts + 1, left <= 2 * drafts + 1]).toEqual([true, true]);
-        steps += Number(reserved > 0);
-        const both = sequence.generated > 0 && sequence.mostScheduled === sequence.computed + 2 * (drafts + 1);
-        reserved = both ? sequence.blocks.length : 0;
-        if (both) expect(reserved).toBe(sequence.mostScheduled);
-      };
-      while (scheduler.hasWork) await step(scheduler, runner);
-      expect(steps).toBeGreaterThan(5);
-    }
-  });
+  it.each([1, 2, 3])(
+    "with %s steps behind the one that runs, n in all, reserves cache for n (d + 1) positions beyond those known, and leaves d less once one is over, at most",
+    async (depth) => {
+      const n = depth + 1;
+      for (const drafts of [1, 2, 4]) {
+        const runner = new FakeRunner({ ...{ maxDrafts: drafts, blockSize: 1, numBlocks: 200, contextLength: 200, maxBatchTokens: 64 } });
+        const scheduler = new Scheduler(runner.limits, "off", new DraftPolicy(drafts, false));
+        const [sequence] = request({ prompt: [1, 2], maxNewTokens: 150, n: 1 }).siblings as [Sequence];
+        scheduler.add(sequence);
+        let reserved = 0;
+        let steps = 0;
+        const left: number[] = [];
+        runner.during = () => {
+          // The step before is over: of what was reserved for all, it has used up what it has drawn.
+          if (reserved > 0) left.push(reserved - sequence.computed);
+          const all = sequence.generated > 0 && sequence.mostScheduled === sequence.computed + n * (drafts + 1);
+          reserved = all ? sequence.blocks.length : 0;
+          if (all) expect(reserved).toBe(sequence.mostScheduled);
+          steps += Number(all);
+        };
+        while (scheduler.hasWork) await step(scheduler, runner, depth);
+        expect(runner.mostUnderWay).toBe(n);
+        expect(steps).toBeGreaterThan(5);
+        expect(Math.min(...left)).toBeGreaterThanOrEqual(depth * (drafts + 1));
+        expect(Math.max(...left)).toBeLessThanOrEqual(depth * (drafts + 1) + drafts);
+      }
+    },
+  );
 
   it("refuses a sequence that could never fit, with both numbers", () => {
     const scheduler = new Scheduler({ ...FAKE_LIMITS, numBlocks: 4 });

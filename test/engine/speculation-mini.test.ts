@@ -63,16 +63,23 @@ describe.each([{ drafts: 1 }, { drafts: 3 }, "auto" as const])("speculative: %j"
     idle(engine);
   });
 
-  it("gives the recorded greedy tokens, and accepts four first drafts of five", async () => {
+  const greedily = (one: Engine) =>
+    Promise.all(
+      GOLDENS.map((_, i) => one.generate(promptOf(GOLDENS[i]!), { ...GREEDY, maxTokens: golden(i).greedy_ids.length, logprobs: 1 })),
+    );
+
+  it("answers the recorded prompts as without", async () => {
+    expect((await greedily(engine)).map(same)).toEqual((await greedily(plain)).map(same));
+    idle(engine);
+  });
+
+  // Of "auto" it is chance whether it drafts here at all.
+  it.runIf(speculative !== "auto")("accepts four first drafts of five there", async () => {
     const before = engine.stats.speculation;
-    const params = (i: number): GenerateParams => ({ ...GREEDY, maxTokens: golden(i).greedy_ids.length, logprobs: 1 });
-    const all = await Promise.all(GOLDENS.map((one, i) => engine.generate(promptOf(one), params(i))));
-    const wanted = await Promise.all(GOLDENS.map((one, i) => plain.generate(promptOf(one), params(i))));
-    expect(all.map(same)).toEqual(wanted.map(same));
+    await greedily(engine);
     const after = engine.stats.speculation;
     const accepted = (after.acceptedByPlace[0] ?? 0) - (before.acceptedByPlace[0] ?? 0);
-    if (speculative !== "auto") expect(accepted / (after.draftedSteps - before.draftedSteps)).toBeGreaterThan(0.75);
-    idle(engine);
+    expect(accepted / (after.draftedSteps - before.draftedSteps)).toBeGreaterThan(0.75);
   });
 
   it("ends at every limit as without", async () => {

@@ -14,6 +14,8 @@ interface Setup {
   limits?: Partial<RunnerLimits>;
   next?: NextToken;
   prefixCache?: EngineInfo["prefixCache"];
+  /** Steps launched before the one that runs is over; steps then take long enough for it. */
+  stepsAhead?: number;
 }
 
 /** After the prompt, these letters; then "a" for ever. */
@@ -25,15 +27,17 @@ const says =
 const never: Foresees = () => false;
 const always: Foresees = () => true;
 
-function make({ speculative = { drafts: 2 }, foresees = always, limits = {}, next, prefixCache = "on" }: Setup = {}) {
+function make({ speculative = { drafts: 2 }, foresees = always, limits = {}, next, prefixCache = "on", stepsAhead }: Setup = {}) {
   const maxDrafts = speculative === "off" ? 0 : 4;
   const runner = new FakeRunner({ maxDrafts, ...limits }, next ?? hashNext(47));
   runner.foresees = foresees;
   runner.pathsMatter = prefixCache !== "all";
+  if (stepsAhead !== undefined) runner.during = () => new Promise((resolve) => setTimeout(resolve, 1));
   const info = { endTokens: [END_TOKEN], speculative, prefixCache } as unknown as EngineInfo;
   const { contextLength } = runner.limits;
   const engine = Engine.fromParts({
     ...{ runner, info, defaults: { temperature: 0 }, modelContext: contextLength, close: () => runner.close(), text: fakeText },
+    ...(stepsAhead !== undefined && { stepsAhead }),
   });
   const idle = () => expect(engine.stats).toMatchObject({ runningSequences: 0, waitingSequences: 0, blocksInUse: 0 });
   return { engine, runner, idle };
@@ -78,18 +82,26 @@ describe("answers with drafts", () => {
     ["in a small cache", { limits: { numBlocks: 16, maxSequences: 3 }, foresees: rightShare(0.8), prefixCache: "off" }],
     ["that are reused", { foresees: rightShare(0.8), prefixCache: "all" }],
   ];
-  it.each(cases.flatMap(([what, params]) => setups.map(([how, setup]) => [what, how, params, setup] as const)))(
-    "%s, %s: chunk by chunk the same as without",
-    async (_what, _how, params, setup) => {
-      const without = await answers(make({ ...setup, speculative: "off" }), prompts, params);
-      const drafting = make(setup);
-      const { drafts, ...withDrafts } = await answers(drafting, prompts, params);
-      expect(withDrafts).toEqual({ results: without.results, chunks: without.chunks });
-      expect(without.drafts).toEqual(prompts.map(() => undefined));
-      if ((params.maxTokens ?? 9) > 2) expect(drafting.engine.stats.speculation.draftTokens).toBeGreaterThan(0);
-      drafting.idle();
-    },
+  const depths = [undefined, 0, 1, 2, 3];
+  const all = cases.flatMap(([what, params]) =>
+    setups.flatMap(([how, setup]) => depths.map((stepsAhead) => [what, how, stepsAhead, params, setup] as const)),
   );
+  it.each(all)("%s, %s, %s steps ahead: chunk by chunk the same as without", async (_what, _how, stepsAhead, params, setup) => {
+    const without = await answers(make({ ...setup, speculative: "off" }), prompts, params);
+    const drafting = make({ ...setup, ...(stepsAhead !== undefined && { stepsAhead }) });
+    const { drafts, ...withDrafts } = await answers(drafting, prompts, params);
+    expect(withDrafts).toEqual({ results: without.results, chunks: without.chunks });
+    expect(without.drafts).toEqual(prompts.map(() => undefined));
+    if ((params.maxTokens ?? 9) > 2) expect(drafting.engine.stats.speculation.draftTokens).toBeGreaterThan(0);
+    if ((params.maxTokens ?? 9) > 2 && stepsAhead) expect(drafting.runner.mostUnderWay).toBeGreaterThan(1);
+    drafting.idle();
+  });
+
+  it.each([0, 1, 2, 3])("have so many steps under way before one is over: %s, and it", async (stepsAhead) => {
+    const { engine, runner } = make({ stepsAhead, limits: { contextLength: 200, numBlocks: 100 } });
+    await engine.generate("abc", { maxTokens: 60, ignoreEos: true });
+    expect(runner.mostUnderWay).toBe(stepsAhead + 1);
+  });
 
   it("take fewer steps, and say how many drafts were accepted: of each choice, and of all", async () => {
     const { engine, runner } = make({ foresees: always });
@@ -103,6 +115,16 @@ describe("answers with drafts", () => {
     const wrong = make({ foresees: never });
     expect((await wrong.engine.generate("abc", { maxTokens: 9, ignoreEos: true })).timings.drafts).toMatchObject({ accepted: 0, share: 0 });
     expect((await make({ speculative: "off" }).engine.generate("abc", { maxTokens: 9 })).timings).not.toHaveProperty("drafts");
+  });
+
+  it("count the drafts before their end alone: as many accepted as tokens that no step was needed for", async () => {
+    const { engine } = make({ speculative: { drafts: 4 }, next: says("h#there", 1) });
+    const { tokens, timings } = await engine.generate("a", { maxTokens: 30 });
+    // One token from the prompt, then the end token, the first of five that the step draws.
+    expect([tokens.length, timings.drafts]).toEqual([2, undefined]);
+    const later = make({ speculative: { drafts: 4 }, next: says("hel#there", 1) }).engine;
+    expect((await later.generate("a", { maxTokens: 30 })).timings.drafts).toEqual({ verified: 2, accepted: 2, share: 1 });
+    expect(later.stats.speculation).toMatchObject({ draftedSteps: 1, draftTokens: 2, acceptedTokens: 2, acceptedByPlace: [1, 1] });
   });
 
   it("end in mid-draft: at end tokens, stop tokens, stop strings, whole tool calls and the limit", async () => {
@@ -193,14 +215,15 @@ describe("the number of drafts", () => {
   });
 
   it("that an auto policy takes is in the stats, and so is the device's idle time", async () => {
-    const { engine } = make({ speculative: "auto", foresees: rightShare(0.8), limits: { contextLength: 400, numBlocks: 200 } });
+    const { engine, runner } = make({ speculative: "auto", foresees: rightShare(0.8), limits: { contextLength: 400, numBlocks: 200 } });
     await engine.generate("abc", { maxTokens: 300, ignoreEos: true });
     const { speculation, stepSeconds, idleSeconds } = engine.stats;
     // How many pay here is chance, but it has to be tried.
     expect(speculation.draftedSteps).toBeGreaterThan(5);
     expect(speculation.acceptedTokens / speculation.draftTokens).toBeGreaterThan(0.3);
-    expect(speculation.drafts).toBeGreaterThanOrEqual(0);
+    expect(speculation.drafts).toBe(runner.steps.at(-1)?.[0]?.drafts);
     expect(stepSeconds).toBeGreaterThan(0);
-    expect(idleSeconds).toBeGreaterThanOrEqual(0);
+    // Steps without one ahead have a room() between them, which takes a turn of the event loop.
+    expect(idleSeconds).toBeGreaterThan(0);
   });
 });

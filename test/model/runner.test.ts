@@ -138,4 +138,11 @@ describe("progress", () => {
     expect(steps.at(-1)).toEqual([checkpoint.bytes, checkpoint.bytes]);
     expect(steps.map(([done]) => done)).toEqual(steps.map(([done]) => done).sort((a, b) => a - b));
   });
+
+  it("counts no draft head where there are no drafts", async () => {
+    let last: [number, number] = [0, 0];
+    const { checkpoint } = await open("mini", { onProgress: (done, total) => (last = [done, total]) });
+    expect(last[0]).toBe(last[1]);
+    expect(last[1]).toBeLessThan(checkpoint.bytes);
+  });
 });

@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/model/open.js";
 import { openRandomModel } from "../../ts/model/random-weights.js";
-import type { Runner } from "../../ts/model/runner.js";
-import type { SlotSampling } from "../../ts/model/runner-types.js";
+import { MOST_GRAPHS, type Runner } from "../../ts/model/runner.js";
+import type { SlotSampling, StepResult, StepSequence } from "../../ts/model/runner-types.js";
 import { shapeConfig } from "../../ts/model/shapes.js";
 import { trace } from "../../ts/model/trace.js";
 import { modelPath, ROOT } from "../helpers/fixtures.js";
@@ -201,6 +201,24 @@ describe("the draft head", () => {
   }
 });
 
+describe("graphs", () => {
+  it("are kept for the programs that were used last, and recorded again for others, with the same bits", async () => {
+    const runner = await open();
+    const [want] = alone.get("greedy")!;
+    // Five programs a bucket, in four buckets.
+    for (const size of [1, 2, 4, 8, 1])
+      for (const drafts of [0, 1, 2, 3, 4]) {
+        const runs = await runTogether(
+          runner,
+          Array.from({ length: size }, () => ({ prompt: PROMPTS[0]!, count: 16, drafts: [drafts] })),
+        );
+        for (const { drawn } of runs) expect(drawn).toEqual(want!.drawn.slice(0, 16));
+        expect(runner.recordedGraphs).toBeLessThanOrEqual(MOST_GRAPHS);
+      }
+    expect(runner.recordedGraphs).toBe(MOST_GRAPHS);
+  });
+});
+
 describe("steps in flight", () => {
   it("whose lengths are not known yet give what awaited steps give; those behind the last place give nothing", async () => {
     const runner = await open();
@@ -237,6 +255,74 @@ describe("steps in flight", () => {
     await expect(without.step([{ slot: 0, position: 0, tokens: null, sample: true, drafts: 1 }])).rejects.toThrow(
       "does not fit its program",
     );
+  });
+});
+
+describe("a step that is cut", () => {
+  /** Sequences over one long prefix, each with a block of its own: a step of them has more splits than the cache is thought to hold. */
+  const [LENGTH, SHARED_BLOCKS, SEQUENCES] = [1000, 62, 14];
+  /** Of each of mini's caches: 16 rows of 288 float32 numbers. */
+  const [BLOCKS, BLOCK_BYTES] = [88, 16 * 288 * 4];
+  const text = Array.from({ length: 40 }, () => GOLDEN_PROMPTS[1]!).flat();
+  const tokens = text.slice(0, LENGTH);
+  const slots = Array.from({ length: SEQUENCES }, (_, slot) => slot);
+
+  /** Runs the prefix. */
+  async function start(maxDrafts: number): Promise<Runner> {
+    const runner = await open({ maxDrafts, cacheBytes: BLOCKS * (maxDrafts > 0 ? 10 : 8) * BLOCK_BYTES });
+    const shared = SHARED_BLOCKS * runner.limits.blockSize;
+    expect(runner.limits.numBlocks).toBe(BLOCKS);
+    for (const slot of slots) {
+      await runner.room();
+      runner.setSampling(slot, { ...GREEDY, promptTokens: tokens });
+      runner.setBlocks(slot, 0, [...Array.from({ length: SHARED_BLOCKS }, (_, i) => i), SHARED_BLOCKS + slot]);
+      runner.setHistory(slot, tokens.slice(0, shared));
+    }
+    for (let at = 0; at < shared; at += 496) {
+      const end = at + 496;
+      await runner.step([{ slot: 0, position: at, tokens: tokens.slice(at, end), sample: false, following: tokens[end]! }]);
+    }
+    return runner;
+  }
+  /** The prompt's end, behind which each sequence goes on from another token. */
+  const last = (slot: number, drafts: number): StepSequence => {
+    const position = SHARED_BLOCKS * 16;
+    return { slot, position, tokens: tokens.slice(position), sample: true, drafts, forceNext: text[LENGTH + slot]! };
+  };
+  const decode = (slot: number, drafts: number, position = LENGTH): StepSequence => ({
+    slot,
+    position,
+    tokens: null,
+    sample: true,
+    drafts,
+  });
+
+  /** The prompt's end, a step with drafts of some, one with drafts of all; each step of all together, or of one after another. */
+  async function run(maxDrafts: number, drafts: number, who: readonly number[], together: boolean): Promise<StepResult["drawn"][][]> {
+    const runner = await start(maxDrafts);
+    const step = async (sequences: StepSequence[]): Promise<StepResult["drawn"][]> => {
+      const results: StepResult[] = [];
+      for (const part of together ? [sequences] : sequences.map((one) => [one])) results.push(...(await runner.step(part)));
+      return results.map(({ drawn }) => drawn);
+    };
+    await step(slots.map((slot) => last(slot, drafts)));
+    const second = await step(slots.map((slot) => decode(slot, who.includes(slot) ? drafts : 0)));
+    const third = await step(slots.map((slot) => decode(slot, Math.min(drafts, 1), LENGTH + second[slot]!.length)));
+    return slots.map((slot) => [second[slot]!, third[slot]!]);
+  }
+
+  it("gives each sequence what it has alone, and as good drafts, whichever of them verify some", async () => {
+    const plain = (await run(0, 0, [], false)).map((steps) => steps.flat());
+    for (const [drafts, who] of [
+      [1, [SEQUENCES - 1]],
+      [2, [0]],
+      [2, slots],
+    ] as const) {
+      const got = await run(2, drafts, who, true);
+      for (const slot of slots) expect(got[slot]!.flat().slice(0, 2), `${drafts} drafts of ${who}, in ${slot}`).toEqual(plain[slot]);
+      // A forced token is foreseen by nobody; what follows the next one is.
+      for (const slot of slots) expect(got[slot]!.map((drawn) => drawn.length)).toEqual([1, 2]);
+    }
   });
 });
 

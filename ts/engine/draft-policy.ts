@@ -4,7 +4,9 @@
  *
  * Times are compared in pairs. What a step takes depends on batch, context, machine and neighbours, which all drift; so the policy tries
  * another number of drafts for a few steps now and then, and keeps the ratio of these to the steps right before. A batch that was not
- * measured yet is taken to be like the nearest one that was.
+ * measured yet is taken to be like the nearest one that was. Each range of batch sizes has its own trials and times, so that a batch that
+ * wavers between two of them teaches about both. A step in which some have no drafts costs less and tells of fewer; its time is taken to rise
+ * with the drafts in it. What cannot be had (there is no room for it) is not waited for.
  *
  * Answers do not depend on any of this: a draft is accepted only if it is the token that would have been drawn without it
  * (docs/numerics.md, 5), so the number of drafts may change with every step.
@@ -16,6 +18,22 @@ import { speedup, stepLength } from "./speculation.js";
 /** Steps of one kind in a row that are measured, and those before them that are not: they may be recorded, and follow others. */
 const MEASURED_STEPS = 8;
 const SKIPPED_STEPS = 3;
+
+/** So many steps of other batches may come between, and it is still called a row. */
+const LONGEST_BREAK = 64;
+
+/**
+ * After so many steps without drafts, the draft head's cache has a gap that shows: from the next ones with drafts, whose are accepted less
+ * often, no share is learned (docs/numerics.md, 5).
+ */
+const SHORTEST_GAP = 4;
+const COLD_STEPS = 8;
+
+/** Steps with another number of drafts than was asked for (there is no room, or sequences are guided) before it is taken as it is. */
+const PATIENCE = 32;
+
+/** Of a step's sequences, drafts are had by so many at least, where its time is to tell what they cost. */
+const LEAST_DRAFTING = 1 / 4;
 
 /** Steps between trials: the first few, later ones of a number of drafts that may be better, and of one that is far behind. */
 const STEPS_BETWEEN_FIRST_TRIALS = 32;
@@ -67,11 +85,13 @@ class Acceptance {
   readonly accepted: number[] = [];
   readonly #shares: RunningMean[] = [];
 
-  count(drafts: number, accepted: number): void {
+  /** Counts what became of a sequence's drafts; `typical`: they say something about the next ones. */
+  count(drafts: number, accepted: number, typical: boolean): void {
     for (let place = 0; place <= accepted && place < drafts; place++) {
       const taken = place < accepted;
       this.tried[place] = (this.tried[place] ?? 0) + 1;
       this.accepted[place] = (this.accepted[place] ?? 0) + Number(taken);
+      if (!typical) continue;
       this.#shares[place] ??= new RunningMean(SHARE_WEIGHT);
       this.#shares[place]?.add(Number(taken));
     }
@@ -83,13 +103,55 @@ class Acceptance {
   }
 }
 
-/** Steps of one batch bucket and one number of drafts, one after another. */
-interface Stretch {
-  bucket: Bucket;
+/** A step that only decoded. */
+export interface DecodeStep {
+  /** Its sequences. */
+  batch: number;
+  /** The most drafts that any of them had. */
   drafts: number;
-  steps: number;
-  /** The latest, in milliseconds. */
-  times: number[];
+  /** Drafts that all of them had, over what all would have had with as many. */
+  drafting: number;
+  ms: number;
+}
+
+/** Steps of one batch bucket and one number of drafts, one after another. */
+class Stretch {
+  readonly drafts: number;
+  /** The first steps after a gap have longer to wait: shares are to be learned too. */
+  readonly #enough: number;
+  steps = 0;
+  /** The number of the latest, of all steps. */
+  latest = 0;
+  /** The latest. */
+  #measured: DecodeStep[] = [];
+
+  constructor(drafts: number, before: Stretch | undefined) {
+    this.drafts = drafts;
+    this.#enough = SKIPPED_STEPS + MEASURED_STEPS + (before?.drafts === 0 ? COLD_STEPS : 0);
+  }
+
+  add(step: DecodeStep, number: number): void {
+    this.steps += 1;
+    this.latest = number;
+    this.#measured.push(step);
+    if (this.#measured.length > MEASURED_STEPS) this.#measured.shift();
+  }
+
+  get isMeasured(): boolean {
+    return this.steps >= this.#enough;
+  }
+
+  get isJustMeasured(): boolean {
+    return this.steps === this.#enough;
+  }
+
+  get ms(): number {
+    return undisturbed(this.#measured.map(({ ms }) => ms));
+  }
+
+  get drafting(): number {
+    return this.#measured.reduce((sum, { drafting }) => sum + drafting, 0) / this.#measured.length;
+  }
 }
 
 /** What is known of a range of batch sizes. */
@@ -99,12 +161,23 @@ class Bucket {
   /** Of the batch sizes: the logarithm of the largest. */
   readonly key: number;
   drafts: number;
-  /** Steps since the last trial. */
+  /** Another number of drafts that is tried; and one that was to be tried and was not to be had. */
+  trial: number | undefined;
+  unreached: number | undefined;
+  /** Steps since the last trial; and those, one after another, with a number of drafts that was not asked for. */
   steps = 0;
+  others = 0;
+  now: Stretch | undefined;
+  before: Stretch | undefined;
 
   constructor(key: number, drafts: number) {
     this.key = key;
     this.drafts = drafts;
+  }
+
+  /** What its steps are to have. */
+  get asked(): number {
+    return this.trial ?? this.drafts;
   }
 
   /** Undefined where it was not measured. */
@@ -129,7 +202,7 @@ class Bucket {
 
 /** What speculation did since the engine was loaded, and what it does now. */
 export interface SpeculationStats {
-  /** Drafts that a sequence's step verified last: what is thought to pay at the batch of the moment. */
+  /** Drafts that sequences had in the last step that only decoded: what is thought to pay at the batch of the moment, as far as there was room. */
   drafts: number;
   /** Steps of a sequence that verified drafts, drafts in them, and those that were accepted. */
   draftedSteps: number;
@@ -139,8 +212,8 @@ export interface SpeculationStats {
   acceptedByPlace: number[];
   /** Tokens that a step with as many drafts draws now, on average; 1 without. */
   stepLength: number;
-  /** How much faster tokens come than without drafts, as estimated; 1 without. */
-  speedup: number;
+  /** How much faster tokens come than without drafts; 1 without. Absent where that was not measured: always, if the number of drafts was demanded. */
+  speedup?: number;
 }
 
 export class DraftPolicy {
@@ -148,10 +221,11 @@ export class DraftPolicy {
   readonly #auto: boolean;
   readonly #acceptance = new Acceptance();
   readonly #buckets = new Map<number, Bucket>();
-  #trial: { bucket: Bucket; drafts: number } | undefined;
-  #now: Stretch | undefined;
-  #before: Stretch | undefined;
-  #last: { bucket: Bucket | undefined; drafts: number } = { bucket: undefined, drafts: 0 };
+  #last: { bucket?: Bucket; drafts: number } = { drafts: 0 };
+  /** Steps that only decoded; those without drafts, one after another; those that are still to come before drafts are typical again. */
+  #steps = 0;
+  #gap = 0;
+  #cold = 0;
   #draftedSteps = 0;
   #draftTokens = 0;
 
@@ -161,14 +235,10 @@ export class DraftPolicy {
     this.#auto = auto && most > 0;
   }
 
-  /** Drafts for each sequence of a step in which `batch` of them decode. */
+  /** Drafts for each sequence of a step in which `batch` of them decode. Some may get fewer, or all: that is seen in `timed`. */
   drafts(batch: number): number {
     if (!this.#auto) return this.#most;
-    if (batch === 0) return 0;
-    const bucket = this.#bucket(batch);
-    const drafts = this.#trial?.bucket === bucket ? this.#trial.drafts : bucket.drafts;
-    this.#last = { bucket, drafts };
-    return drafts;
+    return batch === 0 ? 0 : this.#bucket(batch).asked;
   }
 
   /** Counts what became of a sequence's drafts in one step. */
@@ -176,31 +246,39 @@ export class DraftPolicy {
     if (drafts === 0) return;
     this.#draftedSteps += 1;
     this.#draftTokens += drafts;
-    this.#acceptance.count(drafts, accepted);
+    this.#acceptance.count(drafts, accepted, this.#cold === 0);
   }
 
-  /** Learns from the time of a step that only decoded, all of its sequences with as many drafts. */
-  timed(batch: number, drafts: number, ms: number): void {
+  /** Learns from the time of a step, before its drafts are counted. */
+  timed(step: DecodeStep): void {
+    const { batch, drafts, drafting } = step;
+    this.#steps += 1;
+    this.#noteGap(drafts);
+    this.#last = { drafts };
     if (!this.#auto) return;
     const bucket = this.#bucket(batch);
+    this.#last = { bucket, drafts };
+    if (drafts > 0 && drafting < LEAST_DRAFTING) {
+      this.#missed(bucket, drafts);
+      return;
+    }
     const stretch = this.#stretch(bucket, drafts);
-    stretch.steps += 1;
-    stretch.times.push(ms);
-    if (stretch.times.length > MEASURED_STEPS) stretch.times.shift();
+    stretch.add(step, this.#steps);
     bucket.steps += 1;
-    if (stretch.steps < SKIPPED_STEPS + MEASURED_STEPS) return;
-    if (stretch.steps === SKIPPED_STEPS + MEASURED_STEPS) this.#learn(stretch);
-    if (this.#trial?.bucket === bucket) {
-      if (drafts !== this.#trial.drafts) return; // of steps that were under way when the trial began
-      this.#trial = undefined;
-      this.#decide(bucket);
-    } else if (drafts === bucket.drafts) this.#mayTry(bucket);
+    if (stretch.isJustMeasured) this.#learn(bucket, stretch);
+    if (drafts !== bucket.asked) this.#missed(bucket, drafts);
+    else {
+      bucket.others = 0;
+      if (!stretch.isMeasured) return;
+      if (bucket.trial === undefined) this.#mayTry(bucket);
+      else this.#decide(bucket);
+    }
   }
 
   get stats(): SpeculationStats {
-    const drafts = this.#auto ? this.#last.drafts : this.#most;
-    const { bucket } = this.#last;
+    const { bucket, drafts } = this.#last;
     const length = stepLength(this.#acceptance.shares, drafts);
+    const cost = drafts === 0 ? 1 : bucket?.cost(drafts);
     return {
       drafts,
       draftedSteps: this.#draftedSteps,
@@ -208,8 +286,18 @@ export class DraftPolicy {
       acceptedTokens: this.#acceptance.accepted.reduce((sum, count) => sum + count, 0),
       acceptedByPlace: [...this.#acceptance.accepted],
       stepLength: length,
-      speedup: bucket === undefined ? length : this.#gain(bucket, drafts),
+      ...(cost !== undefined && { speedup: speedup(length, cost) }),
     };
+  }
+
+  #noteGap(drafts: number): void {
+    if (drafts === 0) {
+      this.#gap += 1;
+      return;
+    }
+    if (this.#gap >= SHORTEST_GAP) this.#cold = COLD_STEPS;
+    else if (this.#cold > 0) this.#cold -= 1;
+    this.#gap = 0;
   }
 
   /** Batches of the next power of two: the runner's programs, but for sizes that its user chose. */
@@ -223,28 +311,41 @@ export class DraftPolicy {
     return bucket;
   }
 
+  /** Where a step belongs: behind those before it of its bucket, if they were like it and not long ago. */
   #stretch(bucket: Bucket, drafts: number): Stretch {
-    if (this.#now?.bucket === bucket && this.#now.drafts === drafts) return this.#now;
-    this.#before = this.#now;
-    this.#now = { bucket, drafts, steps: 0, times: [] };
-    return this.#now;
+    const { now } = bucket;
+    const recent = now && this.#steps - now.latest <= LONGEST_BREAK ? now : undefined;
+    if (recent?.drafts === drafts) return recent;
+    bucket.before = recent;
+    bucket.now = new Stretch(drafts, recent);
+    return bucket.now;
   }
 
   /** Compares a stretch with the one right before it. */
-  #learn(now: Stretch): void {
-    const before = this.#before;
-    if (before?.bucket !== now.bucket || before.steps < SKIPPED_STEPS + MEASURED_STEPS) return;
-    const ratio = undisturbed(now.times) / undisturbed(before.times);
-    const { bucket } = now;
-    if (now.drafts === 0) bucket.learn(before.drafts, 1 / ratio);
+  #learn(bucket: Bucket, now: Stretch): void {
+    const { before } = bucket;
+    if (!before?.isMeasured) return;
+    const ratio = now.ms / before.ms;
+    if (now.drafts === 0) bucket.learn(before.drafts, costOfAll(1 / ratio, before.drafting));
     else {
       const cost = bucket.cost(before.drafts);
-      if (cost !== undefined) bucket.learn(now.drafts, ratio * cost);
+      if (cost !== undefined) bucket.learn(now.drafts, costOfAll(ratio * costOfSome(cost, before.drafting), now.drafting));
     }
   }
 
-  /** Keeps to what there is, unless something else is better by more than noise. */
+  /** A step had another number of drafts than was asked for: one that was under way before; or else, some time later, one has to do with it. */
+  #missed(bucket: Bucket, drafts: number): void {
+    bucket.others += 1;
+    if (bucket.others < PATIENCE) return;
+    bucket.others = 0;
+    if (bucket.trial === undefined) bucket.drafts = drafts;
+    bucket.unreached = bucket.trial;
+    bucket.trial = undefined;
+  }
+
+  /** Ends a trial. Keeps to what there is, unless something else is better by more than noise. */
   #decide(bucket: Bucket): void {
+    bucket.trial = bucket.unreached = undefined;
     bucket.steps = 0;
     bucket.drafts = this.#best(bucket, bucket.drafts);
   }
@@ -260,19 +361,22 @@ export class DraftPolicy {
 
   /** Begins a trial if one is due: of one draft more or less, whichever promises more. */
   #mayTry(bucket: Bucket): void {
+    const { asked, unreached } = bucket;
     // Costs are told beside a step without drafts, which has to be measured first.
-    if (bucket.cost(bucket.drafts) === undefined) this.#trial = { bucket, drafts: 0 };
+    if (bucket.cost(asked) === undefined) bucket.trial = 0;
     else {
-      const near = [bucket.drafts - 1, bucket.drafts + 1].filter((drafts) => drafts >= 0 && drafts <= this.#most);
-      const drafts = near.reduce((a, b) => (this.#gain(bucket, b) > this.#gain(bucket, a) ? b : a));
-      if (bucket.steps >= this.#wait(bucket, drafts)) this.#trial = { bucket, drafts };
+      const near = [asked - 1, asked + 1].filter((drafts) => drafts >= 0 && drafts <= this.#most);
+      const [first, ...more] = near.length > 1 ? near.filter((drafts) => drafts !== unreached) : near;
+      if (first === undefined) return;
+      const drafts = more.reduce((a, b) => (this.#gain(bucket, b) > this.#gain(bucket, a) ? b : a), first);
+      if (bucket.steps >= this.#wait(bucket, drafts)) bucket.trial = drafts;
     }
   }
 
   /** Steps before this number of drafts is tried. */
   #wait(bucket: Bucket, drafts: number): number {
-    const samples = bucket.samples(drafts === 0 ? bucket.drafts : drafts);
-    const hopeless = this.#gain(bucket, drafts) < this.#gain(bucket, bucket.drafts) * HOPELESS;
+    const samples = bucket.samples(drafts === 0 ? bucket.asked : drafts);
+    const hopeless = this.#gain(bucket, drafts) < this.#gain(bucket, bucket.asked) * HOPELESS;
     if (hopeless && (samples === 0 || samples >= FEW_HOPELESS_SAMPLES)) return STEPS_BETWEEN_HOPELESS_TRIALS;
     return samples < FEW_SAMPLES ? samples * STEPS_BETWEEN_FIRST_TRIALS : STEPS_BETWEEN_TRIALS;
   }
@@ -299,6 +403,15 @@ export class DraftPolicy {
     const measured = [...this.#buckets.values()].filter((bucket) => bucket.measured);
     return measured.sort((a, b) => Math.abs(a.key - key) - Math.abs(b.key - key))[0];
   }
+}
+
+/** The cost of a step where some have drafts, as one where all have them would cost; and the other way about. Each draft costs as much. */
+function costOfAll(cost: number, drafting: number): number {
+  return 1 + (cost - 1) / drafting;
+}
+
+function costOfSome(cost: number, drafting: number): number {
+  return 1 + (cost - 1) * drafting;
 }
 
 /** The lower quartile: what else the machine does makes some steps longer, and none shorter. */

@@ -78,9 +78,6 @@ interface Launch {
   overMs: number;
 }
 
-/** Share of a step's sequences that may have fewer drafts than the others where its time is to tell what drafts cost. */
-const MOST_WITH_FEWER_DRAFTS = 1 / 8;
-
 /**
  * A loaded checkpoint.
  *
@@ -433,8 +430,9 @@ export class Engine implements AsyncDisposable {
     if (!decodes || admitted.length + evicted.length > 0) return;
     const drafts = entries.map(({ step }) => step.drafts ?? 0);
     const most = Math.max(...drafts);
+    const all = drafts.reduce((sum, one) => sum + one, 0);
     // At the end of a sequence, and where it is guided, it has fewer than the others.
-    if (drafts.filter((one) => one < most).length <= MOST_WITH_FEWER_DRAFTS * drafts.length) this.#policy.timed(entries.length, most, ms);
+    this.#policy.timed({ batch: drafts.length, drafts: most, drafting: most === 0 ? 1 : all / (most * drafts.length), ms });
   }
 
   /** `roomMs`: when the end of a step made room for one more. */
@@ -466,7 +464,7 @@ export class Engine implements AsyncDisposable {
     if (batch.grown.length > 0) await this.#extend(batch.grown);
     await setMasks(batch.entries);
     await runner.room();
-    this.#scheduler.dropEnded(batch);
+    this.#scheduler.begin(batch);
     const steps = batch.entries.map(({ step }) => step);
     const launch: Launch = { results: Promise.resolve([]), launchedMs: performance.now(), overMs: 0 };
     if (steps.length > 0)

@@ -5,12 +5,13 @@
  * abort.
  *
  * A step takes one token of everybody who decodes, with as many drafts behind it as pay (ts/engine/draft-policy.ts), and fills the rest of
- * its budget with prompts. While a step runs, the one after it may be scheduled too (`scheduleAhead`) where it only decodes: tokens lie on
- * the device, and so do positions, of which the least and the most are known here. Blocks are reserved for the most: with d drafts and the
- * results of all steps but the last, for d + 1 to 2d + 1 positions beyond those that are known. If somebody ends meanwhile, its part in the
- * second step was for nothing; its slot and blocks can be given out at once all the same, since whatever the next owner does is enqueued
- * behind that step. A guided sequence, whose next token the host has to see first, sits out one step while others go on, or holds them up,
- * whichever costs less. A step with prompts is scheduled when those before it are over, so that whoever has come by then has a part.
+ * its budget with prompts. While a step runs, those after it may be scheduled too (`scheduleAhead`; ts/engine/step-clock.ts says how many)
+ * where they only decode: tokens lie on the device, and so do positions, of which the least and the most are known here. Blocks are reserved
+ * for the most: with d drafts and n steps under way, for n (d + 1) positions beyond those that are known; when the first of them is over,
+ * (n − 1) (d + 1) to (n − 1) (d + 1) + d of these are left. If somebody ends meanwhile, its part in the later steps was for nothing; its slot
+ * and blocks can be given out at once all the same, since whatever the next owner does is enqueued behind those steps. A guided sequence,
+ * whose next token the host has to see first, sits out one step while others go on, or holds them up, whichever costs less. A step with
+ * prompts is scheduled when those before it are over, so that whoever has come by then has a part.
  *
  * A finished step's results are dealt with in two parts, so that the device need not wait for whoever listens: `take` writes down what the
  * next step depends on, `report` tells the requests.
@@ -50,7 +51,7 @@ export interface Growth {
   blocks: readonly number[];
 }
 
-/** A sequence's part in a step. `made`: drafts that it verifies and that the step before it has made; others are rejected. */
+/** A sequence's part in a step. `made`, from its beginning on: drafts that it verifies and that the step before it has made; others are rejected. */
 export interface BatchEntry {
   sequence: Sequence;
   step: StepSequence;
@@ -197,18 +198,26 @@ export class Scheduler {
     return { sequence, blocks };
   }
 
-  /** Takes those out of a step that have ended since it was scheduled. To be called right before it is launched. */
-  dropEnded(batch: Batch): void {
+  /**
+   * Takes those out of a step that have ended since it was scheduled, and writes down which drafts are made: as many as any of the rest asks
+   * for. To be called right before it is launched.
+   */
+  begin(batch: Batch): void {
     batch.entries = batch.entries.filter(({ sequence }) => sequence.state !== "ended");
+    const drafted = batch.entries.reduce((most, { step }) => Math.max(most, step.drafts ?? 0), 0);
+    for (const entry of batch.entries) {
+      const { sequence, step } = entry;
+      if (step.tokens === null) entry.made = Math.min(step.drafts ?? 0, sequence.drafted);
+      sequence.drafted = drafted;
+    }
   }
 
   /** Writes down what a step that is over has computed and drawn: of those under way, the oldest. */
   take(batch: Batch, results: readonly StepResult[]): void {
     for (const [i, { sequence, step, made }] of batch.entries.entries()) {
       if (sequence.state === "ended") continue;
-      const result = results[i] as StepResult;
-      this.#policy.count(made, Math.min(made, result.drawn.length - 1));
-      sequence.take(step, result, made);
+      const { verified, accepted } = sequence.take(step, results[i] as StepResult, made);
+      this.#policy.count(verified, accepted);
       if (sequence.atEnd) this.#changed = true;
     }
   }
@@ -246,11 +255,8 @@ export class Scheduler {
 
   #mark(batch: Batch): Batch {
     this.#steps += 1;
-    const drafted = batch.entries.reduce((most, { step }) => Math.max(most, step.drafts ?? 0), 0);
-    for (const entry of batch.entries) {
-      const { sequence, step } = entry;
-      if (step.tokens === null) entry.made = Math.min(step.drafts ?? 0, sequence.drafted);
-      sequence.enter(step, drafted);
+    for (const { sequence, step } of batch.entries) {
+      sequence.enter(step);
       sequence.lastStep = this.#steps;
     }
     return batch;

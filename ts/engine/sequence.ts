@@ -62,7 +62,7 @@ export class Sequence {
   /** The same once the steps under way are over: at least, and at most, if all of their drafts are accepted. */
   scheduled = 0;
   mostScheduled = 0;
-  /** Drafts that the step it last had a part in makes for the next one. */
+  /** Drafts that the step that was launched last with a part of it makes for the next one. */
   drafted = 0;
   /** Drafts of its that were verified, and those that were accepted. */
   draftTokens = 0;
@@ -174,11 +174,10 @@ export class Sequence {
     return { slot: this.slot, position: this.scheduled, tokens: null, sample: true, drafts };
   }
 
-  /** Enters a step that is to be launched, and which makes `drafted` drafts. */
-  enter({ tokens, drafts = 0 }: StepSequence, drafted: number): void {
+  /** Enters a step that is to be launched. */
+  enter({ tokens, drafts = 0 }: StepSequence): void {
     this.scheduled += tokens?.length ?? 1;
     this.mostScheduled += tokens?.length ?? drafts + 1;
-    this.drafted = drafted;
   }
 
   /** Puts it at a position: so much is in the cache, and no step is under way. */
@@ -213,24 +212,30 @@ export class Sequence {
 
   /**
    * Takes a step's result; `made`: how many of its drafts the step before it had made. What was drawn behind an end token, or behind the last
-   * token of all, is dropped from the result.
+   * token of all, is dropped from the result. Gives the drafts that counted: how many were verified, and how many accepted.
    */
-  take(step: StepSequence, result: StepResult, made: number): void {
-    if (step.tokens === null) this.#settle(step.drafts ?? 0, result.drawn.length, made);
-    for (const [i, { token }] of result.drawn.entries()) {
+  take(step: StepSequence, result: StepResult, made: number): { verified: number; accepted: number } {
+    const { drawn } = result;
+    if (step.tokens === null) this.#settle(step.drafts ?? 0, drawn.length);
+    const all = drawn.length;
+    for (const [i, { token }] of drawn.entries()) {
       this.tokens.push(token);
-      if (this.atEnd) result.drawn.length = i + 1;
+      if (this.atEnd) drawn.length = i + 1;
     }
-    this.computed += step.tokens?.length ?? result.drawn.length;
+    this.computed += step.tokens?.length ?? drawn.length;
+    // Nothing was gained by drafts from the sequence's last token on.
+    const verified = drawn.length < all ? Math.min(made, drawn.length - 1) : made;
+    const accepted = Math.min(verified, Math.max(0, drawn.length - 1));
+    this.draftTokens += verified;
+    this.acceptedTokens += accepted;
+    return { verified, accepted };
   }
 
   /** What was not known of a decode step: how many of its drafts were accepted. */
-  #settle(drafts: number, drawn: number, made: number): void {
+  #settle(drafts: number, drawn: number): void {
     if (drawn === 0) throw new LongcatError("INTERNAL", "a decode step drew nothing");
     this.scheduled += drawn - 1;
     this.mostScheduled -= drafts + 1 - drawn;
-    this.draftTokens += made;
-    this.acceptedTokens += Math.min(made, drawn - 1);
   }
 
   /**

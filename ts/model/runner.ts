@@ -39,6 +39,8 @@ interface Ready {
 /** A step, or what of it fits one program. */
 interface Part {
   sequences: readonly StepSequence[];
+  /** Drafts that it makes for the next step: as many as any sequence of the whole step asks for. */
+  drafts: number;
   ready: Ready;
   isPrompt: boolean;
   /** Some of its sequences have scoreTargets. */
@@ -47,6 +49,11 @@ interface Part {
 
 /** Commands of a step beside its layers': slots' parameters, step block, plan, embedding, last norm, head, sampling, and some to spare. */
 const COMMANDS_PER_STEP = 32;
+/**
+ * Recorded graphs that are kept: those used last. There is one for each batch bucket and number of drafts, and a GPU's memory has room for
+ * some beside all that is counted (ts/model/sizing.ts); one that comes back is recorded again.
+ */
+export const MOST_GRAPHS = 16;
 /** Commands of each draft: plans, the draft head, its draw, and the turn in which the draft is verified. */
 const COMMANDS_PER_DRAFT = 20;
 
@@ -79,6 +86,8 @@ export class Runner implements ModelRunner {
   readonly #parts: ProgramParts;
   readonly #arena: Tensor;
   readonly #programs = new Map<string, Ready>();
+  /** Those that are recorded, the one used last at the end. */
+  #recorded: Ready[] = [];
   /** Host copies of the slots' parameters, [S, fields]. */
   readonly #sampleParams: Float64Array;
   /** Of each slot, the positions that its blocks hold. */
@@ -196,7 +205,8 @@ export class Runner implements ModelRunner {
 
   async launch(sequences: readonly StepSequence[], onOver: (ms: number) => void = () => undefined): Promise<StepResult[]> {
     if (this.#entering) throw new LongcatError("INTERNAL", "a step was launched while another was not all enqueued: await room() before");
-    const parts = this.#cut(sequences).map((part) => this.#prepare(part));
+    const drafts = draftsOf(sequences);
+    const parts = this.#cut(sequences, drafts).map((part) => this.#prepare(part, drafts));
     const [only, ...more] = parts;
     if (only && more.length === 0 && !only.scored) return this.#enter(only, onOver);
     const results: Promise<StepResult[]>[] = [];
@@ -235,9 +245,9 @@ export class Runner implements ModelRunner {
     return this.#queue;
   }
 
-  /** How many decode buckets have been recorded. */
+  /** How many graphs there are. */
   get recordedGraphs(): number {
-    return [...this.#programs.values()].filter(({ graph }) => graph).length;
+    return this.#recorded.length;
   }
 
   async close(): Promise<void> {
@@ -245,15 +255,13 @@ export class Runner implements ModelRunner {
   }
 
   /** Cuts a step where its decode splits would not fit the program's list: rare, many long rows over shared blocks. */
-  #cut(sequences: readonly StepSequence[]): StepSequence[][] {
+  #cut(sequences: readonly StepSequence[], drafts: number): StepSequence[][] {
     const parts: StepSequence[][] = [];
-    const drafts = mostDrafts(sequences);
     let part: StepSequence[] = [];
     let splits = 0;
     for (const sequence of sequences) {
-      const more = sequence.tokens ? 0 : rowsOf(sequence) * Math.ceil(this.#mostKeys(sequence) / SPLIT_KEYS);
-      const most = part[0]?.tokens ? this.#sizes.mixed.splits : this.#decodeCapacity(part.length + 1, drafts).splits;
-      if (part.length > 0 && splits + more > most) {
+      const more = this.#mostSplits(sequence, drafts);
+      if (part.length > 0 && splits + more > this.#splitsFor([...part, sequence], drafts)) {
         parts.push(part);
         part = [];
         splits = 0;
@@ -265,29 +273,37 @@ export class Runner implements ModelRunner {
     return parts;
   }
 
-  /** Keys that a decode's rows may have. Where there are drafts, it may be further than is known, but not beyond its blocks. */
-  #mostKeys({ slot, position }: StepSequence): number {
-    return this.limits.maxDrafts > 0 ? this.#limits[slot]! : position + 1;
+  /** Decode splits that a sequence may take: of each of its rows; a prompt's drafts behind the first are made of one that decodes. */
+  #mostSplits(sequence: StepSequence, drafts: number): number {
+    const rows = sequence.tokens ? Number(sequence.sample && drafts > 1) : rowsOf(sequence);
+    return rows * Math.ceil(this.#mostKeys(sequence) / SPLIT_KEYS);
+  }
+
+  /** Keys that a row may have. Where there are drafts, it may be further than is known, but not beyond its blocks. */
+  #mostKeys({ slot, position, tokens }: StepSequence): number {
+    return this.limits.maxDrafts > 0 ? this.#limits[slot]! : position + (tokens?.length ?? 1);
+  }
+
+  /** What the program of such a part has room for. */
+  #splitsFor(part: readonly StepSequence[], drafts: number): number {
+    const { prompt, mixed } = this.#sizes;
+    const { isPrompt, decodes } = kindOf(part);
+    return (isPrompt ? (decodes ? mixed : prompt) : this.#decodeCapacity(part.length, drafts)).splits;
   }
 
   /** Chooses a part's program and checks that it fits, before anything is enqueued. */
-  #prepare(sequences: readonly StepSequence[]): Part {
-    const isPrompt = sequences[0]!.tokens !== null;
-    const decodes = sequences.at(-1)!.tokens === null;
-    const ready = isPrompt
-      ? decodes
-        ? this.#mixedProgram()
-        : this.promptProgram()
-      : this.decodeProgram(sequences.length, mostDrafts(sequences));
-    this.#check(sequences, ready.program.capacity);
-    return { sequences, ready, isPrompt, scored: sequences.some(({ scoreTargets }) => scoreTargets) };
+  #prepare(sequences: readonly StepSequence[], drafts: number): Part {
+    const { isPrompt, decodes } = kindOf(sequences);
+    const ready = isPrompt ? (decodes ? this.#mixedProgram() : this.promptProgram()) : this.decodeProgram(sequences.length, drafts);
+    this.#check(sequences, drafts, ready.program.capacity);
+    return { sequences, drafts, ready, isPrompt, scored: sequences.some(({ scoreTargets }) => scoreTargets) };
   }
 
   /** Enqueues a part at once; its results come later. There must be room. */
-  #enter({ sequences, ready, isPrompt }: Part, onOver: (ms: number) => void): Promise<StepResult[]> {
+  #enter({ sequences, drafts, ready, isPrompt }: Part, onOver: (ms: number) => void): Promise<StepResult[]> {
     const { program, blocks } = ready;
     this.#setChoices(sequences);
-    const draws = { turns: blocks.writeStep(sequences), drafts: mostDrafts(sequences) };
+    const draws = { turns: blocks.writeStep(sequences), drafts };
     this.#queue.write(program.stepBlock, blocks.input);
     let recorded: Promise<void> | undefined;
     if (isPrompt) {
@@ -296,8 +312,10 @@ export class Runner implements ModelRunner {
         0,
       );
       this.#enqueue(program, draws);
-    } else if (ready.graph) this.#queue.replay(ready.graph);
-    else if (ready.recording) this.#enqueue(program);
+    } else if (ready.graph) {
+      this.#queue.replay(ready.graph);
+      this.#keep(ready);
+    } else if (ready.recording) this.#enqueue(program);
     else recorded = this.#record(ready);
     const result = blocks.takeResult();
     const read = this.#queue.read(program.resultBlock, result.bytes);
@@ -316,9 +334,19 @@ export class Runner implements ModelRunner {
     ready.recording = true;
     try {
       ready.graph = await this.device.record(() => this.#enqueue(ready.program));
+      this.#keep(ready);
     } finally {
       ready.recording = false;
     }
+  }
+
+  /** A graph was used: of too many, the one that was not for longest is forgotten. */
+  #keep(ready: Ready): void {
+    this.#recorded = [...this.#recorded.filter((other) => other !== ready), ready];
+    if (this.#recorded.length <= MOST_GRAPHS) return;
+    const oldest = this.#recorded.shift()!;
+    oldest.graph?.release();
+    delete oldest.graph;
   }
 
   /** Enqueues parts one after another, with their scoring, as there is room; the first part at once. */
@@ -413,22 +441,31 @@ export class Runner implements ModelRunner {
     return ready;
   }
 
-  #check(sequences: readonly StepSequence[], capacity: Capacity): void {
+  #check(sequences: readonly StepSequence[], drafts: number, capacity: Capacity): void {
     const firstDecode = sequences.findIndex(({ tokens }) => tokens === null);
     if (firstDecode >= 0 && sequences.slice(firstDecode).some(({ tokens }) => tokens !== null))
       throw new LongcatError("INTERNAL", "a prompt behind a decode in a step: prompts come first");
     const tokens = sequences.reduce((sum, sequence) => sum + rowsOf(sequence), 0);
+    const splits = sequences.reduce((sum, sequence) => sum + this.#mostSplits(sequence, drafts), 0);
     const fits =
       sequences.length <= capacity.sequences &&
       tokens <= capacity.tokens &&
-      mostDrafts(sequences) <= this.limits.maxDrafts &&
+      splits <= capacity.splits &&
+      drafts <= this.limits.maxDrafts &&
       sequences.every(({ position, tokens }) => position + (tokens?.length ?? 1) <= this.limits.contextLength);
-    if (!fits) throw new LongcatError("INTERNAL", `a step of ${sequences.length} sequences and ${tokens} tokens does not fit its program`);
+    if (fits) return;
+    const what = `${sequences.length} sequences, ${tokens} tokens and ${splits} decode splits`;
+    throw new LongcatError("INTERNAL", `a step of ${what} does not fit its program`);
   }
 }
 
-/** Most drafts that one of them asks for. */
-function mostDrafts(sequences: readonly StepSequence[]): number {
+/** Which kinds of row a part has: prompts come first. */
+function kindOf(sequences: readonly StepSequence[]): { isPrompt: boolean; decodes: boolean } {
+  return { isPrompt: sequences[0]!.tokens !== null, decodes: sequences.at(-1)!.tokens === null };
+}
+
+/** Drafts that a step makes: as many as any of its sequences asks for. */
+function draftsOf(sequences: readonly StepSequence[]): number {
   return sequences.reduce((most, { drafts = 0 }) => Math.max(most, drafts), 0);
 }
 

@@ -182,6 +182,9 @@ function speculationMetrics({ drafts, speedup, ...counts }: EngineStats["specula
     plain("vllm:spec_decode_num_accepted_tokens_total", "counter", "Drafts that were accepted.", counts.acceptedTokens),
     byLabel("vllm:spec_decode_num_accepted_tokens_per_pos_total", "Accepted drafts, by place in a step.", ["position"], byPlace),
     plain("longcat_drafts", "gauge", "Drafts that a sequence's step verifies now; 0: speculation is off.", drafts),
-    plain("longcat_speculation_speedup", "gauge", "How much faster tokens come with drafts than without, as estimated.", speedup),
+    // What was not measured is not told.
+    ...(speedup === undefined
+      ? []
+      : [plain("longcat_speculation_speedup", "gauge", "How much faster tokens come with drafts than without.", speedup)]),
   ];
 }
