@@ -28,7 +28,6 @@ struct GemmProblem {
   const int32_t* groupStart = nullptr;
   bool groupsSettled = false;          // the groups were written before the kernel that precedes the product in the stream, itself one of gemm()'s
   int64_t groups = 1;
-  int64_t mostOfGroup = 0;             // rows that a group may have at most; 0: as many as there are
   int64_t capacity = 0;                // most rows there may be in all; sizes tiles and grids
   // Weights: one matrix [outputs, k], or a stack with one for each group.
   WeightView weight, weight2;

@@ -257,7 +257,7 @@ __device__ void multiplyAll(const GemmProblem& p, const Plan& plan, const Shared
 
 /// The row tile behind this one, if PanelTurns has it fetched ahead. Its half of the panels is free: all items before this tile have been added, so
 /// that this block's warps are done with them.
-template <class Format, bool kNarrow>
+template <class Format>
 __device__ __forceinline__ void fetchNextTile(const GemmProblem& p, const Plan& plan, const Shared& shared, Items items, int rows, const Lane& part, PanelTurns& turns) {
   turns.next(fitsHalf<Format>(plan, part, rows));
   const int next = items.nextTile();
@@ -267,7 +267,7 @@ __device__ __forceinline__ void fetchNextTile(const GemmProblem& p, const Plan& 
   PanelTurns ofNext = turns;
   ofNext.next(fitsHalf<Format>(plan, part, nextRows));
   if (!ofNext.ahead) return;
-  keepRows<Format, Format::kRowScales || kNarrow ? 2 : 4, kAdders>(p, items.row, nextRows, part.begin, part.numbers, columnsFor(nextRows), ofNext.of(shared, plan));
+  keepRows<Format, Format::kRowScales ? 2 : 4, kAdders>(p, items.row, nextRows, part.begin, part.numbers, columnsFor(nextRows), ofNext.of(shared, plan));
   fenceAsyncProxy();
   arrive(shared.panelsFull(ofNext.half));
 }
@@ -322,8 +322,8 @@ __device__ __forceinline__ void addAll(const GemmProblem& p, const Plan& plan, c
   for (int item = items.begin(); item < items.end(); ++item) {
     items.moveTo(item);
     const int rows = items.rows(), columns = columnsFor(rows);
-    if (items.row != row) {
-      fetchNextTile<Format, kNarrow>(p, plan, shared, items, rows, part, turns);
+    if (!kNarrow && items.row != row) {  // a narrow kernel has one row tile
+      fetchNextTile<Format>(p, plan, shared, items, rows, part, turns);
       row = items.row;
     }
     if (thread == 0) arriveExpecting(shared.sumsFull(buffer.at), lanes > 1 ? columns * kSumBytes : 0);
@@ -374,13 +374,9 @@ __global__ void __launch_bounds__(kThreads, kNarrow ? 2 : 1) gemmFew(const __gri
 #endif
 }
 
-constexpr int64_t kManyGroups = 32;
-
-/// Rows of activations that an item should take: all of them, or what most groups will have. Many small groups take half a multiprocessor, so that the next
-/// product's weights come while this one ends; of few groups the longer rings are worth more.
+/// Rows of activations that an item should take: all of them, or what most groups will have.
 inline int columnsOf(const GemmProblem& p, int64_t rows) {
   if (!p.groupStart) return columnsFor(static_cast<int>(std::min<int64_t>(p.capacity, kMostColumns)));
-  if (p.mostOfGroup > 0 && p.mostOfGroup <= kNarrowColumns && std::min(p.capacity, p.groups) >= kManyGroups) return kNarrowColumns;
   return rows <= 4 ? 32 : rows <= 64 ? 64 : kMostColumns;
 }
 
@@ -417,7 +413,7 @@ bool launchFew(const CudaContext& context, const GemmProblem& p, int64_t rows) {
   constexpr int64_t kReserved = 1 << 10;  // of a multiprocessor's shared memory, for each block
   constexpr int kStagesOfNarrow = 3;
   Plan plan = planOf<Format>(p, rows, (context.sharedBytes + kReserved) / 2 - kReserved);
-  const bool narrow = plan.columns <= kNarrowColumns && plan.stages >= kStagesOfNarrow;
+  const bool narrow = plan.columns <= 16 && plan.stages >= kStagesOfNarrow;
   if (!narrow) plan = planOf<Format>(p, rows, context.sharedBytes);
   const int lanes = lanesOf(depthOf(p));
   const int atOnce = clustersAtOnce(context, gemmFew<Format, false>, kThreads, lanes);  // a block a multiprocessor

@@ -12,7 +12,6 @@ constexpr int kMultipliers = 256, kAdders = 64, kThreads = 384;
 constexpr int kStageBytes = kTile * 128;      // 128 bytes of each weight row
 constexpr int kSumBytes = 2 * kTile * 4;     // of both warpgroups' sums, for a row of activations
 constexpr int kMostColumns = 96;              // rows of activations of an item
-constexpr int kNarrowColumns = 16;            // of a narrow kernel's
 constexpr int kMostStages = 12, kMostBuffers = 2;
 constexpr int kMultipliersMeet = 1, kAddersMeet = 2;  // barriers by number
 

@@ -76,7 +76,6 @@ GemmProblem groupedProblem(const MoeExpertsParams& p) {
   g.groupStart = p.expertStart;
   g.groups = p.gate.count;
   g.capacity = p.capacity * p.topK;
-  g.mostOfGroup = p.capacity;  // no token has an expert twice
   return g;
 }
 
