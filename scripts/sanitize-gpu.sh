@@ -38,6 +38,7 @@ allPasses=({portable,hopper}:{memcheck,racecheck,synccheck})
 ofHopper=" linear mla_decode mla_prefill mla_project moe_experts moe_route sample swiglu_mlp "  # operations with kernels of its own
 judged="chooseByTeams|mergeUnitRows"                                                            # of those kernels: what racecheck understands
 ofJudged=" mla_decode moe_route "                                                               # and where they are
+ofSyncchecked=" mla_decode mla_prefill mla_project moe_route sample "                            # without gemmFew in launches without clusters (docs/kernels.md)
 slowest=" linear mla_decode mla_prefill moe_experts sample swiglu_mlp "                         # to run under a tool: they begin first
 
 cannot() {
@@ -64,6 +65,7 @@ list() {
         [ "$capability" = 9.0 ] || continue
         isas=cuda-bf16 only=$ofHopper
         if [ "$pass" = hopper:racecheck ] && [ "$HOPPER_RACECHECK" != all ]; then only=$ofJudged; fi
+        if [ "$pass" = hopper:synccheck ]; then only=$ofSyncchecked; fi
         ;;
     esac
     "$KERNELS" list | while read -r op tests; do
@@ -126,6 +128,7 @@ uncovered() {
   else
     echo "  races in Hopper's own kernels but for ${judged//|/, }: racecheck does not see tensor copies, wgmma and stores to another block's shared memory,"
     echo "  and takes for races what is ordered by one lane's arrival for its warp (docs/kernels.md, Sanitizers)"
+    echo "  barriers of linear, moe_experts and swiglu_mlp on Hopper: synccheck stops at what the compiler makes of a cluster's barrier in a lone block"
   fi
   echo "  races in global memory: racecheck looks at shared memory alone; and what only more repetitions than --brief has would do"
 }

@@ -350,27 +350,27 @@ __global__ void __launch_bounds__(kThreads, kNarrow ? 2 : 1) gemmFew(const __gri
   const Shared shared(memory, plan);
   const int lane = static_cast<int>(clusterRank()), lanes = static_cast<int>(clusterSize()), warp = threadIdx.x >> 5;
   shared.initialise(lanes);
-  if (lanes > 1) arriveAtCluster();  // a lone block has nobody to wait for but itself
+  arriveAtCluster();
   __syncthreads();
   const Items items(p, plan.columns, shared.prefix);
   const Lane part = laneOf<Format>(p, lane, lanes);
   if (warp < kMultipliers / 32) {
     if constexpr (!kNarrow) moreRegisters<200>();
     awaitThenLetNextBegin();
-    if (lanes > 1) waitForCluster();  // the others' barriers are there
+    waitForCluster();  // the others' barriers are there
     multiplyAll<Format, kNarrow>(p, plan, shared, items, part, lane, lanes);
   } else {
     if constexpr (!kNarrow) fewerRegisters<104>();
     if (warp < kMultipliers / 32 + 2) {
       copyAll<Format>(p, plan, shared, items, part, warp - kMultipliers / 32);
-      if (lanes > 1) waitForCluster();
+      waitForCluster();
     } else {
       awaitPrevious();
-      if (lanes > 1) waitForCluster();
+      waitForCluster();
       addAll<Format, kNarrow>(p, plan, shared, items, part, lane, lanes);
     }
   }
-  if (lanes > 1) syncCluster();  // nobody ends while others still send
+  syncCluster();  // nobody ends while others still send
 #endif
 }
 
