@@ -35,10 +35,10 @@ JOBS=${JOBS:-$((cores < 16 ? cores : 16))}
 SANITIZER=${SANITIZER:-$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer /usr/local/cuda*/compute-sanitizer/compute-sanitizer 2>/dev/null | head -n 1)}
 
 allPasses=({portable,hopper}:{memcheck,racecheck,synccheck})
-ofHopper=" linear mla_decode mla_prefill mla_project moe_experts moe_route sample swiglu_mlp "  # operations with kernels of its own
+ofHopper=" linear mla_decode mla_prefill mla_project moe_experts moe_route ngram_embed sample swiglu_mlp "  # operations with kernels of its own
 judged="chooseByTeams|mergeUnitRows"                                                            # of those kernels: what racecheck understands
 ofJudged=" mla_decode moe_route "                                                               # and where they are
-ofSyncchecked=" mla_decode mla_prefill mla_project moe_route sample "                            # without gemmFew in launches without clusters (docs/kernels.md)
+ofSyncchecked=" mla_decode mla_prefill mla_project moe_route ngram_embed sample "                            # without gemmFew in launches without clusters (docs/kernels.md)
 slowest=" linear mla_decode mla_prefill moe_experts sample swiglu_mlp "                         # to run under a tool: they begin first
 
 cannot() {

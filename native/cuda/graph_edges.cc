@@ -31,7 +31,7 @@ bool isBefore(const Predecessors& predecessors, cudaGraphNode_t first, cudaGraph
 #if CUDART_VERSION >= 13000
 constexpr auto getEdges = cudaGraphGetEdges;
 constexpr auto removeEdges = cudaGraphRemoveDependencies;
-#elif CUDART_VERSION >= 12030
+#else
 constexpr auto getEdges = cudaGraphGetEdges_v2;
 constexpr auto removeEdges = cudaGraphRemoveDependencies_v2;
 #endif
@@ -39,7 +39,6 @@ constexpr auto removeEdges = cudaGraphRemoveDependencies_v2;
 }  // namespace
 
 void removeImpliedEdges(cudaGraph_t graph) {
-#if CUDART_VERSION >= 12030  // before, no edge was a programmatic one
   size_t count = 0;
   LONGCAT_CUDA(getEdges(graph, nullptr, nullptr, nullptr, &count));
   if (count == 0) return;
@@ -56,7 +55,6 @@ void removeImpliedEdges(cudaGraph_t graph) {
       break;
     }
   }
-#endif
 }
 
 }  // namespace longcat

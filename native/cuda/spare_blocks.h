@@ -12,9 +12,9 @@ namespace longcat {
 
 class SpareBlocks {
  public:
-  static constexpr size_t kSmallest = size_t{64} << 10;
+  static constexpr size_t kSmallest = size_t{64} << 10, kSmall = size_t{1} << 20, kOfSmall = 8;
 
-  /// Keeps at most `mostBytes`.
+  /// Keeps at most `mostBytes`, and beside them some of each small size, whatever else is kept: what every step needs is not to be made anew for each.
   explicit SpareBlocks(size_t mostBytes) : most_(mostBytes) {}
 
   /// The size of the blocks that serve `bytes`.
@@ -32,8 +32,10 @@ class SpareBlocks {
 
   /// False where enough is kept already: the block is then its giver's to free.
   bool keep(std::byte* block, size_t size) {
-    if (size > most_ - bytes_) return false;
-    spare_[size].push_back(block);
+    std::vector<std::byte*>& same = spare_[size];
+    const bool everyStep = size <= kSmall && same.size() < kOfSmall;
+    if (!everyStep && bytes_ + size > most_) return false;
+    same.push_back(block);
     bytes_ += size;
     return true;
   }

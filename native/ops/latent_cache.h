@@ -3,7 +3,7 @@
 //   codes     [blockSize, codeBytes]   a row's latent as e4m3, kvRank of them
 //   ropeKeys  [blockSize, ropeBytes]   its rope key as bfloat16
 //   scales    [blockSize, scaleBytes]  float32, one for each 128 numbers of the latent
-// Each begins at a multiple of 16 bytes, with LongCat-Flash's sizes and 8 rows of a block or more at one of 128: 656 bytes a row, where bfloat16 takes 1152.
+// Each begins at a multiple of 16 bytes, with LongCat-Flash's sizes and whole eights of rows in a block at one of 128: 656 bytes a row, where bfloat16 takes 1152.
 //
 // A scale is a power of two, so that code · scale is exact in bfloat16: all operations on all devices read the same numbers.
 #pragma once

@@ -118,9 +118,10 @@ LONGCAT_TEST(spare_blocks) {
   int refusals = 0, served = 0;
   for (int step = 0; step < 1000; ++step) {
     const size_t size = SpareBlocks::sizeFor(kSmallest * static_cast<size_t>(1 + t.randomInteger(6)));
-    if (t.randomInteger(2)) {
-      const bool room = kept + size <= kMost;
-      t.expect(spare.keep(&names[static_cast<size_t>(step)], size) == room, "blocks are kept up to the limit");
+    if (t.randomInteger(3)) {
+      const auto same = std::count_if(model.begin(), model.end(), [&](const auto& one) { return one.first == size; });
+      const bool few = size <= SpareBlocks::kSmall && static_cast<size_t>(same) < SpareBlocks::kOfSmall, room = few || kept + size <= kMost;
+      t.expect(spare.keep(&names[static_cast<size_t>(step)], size) == room, "blocks are kept up to the limit, and a few of each small size beyond it");
       if (room) model.push_back({size, step}), kept += size;
       else ++refusals;
     } else {

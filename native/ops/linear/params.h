@@ -14,7 +14,7 @@ struct LinearParams {
   int64_t outStride;
   const int32_t* rows;       // [1]: live rows of the output
   int64_t capacity;          // R
-  Activations scratch;       // [R, scratchStride] or data null: where rows may be quantised ahead (a GPU with fp8Activations)
+  Activations scratch;       // [R, scratchStride] or data null: where products of many rows with FP8 weights put rows in order ahead, or quantise them (a GPU)
   int64_t scratchStride;
   DType activation;          // of x
   DType outDtype;            // of out: float32 (logits, residual stream) or what x is

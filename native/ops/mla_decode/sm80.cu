@@ -1,6 +1,7 @@
 // mla_decode on a GPU: absorbed queries; split attention; merge and values. Each stage takes tensor cores where activations are bfloat16
 // and sizes allow (heads of any number), or goes in float32 arithmetic (generic.cuh). The choice depends on shapes, dtypes and addresses
-// alone; where it also looks at a capacity or at the card, both choices give the same bits.
+// alone; where it also looks at a capacity or at the card, both choices give the same bits (but for lists of units too long for Hopper's
+// kernel to number, of some 400,000: the kernel of other cards then sums in another order).
 #include "cuda/launch.cuh"
 #include "ops/mla_decode/attend.cuh"
 #include "ops/mla_decode/generic.cuh"

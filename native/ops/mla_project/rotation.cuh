@@ -1,6 +1,8 @@
 // The rotation of a pair, wherever a kernel has it.
 #pragma once
 
+#include <cstdint>
+
 namespace longcat::cuda {
 
 /// Of the pair j of a row.

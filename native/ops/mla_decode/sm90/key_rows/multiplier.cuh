@@ -11,7 +11,6 @@ namespace {
 /// What a thread has of a unit or a row: four panels' columns g, g + 8 of its warp's 16, of heads 8 j + 2 q, + 1.
 template <int H>
 struct KeyRowsSums {
-  static constexpr int kMine = H / 4;  // heads of a thread; number 2 j + i is head 8 j + 2 q + i
   float latent[4][H / 2];
 
   __device__ __forceinline__ void clear() {
@@ -32,7 +31,8 @@ struct KeyRowsSums {
 
 template <class Shared>
 struct KeyRowsMultiplier {
-  static constexpr int H = Shared::kHeads, kMine = H / 4, kQueryBytes = H * 128;
+  static constexpr int H = Shared::kHeads, kQueryBytes = H * 128;
+  static constexpr int kMine = H / 4;  // heads of a thread; number 2 j + i is head 8 j + 2 q + i
   Shared& shared;
   float scale;           // of scores, for powers of two
   int half, lane, warp;  // the warpgroup: which 256 columns, and the parity of its tiles; the warp in it
