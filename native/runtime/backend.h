@@ -7,8 +7,11 @@
 #include <memory>
 
 #include "runtime/command.h"
+#include "runtime/error.h"
 
 namespace longcat {
+
+class Communicator;  // comm/communicator.h
 
 /// Settles a promise, on the owner thread.
 using Settle = std::function<void(int token, ReadBuffer* read, std::shared_ptr<const Fault> fault)>;
@@ -29,6 +32,8 @@ class Backend {
   virtual bool zeroesMemory() const = 0;
   virtual void reserve(size_t bytes) = 0;
   virtual int64_t freeBytes() const = 0;
+  /// From here on exchanges between ranks that go through NCCL go through this.
+  virtual void join(std::shared_ptr<Communicator>) { throw Error("DEVICE_UNAVAILABLE", "NCCL joins GPUs, and this device is none"); }
 
   // ---- Owner thread
   virtual void start(Settle settle) = 0;
