@@ -18,22 +18,14 @@ struct Stretch {
   size_t bytes;
 };
 
-/// Threads: `exchange` and `counts` belong to the device's owner thread, the others to any.
+/// Threads: `exchange` belongs to the device's owner thread, the others to any.
 class Communicator {
  public:
-  /// Rows of one exchange by rank, as the host knows them where it counts before it sends.
-  struct Counts {
-    std::vector<int64_t> sent, received;
-  };
-
   virtual ~Communicator() = default;
 
   /// Enqueues the sends and receives on a CUDA stream, which may be under capture, as one group. What one rank sends another receives: between
   /// two ranks the same stretches of the same sizes in the same order. Throws COMM_ERROR.
   virtual void exchange(const std::vector<Stretch>& sends, const std::vector<Stretch>& receives, void* stream) = 0;
-  /// Pinned host memory, of two int64 for each rank.
-  virtual int64_t* pinned() = 0;
-  Counts counts;
 
   /// Gives the communicator up: exchanges that wait for another rank end, with whatever bytes; later ones throw COMM_ERROR. Then gives its memory
   /// back, for which NCCL waits until all graphs are gone in which the communicator was captured: to be called on a thread that may wait, not on

@@ -15,9 +15,6 @@ class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(const Nccl& nccl, int gpu, int rank, int ranks, const NcclId& id) : nccl_(nccl), rank_(rank), ranks_(ranks) {
     LONGCAT_CUDA(cudaSetDevice(gpu));
-    int64_t* pinned = nullptr;
-    LONGCAT_CUDA(cudaHostAlloc(reinterpret_cast<void**>(&pinned), static_cast<size_t>(ranks) * 2 * sizeof(int64_t), cudaHostAllocDefault));
-    pinned_.reset(pinned);
     LONGCAT_NCCL(nccl_, commInitRank(&communicator_, ranks, id, rank));
   }
 
@@ -53,8 +50,6 @@ class NcclCommunicator final : public Communicator {
     LONGCAT_NCCL(nccl_, groupEnd());
   }
 
-  int64_t* pinned() override { return pinned_.get(); }
-
   void abort() override {
     if (ended_.exchange(true)) return;
     // NCCL frees the communicator under whoever is in a call with it. Calls only enqueue, so this is not a wait for another rank.
@@ -75,7 +70,6 @@ class NcclCommunicator final : public Communicator {
   const Nccl& nccl_;
   const int rank_, ranks_;
   ncclComm* communicator_ = nullptr;
-  std::unique_ptr<int64_t, decltype(&cudaFreeHost)> pinned_{nullptr, cudaFreeHost};
   std::mutex calls_;  // of NCCL's functions with the communicator
   std::atomic<bool> ended_{false};
 };
