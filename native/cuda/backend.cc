@@ -86,7 +86,7 @@ class CudaBackend final : public Backend {
   bool zeroesMemory() const override { return false; }
   void reserve(size_t bytes) override { arena_->reserve(bytes); }
   int64_t freeBytes() const override { return arena_->freeBytes(); }
-  void join(std::shared_ptr<Communicator> communicator) override;
+  void useCommunicator(std::shared_ptr<Communicator> communicator) override;
 
   void start(Settle settle) override;
   void end() override;
@@ -158,7 +158,7 @@ std::shared_ptr<Buffer> CudaBackend::allocateHost(size_t bytes, const char* purp
 }
 
 /// Once: a graph may have been captured with the first.
-void CudaBackend::join(std::shared_ptr<Communicator> communicator) {
+void CudaBackend::useCommunicator(std::shared_ptr<Communicator> communicator) {
   require(!communicator_, "this device has joined other ranks already");
   communicator_ = std::move(communicator);
   joined_.store(communicator_.get());
