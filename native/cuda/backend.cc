@@ -19,6 +19,7 @@
 #include "cuda/graph_edges.h"
 #include "cuda/pinned.h"
 #include "cuda/trap.h"
+#include "cuda/window.h"
 #include "runtime/memory.h"
 #include "runtime/processor.h"
 
@@ -85,6 +86,8 @@ class CudaBackend final : public Backend {
   bool zeroesMemory() const override { return false; }
   void reserve(size_t bytes) override { arena_->reserve(bytes); }
   int64_t freeBytes() const override { return arena_->freeBytes(); }
+  std::shared_ptr<Buffer> createWindow(size_t bytes, WindowHandle& handle) override { return createGpuWindow(gpu_, bytes, counter_, handle); }
+  std::shared_ptr<Buffer> openWindow(const WindowHandle& handle) override { return openGpuWindow(gpu_, handle); }
 
   void start(Settle settle) override;
   void end() override;
