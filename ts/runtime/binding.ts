@@ -39,6 +39,16 @@ export interface NativeDevice {
   stack(tensors: number[]): number;
   /** A copy of `tensor` in another weight dtype (float32 | bfloat16), made in queue order; FP8 needs its scales (else -1). Waits for room. */
   convert(tensor: number, scale: number, dtype: number): number;
+  /** A window that other ranks write into: the id of a zeroed uint8 tensor, and what they need to open it. OUT_OF_MEMORY, COMM_ERROR. */
+  window(bytes: number): { tensor: number; handle: Uint8Array };
+  /** int64 [ranks] of all ranks' windows as this device sees them; they stay mapped while it lives. COMM_ERROR names rank and reason. */
+  joinWindows(own: number, rank: number, handles: Uint8Array[]): number;
+  /** Zeroed int32 [count] in host memory, which the device sees as they are. */
+  hostWords(count: number): number;
+  /** A word of `hostWords` as it is now. */
+  getWord(tensor: number, index: number): number;
+  /** Sets a word of `hostWords` now, whatever is enqueued. */
+  setWord(tensor: number, index: number, value: number): void;
   /** Forgets the id; the memory goes when no command or graph names it any more. */
   release(tensor: number): void;
   /** Bytes held by this device's allocations, mapped files not counted. */
@@ -77,8 +87,24 @@ export interface NativeDevice {
   endRecord(): number;
   replay(queue: number, graph: number): boolean;
   releaseGraph(graph: number): void;
+  /**
+   * Joins the other ranks' GPUs through NCCL; resolves when all are there. `library`: its path; absent: the usual places. DEVICE_UNAVAILABLE with
+   * what was looked for, COMM_ERROR with NCCL's words.
+   */
+  joinNccl(options: { rank: number; ranks: number; id: Uint8Array; library?: string | undefined }): Promise<NativeCommunicator>;
+
   /** Finishes what is enqueued, joins the threads, frees all. Idempotent. */
   close(): Promise<void>;
+}
+
+/** A rank's part of what joins GPUs through NCCL. */
+export interface NativeCommunicator {
+  /** What NCCL noticed of its own accord; null: nothing. */
+  failure(): string | null;
+  /** Microseconds of a captured exchange of `bytes` to and from each other rank. All ranks call it at the same time. */
+  measure(bytes: number): Promise<number>;
+  /** Ends exchanges under way; resolves when the memory is back, which graphs that were captured with it hold up. */
+  abort(): Promise<void>;
 }
 
 /** A memory-mapped safetensors file whose header was checked. */
@@ -143,6 +169,8 @@ export interface NativeAddon {
   openDevice(options: NativeDeviceOptions): NativeDevice;
   /** The GPUs that this build can use; what keeps it from using others, or any, as a sentence. */
   gpus(): { devices: NativeGpu[]; reason: string | null };
+  /** What names a new communicator to all ranks that join it, 128 bytes. DEVICE_UNAVAILABLE with what was looked for. */
+  ncclUniqueId(library?: string): Uint8Array;
   /** Opens, maps and checks. CHECKPOINT_INVALID names file and tensor. */
   openSafetensors(path: string): NativeMappedFile;
   /** The tensor's e4m3 codes and its blocks' scales (docs/numerics.md, 7); takes float32 and bfloat16 matrices. */

@@ -7,6 +7,7 @@
 import { LongcatError } from "../errors.js";
 import { loadAddon } from "./addon.js";
 import type { NativeDevice, NativeGpu, NativeMappedFile, NativeTensorEntry } from "./binding.js";
+import { Communicator } from "./communicator.js";
 import { bytesOf, DTYPES, type DType, toFloats } from "./dtype.js";
 import { environment } from "./environment.js";
 import { chooseDevice } from "./gpus.js";
@@ -73,6 +74,35 @@ export class Tensor {
   /** Forgets the tensor; its memory goes when nothing enqueued or recorded needs it. */
   release(): void {
     this.device.native.release(this.id);
+  }
+}
+
+/** Memory of this rank into which the other ranks of an exchange write; see native/comm/window.h. */
+export interface Window {
+  /** Its bytes, zeroed. While it lives, others can open the window. */
+  tensor: Tensor;
+  /** What the other ranks need to open it. */
+  handle: Uint8Array;
+}
+
+/** Words in host memory that this thread and the device see at once, not in queue order. */
+export class HostWords {
+  /** int32 [count], for operations. */
+  readonly tensor: Tensor;
+
+  /** Use Device.hostWords. */
+  constructor(tensor: Tensor) {
+    this.tensor = tensor;
+  }
+
+  /** Word `index` as it is now. */
+  get(index: number): number {
+    return translateErrors(() => this.tensor.device.native.getWord(this.tensor.id, index));
+  }
+
+  /** Sets word `index` now. */
+  set(index: number, value: number): void {
+    translateErrors(() => this.tensor.device.native.setWord(this.tensor.id, index, value));
   }
 }
 
@@ -338,6 +368,63 @@ export class Device {
     return new Tensor(this, id, tensors[0]!.dtype, [tensors.length, ...tensors[0]!.shape]);
   }
 
+  /**
+   * A window of `bytes` (ts/runtime/window.ts counts them), zeroed. On the CPU it is shared memory without a name, which goes with the last
+   * process that has it.
+   *
+   * @throws LongcatError OUT_OF_MEMORY; COMM_ERROR where the system or the device has no such memory
+   */
+  window(bytes: number): Window {
+    const { tensor, handle } = translateErrors(() => this.native.window(bytes));
+    return { tensor: new Tensor(this, tensor, "uint8", [bytes]), handle };
+  }
+
+  /**
+   * The table of all ranks' windows, int64 [ranks], from their handles by rank (the own one is not opened). All are mapped while the table
+   * or anything enqueued that names it lives.
+   *
+   * @throws LongcatError COMM_ERROR naming the rank whose window cannot be opened, and why
+   */
+  joinWindows(own: Window, rank: number, handles: readonly Uint8Array[]): Tensor {
+    const id = translateErrors(() => this.native.joinWindows(own.tensor.id, rank, [...handles]));
+    return new Tensor(this, id, "int64", [handles.length]);
+  }
+
+  /**
+   * Zeroed words that this thread and the device see at once.
+   *
+   * @throws LongcatError OUT_OF_MEMORY
+   */
+  hostWords(count: number): HostWords {
+    return new HostWords(
+      new Tensor(
+        this,
+        translateErrors(() => this.native.hostWords(count)),
+        "int32",
+        [count],
+      ),
+    );
+  }
+
+  /**
+   * What names a new communicator to all ranks that join it: one of them makes it and tells the others.
+   *
+   * @throws LongcatError DEVICE_UNAVAILABLE where NCCL is not found, with what was looked for; COMM_ERROR with NCCL's words
+   */
+  ncclUniqueId(): Uint8Array {
+    return translateErrors(() => loadAddon().ncclUniqueId(environment.nccl));
+  }
+
+  /**
+   * Joins the other ranks' GPUs through NCCL, once in a device's life; resolves when all have come. It sets no deadline: whoever starts the ranks
+   * knows which of them is missing.
+   *
+   * @throws LongcatError DEVICE_UNAVAILABLE on the CPU, or where NCCL is not found, with what was looked for; COMM_ERROR with NCCL's words
+   */
+  async joinNccl(options: { rank: number; ranks: number; id: Uint8Array }): Promise<Communicator> {
+    return new Communicator(await translateRejections(async () => this.native.joinNccl({ ...options, library: environment.nccl })));
+  }
+
   /** A copy of a weight as float32 or bfloat16, made in queue order. FP8 takes its block scales. */
   convert(tensor: Tensor, scale: Tensor | undefined, dtype: DType): Tensor {
     return new Tensor(
@@ -382,7 +469,10 @@ export class Device {
     );
   }
 
-  /** Finishes what is enqueued and gives everything back. May be called again. */
+  /**
+   * Finishes what is enqueued and gives everything back. May be called again. An exchange that waits for a rank which never comes has to be
+   * given up first, by its `control`.
+   */
   async close(): Promise<void> {
     await translateRejections(async () => this.native.close());
   }
