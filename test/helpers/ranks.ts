@@ -19,6 +19,8 @@ type RankOptions = Partial<OpenModelOptions> & Pick<ModelParallel, "dispatchDTyp
 export class Ranks {
   readonly runners: Runner[] = [];
   readonly models: OpenedModel[] = [];
+  /** Rounds are not put off until everybody who works wants one: who is busy joins. */
+  hasty = false;
   /** The rounds that there were, each with the ranks that had rows in it. */
   readonly rounds: (Round & { who: number[] })[] = [];
   readonly #gathered = new Map<string, { bytes: Uint8Array[]; waiting: ((all: Uint8Array[]) => void)[] }>();
@@ -95,7 +97,8 @@ export class Ranks {
   }
 
   #decide(): void {
-    if (this.#wants.size === 0 || [...this.#working].some((rank) => !this.#wants.has(rank))) return;
+    const isAwaited = (rank: number): boolean => !this.hasty && !this.#wants.has(rank);
+    if (this.#wants.size === 0 || [...this.#working].some(isAwaited)) return;
     const wants = new Map(this.#wants);
     this.#wants.clear();
     const round: Round = { ...agreeOn([...wants.values()].map(({ want }) => want)), round: this.rounds.length };
