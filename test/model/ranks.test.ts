@@ -80,6 +80,23 @@ describe("a round", () => {
     expect(new Set(rounds.flat())).toEqual(new Set([0, 1, 2]));
   });
 
+  it("is entered while those before it are under way", async () => {
+    const ranks = await openRanks(modelPath("tiny-a"), 2);
+    const want = await ranks.alone(0, (runner) => greedy(runner, prompt(9, 1), STEPS, { logprobs: 5 }));
+    // Steps that are launched before the results of those before them are there, as the engine does.
+    const launched = async (runner: Runner) => {
+      takeSlot(runner, 0, 0, 9 + STEPS, 5);
+      const results = [];
+      for (let i = 0; i < STEPS; i++) {
+        await runner.room();
+        results.push(runner.launch([{ slot: 0, position: i && 8 + i, tokens: i === 0 ? prompt(9, 1) : null, sample: true }]));
+      }
+      return (await Promise.all(results)).flat();
+    };
+    for (const results of await ranks.run([launched, launched])) expect(bits(results!)).toEqual(bits(want));
+    expect(ranks.rounds.length).toBe(2 * STEPS);
+  });
+
   it("may be decided before those before it are enqueued", async () => {
     const ranks = await openRanks(modelPath("tiny-a"), 2);
     const want = await ranks.alone(0, (runner) => greedy(runner, prompt(9, 1), 3));
