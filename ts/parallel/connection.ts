@@ -66,10 +66,13 @@ export class Connection {
     this.send(kind, serialize(value));
   }
 
-  /** Sends what is left, and closes it. */
-  close(): void {
+  /** Closes it. Resolves when what was sent before has left this process. */
+  close(): Promise<void> {
     this.#ended = true;
-    this.#socket.end();
+    return new Promise((resolve) => {
+      this.#socket.once("close", () => resolve());
+      this.#socket.end(() => resolve());
+    });
   }
 
   /** Closes it at once. */

@@ -177,10 +177,11 @@ export class Control implements Lockstep {
     this.#tell({ type: "quiet" });
   }
 
-  close(): void {
+  /** Leaves the group. Resolves when what was said before has left this process. */
+  close(): Promise<void> {
     this.#isClosed = true;
     clearInterval(this.#timer);
-    this.#connection.close();
+    return this.#connection.close();
   }
 
   #tell(message: ToCoordinator): void {
@@ -228,7 +229,7 @@ export class Control implements Lockstep {
   #lose(error: LongcatError): void {
     if (this.#lost !== undefined || this.#isClosed) return;
     this.#lost = error;
-    this.close();
+    void this.close();
     this.#start.reject(error);
     this.#asked?.reject(error);
     for (const { reject } of this.#gathers.values()) reject(error);

@@ -12,7 +12,7 @@ import type { RankFacts } from "./group.js";
 import { Channel, Frame, readForward, readHello, type RankSetup, roundBody, type ToCoordinator, type ToRank } from "./messages.js";
 import { rankName, rankNames } from "./names.js";
 import { Rounds } from "./rounds.js";
-import { fromWire, toWire } from "./wire-error.js";
+import { fromWire, toWire, type WireError } from "./wire-error.js";
 
 /** Ranks say so often that they are there, and so does the coordinator. */
 export const BEAT_MS = 1000;
@@ -29,11 +29,14 @@ const HELLO_MS = 10_000;
 /** From the first rank that says that it is stuck to the judgement. */
 const STUCK_MS = 500;
 
+/** From a rank's last word to the judgement. */
+const LAST_WORD_MS = 100;
+
 /** What a coordinator is made with. */
 export interface CoordinatorOptions {
   ranks: number;
-  /** Address and port to listen at; port 0: any. */
-  address: string;
+  /** Where to listen: at this address, absent: at all of this host; at this port, 0: at any. */
+  address?: string;
   port: number;
   token: string;
   setup: RankSetup;
@@ -118,7 +121,7 @@ export class Coordinator {
     this.#rounds.stop();
     this.#server.close();
     for (const socket of this.#strangers) socket.destroy();
-    for (const member of this.#members) member?.connection.close();
+    for (const member of this.#members) void member?.connection.close();
   }
 
   #start(): void {
@@ -163,7 +166,8 @@ export class Coordinator {
         else if (kind === Frame.value) this.#hear(rank, member, valueOf(body) as ToCoordinator);
       },
       onEnd: (why) => {
-        if (!this.#allQuiet) this.#lose(rank, why);
+        // The leader may know more: how its process ended.
+        if (!this.#allQuiet) this.#timers.push(setTimeout(() => this.#lose(rank, why), LAST_WORD_MS));
       },
     };
     connection.trust(events);
@@ -185,13 +189,19 @@ export class Coordinator {
         member.facts = message.facts;
         return this.#startIfAllAreReady();
       case "failed":
-        return this.#end(fromWire(message.error, rankName(rank, this.#options.ranks)), rank);
+        return this.#hearFailed(rank, message.error);
       case "stuck":
         return this.#hearStuck(rank, message.waitsFor, message.ms);
       case "quiet":
         member.quiet = true;
         return this.#endIfAllAreQuiet();
     }
+  }
+
+  /** A load that fails is this rank's own error; a rank that cannot go on is lost to the others. */
+  #hearFailed(rank: number, error: WireError): void {
+    if (this.#isServing) this.#lose(rank, `${error.code}: ${error.message}`);
+    else this.#end(fromWire(error, rankName(rank, this.#options.ranks)), rank);
   }
 
   /** One that waits may be waited for itself: who is to blame is known when all who are stuck have said so. */
@@ -252,10 +262,11 @@ export class Coordinator {
   }
 
   #checkConnected(): void {
-    const { ranks, connectMs, starter } = this.#options;
+    const { ranks, connectMs, address, starter } = this.#options;
     const missing = this.#without((member) => member !== undefined);
     if (missing.length === 0) return;
-    const words = `${rankNames(missing, ranks)} did not connect within ${connectMs / 1000} s; ${starter}`;
+    const where = `the leader at port ${this.port} of ${address ?? "its host"}`;
+    const words = `${rankNames(missing, ranks)} did not connect to ${where} within ${connectMs / 1000} s; ${starter}`;
     this.#end(new LongcatError("COMM_ERROR", words), missing.length === 1 ? missing[0] : undefined);
   }
 
@@ -295,15 +306,15 @@ export class Coordinator {
 function refuse(connection: Connection, why: string): void {
   const error = new LongcatError("COMM_ERROR", `refused: ${why}`);
   connection.sendValue(Frame.value, { type: "lost", error: toWire(error) } satisfies ToRank);
-  connection.close();
+  void connection.close();
 }
 
 /** @throws LongcatError COMM_ERROR if it cannot listen there */
-export function listenAt(server: Server, address: string, port: number): Promise<void> {
+export function listenAt(server: Server, address: string | undefined, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.on("error", (error) =>
-      reject(new LongcatError("COMM_ERROR", `the leader cannot listen at ${address}:${port}: ${error.message}`, { cause: error })),
+      reject(new LongcatError("COMM_ERROR", `the leader cannot listen at port ${port}: ${error.message}`, { cause: error })),
     );
-    server.listen(port, address, () => resolve());
+    server.listen({ port, host: address }, () => resolve());
   });
 }
