@@ -30,7 +30,8 @@ export class FakeGroup implements RankGroup {
 
   constructor(numRanks: number, limits: Partial<RunnerLimits>[] = [], next: NextToken = hashNext(47)) {
     this.runners = Array.from({ length: numRanks }, (_, rank) => new FakeRunner(limits[rank] ?? limits[0] ?? {}, next));
-    const info = { endTokens: [END_TOKEN], vocabularySize: 50, prefixCache: "on", speculative: "off" } as unknown as EngineInfo;
+    const text = { endTokens: [END_TOKEN], vocabularySize: 50, hasTokenizer: true };
+    const info = { ...text, directory: "fake", maxSequences: 8, topK: 3, prefixCache: "on", speculative: "off" } as unknown as EngineInfo;
     this.ranks = this.runners.map((runner, rank) => {
       const facts = { limits: runner.limits, modelContext: 64, defaults: { temperature: 0 } };
       return { rank, host: "here", pid: rank, info, ...facts };
