@@ -7,7 +7,7 @@
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import type { LoadProgress } from "../engine/options.js";
 import { LongcatError } from "../errors.js";
-import { Connection, type ConnectionEvents, valueOf } from "./connection.js";
+import { Connection, type ConnectionEvents, readValue } from "./connection.js";
 import type { RankFacts } from "./group.js";
 import { Channel, Frame, readForward, readHello, type RankSetup, roundBody, type ToCoordinator, type ToRank } from "./messages.js";
 import { rankName, rankNames } from "./names.js";
@@ -136,7 +136,7 @@ export class Coordinator {
     this.#strangers.add(socket);
     const timer = setTimeout(() => socket.destroy(), HELLO_MS);
     this.#timers.push(timer);
-    const connection: Connection = new Connection(socket, {
+    const events: ConnectionEvents = {
       onFrame: (kind, body) => {
         clearTimeout(timer);
         this.#strangers.delete(socket);
@@ -152,7 +152,8 @@ export class Coordinator {
         clearTimeout(timer);
         this.#strangers.delete(socket);
       },
-    });
+    };
+    const connection = new Connection(socket, events, true);
   }
 
   #join(rank: number, connection: Connection): void {
@@ -163,7 +164,7 @@ export class Coordinator {
         member.silentBeats = 0;
         if (kind === Frame.want) this.#rounds.want(rank, readForward(body));
         else if (kind === Frame.works) this.#rounds.works(rank, body[0] === 1);
-        else if (kind === Frame.value) this.#hear(rank, member, valueOf(body) as ToCoordinator);
+        else if (kind === Frame.value) this.#hear(rank, member, readValue(body) as ToCoordinator);
       },
       onEnd: (why) => {
         // The leader may know more: how its process ended.
@@ -177,24 +178,30 @@ export class Coordinator {
   #hear(rank: number, member: Member, message: ToCoordinator): void {
     switch (message.type) {
       case "gather":
-        return this.#gather(rank, message.name, message.bytes);
+        this.#gather(rank, message.name, message.bytes);
+        break;
       case "progress":
         member.progress = message;
-        return this.#tellProgress();
+        this.#tellProgress();
+        break;
       case "warning":
         if (!this.#warnings.has(message.message)) this.#events.onWarning(message.message);
         this.#warnings.add(message.message);
-        return;
+        break;
       case "ready":
         member.facts = message.facts;
-        return this.#startIfAllAreReady();
+        this.#startIfAllAreReady();
+        break;
       case "failed":
-        return this.#hearFailed(rank, message.error);
+        this.#hearFailed(rank, message.error);
+        break;
       case "stuck":
-        return this.#hearStuck(rank, message.waitsFor, message.ms);
+        this.#hearStuck(rank, message.waitsFor, message.ms);
+        break;
       case "quiet":
         member.quiet = true;
-        return this.#endIfAllAreQuiet();
+        this.#endIfAllAreQuiet();
+        break;
     }
   }
 
@@ -248,13 +255,14 @@ export class Coordinator {
   }
 
   #beat(): void {
-    for (const [rank, member] of this.#members.entries()) {
+    const most = this.#isServing ? MOST_SILENT_BEATS.serving : MOST_SILENT_BEATS.loading;
+    for (const member of this.#members) {
       if (member === undefined) continue;
       member.connection.send(Frame.beat);
       member.silentBeats += 1;
-      const most = this.#isServing ? MOST_SILENT_BEATS.serving : MOST_SILENT_BEATS.loading;
-      if (member.silentBeats > most && !this.#allQuiet) return this.#lose(rank, `nothing was heard of it for ${(most * BEAT_MS) / 1000} s`);
     }
+    const silent = this.#members.findIndex((member) => member !== undefined && member.silentBeats > most);
+    if (silent >= 0 && !this.#allQuiet) this.#lose(silent, `nothing was heard of it for ${(most * BEAT_MS) / 1000} s`);
   }
 
   get #isServing(): boolean {

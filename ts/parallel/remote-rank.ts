@@ -7,7 +7,7 @@ import type { ScoreOptions } from "../engine/engine.js";
 import type { Chunk, EngineStats, GenerateResult, Prompt, ScoreResult, TokenPrompt } from "../engine/types.js";
 import { LongcatError } from "../errors.js";
 import type { GenerateParams } from "../sampling/parameters.js";
-import { type Connection, valueOf } from "./connection.js";
+import { type Connection, readValue } from "./connection.js";
 import type { RemoteCall } from "./group.js";
 import { Frame, type ToLeader, type ToRequests } from "./messages.js";
 import { fromWire, toWire } from "./wire-error.js";
@@ -60,18 +60,21 @@ export class RemoteRank {
 
   /** What came over its connection. */
   receive(body: Buffer): void {
-    const message = valueOf(body) as ToLeader;
+    const message = readValue(body) as ToLeader;
     switch (message.type) {
       case "stats":
         this.#stats = message.stats;
-        return this.#firstStats();
+        this.#firstStats();
+        break;
       case "chunks":
         for (const [id, chunk] of message.chunks) this.#hand(id, chunk);
-        return;
+        break;
       case "result":
-        return this.#settle(message.id, (pending) => pending.resolve(message.result));
+        this.#settle(message.id, (pending) => pending.resolve(message.result));
+        break;
       case "error":
-        return this.#settle(message.id, (pending) => pending.reject(fromWire(message.error)));
+        this.#settle(message.id, (pending) => pending.reject(fromWire(message.error)));
+        break;
     }
   }
 
@@ -130,10 +133,12 @@ export class RemoteRank {
     this.#pending.delete(id);
     this.#connection.keepAlive(this.#pending.size > 0);
     const { aborted } = pending;
-    if (aborted === undefined) return settle(pending);
-    if ("error" in aborted) return pending.reject(aborted.error);
-    const { message, cause } = aborted;
-    const reject = (partial: unknown): void => pending.reject(new LongcatError("ABORTED", message, { cause, partial }));
-    settle({ ...pending, resolve: reject, reject: (error) => reject((error as LongcatError).partial) });
+    if (aborted === undefined) settle(pending);
+    else if ("error" in aborted) pending.reject(aborted.error);
+    else {
+      const { message, cause } = aborted;
+      const reject = (partial: unknown): void => pending.reject(new LongcatError("ABORTED", message, { cause, partial }));
+      settle({ ...pending, resolve: reject, reject: (error) => reject((error as LongcatError).partial) });
+    }
   }
 }

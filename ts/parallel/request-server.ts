@@ -4,7 +4,7 @@
  */
 
 import { type AddressInfo, createServer, type Socket } from "node:net";
-import { Connection } from "./connection.js";
+import { Connection, type ConnectionEvents } from "./connection.js";
 import { listenAt } from "./coordinator.js";
 import { Channel, Frame, readHello } from "./messages.js";
 import { RemoteRank } from "./remote-rank.js";
@@ -46,7 +46,7 @@ export class RequestServer {
 
   #meet(socket: Socket): void {
     this.#strangers.add(socket);
-    const connection: Connection = new Connection(socket, {
+    const events: ConnectionEvents = {
       onFrame: (kind, body) => {
         this.#strangers.delete(socket);
         const hello = kind === Frame.hello ? readHello(body, this.#token) : undefined;
@@ -58,6 +58,7 @@ export class RequestServer {
         arrived(rank);
       },
       onEnd: () => this.#strangers.delete(socket),
-    });
+    };
+    const connection = new Connection(socket, events, true);
   }
 }

@@ -5,7 +5,7 @@
 
 import type { Engine } from "../engine/engine.js";
 import type { Chunk } from "../engine/types.js";
-import { type Connection, valueOf } from "./connection.js";
+import { type Connection, readValue } from "./connection.js";
 import { Frame, type ToLeader, type ToRequests } from "./messages.js";
 import { toWire } from "./wire-error.js";
 
@@ -30,16 +30,19 @@ export class Requests {
 
   /** What came over the connection. */
   receive(body: Buffer): void {
-    const message = valueOf(body) as ToRequests;
+    const message = readValue(body) as ToRequests;
     switch (message.type) {
       case "abort":
-        return this.#running.get(message.id)?.abort();
+        this.#running.get(message.id)?.abort();
+        break;
       case "generate":
-        return this.#answer(message.id, (signal) =>
+        this.#answer(message.id, (signal) =>
           this.#engine.generate(message.prompt, { ...message.params, signal }, (chunk) => this.#push(message.id, chunk)),
         );
+        break;
       case "score":
-        return this.#answer(message.id, (signal) => this.#engine.score(message.prompt, { ...message.options, signal }));
+        this.#answer(message.id, (signal) => this.#engine.score(message.prompt, { ...message.options, signal }));
+        break;
     }
   }
 
@@ -52,6 +55,7 @@ export class Requests {
   #answer(id: number, call: (signal: AbortSignal) => Promise<unknown>): void {
     const controller = new AbortController();
     this.#running.set(id, controller);
+    this.#isAtRest = false;
     const settled = (message: ToLeader): void => {
       this.#running.delete(id);
       this.#flush();
