@@ -127,7 +127,7 @@ export function expertRange(
     const divisors = Array.from({ length: Math.min(numExperts, MAX_RANKS) }, (_, i) => i + 1).filter((count) => numExperts % count === 0);
     throw new LongcatError(
       "OPTION_INVALID",
-      `parallel: { expert: ${ranks} } is not accepted: ${numExperts} experts cannot be shared out evenly among as many ranks; accepted: ${divisors.join(", ")}`,
+      `parallel.expert: ${ranks} is not accepted: ${numExperts} experts cannot be shared out evenly among as many ranks; give one of ${divisors.join(", ")}`,
     );
   }
   const count = numExperts / ranks;
