@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "runtime/anywhere.h"
 #include "runtime/dtype.h"
 
 namespace longcat {
@@ -36,9 +37,9 @@ struct WindowFlag {
 };
 
 /// Bytes from the window's start to the flag that `source` raises when its rows are there.
-constexpr size_t rowsFlagOffset(int64_t source) { return static_cast<size_t>(source) * kWindowLineBytes; }
+LONGCAT_ANYWHERE constexpr size_t rowsFlagOffset(int64_t source) { return static_cast<size_t>(source) * kWindowLineBytes; }
 /// Bytes to the flag that `source` raises when its sums are there.
-constexpr size_t sumsFlagOffset(int64_t source) { return static_cast<size_t>(kMaxRanks + source) * kWindowLineBytes; }
+LONGCAT_ANYWHERE constexpr size_t sumsFlagOffset(int64_t source) { return static_cast<size_t>(kMaxRanks + source) * kWindowLineBytes; }
 static_assert(sumsFlagOffset(kMaxRanks) <= kWindowHeaderBytes);
 
 /// What all ranks of an exchange agree on.
@@ -74,5 +75,14 @@ static inline WindowLayout windowLayout(const WindowShape& w) {
   at.bytes = end;
   return at;
 }
+
+/// How an exchange goes through NCCL, where ranks cannot write into each other's windows: what another rank is to get lies in the outbox, a second
+/// window of this rank's, in which each place belongs to the rank that it is for; NCCL carries it to this rank's place in that one's window.
+struct NcclWay {
+  std::byte* outbox;  // null: not through NCCL
+  /// [2R] in host memory, or null. Null: as many rows travel between two ranks as the program has room for, so that the exchange can be captured.
+  /// Otherwise the rows that there are: the host waits until it sees here how many this rank sends to each, then how many come from each.
+  int32_t* counts;
+};
 
 }  // namespace longcat

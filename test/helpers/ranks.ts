@@ -16,9 +16,12 @@ type PerRank<T> = T | ((rank: number) => T);
 
 type RankOptions = Partial<OpenModelOptions> & Pick<ModelParallel, "dispatchDType">;
 
+/** A model that is open. */
+type RankModel = Pick<OpenedModel, "runner" | "sizes" | "close">;
+
 export class Ranks {
   readonly runners: Runner[] = [];
-  readonly models: OpenedModel[] = [];
+  readonly models: RankModel[] = [];
   /** Rounds are not put off until everybody who works wants one: who is busy joins. */
   hasty = false;
   /** The rounds that there were, each with the ranks that had rows in it. */
@@ -28,19 +31,25 @@ export class Ranks {
   readonly #wants = new Map<number, { want: Forward; decided: (round: Round) => void }>();
   #joined: Promise<void>[] = [];
 
-  /** Opens them all: checkpoint and options for all, or each rank's. */
-  static async open(dir: PerRank<string>, count: number, options: PerRank<RankOptions> = {}): Promise<Ranks> {
-    const ranks = new Ranks();
-    const opening = Array.from({ length: count }, (_, rank) => {
-      const { dispatchDType, ...rest } = ofRank(options, rank);
-      return openModel(ofRank(dir, rank), {
-        ...{ ...TEST_MODEL_OPTIONS, threads: 1, ...rest },
-        parallel: {
-          ...{ rank, ranks: count, gather: (name, bytes) => ranks.#gather(count, rank, name, bytes) },
-          ...{ lockstep: { agree: (want) => ranks.#agree(rank, want) }, dispatchDType },
-        },
+  /** Opens a checkpoint on so many ranks: the same one with the same options on all, or each rank's. */
+  static open(dir: PerRank<string>, count: number, options: PerRank<RankOptions> = {}): Promise<Ranks> {
+    return Ranks.openWith(count, (parallel) => {
+      const { dispatchDType, ...rest } = ofRank(options, parallel.rank);
+      return openModel(ofRank(dir, parallel.rank), {
+        ...{ ...TEST_MODEL_OPTIONS, threads: 1, ...rest, parallel: { ...parallel, dispatchDType } },
       });
     });
+  }
+
+  /** Opens whatever `open` does for each rank. */
+  static async openWith(count: number, open: (parallel: ModelParallel) => Promise<RankModel>): Promise<Ranks> {
+    const ranks = new Ranks();
+    const opening = Array.from({ length: count }, (_, rank) =>
+      open({
+        ...{ rank, ranks: count, gather: (name, bytes) => ranks.#gather(count, rank, name, bytes) },
+        lockstep: { agree: (want) => ranks.#agree(rank, want) },
+      }),
+    );
     const opened = await Promise.allSettled(opening);
     for (const one of opened) if (one.status === "fulfilled") ranks.models.push(one.value);
     const failed = opened.find((one) => one.status === "rejected");

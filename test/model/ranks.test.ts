@@ -3,7 +3,7 @@
  */
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
-import { ControlWord } from "../../ts/model/exchange.js";
+import { ControlWord, type ModelParallel } from "../../ts/model/exchange.js";
 import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/model/open.js";
 import { checkRing, type Runner } from "../../ts/model/runner.js";
 import { copyModel, editTensors, type FileTensor, modelPath } from "../helpers/fixtures.js";
@@ -78,6 +78,23 @@ describe("a round", () => {
     const rounds = ranks.rounds.slice(before).map(({ who }) => who);
     expect(rounds.some((who) => who.length < 3)).toBe(true);
     expect(new Set(rounds.flat())).toEqual(new Set([0, 1, 2]));
+  });
+
+  it("is entered while those before it are under way", async () => {
+    const ranks = await openRanks(modelPath("tiny-a"), 2);
+    const want = await ranks.alone(0, (runner) => greedy(runner, prompt(9, 1), STEPS, { logprobs: 5 }));
+    // Steps that are launched before the results of those before them are there, as the engine does.
+    const launched = async (runner: Runner) => {
+      takeSlot(runner, 0, 0, 9 + STEPS, 5);
+      const results = [];
+      for (let i = 0; i < STEPS; i++) {
+        await runner.room();
+        results.push(runner.launch([{ slot: 0, position: i && 8 + i, tokens: i === 0 ? prompt(9, 1) : null, sample: true }]));
+      }
+      return (await Promise.all(results)).flat();
+    };
+    for (const results of await ranks.run([launched, launched])) expect(bits(results!)).toEqual(bits(want));
+    expect(ranks.rounds.length).toBe(2 * STEPS);
   });
 
   it("may be decided before those before it are enqueued", async () => {
@@ -196,6 +213,51 @@ describe("a rank", () => {
       await expect(Ranks.open(modelPath(name), count)).rejects.toThrow(
         refused("OPTION_INVALID", `parallel: { expert: ${count} } is not accepted: ${accepted}`),
       );
+  });
+
+  it("on the CPU is on one host with all others, and exchanges through its memory", async () => {
+    const open = (options: Partial<ModelParallel>) =>
+      Ranks.openWith(2, (parallel) => openModel(modelPath("tiny-a"), { ...TEST_MODEL_OPTIONS, parallel: { ...parallel, ...options } }));
+    await expect(open({ exchange: "nccl" })).rejects.toThrow(refused("OPTION_INVALID", 'parallel.exchange: "nccl" needs GPUs'));
+    await expect(open({ ranksOnHost: 1 })).rejects.toThrow(
+      refused("OPTION_INVALID", "ranks on the CPU write into one another's memory and must be on one host: 1 of 2 are on this one"),
+    );
+  });
+
+  it("that cannot reach another one's window fails, and so does the other", async () => {
+    const failures: unknown[] = [];
+    const opening = Ranks.openWith(2, async (parallel) => {
+      const gather: ModelParallel["gather"] = async (name, bytes) => {
+        const all = await parallel.gather(name, bytes);
+        return name === "windows" && parallel.rank === 0 ? [all[0]!, new Uint8Array(all[1]!.length)] : all;
+      };
+      try {
+        return await openModel(modelPath("tiny-a"), { ...TEST_MODEL_OPTIONS, parallel: { ...parallel, gather } });
+      } catch (error) {
+        failures[parallel.rank] = error;
+        throw error;
+      }
+    });
+    await expect(opening).rejects.toThrow(refused("COMM_ERROR"));
+    expect(failures).toEqual([refused("COMM_ERROR", "rank 1"), refused("COMM_ERROR", "rank 0 cannot open the windows of all others")]);
+  });
+
+  it("counts its window among what it allocates, and its share of the host's memory as what is there", async () => {
+    const ranks = await openRanks(modelPath("tiny-a"), 2);
+    const alone = await openAlone(modelPath("tiny-a"));
+    for (const { runner, sizes } of ranks.models) {
+      const { windowBytes, scratchBytes, allocatedBytes } = sizes;
+      // 2 · 512 rows of 96 numbers that come, with 5 experts and their weights, and as many sums; a header before them.
+      expect(windowBytes).toBe(64 * 1024 + 2 * 512 * (96 * 4 + 2 * 5 * 4 + 96 * 4));
+      expect(scratchBytes).toBeGreaterThan(alone.sizes.scratchBytes);
+      expect(allocatedBytes - windowBytes - scratchBytes).toBe(alone.sizes.allocatedBytes - alone.sizes.scratchBytes);
+      const extra = runner.device.allocatedBytes - allocatedBytes;
+      // The rotation's frequencies, the ring, the threads' scratch.
+      expect(extra).toBeGreaterThanOrEqual(0);
+      expect(extra).toBeLessThan(64 * 1024);
+    }
+    const tight = Ranks.open(modelPath("tiny-a"), 2, { availableBytes: 1e6 });
+    await expect(tight).rejects.toThrow(refused("OUT_OF_MEMORY", `window of the exchange ${ranks.models[0]!.sizes.windowBytes}, `));
   });
 
   it("is refused other sizes than the rest, and has the smallest cache of all", async () => {
