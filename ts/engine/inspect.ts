@@ -3,10 +3,12 @@
  * @module
  */
 
-import { absent, integer, record, rejectUnknown } from "../checks.js";
+import { absent, integer, oneOf, record, rejectUnknown } from "../checks.js";
 import { openCheckpoint } from "../model/checkpoint.js";
 import { type CheckpointDescription, describeCheckpoint } from "../model/describe.js";
-import { estimateMemory, type MemoryEstimate } from "../model/estimate.js";
+import { estimateMemory, estimateOf, type EstimateSizes, type MemoryEstimate } from "../model/estimate.js";
+import { type RandomDType, randomHeaders } from "../model/random-weights.js";
+import { type Shape, shapeConfig } from "../model/shapes.js";
 import { checkDirectory } from "./load.js";
 import { draftDemand, type EngineOptions, resolveOptions } from "./options.js";
 
@@ -23,6 +25,8 @@ export interface EstimateOptions
   context?: number | null;
   /** Sequences at once, as `maxSequences`: 1 … 4096, default 1. */
   batch?: number | null;
+  /** Expert parallelism: all figures are then of one rank, `parallel` says more. */
+  parallel?: { expert?: number | null; dispatchDType?: "auto" | "fp8" | null } | null;
 }
 
 /**
@@ -46,22 +50,43 @@ export async function describeModel(directory?: string | null, options?: Inspect
 
 /**
  * Says how much memory a checkpoint will take and whether that is free now, from its config and its files' headers. For a GPU that is not
- * here it says the former alone.
+ * here it says the former alone. With `parallel` it says it of one rank, and how long a decode step should take where the parts are measured.
  *
  * @param directory Absent: the bundled mini checkpoint.
  * @throws LongcatError `CONFIG_INVALID`, `CHECKPOINT_INVALID`, `CHECKPOINT_UNSUPPORTED`, `OPTION_INVALID`.
  */
 export async function estimateModel(directory?: string | null, options?: EstimateOptions | null): Promise<MemoryEstimate> {
   const folder = checkDirectory(directory);
-  const { context, batch, ...shared } = record(options, "options");
-  const names = ["context", "batch", "device", "dtype", "cacheDType", "ngram", "maxBatchTokens", "speculative", "allowUnknownTensors"];
-  rejectUnknown(shared, names, "option");
+  const { allowUnknownTensors, ...sizes } = resolveEstimate(options);
+  return estimateMemory(folder, { allowUnknownTensors, ...sizes });
+}
+
+/** The same for a built-in shape, its layers' matrices of one type, as if a checkpoint of it were there. */
+export function estimateShape(shape: Shape, dtype: RandomDType, options: Omit<EstimateOptions, "dtype">): MemoryEstimate {
+  const { allowUnknownTensors, ...sizes } = resolveEstimate(options);
+  const { full } = randomHeaders({ config: shapeConfig(shape), dtype, draftHead: shape !== "lite" }, Number.POSITIVE_INFINITY);
+  return estimateOf(full, sizes);
+}
+
+function resolveEstimate(options: EstimateOptions | null | undefined): EstimateSizes & { allowUnknownTensors: boolean } {
+  const { context, batch, parallel, ...shared } = record(options, "options");
+  const names = ["context", "batch", "parallel", "device", "dtype", "cacheDType", "ngram", "maxBatchTokens", "speculative"];
+  rejectUnknown(shared, [...names, "allowUnknownTensors"], "option");
   const resolved = resolveOptions(shared);
   const { device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors } = resolved;
-  return estimateMemory(folder, {
-    ...{ device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors, ...draftDemand(resolved) },
+  return {
+    ...{ device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors, ...draftDemand(resolved), ...resolveParallel(parallel) },
     // Bounded by the model's context, so checked where that is known.
     context: absent(context) ? undefined : (context as number),
     batch: absent(batch) ? 1 : integer(batch, "batch", 1, 4096),
-  });
+  };
+}
+
+function resolveParallel(value: unknown): Pick<EstimateSizes, "ranks" | "dispatchDType"> {
+  const { expert, dispatchDType, ...rest } = record(value, "parallel");
+  rejectUnknown(rest, ["expert", "dispatchDType"], "option of parallel");
+  return {
+    ranks: absent(expert) ? 1 : integer(expert, "parallel.expert", 1, 65536),
+    dispatchDType: absent(dispatchDType) ? "auto" : oneOf<"auto" | "fp8">(dispatchDType, "parallel.dispatchDType", ["auto", "fp8"]),
+  };
 }
