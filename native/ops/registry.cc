@@ -18,6 +18,8 @@
   X(kMlaDecodeOp)      \
   X(kMoeRouteOp)       \
   X(kMoeExpertsOp)     \
+  X(kEpDispatchOp)     \
+  X(kEpCombineOp)      \
   X(kStepPlanOp)       \
   X(kDraftPlanOp)      \
   X(kSampleOp)         \

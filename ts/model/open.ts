@@ -8,6 +8,7 @@ import { availableMemoryBytes } from "../runtime/addon.js";
 import { Device } from "../runtime/device.js";
 import { chooseDevice, withoutEffect } from "../runtime/gpus.js";
 import { type Checkpoint, type DraftDemand, openCheckpoint, forDrafts } from "./checkpoint.js";
+import type { ModelParallel } from "./exchange.js";
 import { type DeviceKind, hasFp8Weights, ngramTableBytes } from "./placement.js";
 import { type ModelPlan, planModel } from "./plan.js";
 import { checkRing, Runner } from "./runner.js";
@@ -30,6 +31,8 @@ export interface OpenModelOptions
   fp8Activations?: boolean;
   /** GPU: a row's bits do not depend on the others of its batch. Default true. */
   batchInvariant?: boolean;
+  /** One rank of several, each of which holds a share of the experts. Default: all are here. */
+  parallel?: ModelParallel;
   /** This operation fails when it is run, for tests of error paths. */
   faultOn?: string;
   /** GPU: a kernel that traps runs in place of this operation, for tests of lost devices. */

@@ -111,7 +111,7 @@ export async function openRandomModel(spec: RandomModelSpec, options: RandomMode
     checkRing(device, config, sizes);
     device.reserve(sizes.allocatedBytes);
     const maker = new Maker(device, { ...spec, config }, full);
-    const experts = spec.oneRank ? spec.expertsHeld : undefined;
+    const experts = spec.oneRank ? { first: 0, count: spec.expertsHeld ?? config.numExperts } : undefined;
     const weights = await loadWeights(device, full, { dtype: "auto", ngram: "host", make: (name) => maker.make(name), experts });
     await maker.fill(options.signal);
     const runner = new Runner(device, config, weights, sizes);

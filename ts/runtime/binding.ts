@@ -39,6 +39,16 @@ export interface NativeDevice {
   stack(tensors: number[]): number;
   /** A copy of `tensor` in another weight dtype (float32 | bfloat16), made in queue order; FP8 needs its scales (else -1). Waits for room. */
   convert(tensor: number, scale: number, dtype: number): number;
+  /** A window that other ranks write into: the id of a zeroed uint8 tensor, and what they need to open it. OUT_OF_MEMORY, COMM_ERROR. */
+  window(bytes: number): { tensor: number; handle: Uint8Array };
+  /** int64 [ranks] of all ranks' windows as this device sees them; they stay mapped while it lives. COMM_ERROR names rank and reason. */
+  joinWindows(own: number, rank: number, handles: Uint8Array[]): number;
+  /** Zeroed int32 [count] in host memory, which the device sees as they are. */
+  hostWords(count: number): number;
+  /** A word of `hostWords` as it is now. */
+  getWord(tensor: number, index: number): number;
+  /** Sets a word of `hostWords` now, whatever is enqueued. */
+  setWord(tensor: number, index: number, value: number): void;
   /** Forgets the id; the memory goes when no command or graph names it any more. */
   release(tensor: number): void;
   /** Bytes held by this device's allocations, mapped files not counted. */

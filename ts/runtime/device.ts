@@ -76,6 +76,35 @@ export class Tensor {
   }
 }
 
+/** Memory of this rank into which the other ranks of an exchange write; see native/comm/window.h. */
+export interface Window {
+  /** Its bytes, zeroed. While it lives, others can open the window. */
+  tensor: Tensor;
+  /** What the other ranks need to open it. */
+  handle: Uint8Array;
+}
+
+/** Words in host memory that this thread and the device see at once, not in queue order. */
+export class HostWords {
+  /** int32 [count], for operations. */
+  readonly tensor: Tensor;
+
+  /** Use Device.hostWords. */
+  constructor(tensor: Tensor) {
+    this.tensor = tensor;
+  }
+
+  /** Word `index` as it is now. */
+  get(index: number): number {
+    return translateErrors(() => this.tensor.device.native.getWord(this.tensor.id, index));
+  }
+
+  /** Sets word `index` now. */
+  set(index: number, value: number): void {
+    translateErrors(() => this.tensor.device.native.setWord(this.tensor.id, index, value));
+  }
+}
+
 /** A place in a queue that another queue can wait for, until NUM_EVENTS more have been marked on the device. */
 export class Event {
   readonly queue: Queue;
@@ -336,6 +365,44 @@ export class Device {
   stack(tensors: readonly Tensor[]): Tensor {
     const id = translateErrors(() => this.native.stack(tensors.map((tensor) => tensor.id)));
     return new Tensor(this, id, tensors[0]!.dtype, [tensors.length, ...tensors[0]!.shape]);
+  }
+
+  /**
+   * A window of `bytes` (ts/runtime/window.ts counts them), zeroed. On the CPU it is shared memory without a name, which goes with the last
+   * process that has it.
+   *
+   * @throws LongcatError OUT_OF_MEMORY; COMM_ERROR where the system or the device has no such memory
+   */
+  window(bytes: number): Window {
+    const { tensor, handle } = translateErrors(() => this.native.window(bytes));
+    return { tensor: new Tensor(this, tensor, "uint8", [bytes]), handle };
+  }
+
+  /**
+   * The table of all ranks' windows, int64 [ranks], from their handles by rank (the own one is not opened). All are mapped while the table
+   * or anything enqueued that names it lives.
+   *
+   * @throws LongcatError COMM_ERROR naming the rank whose window cannot be opened, and why
+   */
+  joinWindows(own: Window, rank: number, handles: readonly Uint8Array[]): Tensor {
+    const id = translateErrors(() => this.native.joinWindows(own.tensor.id, rank, [...handles]));
+    return new Tensor(this, id, "int64", [handles.length]);
+  }
+
+  /**
+   * Zeroed words that this thread and the device see at once.
+   *
+   * @throws LongcatError OUT_OF_MEMORY
+   */
+  hostWords(count: number): HostWords {
+    return new HostWords(
+      new Tensor(
+        this,
+        translateErrors(() => this.native.hostWords(count)),
+        "int32",
+        [count],
+      ),
+    );
   }
 
   /** A copy of a weight as float32 or bfloat16, made in queue order. FP8 takes its block scales. */

@@ -111,16 +111,25 @@ export interface OpArguments {
     gate: AnyWeight;
     up: AnyWeight;
     down: AnyWeight;
-    weights: Tensor;
-    identityWeight: Tensor;
+    weights?: Tensor | undefined;
+    identityWeight?: Tensor | undefined;
     expertStart: Tensor;
     planRow: Tensor;
-    slotPlan: Tensor;
+    slotPlan?: Tensor | undefined;
     hidden: Tensor;
     partial: Tensor;
-    out: Tensor;
-    rows: Tensor;
+    out?: Tensor | undefined;
+    rows?: Tensor | undefined;
   };
+  epDispatch: ExchangeArguments & {
+    ids: Tensor;
+    weights: Tensor;
+    received: Tensor;
+    expertStart: Tensor;
+    planRow: Tensor;
+    experts: number;
+  };
+  epCombine: ExchangeArguments & { partial: Tensor; identityWeight: Tensor; out: Tensor };
   stepPlan: {
     counts: Tensor;
     tokenIds: Tensor;
@@ -181,6 +190,22 @@ export interface OpArguments {
   };
   tokenLogprobs: { logits: Tensor; targets: Tensor; out: Tensor; rows: Tensor };
   randomFill: { out: Tensor; seed: number; low: number; high: number };
+}
+
+/** What both halves of an exchange between ranks take. */
+interface ExchangeArguments {
+  h: Tensor;
+  rows: Tensor;
+  windows: Tensor;
+  window: Tensor;
+  epoch: Tensor;
+  control: Tensor;
+  sendSlot: Tensor;
+  slotPlan: Tensor;
+  rank: number;
+  windowTokens: number;
+  /** 1: rows travel as FP8; else 0. */
+  fp8: number;
 }
 
 /** What both forms of attention take. */
@@ -299,6 +324,8 @@ export const ops: Ops = {
   mlaDecode: operation("mlaDecode"),
   moeRoute: operation("moeRoute"),
   moeExperts: operation("moeExperts"),
+  epDispatch: operation("epDispatch"),
+  epCombine: operation("epCombine"),
   stepPlan: operation("stepPlan"),
   draftPlan: operation("draftPlan"),
   sample: operation("sample"),

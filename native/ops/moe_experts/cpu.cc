@@ -56,6 +56,7 @@ void moe_experts(const void* params, const CpuContext& context) {
   forExperts(p, context, width, ffn, [&](int64_t e, int64_t first, int64_t rows, int64_t begin, int64_t end, int) {
     gemm(p.hidden + first * ffn, ffn, nullptr, rows, p.down.at(e), begin, end, p.partial + first * width, width);
   });
+  if (!p.out) return;
   forRows(context, liveRows(p.rows, p.capacity), (p.topK + 1) * width, [&](int64_t first, int64_t end, int) {
     for (int64_t t = first; t < end; ++t) combineToken(p, t);
   });

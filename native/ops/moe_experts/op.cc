@@ -21,23 +21,28 @@ const TensorArg kTensors[kNumArgs] = {{"h", Use::in, false, true},
                                       {"up_scale", Use::in, true},
                                       {"down"},
                                       {"down_scale", Use::in, true},
-                                      {"weights"},
-                                      {"identity_weight"},
+                                      {"weights", Use::in, true},
+                                      {"identity_weight", Use::in, true},
                                       {"expert_start"},
                                       {"plan_row"},
-                                      {"slot_plan"},
+                                      {"slot_plan", Use::in, true},
                                       {"hidden", Use::out, false, true},
                                       {"partial", Use::out, false, true},
-                                      {"out", Use::out, false, true},
-                                      {"rows"}};
+                                      {"out", Use::out, true, true},
+                                      {"rows", Use::in, true}};
 
 void prepare(const OpArgs& args, void* storage) {
   const ArgCheck check(kMoeExpertsOp, args);
   auto& p = paramsAt<MoeExpertsParams>(storage);
   p.capacity = check.size(kH, 0);
   p.activation = check.activation();
-  p.topK = check.size(kWeights, 1);
-  const int64_t width = check.size(kH, 1), ffn = check.size(kHidden, 1), entries = p.capacity * p.topK;
+  const bool sums = check.has(kOut);
+  for (int arg : {kWeights, kIdentityWeight, kSlotPlan, kRows}) {
+    require(check.has(arg) == sums, "weights, identity_weight, slot_plan, rows and out come together or not at all");
+  }
+  p.topK = sums ? check.size(kWeights, 1) : 0;
+  p.entries = sums ? p.capacity * p.topK : check.size(kPlanRow, 0);
+  const int64_t width = check.size(kH, 1), ffn = check.size(kHidden, 1);
   p.h = check.activations(kH, {p.capacity, width});
   p.gate = check.stack(kGate, kGateScale, kAnySize, ffn, width);
   p.up = check.stack(kUp, kUpScale, p.gate.count, ffn, width);
@@ -45,10 +50,10 @@ void prepare(const OpArgs& args, void* storage) {
   p.weights = check.dense<const float>(kWeights, DType::f32, {p.capacity, p.topK});
   p.identityWeight = check.dense<const float>(kIdentityWeight, DType::f32, {p.capacity});
   p.expertStart = check.dense<const int32_t>(kExpertStart, DType::i32, {p.gate.count + 1});
-  p.planRow = check.dense<const int32_t>(kPlanRow, DType::i32, {entries});
+  p.planRow = check.dense<const int32_t>(kPlanRow, DType::i32, {p.entries});
   p.slotPlan = check.dense<const int32_t>(kSlotPlan, DType::i32, {p.capacity, p.topK});
-  p.hidden = check.activations(kHidden, {entries, ffn});
-  p.partial = check.activations(kPartial, {entries, width});
+  p.hidden = check.activations(kHidden, {p.entries, ffn});
+  p.partial = check.activations(kPartial, {p.entries, width});
   p.out = check.activations(kOut, {p.capacity, width});
   p.rows = check.dense<const int32_t>(kRows, DType::i32, {1});
 }

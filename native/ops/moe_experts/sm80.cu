@@ -75,7 +75,7 @@ GemmProblem groupedProblem(const MoeExpertsParams& p) {
   g.activation = g.outDtype = p.activation;
   g.groupStart = p.expertStart;
   g.groups = p.gate.count;
-  g.capacity = p.capacity * p.topK;
+  g.capacity = p.entries;
   return g;
 }
 
@@ -83,7 +83,7 @@ GemmProblem groupedProblem(const MoeExpertsParams& p) {
 
 void moe_experts(const void* params, const CudaContext& context) {
   const auto& p = *static_cast<const MoeExpertsParams*>(params);
-  if (p.capacity == 0) return;
+  if (p.entries == 0) return;
   const int64_t width = p.gate.columns, ffn = p.gate.rows;
 
   GemmProblem up = groupedProblem(p);
@@ -102,7 +102,7 @@ void moe_experts(const void* params, const CudaContext& context) {
   useAhead(down, p.hidden.data, ffn);  // nobody reads it afterwards
   gemm(context, down);
 
-  LONGCAT_ACTIVATION(p.activation, A, { launchCombine<A>(context, p); });
+  if (p.out.data) LONGCAT_ACTIVATION(p.activation, A, { launchCombine<A>(context, p); });
 }
 
 }  // namespace longcat::cuda
