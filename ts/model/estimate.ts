@@ -8,7 +8,7 @@ import { availableMemoryBytes } from "../runtime/addon.js";
 import { chooseDevice, findGpus, gpuNamed } from "../runtime/gpus.js";
 import { bytesOf } from "../runtime/dtype.js";
 import type { ActivationDType } from "./activations.js";
-import { type Checkpoint, type DraftDemand, openCheckpoint, forDrafts } from "./checkpoint.js";
+import { type Checkpoint, type DraftDemand, forDrafts, forExperts, openCheckpoint } from "./checkpoint.js";
 import { isMeasured, type MeasuredDType } from "./measured-parts.js";
 import { checkRanks, exchangeCost, type ExchangeCost, stepTime, type StepTime } from "./parallel-cost.js";
 import { type DeviceKind, hasFp8Weights, ngramTableBytes } from "./placement.js";
@@ -44,7 +44,7 @@ export interface MemoryEstimate {
   device: DeviceKind;
   context: number;
   batch: number;
-  /** Weights that are used of the files: without drafts no draft head. N-gram tables are not counted. */
+  /** Weights that are used of the files: without drafts no draft head, of one of many ranks its experts. N-gram tables are not counted. */
   weightBytes: number;
   /** LongCat-Flash-Lite's n-gram tables: some rows a token are read. */
   ngramBytes: number;
@@ -66,7 +66,7 @@ export interface MemoryEstimate {
   allocatedBytes: number;
   /** What the device's memory should hold: allocatedBytes; on the CPU also the weights that stay mapped: those in the files without what was converted. */
   totalBytes: number;
-  /** Free on the device now; null: that GPU is not here. */
+  /** Free on the device now; of the CPU's memory an equal part for each rank. Null: that GPU is not here. */
   availableBytes: number | null;
   /** Whether `totalBytes` are there (on a GPU: and 512 MiB for recorded graphs). A load whose mapped weights alone do not fit works, but reads them again and again. Null: not known. */
   fits: boolean | null;
@@ -110,14 +110,15 @@ export function estimateOf(checkpoint: Checkpoint, sizes: EstimateSizes): Memory
   const { device = "cpu", ngram: wantedNgram = "auto" } = sizes;
   const { config } = checkpoint;
   checkRanks(ranks, config);
-  const { kind, availableBytes } = freeOn(device);
+  const { kind, freeBytes } = freeOn(device);
+  const availableBytes = kind === "cpu" && freeBytes !== null ? Math.floor(freeBytes / ranks) : freeBytes;
   const modelContext = config.maxPositionEmbeddings;
   const context = integer(sizes.context ?? modelContext, "context", 1, modelContext, ", the model's context");
   const model = { ...config, maxPositionEmbeddings: context };
   // Whatever is there: what does not fit is the answer here, not an error.
   const unbounded = { maxSequences: batch, maxBatchTokens, cacheBytes: "auto", availableBytes: Number.POSITIVE_INFINITY } as const;
   const wanted = { dtype, cacheDType, ngram: wantedNgram, maxDrafts };
-  const used = forDrafts(checkpoint, sizes);
+  const used = forExperts(forDrafts(checkpoint, sizes), { first: 0, count: config.numExperts / ranks });
   const plan = planModel(used, { ...unbounded, kind, ...wanted, freeBytes: availableBytes }, model);
   const { cacheBytes, stateBytes, scratchBytes, convertedBytes, allocatedBytes } = plan.sizes;
   const perToken = cacheBytesPerToken(config, plan.sizes.numCaches, plan.sizes.cacheDType);
@@ -168,10 +169,10 @@ function measuredDType(checkpoint: Checkpoint, dtype: WeightDType, activation: A
 }
 
 /** What a device's name means here, and what is free there; null for a GPU that is not here. */
-function freeOn(device: string): { kind: DeviceKind; availableBytes: number | null } {
+function freeOn(device: string): { kind: DeviceKind; freeBytes: number | null } {
   if (!device.startsWith("cuda")) {
     const choice = chooseDevice(device);
-    return { kind: choice.kind, availableBytes: choice.kind === "cpu" ? availableMemoryBytes() : choice.gpu.freeBytes };
+    return { kind: choice.kind, freeBytes: choice.kind === "cpu" ? availableMemoryBytes() : choice.gpu.freeBytes };
   }
-  return { kind: "cuda", availableBytes: gpuNamed(device, findGpus().devices)?.freeBytes ?? null };
+  return { kind: "cuda", freeBytes: gpuNamed(device, findGpus().devices)?.freeBytes ?? null };
 }
