@@ -236,7 +236,7 @@ function infoOf(
     ...{ hasTokenizer: false, hasChatTemplate: false, endTokens: config.eosTokenIds },
     defaults: { temperature, topP, topK, minP, repetitionPenalty },
     ...{ ...choices, activations: activationDType, cacheDType, batchInvariant: device.kind === "cpu" || choices.batchInvariant },
-    ...{ prefixCache: "off", speculative: "off", parallel: { expert: 1 } },
+    ...{ prefixCache: "off", speculative: "off", parallel: { expert: 1, rank: 0, exchange: "none" } },
     ngram: config.ngram ? "host" : "none",
   };
 }

@@ -5,7 +5,6 @@
 
 import { absent, abortSignal, boolean, invalid, record, rejectUnknown } from "../checks.js";
 import { LongcatError } from "../errors.js";
-import type { ModelRunner, StepResult } from "../model/runner-types.js";
 import {
   type GenerateParams,
   type Parameters,
@@ -14,10 +13,10 @@ import {
   type VocabularyFacts,
 } from "../sampling/parameters.js";
 import { ChunkQueue } from "./chunk-queue.js";
-import { DraftPolicy } from "./draft-policy.js";
-import { setMasks } from "./guided.js";
+import type { CoreCall, EngineCore } from "./core.js";
+import { eventLoopTurn } from "./event-loop.js";
 import { checkDirectory, loadParts } from "./load.js";
-import { type EngineOptions, MOST_AUTO_DRAFTS, resolveOptions } from "./options.js";
+import { type EngineOptions, resolveOptions } from "./options.js";
 import {
   checkIds,
   type PreparedPrompt,
@@ -27,24 +26,28 @@ import {
   type TextTools,
   vocabularyFacts,
 } from "./prompt.js";
-import { asLongcatError, GenerateRequest, type RequestHost, ScoreRequest } from "./request.js";
-import { type Admission, type Batch, type Eviction, type Growth, Scheduler } from "./scheduler.js";
-import { StepClock } from "./step-clock.js";
+import { StepLoop, type StepLoopParts } from "./step-loop.js";
 import type { ChatPrompt, Chunk, EngineInfo, EngineStats, GenerateResult, Prompt, ScoreResult, TokenPrompt } from "./types.js";
 
-/** What an engine is made of; `load` makes it from a checkpoint folder. */
-export interface EngineParts {
-  runner: ModelRunner;
+/** What an engine has, whatever answers its calls. */
+interface FrontParts {
   /** Absent: the checkpoint has no tokenizer. */
   text?: TextTools;
   info: EngineInfo;
-  /** The model's context; the runner's may be shorter. */
+  /** The model's context; that of the core may be shorter. */
   modelContext: number;
   /** Sampling values of generation_config.json. */
   defaults: SamplingDefaults;
-  /** Steps launched before the one that runs is over; absent: by what steps take, and the host beside them. */
-  stepsAhead?: number;
+  /** Called when nothing runs any more. */
   close(): Promise<void>;
+}
+
+/** What an engine in this process is made of; `load` makes it from a checkpoint folder. */
+export interface EngineParts extends FrontParts, StepLoopParts {}
+
+/** What an engine is made of whose calls something else answers. */
+export interface EngineOverCore extends FrontParts {
+  core: EngineCore;
 }
 
 /** Options of a scoring. */
@@ -58,25 +61,6 @@ export interface ScoreOptions {
 const LONGEST_TURN_MS = 10;
 
 type OnChunk = (chunk: Chunk) => void;
-type AnyRequest = GenerateRequest | ScoreRequest;
-
-/** Blocks that running sequences have got, set at a time: fewer commands than a step has to spare. */
-const GROWTHS_AT_ONCE = 16;
-
-/** A step from its launch to its results. */
-interface StepUnderWay {
-  batch: Batch;
-  /** Resolves when all of it is enqueued. */
-  launched: Promise<Launch>;
-  results: Promise<StepResult[]>;
-}
-
-/** A step that is enqueued, and when it was; `overMs`: when the device was done with it, once its results are there. */
-interface Launch {
-  results: Promise<StepResult[]>;
-  launchedMs: number;
-  overMs: number;
-}
 
 /**
  * A loaded checkpoint.
@@ -91,41 +75,18 @@ interface Launch {
  * }
  */
 export class Engine implements AsyncDisposable {
-  readonly #parts: EngineParts;
-  readonly #policy: DraftPolicy;
-  readonly #scheduler: Scheduler;
-  readonly #clock = new StepClock();
+  readonly #parts: FrontParts;
+  readonly #core: EngineCore;
   readonly #vocabulary: VocabularyFacts;
   readonly #limits: PromptLimits;
-  readonly #host: RequestHost;
-  /** When the device was done with the step whose results are being told. */
-  #stepOverMs = 0;
-  readonly #active = new Set<AnyRequest>();
-  readonly #counters = { steps: 0, generatedTokens: 0 };
-  #loop: Promise<void> | undefined;
-  /** The oldest first. */
-  #underWay: StepUnderWay[] = [];
   #closing: Promise<void> | undefined;
 
-  private constructor(parts: EngineParts) {
-    const { runner, text } = parts;
+  private constructor(parts: FrontParts, core: EngineCore) {
     this.#parts = parts;
-    this.#policy = draftPolicy(parts);
-    const othersGoOn = (guided: number, all: number): boolean => this.#clock.othersGoOn(guided, all);
-    this.#scheduler = new Scheduler(runner.limits, parts.info.prefixCache, this.#policy, othersGoOn);
-    this.#vocabulary = vocabularyFacts(runner.limits.vocabulary, text);
-    const { vocabulary, contextLength } = runner.limits;
+    this.#core = core;
+    const { vocabulary, contextLength } = core.limits;
+    this.#vocabulary = vocabularyFacts(vocabulary, parts.text);
     this.#limits = { vocabulary, contextLength, modelContext: parts.modelContext };
-    this.#host = {
-      limits: runner.limits,
-      endTokens: new Set(parts.info.endTokens),
-      tokenBytes: (id) => text?.tokenBytes(id) ?? [],
-      stepOverMs: () => this.#stepOverMs,
-      release: (sequences) => {
-        for (const sequence of sequences) this.#scheduler.abort(sequence);
-      },
-    };
-    if (text !== undefined) runner.setAllowed(text.allowedIds);
   }
 
   /**
@@ -139,7 +100,7 @@ export class Engine implements AsyncDisposable {
   static async load(directory?: string | null, options?: EngineOptions | null): Promise<Engine> {
     const parts = await loadParts(checkDirectory(directory), resolveOptions(options));
     try {
-      return new Engine(parts);
+      return Engine.fromParts(parts);
     } catch (error) {
       await parts.close();
       throw error;
@@ -150,8 +111,8 @@ export class Engine implements AsyncDisposable {
    * An engine over parts that are there already, a runner of one's own for instance. The engine closes them.
    * @internal
    */
-  static fromParts(parts: EngineParts): Engine {
-    return new Engine(parts);
+  static fromParts(parts: EngineParts | EngineOverCore): Engine {
+    return new Engine(parts, "core" in parts ? parts.core : new StepLoop(parts));
   }
 
   /** What is loaded, and which options are in force. */
@@ -161,19 +122,7 @@ export class Engine implements AsyncDisposable {
 
   /** What is going on now. */
   get stats(): EngineStats {
-    const { numFree, numBlocks, cache } = this.#scheduler.blocks;
-    return {
-      runningSequences: this.#scheduler.numRunning,
-      waitingSequences: this.#scheduler.numWaiting,
-      blocksInUse: numBlocks - numFree,
-      cachedBlocks: cache.numIdle,
-      numBlocks,
-      ...this.#counters,
-      ...this.#scheduler.counters,
-      stepSeconds: this.#clock.seconds.busy,
-      idleSeconds: this.#clock.seconds.idle,
-      speculation: this.#policy.stats,
-    };
+    return this.#core.stats;
   }
 
   /**
@@ -206,9 +155,7 @@ export class Engine implements AsyncDisposable {
   ): Promise<GenerateResult | GenerateResult[]> {
     const listener = checkListener(onChunk);
     if (Array.isArray(prompt)) return this.#generateAll(prompt as readonly Prompt[], params, listener);
-    const request = await this.#submit(prompt as Prompt, params, listener);
-    await request.done;
-    return request.result();
+    return (await this.#submit(prompt as Prompt, params, listener)).done;
   }
 
   /**
@@ -222,15 +169,15 @@ export class Engine implements AsyncDisposable {
   async *stream(prompt: Prompt, params?: GenerateParams | null): AsyncGenerator<Chunk, void, undefined> {
     if (Array.isArray(prompt)) throw new LongcatError("PROMPT_INVALID", "prompt: an array is not accepted by stream; give one prompt");
     const queue = new ChunkQueue<Chunk>();
-    const request = await this.#submit(prompt, params, (chunk) => queue.push(chunk));
-    request.done.then(
+    const call = await this.#submit(prompt, params, (chunk) => queue.push(chunk));
+    call.done.then(
       () => queue.end(),
       (error) => queue.end(error),
     );
     try {
       for (let chunk = await queue.next(); chunk !== undefined; chunk = await queue.next()) yield chunk;
     } finally {
-      request.abort("the stream was left");
+      call.abort("the stream was left");
     }
   }
 
@@ -248,7 +195,7 @@ export class Engine implements AsyncDisposable {
     const { parseSpecial, signal } = checkScoreOptions(options);
     const asPrompt: Prompt = Array.isArray(prompt) ? { tokens: prompt } : (prompt as string | TokenPrompt);
     const { ids } = await this.#prepare(asPrompt, { parseSpecial });
-    return this.#run(new ScoreRequest(this.#host, ids, signal)).finished();
+    return this.#core.score({ ids, signal }).done;
   }
 
   /**
@@ -290,8 +237,7 @@ export class Engine implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    for (const request of [...this.#active]) request.abort("the engine was closed");
-    await this.#loop;
+    await this.#core.close();
     await this.#parts.close();
   }
 
@@ -314,11 +260,11 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #submit(prompt: Prompt, params: GenerateParams | null | undefined, onChunk: OnChunk): Promise<GenerateRequest> {
+  async #submit(prompt: Prompt, params: GenerateParams | null | undefined, onChunk: OnChunk): Promise<CoreCall<GenerateResult>> {
     const startedMs = performance.now();
     const parameters = this.#parameters(params);
     const prepared = await this.#prepare(prompt, parameters);
-    return this.#run(this.#request(prepared, parameters, startedMs, onChunk)).request;
+    return this.#core.generate({ prompt: prepared, parameters, startedMs, onChunk });
   }
 
   async #generateAll(prompts: readonly Prompt[], params: GenerateParams | null | undefined, onChunk: OnChunk): Promise<GenerateResult[]> {
@@ -337,215 +283,32 @@ export class Engine implements AsyncDisposable {
         throw atPosition(error, i);
       }
     }
-    const requests = prepared.map((one, i) =>
-      this.#request(one, parameters, startedMs, (chunk) => {
-        chunk.index += i * parameters.n;
-        onChunk(chunk);
-      }),
-    );
-    for (const request of requests) this.#run(request);
+    const calls: CoreCall<GenerateResult>[] = [];
     try {
-      await Promise.all(requests.map(({ done }) => done));
+      for (const [i, prompt] of prepared.entries()) {
+        const counted: OnChunk = (chunk) => {
+          chunk.index += i * parameters.n;
+          onChunk(chunk);
+        };
+        calls.push(this.#core.generate({ prompt, parameters, startedMs, onChunk: counted }));
+      }
+      return await Promise.all(calls.map(({ done }) => done));
     } catch (error) {
-      for (const request of requests) request.abort("another prompt of the array failed");
+      for (const call of calls) call.abort("another prompt of the array failed");
       if (!(error instanceof LongcatError) || error.code !== "ABORTED") throw error;
-      throw new LongcatError("ABORTED", error.message, { cause: error.cause, partial: requests.map((request) => request.result()) });
+      throw new LongcatError("ABORTED", error.message, { cause: error.cause, partial: await resultsSoFar(calls) });
     }
-    return requests.map((request) => request.result());
-  }
-
-  #request(prompt: PreparedPrompt, parameters: Parameters, startedMs: number, onChunk: OnChunk): GenerateRequest {
-    return new GenerateRequest(this.#host, prompt, parameters, startedMs, (chunk) => {
-      this.#counters.generatedTokens += chunk.tokens.length;
-      onChunk(chunk);
-    });
-  }
-
-  /** Queues a request and sees that the loop runs. */
-  #run<R extends AnyRequest>(request: R): { request: R; finished(): Promise<ReturnType<R["result"]>> } {
-    const finished = async () => {
-      await request.done;
-      return request.result() as ReturnType<R["result"]>;
-    };
-    this.#active.add(request);
-    void request.done.catch(() => undefined).then(() => this.#active.delete(request));
-    if (this.closed) request.abort("the engine was closed");
-    else request.abortIfSignalled();
-    if (request.settled) return { request, finished };
-    try {
-      for (const sequence of request.sequences) this.#scheduler.add(sequence);
-      this.#loop ??= this.#steps();
-    } catch (error) {
-      request.fail(error);
-    }
-    return { request, finished };
-  }
-
-  /** Steps until nothing is left. The event loop turns once a step at least, so that calls, aborts and streams are served. */
-  async #steps(): Promise<void> {
-    try {
-      do {
-        await eventLoopTurn();
-        if (this.#scheduler.hasWork) this.#launch(this.#scheduler.schedule());
-        while (this.#underWay.length > 0) await this.#turn();
-      } while (this.#scheduler.hasWork);
-    } catch (error) {
-      this.#failAll(error);
-    } finally {
-      this.#underWay = [];
-      this.#loop = undefined;
-      this.#clock.rest();
-    }
-  }
-
-  /**
-   * Deals with the oldest step under way. What can follow those under way is launched before anybody is told of this one's tokens: the device
-   * does not wait for parsers, streams and sockets.
-   */
-  async #turn(): Promise<void> {
-    this.#launchAhead();
-    const { batch, launched, results } = this.#underWay[0] as StepUnderWay;
-    try {
-      const there = await results;
-      this.#timed(batch, await launched);
-      this.#scheduler.take(batch, there);
-      this.#underWay.shift();
-      this.#counters.steps += 1;
-      const { overMs } = await launched;
-      this.#launchAhead(overMs);
-      if (this.#underWay.length > 0) await eventLoopTurn();
-      this.#stepOverMs = overMs;
-      this.#scheduler.report(batch, there);
-    } catch (error) {
-      this.#underWay = this.#underWay.filter((step) => step.batch !== batch);
-      this.#failBatch(batch, error);
-    }
-  }
-
-  /** Notes what a step took. Only of those that just decode something may be learned about drafts. */
-  #timed({ admitted, evicted, entries }: Batch, { launchedMs, overMs }: Launch): void {
-    if (entries.length === 0) return;
-    const ms = this.#clock.over(launchedMs, overMs);
-    const decodes = entries.every(({ step }) => step.tokens === null);
-    if (!decodes || admitted.length + evicted.length > 0) return;
-    const drafts = entries.map(({ step }) => step.drafts ?? 0);
-    const most = Math.max(...drafts);
-    const all = drafts.reduce((sum, one) => sum + one, 0);
-    // At the end of a sequence, and where it is guided, it has fewer than the others.
-    this.#policy.timed({ batch: drafts.length, drafts: most, drafting: most === 0 ? 1 : all / (most * drafts.length), ms });
-  }
-
-  /** `roomMs`: when the end of a step made room for one more. */
-  #launchAhead(roomMs?: number): void {
-    const { stepsAhead = this.#clock.stepsAhead } = this.#parts;
-    while (this.#underWay.length <= stepsAhead) {
-      const last = this.#underWay.at(-1);
-      const next = last && this.#scheduler.scheduleAhead(last.batch);
-      if (next === undefined) return;
-      this.#launch(next, roomMs);
-    }
-  }
-
-  /** Sets up who starts, and enqueues a step behind those under way. */
-  #launch(batch: Batch, roomMs?: number): void {
-    const launched = this.#enqueue(batch, this.#underWay.at(-1)?.launched);
-    if (roomMs !== undefined) launched.then(({ launchedMs }) => this.#clock.lagged(launchedMs - roomMs)).catch(() => undefined);
-    const results = launched.then(({ results }) => results);
-    results.catch(() => undefined); // told where it is awaited
-    this.#underWay.push({ batch, launched, results });
-  }
-
-  /** Resolves when all is enqueued; the results are wrapped, so that they are not waited for. */
-  async #enqueue(batch: Batch, before: Promise<unknown> | undefined): Promise<Launch> {
-    const { runner } = this.#parts;
-    await before;
-    for (const eviction of batch.evicted) await this.#save(eviction);
-    for (const admission of batch.admitted) await this.#place(admission);
-    if (batch.grown.length > 0) await this.#extend(batch.grown);
-    await setMasks(batch.entries);
-    await runner.room();
-    this.#scheduler.begin(batch);
-    const steps = batch.entries.map(({ step }) => step);
-    const launch: Launch = { results: Promise.resolve([]), launchedMs: performance.now(), overMs: 0 };
-    if (steps.length > 0)
-      launch.results = runner.launch(steps, (ms) => {
-        launch.overMs = ms;
-      });
-    return launch;
-  }
-
-  /** Enqueues the reads of what a sequence had in the cache. */
-  async #save({ sequence, blocks }: Eviction): Promise<void> {
-    const { runner } = this.#parts;
-    const reads: Promise<Uint8Array>[] = [];
-    for (const block of blocks) {
-      await runner.room();
-      if (sequence.state === "ended") return;
-      const read = runner.readBlock(block);
-      read.catch(() => undefined); // told when the sequence comes back
-      reads.push(read);
-    }
-    if (reads.length === 0) return; // it had nothing, and starts from the beginning
-    const saved = Promise.all(reads);
-    saved.catch(() => undefined);
-    sequence.saved = saved;
-  }
-
-  /** Sets up the slot of a sequence that starts, or comes back. */
-  async #place({ sequence, known, restore, fork }: Admission): Promise<void> {
-    const { runner } = this.#parts;
-    const saved = restore === undefined ? [] : ((await sequence.saved) ?? []);
-    await runner.room();
-    if (sequence.slot < 0) return; // aborted while others were set up, and in no step
-    runner.setSampling(sequence.slot, sequence.sampling, sequence.tokens);
-    runner.setBlocks(sequence.slot, 0, sequence.blocks);
-    if (known > 0) runner.setHistory(sequence.slot, sequence.tokensAt(0, known + (sequence.inPrompt ? 0 : 1)));
-    if (fork !== undefined) {
-      if (fork.copyBlock !== undefined) runner.copyBlock(fork.copyBlock.from, fork.copyBlock.to);
-      runner.copyHistory(fork.fromSlot, sequence.slot, fork.length);
-    }
-    for (let i = restore?.firstBlock ?? 0; i < saved.length; i++) {
-      await runner.room();
-      if (sequence.slot < 0) return;
-      runner.writeBlock(sequence.blocks[i] as number, saved[i] as Uint8Array);
-    }
-    sequence.saved = undefined;
-  }
-
-  /** Tells the device of blocks that running sequences have got. */
-  async #extend(grown: readonly Growth[]): Promise<void> {
-    const { runner } = this.#parts;
-    for (const [i, { sequence, firstBlock, blocks }] of grown.entries()) {
-      if (i % GROWTHS_AT_ONCE === 0) await runner.room();
-      if (sequence.slot >= 0) runner.setBlocks(sequence.slot, firstBlock, blocks);
-    }
-  }
-
-  /** A step that failed takes the calls with it that had a part in it; the engine goes on. */
-  #failBatch(batch: Batch, error: unknown): void {
-    this.#scheduler.abandon(batch);
-    const failed = asLongcatError(error);
-    for (const { sequence } of [...batch.admitted, ...batch.entries, ...batch.evicted])
-      if (sequence.state === "ended") sequence.fail(failed);
-  }
-
-  /** The scheduler itself failed: no call can go on, and the next one starts from the beginning. */
-  #failAll(error: unknown): void {
-    this.#scheduler.reset();
-    const failed = asLongcatError(error);
-    for (const request of [...this.#active]) request.fail(failed);
   }
 }
 
-/** How the number of drafts is chosen, as the options say and as far as the runner makes any. */
-function draftPolicy({ runner, info: { speculative } }: EngineParts): DraftPolicy {
-  const { maxDrafts } = runner.limits;
-  if (typeof speculative === "object") return new DraftPolicy(Math.min(speculative.drafts, maxDrafts), false);
-  return new DraftPolicy(speculative === "auto" ? Math.min(MOST_AUTO_DRAFTS, maxDrafts) : 0, true);
-}
-
-function eventLoopTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
+/** The results of calls that have ended, one way or the other. Throws what ended one of them if that left no result. */
+async function resultsSoFar(calls: readonly CoreCall<GenerateResult>[]): Promise<GenerateResult[]> {
+  const settled = await Promise.allSettled(calls.map(({ done }) => done));
+  return settled.map((one) => {
+    if (one.status === "fulfilled") return one.value;
+    if (one.reason instanceof LongcatError && one.reason.code === "ABORTED") return one.reason.partial as GenerateResult;
+    throw one.reason;
+  });
 }
 
 /** The function that gets the pieces of an answer; absent: one that does nothing with them. */

@@ -7,6 +7,7 @@ import { LongcatError } from "../errors.js";
 import type { AnswerFormat, NewGuide } from "../grammar/index.js";
 import type { Parameters } from "../sampling/parameters.js";
 import type { CallForm, Tool, ToolChoice } from "../text/index.js";
+import { eventLoopTurn } from "./event-loop.js";
 import type { TextTools } from "./prompt.js";
 import type { Batch } from "./scheduler.js";
 
@@ -70,7 +71,7 @@ export async function setMasks(entries: Batch["entries"]): Promise<void> {
   for (const { sequence, step } of entries) {
     if (sequence.guide === undefined || !step.sample || sequence.state === "ended") continue;
     if (performance.now() - turned > LONGEST_TURN_MS) {
-      await new Promise((resolve) => setImmediate(resolve));
+      await eventLoopTurn();
       turned = performance.now();
     }
     try {

@@ -6,6 +6,7 @@
 import { fileURLToPath } from "node:url";
 import { absent, invalid } from "../checks.js";
 import { LongcatError } from "../errors.js";
+import type { ModelParallel } from "../model/exchange.js";
 import type { GenerationConfig } from "../model/generation-config.js";
 import { type OpenedModel, openModel } from "../model/open.js";
 import { DEFAULT_PARAMETERS, type SamplingDefaults } from "../sampling/parameters.js";
@@ -29,18 +30,22 @@ export function checkDirectory(directory: unknown): string {
   return directory;
 }
 
-/** Opens model, tokenizer and template; closes what is open if one of them fails. */
-export async function loadParts(dir: string, options: ResolvedOptions): Promise<EngineParts> {
+/**
+ * Opens model, tokenizer and template in this process; closes what is open if one of them fails. `parallel`: as one rank of several; absent: whole,
+ * whatever the options say.
+ */
+export async function loadParts(dir: string, options: ResolvedOptions, parallel?: ModelParallel): Promise<EngineParts> {
   let model: OpenedModel | undefined;
   let text: (TextTools & { close(): void }) | undefined;
   try {
     options.signal?.throwIfAborted();
     const onProgress = (doneBytes: number, totalBytes: number): void => options.onProgress?.({ doneBytes, totalBytes });
-    model = await openModel(dir, { ...options, onProgress, ...draftDemand(options) });
+    const { parallel: _, ...others } = options;
+    model = await openModel(dir, { ...others, ...(parallel && { parallel }), onProgress, ...draftDemand(options) });
     text = await loadTextTools(dir, model.checkpoint.config.vocabSize);
     options.signal?.throwIfAborted();
     warnOfNoEffect(model, options);
-    return assemble(dir, model, text, options);
+    return assemble(dir, model, text, options, parallel);
   } catch (error) {
     text?.close();
     await model?.close();
@@ -60,13 +65,14 @@ function assemble(
   model: OpenedModel,
   text: (TextTools & { close(): void }) | undefined,
   options: ResolvedOptions,
+  parallel: ModelParallel | undefined,
 ): EngineParts {
   const { config, generationConfig } = model.checkpoint;
   const defaults = samplingDefaults(generationConfig, config.vocabSize);
   return {
     runner: model.runner,
     ...(text && { text }),
-    info: describe(dir, model, text, options, defaults),
+    info: { ...describe(dir, model, text, options, defaults), parallel: parallelInfo(parallel) },
     modelContext: config.maxPositionEmbeddings,
     defaults,
     close: async () => {
@@ -82,7 +88,7 @@ function describe(
   text: TextTools | undefined,
   options: ResolvedOptions,
   defaults: SamplingDefaults,
-): EngineInfo {
+): Omit<EngineInfo, "parallel"> {
   const { config, generationConfig } = checkpoint;
   const { limits, device } = runner;
   const { temperature, topP, topK, minP, repetitionPenalty } = { ...DEFAULT_PARAMETERS, ...defaults };
@@ -112,9 +118,14 @@ function describe(
     batchInvariant: device.kind === "cpu" || options.batchInvariant,
     prefixCache: prefixCacheMode(options.prefixCache),
     speculative: limits.maxDrafts > 0 ? options.speculative : "off",
-    parallel: { expert: 1 },
     ngram: ngram ?? "none",
   };
+}
+
+function parallelInfo(parallel: ModelParallel | undefined): EngineInfo["parallel"] {
+  if (parallel === undefined) return { expert: 1, rank: 0, exchange: "none" };
+  const { ranks, rank, exchange } = parallel;
+  return { expert: ranks, rank, exchange: exchange === "nccl" ? "nccl" : "peer" };
 }
 
 function prefixCacheMode(option: ResolvedOptions["prefixCache"]): PrefixCacheMode {

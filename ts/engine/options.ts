@@ -6,6 +6,7 @@
 import { abortSignal, absent, boolean, callback, integer, invalid, oneOf, record, rejectUnknown } from "../checks.js";
 import { LongcatError } from "../errors.js";
 import type { DraftDemand } from "../model/checkpoint.js";
+import type { ParallelOptions } from "../parallel/group.js";
 import { MAX_THREADS } from "../runtime/device.js";
 
 /** How far a load has come. */
@@ -13,6 +14,24 @@ export interface LoadProgress {
   /** Bytes of weights made ready so far, and in all. */
   doneBytes: number;
   totalBytes: number;
+}
+
+/**
+ * Expert parallelism. Every rank is a process with a device of its own: it holds an equal share of the experts of every layer and all the rest of
+ * the model, and runs sequences of its own. `maxSequences`, `maxBatchTokens` and `cacheBytes` are each rank's.
+ */
+export interface ParallelEngineOptions {
+  /** Ranks. Default 1; a divisor of the model's FFN experts. */
+  expert?: number | null;
+  /**
+   * How rows travel between ranks: `"peer"` writes into the other ranks' memory, which they share on one host; `"nccl"` sends them with NCCL,
+   * between GPUs and over the network; `"auto"` (default): peer where the ranks can reach each other's memory.
+   */
+  exchange?: "auto" | "peer" | "nccl" | null;
+  /** What rows are sent to experts as: what activations are (`"auto"`, the default), or `"fp8"`: e4m3 with a scale for each 128 numbers, other numbers. */
+  dispatchDType?: "auto" | "fp8" | null;
+  /** Milliseconds that a rank waits for another one within a step before the group is given up with `COMM_ERROR`. Default 30,000. */
+  timeoutMs?: number | null;
 }
 
 /**
@@ -38,8 +57,8 @@ export interface EngineOptions {
    * a number is then a warning.
    */
   threads?: "auto" | number | null;
-  /** Expert parallelism: the number of ranks. Default 1; more is not built yet. */
-  parallel?: { expert?: number | null } | null;
+  /** Expert parallelism: several ranks, each with a share of every layer's experts. Default one rank, in this process. */
+  parallel?: ParallelEngineOptions | null;
   /** Most tokens in one step, 1 … 65,536, default 4096. Longer prompts run in chunks, with the same result. */
   maxBatchTokens?: number | null;
   /** Most sequences that run at once, 1 … 4096, default 64. Others wait their turn. */
@@ -102,6 +121,7 @@ export interface ResolvedOptions {
   device: string;
   dtype: "auto" | "bfloat16" | "float32";
   threads: "auto" | number;
+  parallel: ParallelOptions;
   maxBatchTokens: number;
   maxSequences: number;
   cacheBytes: "auto" | number;
@@ -123,6 +143,7 @@ export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = {
   device: "auto",
   dtype: "auto",
   threads: "auto",
+  parallel: { expert: 1, exchange: "auto", dispatchDType: "auto", timeoutMs: 30_000 },
   maxBatchTokens: 4096,
   maxSequences: 64,
   cacheBytes: "auto",
@@ -136,6 +157,10 @@ export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = {
   fp8Activations: false,
   onWarning: (message) => process.emitWarning(message, "LongcatWarning"),
 };
+
+/** Least and most of `parallel.timeoutMs`. */
+const LEAST_TIMEOUT_MS = 100;
+const LONGEST_TIMEOUT_MS = 24 * 3600 * 1000;
 
 /** Drafts that a step may verify for a sequence. */
 export const MOST_DRAFTS = 4;
@@ -165,7 +190,9 @@ const CHECKS: { [K in keyof Required<EngineOptions>]: (value: unknown, resolved:
   threads: (value, to) => {
     to.threads = value === "auto" ? value : integer(value, "threads", 1, MAX_THREADS, ', or "auto"');
   },
-  parallel: (value) => checkParallel(value),
+  parallel: (value, to) => {
+    to.parallel = checkParallel(value);
+  },
   maxBatchTokens: (value, to) => {
     to.maxBatchTokens = integer(value, "maxBatchTokens", 1, 65536);
   },
@@ -217,8 +244,7 @@ const ENGINE_OPTION_NAMES = Object.keys(CHECKS) as (keyof EngineOptions)[];
 /**
  * Checks options and fills in defaults.
  *
- * @throws LongcatError `OPTION_INVALID`: an unknown name (with the nearest known one), a wrong value, two options that exclude each other,
- * or a demand for what is not built yet.
+ * @throws LongcatError `OPTION_INVALID`: an unknown name (with the nearest known one), a wrong value, or two options that exclude each other.
  */
 export function resolveOptions(options?: EngineOptions | null): ResolvedOptions {
   const input = record(options, "options");
@@ -230,6 +256,7 @@ export function resolveOptions(options?: EngineOptions | null): ResolvedOptions 
     throw new LongcatError("OPTION_INVALID", 'ngram: "device" needs a GPU, and device is "cpu"; give "auto" or "host"');
   if (resolved.device === "cpu" && resolved.fp8Activations)
     throw new LongcatError("OPTION_INVALID", 'fp8Activations: true needs a GPU, and device is "cpu"; give false');
+  checkRanks(resolved);
   const rows = mostDrafts(resolved) + 1;
   if (rows > resolved.maxBatchTokens)
     throw new LongcatError(
@@ -245,12 +272,35 @@ function checkDevice(value: unknown): string {
   return value;
 }
 
-function checkParallel(value: unknown): void {
-  const parallel = record(value, "parallel");
-  rejectUnknown(parallel, ["expert"], "option of parallel");
-  if (absent(parallel["expert"])) return;
-  const ranks = integer(parallel["expert"], "parallel.expert", 1, Number.MAX_SAFE_INTEGER);
-  if (ranks > 1) throw notBuilt(`parallel.expert: ${ranks} ranks`, "1");
+function checkParallel(value: unknown): ParallelOptions {
+  const input = record(value, "parallel");
+  rejectUnknown(input, ["expert", "exchange", "dispatchDType", "timeoutMs"], "option of parallel");
+  const given = Object.fromEntries(Object.entries(input).filter(([, one]) => !absent(one)));
+  const { expert, exchange, dispatchDType, timeoutMs }: Record<string, unknown> = { ...DEFAULT_OPTIONS.parallel, ...given };
+  const parallel: ParallelOptions = {
+    expert: integer(expert, "parallel.expert", 1, Number.MAX_SAFE_INTEGER),
+    exchange: oneOf(exchange, "parallel.exchange", ["auto", "peer", "nccl"]),
+    dispatchDType: oneOf(dispatchDType, "parallel.dispatchDType", ["auto", "fp8"]),
+    timeoutMs: integer(timeoutMs, "parallel.timeoutMs", LEAST_TIMEOUT_MS, LONGEST_TIMEOUT_MS),
+  };
+  // What ranks do to each other means nothing to one that is alone.
+  const idle = Object.keys(given).find((name) => name !== "expert");
+  if (parallel.expert === 1 && idle !== undefined)
+    throw new LongcatError("OPTION_INVALID", `parallel.${idle}: needs several ranks, and parallel.expert is 1`);
+  return parallel;
+}
+
+/** What several ranks cannot have. */
+function checkRanks({ device, parallel }: ResolvedOptions): void {
+  const { expert, exchange } = parallel;
+  if (expert === 1) return;
+  if (device.startsWith("cuda:"))
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `device: "${device}" is one GPU, and parallel.expert is ${expert}: each rank has its own; give "cuda", "auto" or "cpu"`,
+    );
+  if (device === "cpu" && exchange === "nccl")
+    throw new LongcatError("OPTION_INVALID", 'parallel.exchange: "nccl" needs GPUs, and device is "cpu"; give "auto" or "peer"');
 }
 
 function checkSpeculative(value: unknown): ResolvedOptions["speculative"] {
@@ -259,9 +309,4 @@ function checkSpeculative(value: unknown): ResolvedOptions["speculative"] {
   const speculative = record(value, "speculative");
   rejectUnknown(speculative, ["drafts"], "option of speculative");
   return { drafts: integer(speculative["drafts"], "speculative.drafts", 1, MOST_DRAFTS) };
-}
-
-/** The error for something that the public API names and this version lacks. */
-function notBuilt(what: string, accepted: string): LongcatError {
-  return new LongcatError("OPTION_INVALID", `${what}: not built yet in this version; give ${accepted}`);
 }

@@ -10,7 +10,7 @@ import type { CallForm, ChatPrompt, EncodeResult, Tool, ToolChoice } from "../te
 import type { Grammars, NewGuide } from "../grammar/index.js";
 import { SILENT_PARSER, type TokenParser } from "./choice.js";
 import { type GuidedCall, guidesOf } from "./guided.js";
-import type { Prompt } from "./types.js";
+import type { Prompt, TokenPrompt } from "./types.js";
 
 /** What the engine needs of a checkpoint's tokenizer and template; see text-tools.ts. */
 export interface TextTools {
@@ -43,6 +43,8 @@ export interface EncodedAnswer extends Pick<PreparedPrompt, "newParser"> {
 /** A prompt ready to run. */
 export interface PreparedPrompt {
   ids: readonly number[];
+  /** A prompt of which another engine over this checkpoint makes the same: a chat, or ids. */
+  source: ChatPrompt | TokenPrompt;
   newParser(stop: readonly string[]): TokenParser;
   /** Makes the guide of a choice; absent: its answer is free. */
   newGuide?: NewGuide;
@@ -93,14 +95,15 @@ async function encodePrompt(
     const { parseSpecial } = parameters;
     const given = tools(text, "a string prompt");
     const encoded = await given.encode(prompt, { parseSpecial, maxTokens: limits.modelContext });
-    return { ids: idsOf(encoded, limits), newParser: (stop) => given.newParser(stop) };
+    const ids = idsOf(encoded, limits);
+    return { ids, source: { tokens: ids }, newParser: (stop) => given.newParser(stop) };
   }
   if (parameters.parseSpecial) throw new LongcatError("OPTION_INVALID", "parseSpecial: needs a string prompt");
   if (!isPlain(prompt) || !("tokens" in prompt)) throw invalid("prompt", prompt, "a string, { messages } or { tokens }", "PROMPT_INVALID");
   rejectUnknown(prompt, ["tokens"], "field of a token prompt", "PROMPT_INVALID");
   checkNumber(prompt["tokens"], limits);
   const ids = checkIds(prompt["tokens"], "tokens", limits.vocabulary);
-  return { ids, newParser: (stop) => text?.newParser(stop) ?? SILENT_PARSER };
+  return { ids, source: { tokens: ids }, newParser: (stop) => text?.newParser(stop) ?? SILENT_PARSER };
 }
 
 async function encodeChat(
@@ -124,7 +127,7 @@ async function encodeChat(
   const encoded = await given.encodeChat(chat, { maxTokens: limits.modelContext });
   const { newParser, tools: shown = [], callForm, startsInReasoning = false } = encoded;
   const call = { ...(!absent(toolChoice) && { toolChoice }), tools: shown, callForm, inReasoning: startsInReasoning !== false };
-  return { ids: idsOf(encoded, limits), newParser, call };
+  return { ids: idsOf(encoded, limits), source: chat, newParser, call };
 }
 
 function idsOf(encoded: EncodeResult, limits: PromptLimits): readonly number[] {

@@ -153,7 +153,9 @@ export interface EngineInfo {
   /** CPU threads (1 on a GPU), and instruction set: "plain" | "avx2" | "avx512"; of a GPU its compute capability. */
   threads: number;
   isa: string;
+  /** Of a step; with several ranks, of each rank's part of it. */
   maxBatchTokens: number;
+  /** Sequences that run at once, and cache blocks: of all ranks. */
   maxSequences: number;
   cache: { blockSize: number; numBlocks: number };
   hasTokenizer: boolean;
@@ -175,7 +177,8 @@ export interface EngineInfo {
   prefixCache: "off" | "on" | "all";
   /** Whether drafts are verified: never, as many as pay at the moment, or so many in each step. */
   speculative: "off" | "auto" | { drafts: number };
-  parallel: { expert: number };
+  /** Ranks; which of them this process has or begins with (0 leads); and how rows travel between them, "none" where there is one. */
+  parallel: { expert: number; rank: number; exchange: "none" | "peer" | "nccl" };
   ngram: "none" | "host" | "device";
 }
 
@@ -202,4 +205,6 @@ export interface EngineStats {
   idleSeconds: number;
   /** Speculative decoding: what it does now, and what it did. */
   speculation: SpeculationStats;
+  /** With several ranks: the same of each, by rank; all above are then their sums, but for `speculation`'s present, which is what most draft. */
+  ranks?: EngineStats[];
 }

@@ -233,6 +233,21 @@ export function resolveParameters(params: unknown, vocabulary: VocabularyFacts, 
   return resolved;
 }
 
+/**
+ * Checked parameters as a caller would give them, for another engine over the same checkpoint: without the signal, and without `parseSpecial`, since a text
+ * has become ids by now.
+ */
+export function asGiven({ maxTokens, logprobs, responseFormat, stopTokens, ...rest }: Parameters): Omit<GenerateParams, "signal"> {
+  const { signal: _, parseSpecial: __, ...same } = rest;
+  return {
+    ...same,
+    ...(maxTokens !== Number.POSITIVE_INFINITY && { maxTokens }),
+    ...(logprobs >= 0 && { logprobs }),
+    ...(responseFormat && { responseFormat: { type: "json_schema", schema: responseFormat.schema as object } }),
+    stopTokens: [...stopTokens],
+  };
+}
+
 /** The seed of choice `index`: seed + index, from 0 again beyond 2^53−1. */
 export function choiceSeed(seed: number, index: number): number {
   return seed > MAX_SEED - index ? index - (MAX_SEED - seed) - 1 : seed + index;
