@@ -47,6 +47,7 @@ describe("inspect.estimate", () => {
     // Two layers of 24 bfloat16 experts, three matrices of 256 × 128 each: of four, three are elsewhere.
     const expertBytes = 2 * 2 * 24 * 3 * 256 * 128;
     expect(whole.weightBytes - rank.weightBytes).toBe((3 / 4) * expertBytes);
+    expect([whole.windowBytes, rank.windowBytes > 4 * 4096 * 256 * 4]).toEqual([0, true]);
     expect(rank.parallel).toMatchObject({ ranks: 4, expertsHeld: 6, step: null });
     // Float32 rows on the CPU; with places and weights of at most 6 experts each.
     expect(rank.parallel!.exchange).toMatchObject({ networkRows: 0, dispatchRowBytes: 4 * 256 + 6 * 8, combineRowBytes: 4 * 256 });
@@ -58,7 +59,7 @@ describe("inspect.estimate", () => {
   it.each<[object, string]>([
     [
       { parallel: { expert: 5 } },
-      "ranks: 5 is not accepted: each rank holds as many of the model's 24 experts; give 1, 2, 3, 4, 6, 8, 12, 24",
+      "parallel: { expert: 5 } is not accepted: 24 experts cannot be shared out evenly among as many ranks; accepted: 1, 2, 3, 4, 6, 8, 12, 24",
     ],
     [{ parallel: { expert: 0 } }, "parallel.expert: 0"],
     [{ parallel: { expert: 2, dispatchDType: "int8" } }, 'parallel.dispatchDType: "int8"'],

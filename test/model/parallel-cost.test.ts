@@ -15,33 +15,11 @@ import {
   ROW_PARTS,
   SAMPLE,
 } from "../../ts/model/measured-parts.js";
-import {
-  chanceOfRank,
-  checkRanks,
-  type DecodeLoad,
-  exchangeCost,
-  exchangeUs,
-  layerStages,
-  rankCounts,
-  stepTime,
-} from "../../ts/model/parallel-cost.js";
+import { chanceOfRank, type DecodeLoad, exchangeCost, exchangeUs, layerStages, stepTime } from "../../ts/model/parallel-cost.js";
 import { shapeConfig } from "../../ts/model/shapes.js";
-import { refused } from "../helpers/mini.js";
 
 const flash = shapeConfig("flash");
 const PAGE = readFileSync(new URL("../../docs/performance.md", import.meta.url), "utf8");
-
-describe("ranks", () => {
-  it("must divide the experts; the numbers that do are named", () => {
-    expect(rankCounts(8)).toEqual([2, 4, 8]);
-    expect(() => checkRanks(8, flash)).not.toThrow();
-    expect(() => checkRanks(1, flash)).not.toThrow();
-    expect(() => checkRanks(24, flash)).toThrow(refused("OPTION_INVALID", "ranks: 24"));
-    expect(() => checkRanks(24, flash)).toThrow("512 experts; give 1, 2, 4, 8, 16, 32, 64, 128, 256, 512");
-    expect(() => checkRanks(0, flash)).toThrow(refused("OPTION_INVALID", "ranks: 0"));
-    expect(() => checkRanks(1.5, flash)).toThrow(refused("OPTION_INVALID", "ranks: 1.5"));
-  });
-});
 
 describe("routing", () => {
   /** Every choice of `topK` of N + Z, counted. */

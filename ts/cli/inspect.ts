@@ -129,7 +129,7 @@ async function estimateAsAsked(flags: ParsedFlags): Promise<MemoryEstimate> {
 async function printEstimate(estimate: MemoryEstimate): Promise<void> {
   const { context, batch, device, ngram, availableBytes } = estimate;
   const line = (name: string, bytes: number) => [name, bytes, formatBytes(bytes)];
-  const beside = estimate.cacheBytes + estimate.stateBytes + estimate.scratchBytes + estimate.convertedBytes;
+  const beside = estimate.cacheBytes + estimate.stateBytes + estimate.scratchBytes + estimate.windowBytes + estimate.convertedBytes;
   const onDevice = device === "cuda" && ngram === "device" ? estimate.ngramBytes : 0;
   const tables = device === "cpu" ? "stay mapped" : ngram === "device" ? "on the GPU" : "in host memory";
   const rows = [
@@ -140,6 +140,7 @@ async function printEstimate(estimate: MemoryEstimate): Promise<void> {
     line(`cache, ${batch} × ${context} tokens`, estimate.cacheBytes),
     line("state", estimate.stateBytes),
     line("scratch", estimate.scratchBytes),
+    ...(estimate.windowBytes > 0 ? [line("window of the exchange", estimate.windowBytes)] : []),
     line("in all", estimate.totalBytes),
     ...(availableBytes === null ? [] : [line("free now", availableBytes)]),
   ];

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { absent, integer, oneOf, record, rejectUnknown } from "../checks.js";
+import { absent, integer, record, rejectUnknown } from "../checks.js";
 import { openCheckpoint } from "../model/checkpoint.js";
 import { type CheckpointDescription, describeCheckpoint } from "../model/describe.js";
 import { estimateMemory, estimateOf, type EstimateSizes, type MemoryEstimate } from "../model/estimate.js";
@@ -18,15 +18,16 @@ export interface InspectOptions {
   allowUnknownTensors?: boolean | null;
 }
 
-/** What to estimate for; a GPU that is named need not be there. Names that engine options have too mean the same and have the same defaults and bounds. */
+/** What to estimate for; a GPU that is named need not be there. Names that engine options have too mean the same and have the same defaults and bounds; with `parallel` all figures are of one rank. */
 export interface EstimateOptions
-  extends Pick<EngineOptions, "device" | "dtype" | "cacheDType" | "ngram" | "maxBatchTokens" | "speculative" | "allowUnknownTensors"> {
+  extends Pick<
+    EngineOptions,
+    "device" | "dtype" | "cacheDType" | "ngram" | "maxBatchTokens" | "speculative" | "parallel" | "allowUnknownTensors"
+  > {
   /** Tokens of each sequence: 1 to the model's context, which is the default. */
   context?: number | null;
   /** Sequences at once, as `maxSequences`: 1 … 4096, default 1. */
   batch?: number | null;
-  /** Expert parallelism: all figures are then of one rank, `parallel` says more. */
-  parallel?: { expert?: number | null; dispatchDType?: "auto" | "fp8" | null } | null;
 }
 
 /**
@@ -64,29 +65,21 @@ export async function estimateModel(directory?: string | null, options?: Estimat
 /** The same for a built-in shape, its layers' matrices of one type, as if a checkpoint of it were there. */
 export function estimateShape(shape: Shape, dtype: RandomDType, options: Omit<EstimateOptions, "dtype">): MemoryEstimate {
   const { allowUnknownTensors, ...sizes } = resolveEstimate(options);
-  const { full } = randomHeaders({ config: shapeConfig(shape), dtype, draftHead: shape !== "lite" }, Number.POSITIVE_INFINITY);
+  const { full } = randomHeaders({ config: shapeConfig(shape), dtype, draftHead: true }, Number.POSITIVE_INFINITY);
   return estimateOf(full, sizes);
 }
 
 function resolveEstimate(options: EstimateOptions | null | undefined): EstimateSizes & { allowUnknownTensors: boolean } {
-  const { context, batch, parallel, ...shared } = record(options, "options");
-  const names = ["context", "batch", "parallel", "device", "dtype", "cacheDType", "ngram", "maxBatchTokens", "speculative"];
+  const { context, batch, ...shared } = record(options, "options");
+  const names = ["context", "batch", "device", "dtype", "cacheDType", "ngram", "maxBatchTokens", "speculative", "parallel"];
   rejectUnknown(shared, [...names, "allowUnknownTensors"], "option");
   const resolved = resolveOptions(shared);
-  const { device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors } = resolved;
+  const { device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors, parallel } = resolved;
   return {
-    ...{ device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors, ...draftDemand(resolved), ...resolveParallel(parallel) },
+    ...{ device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors, ...draftDemand(resolved) },
+    ...{ ranks: parallel.expert, dispatchDType: parallel.dispatchDType },
     // Bounded by the model's context, so checked where that is known.
     context: absent(context) ? undefined : (context as number),
     batch: absent(batch) ? 1 : integer(batch, "batch", 1, 4096),
-  };
-}
-
-function resolveParallel(value: unknown): Pick<EstimateSizes, "ranks" | "dispatchDType"> {
-  const { expert, dispatchDType, ...rest } = record(value, "parallel");
-  rejectUnknown(rest, ["expert", "dispatchDType"], "option of parallel");
-  return {
-    ranks: absent(expert) ? 1 : integer(expert, "parallel.expert", 1, 65536),
-    dispatchDType: absent(dispatchDType) ? "auto" : oneOf<"auto" | "fp8">(dispatchDType, "parallel.dispatchDType", ["auto", "fp8"]),
   };
 }

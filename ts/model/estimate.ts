@@ -9,8 +9,9 @@ import { chooseDevice, findGpus, gpuNamed } from "../runtime/gpus.js";
 import { bytesOf } from "../runtime/dtype.js";
 import type { ActivationDType } from "./activations.js";
 import { type Checkpoint, type DraftDemand, forDrafts, forExperts, openCheckpoint } from "./checkpoint.js";
+import { expertRange, expertsOfRank, type Sharding } from "./exchange.js";
 import { isMeasured, type MeasuredDType } from "./measured-parts.js";
-import { checkRanks, exchangeCost, type ExchangeCost, stepTime, type StepTime } from "./parallel-cost.js";
+import { exchangeCost, type ExchangeCost, stepTime, type StepTime } from "./parallel-cost.js";
 import { type DeviceKind, hasFp8Weights, ngramTableBytes } from "./placement.js";
 import { planModel } from "./plan.js";
 import { GPU_MARGIN_BYTES } from "./sizing.js";
@@ -60,6 +61,8 @@ export interface MemoryEstimate {
   stateBytes: number;
   /** The largest program's intermediate tensors. */
   scratchBytes: number;
+  /** What other ranks write into; 0 without any. */
+  windowBytes: number;
   /** Copies of the layers' matrices in another dtype, and on a GPU room for those on their way there; 0 with "auto". */
   convertedBytes: number;
   /** What a load allocates on the device, and refuses if it is more than `availableBytes`: caches, state, scratch, converted; on a GPU all weights too. */
@@ -106,10 +109,10 @@ export async function estimateMemory(
 
 /** The same for an open checkpoint, or for headers that were made up (ts/model/random-weights.ts). */
 export function estimateOf(checkpoint: Checkpoint, sizes: EstimateSizes): MemoryEstimate {
-  const { batch, maxBatchTokens, dtype = "auto", cacheDType = "auto", maxDrafts, ranks = 1 } = sizes;
+  const { batch, maxBatchTokens, dtype = "auto", cacheDType = "auto", maxDrafts, ranks = 1, dispatchDType } = sizes;
   const { device = "cpu", ngram: wantedNgram = "auto" } = sizes;
   const { config } = checkpoint;
-  checkRanks(ranks, config);
+  const held = expertRange(config, { rank: 0, ranks });
   const { kind, freeBytes } = freeOn(device);
   const availableBytes = kind === "cpu" && freeBytes !== null ? Math.floor(freeBytes / ranks) : freeBytes;
   const modelContext = config.maxPositionEmbeddings;
@@ -117,10 +120,11 @@ export function estimateOf(checkpoint: Checkpoint, sizes: EstimateSizes): Memory
   const model = { ...config, maxPositionEmbeddings: context };
   // Whatever is there: what does not fit is the answer here, not an error.
   const unbounded = { maxSequences: batch, maxBatchTokens, cacheBytes: "auto", availableBytes: Number.POSITIVE_INFINITY } as const;
-  const wanted = { dtype, cacheDType, ngram: wantedNgram, maxDrafts };
-  const used = forExperts(forDrafts(checkpoint, sizes), { first: 0, count: config.numExperts / ranks });
+  const sharding: Sharding = { ranks, fp8Dispatch: dispatchDType === "fp8" };
+  const wanted = { dtype, cacheDType, ngram: wantedNgram, maxDrafts, sharding };
+  const used = forExperts(forDrafts(checkpoint, sizes), held);
   const plan = planModel(used, { ...unbounded, kind, ...wanted, freeBytes: availableBytes }, model);
-  const { cacheBytes, stateBytes, scratchBytes, convertedBytes, allocatedBytes } = plan.sizes;
+  const { cacheBytes, stateBytes, scratchBytes, windowBytes, convertedBytes, allocatedBytes } = plan.sizes;
   const perToken = cacheBytesPerToken(config, plan.sizes.numCaches, plan.sizes.cacheDType);
   const ngramBytes = ngramTableBytes(checkpoint);
   const weightBytes = used.bytes - ngramBytes;
@@ -138,25 +142,34 @@ export function estimateOf(checkpoint: Checkpoint, sizes: EstimateSizes): Memory
       activations: plan.activationDType,
       cacheDType: plan.sizes.cacheDType,
     },
-    ...{ cacheBytesPerToken: perToken, cacheBytes, stateBytes, scratchBytes, convertedBytes, allocatedBytes, totalBytes, availableBytes },
+    ...{
+      cacheBytesPerToken: perToken,
+      cacheBytes,
+      stateBytes,
+      scratchBytes,
+      windowBytes,
+      convertedBytes,
+      allocatedBytes,
+      totalBytes,
+      availableBytes,
+    },
     fits: room === null ? null : room >= 0,
     maxCachedTokens: room === null ? null : Math.max(0, Math.floor((room + cacheBytes) / perToken)),
-    parallel: ranks > 1 ? parallelEstimate(checkpoint, { ...sizes, ranks, context }, kind, plan.activationDType) : null,
+    parallel: ranks > 1 ? parallelEstimate(checkpoint, { ...sizes, context }, sharding, kind, plan.activationDType) : null,
   };
 }
 
 function parallelEstimate(
   checkpoint: Checkpoint,
-  sizes: EstimateSizes & { ranks: number; context: number },
+  { batch: rows, context, dtype = "auto" }: EstimateSizes & { context: number },
+  { ranks, fp8Dispatch: fp8 }: Sharding,
   kind: DeviceKind,
   activation: ActivationDType,
 ): ParallelEstimate {
-  const { ranks, batch: rows, context, dtype = "auto", dispatchDType = "auto" } = sizes;
   const { config } = checkpoint;
-  const fp8 = dispatchDType === "fp8";
   const measured = kind === "cuda" && isMeasured(config) ? measuredDType(checkpoint, dtype, activation) : undefined;
   return {
-    ...{ ranks, expertsHeld: config.numExperts / ranks },
+    ...{ ranks, expertsHeld: expertsOfRank(config, ranks) },
     exchange: exchangeCost(config, { ranks, rows, activationBytes: bytesOf(activation), fp8 }),
     step: measured ? stepTime(config, { ranks, rows, context, dtype: measured, fp8 }) : null,
   };

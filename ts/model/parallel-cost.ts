@@ -11,8 +11,8 @@
  * @module
  */
 
-import { LongcatError } from "../errors.js";
 import type { ModelConfig } from "./config.js";
+import { expertsOfRank, slotsOfRank } from "./exchange.js";
 import {
   ATTENTION,
   HEAD,
@@ -43,26 +43,12 @@ export const DEFAULT_LINKS: Links = { host: NVLINK_NCCL, network: INFINIBAND_ASS
 /** Sizes that routing depends on. */
 type RoutingSizes = Pick<ModelConfig, "numExperts" | "numZeroExperts" | "topK">;
 
-/** Whole numbers of ranks, two and more, that divide `numExperts`. */
-export function rankCounts(numExperts: number): number[] {
-  return Array.from({ length: numExperts }, (_, i) => i + 1).filter((ranks) => ranks > 1 && numExperts % ranks === 0);
-}
-
-/** @throws LongcatError OPTION_INVALID where `ranks` does not divide the experts, naming the numbers that do */
-export function checkRanks(ranks: number, { numExperts }: Pick<RoutingSizes, "numExperts">): void {
-  if (Number.isInteger(ranks) && ranks >= 1 && numExperts % ranks === 0) return;
-  throw new LongcatError(
-    "OPTION_INVALID",
-    `ranks: ${ranks} is not accepted: each rank holds as many of the model's ${numExperts} experts; give 1, ${rankCounts(numExperts).join(", ")}`,
-  );
-}
-
 /**
  * The chance that a row has business with one given rank: that not all of its `topK` different choices among N + Z fall outside that rank's experts.
  */
 export function chanceOfRank({ numExperts, numZeroExperts, topK }: RoutingSizes, ranks: number): number {
   const choices = numExperts + numZeroExperts;
-  const others = choices - numExperts / ranks;
+  const others = choices - expertsOfRank({ numExperts }, ranks);
   let none = 1;
   for (let i = 0; i < topK; i++) none *= (others - i) / (choices - i);
   return 1 - none;
@@ -96,12 +82,11 @@ export interface ExchangeCost {
 /** What an exchange moves, on average. */
 export function exchangeCost(config: ModelConfig, shape: ExchangeShape): ExchangeCost {
   const { ranks, rows, activationBytes, fp8, ranksPerHost = RANKS_PER_HOST } = shape;
-  const { hiddenSize: D, numExperts, topK } = config;
+  const D = config.hiddenSize;
   const toOne = rows * chanceOfRank(config, ranks);
   const near = Math.min(ranks, ranksPerHost);
   const [hostRows, networkRows] = [(near - 1) * toOne, (ranks - near) * toOne];
-  const picks = Math.min(topK, numExperts / ranks);
-  const dispatchRowBytes = (fp8 ? D + 4 * Math.ceil(D / FP8_BLOCK) : activationBytes * D) + 8 * picks;
+  const dispatchRowBytes = (fp8 ? D + 4 * Math.ceil(D / FP8_BLOCK) : activationBytes * D) + 8 * slotsOfRank(config, ranks);
   const combineRowBytes = activationBytes * D;
   const sent = hostRows + networkRows;
   return {
@@ -188,7 +173,7 @@ function expertsTime({ numExperts, numZeroExperts, topK }: RoutingSizes, { ranks
   const rowsEach = (tokens * topK) / (numExperts + numZeroExperts);
   // Fewer rows than experts: what is read are the experts that have one, of rows thrown at random, as they were measured.
   const touched = rowsEach < 1 ? (1 - Math.exp(-rowsEach)) / (1 - Math.exp(-1)) : 1;
-  return touched * onSurface(ROW_PARTS[dtype].experts, numExperts / ranks, Math.max(1, rowsEach));
+  return touched * onSurface(ROW_PARTS[dtype].experts, expertsOfRank({ numExperts }, ranks), Math.max(1, rowsEach));
 }
 
 /** A decode step of a model whose parts are measured (`isMeasured`), bfloat16 activations. */
