@@ -8,6 +8,7 @@
 
 #include "ops/registry.h"
 #include "runtime/gpus.h"
+#include "runtime/host_words.h"
 #include "runtime/memory.h"
 #include "runtime/processor.h"
 
@@ -125,6 +126,7 @@ Napi::Function DeviceObject::define(Napi::Env env) {
       env, "NativeDevice",
       {D::InstanceAccessor<&D::kind>("kind"), D::InstanceAccessor<&D::threads>("threads"), D::InstanceAccessor<&D::isa>("isa"),
        LONGCAT_METHOD(allocate), LONGCAT_METHOD(view), LONGCAT_METHOD(fromFile), LONGCAT_METHOD(stack), LONGCAT_METHOD(convert),
+       LONGCAT_METHOD(window), LONGCAT_METHOD(joinWindows), LONGCAT_METHOD(hostWords), LONGCAT_METHOD(getWord), LONGCAT_METHOD(setWord),
        LONGCAT_METHOD(release), LONGCAT_METHOD(allocatedBytes), LONGCAT_METHOD(eagerGraphs), LONGCAT_METHOD(freeBytes), LONGCAT_METHOD(reserve), LONGCAT_METHOD(signal), LONGCAT_METHOD(wait), LONGCAT_METHOD(enqueue), LONGCAT_METHOD(write), LONGCAT_METHOD(read),
        LONGCAT_METHOD(fill), LONGCAT_METHOD(copy), LONGCAT_METHOD(done), LONGCAT_METHOD(room), LONGCAT_METHOD(freeSlots),
        LONGCAT_METHOD(beginRecord), LONGCAT_METHOD(endRecord), LONGCAT_METHOD(replay), LONGCAT_METHOD(releaseGraph),
@@ -309,6 +311,40 @@ Napi::Value DeviceObject::convert(Info info) {
   const Tensor from = tensor(info[0]);
   const Tensor scales = scale < 0 ? Tensor() : tensors_.at(static_cast<int>(scale));
   return number(info, addTensor(device().convert(from, scale < 0 ? nullptr : &scales, dtypeArg(info[2]))));
+}
+
+Napi::Value DeviceObject::window(Info info) {
+  WindowHandle handle;
+  Tensor tensor = device().createWindow(sizeArg(info[0], "bytes"), handle);
+  Napi::Uint8Array bytes = Napi::Uint8Array::New(info.Env(), sizeof handle);
+  std::memcpy(bytes.Data(), &handle, sizeof handle);
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("tensor", number(info, addTensor(std::move(tensor))));
+  result.Set("handle", bytes);
+  return result;
+}
+
+Napi::Value DeviceObject::joinWindows(Info info) {
+  require(info[2].IsArray(), "the handles of windows are not an array");
+  const Napi::Array given = info[2].As<Napi::Array>();
+  std::vector<WindowHandle> handles(given.Length());
+  for (uint32_t i = 0; i < given.Length(); ++i) {
+    const Bytes bytes = bytesArg(given.Get(i), "a window's handle");
+    if (bytes.size == sizeof(WindowHandle)) std::memcpy(&handles[i], bytes.data, bytes.size);
+    else handles[i].magic = 0;
+  }
+  return number(info, addTensor(device().joinWindows(tensor(info[0]), integerArg(info[1], "rank"), handles)));
+}
+
+Napi::Value DeviceObject::hostWords(Info info) {
+  return number(info, addTensor(device().hostWords(static_cast<int64_t>(sizeArg(info[0], "count")))));
+}
+
+Napi::Value DeviceObject::getWord(Info info) { return number(info, hostWord(tensor(info[0]), integerArg(info[1], "index")).load()); }
+
+Napi::Value DeviceObject::setWord(Info info) {
+  hostWord(tensor(info[0]), integerArg(info[1], "index")).store(static_cast<int32_t>(integerArg(info[2], "value")));
+  return info.Env().Undefined();
 }
 
 Napi::Value DeviceObject::release(Info info) {

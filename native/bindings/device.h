@@ -34,6 +34,11 @@ class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
   Napi::Value fromFile(Info info);
   Napi::Value stack(Info info);
   Napi::Value convert(Info info);
+  Napi::Value window(Info info);
+  Napi::Value joinWindows(Info info);
+  Napi::Value hostWords(Info info);
+  Napi::Value getWord(Info info);
+  Napi::Value setWord(Info info);
   Napi::Value release(Info info);
   Napi::Value allocatedBytes(Info info);
   Napi::Value eagerGraphs(Info info);

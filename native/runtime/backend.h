@@ -6,7 +6,9 @@
 #include <functional>
 #include <memory>
 
+#include "comm/window_handle.h"
 #include "runtime/command.h"
+#include "runtime/error.h"
 
 namespace longcat {
 
@@ -29,6 +31,10 @@ class Backend {
   virtual bool zeroesMemory() const = 0;
   virtual void reserve(size_t bytes) = 0;
   virtual int64_t freeBytes() const = 0;
+  /// Zeroed memory of the device into which other ranks can write once they have opened it by the handle. JavaScript's thread alone.
+  virtual std::shared_ptr<Buffer> createWindow(size_t, WindowHandle&) { throw Error("COMM_ERROR", "this device has no windows for other ranks"); }
+  /// Another rank's window, where this device sees it, open until the buffer goes. Throws COMM_ERROR saying what is wrong.
+  virtual std::shared_ptr<Buffer> openWindow(const WindowHandle&) { throw Error("COMM_ERROR", "this device has no windows for other ranks"); }
 
   // ---- Owner thread
   virtual void start(Settle settle) = 0;

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "comm/shared_window.h"
 #include "runtime/convert.h"
 #include "runtime/memory.h"
 #include "runtime/processor.h"
@@ -15,6 +16,10 @@ CpuBackend::CpuBackend(int threads, Isa isa, bool poison, std::shared_ptr<std::a
 std::shared_ptr<Buffer> CpuBackend::allocate(size_t bytes, const char* purpose) { return allocateBuffer(bytes, purpose, counter_); }
 
 int64_t CpuBackend::freeBytes() const { return availableMemory(); }
+
+std::shared_ptr<Buffer> CpuBackend::createWindow(size_t bytes, WindowHandle& handle) { return createSharedWindow(bytes, counter_, handle); }
+
+std::shared_ptr<Buffer> CpuBackend::openWindow(const WindowHandle& handle) { return openSharedWindow(handle); }
 
 void CpuBackend::op(const Command& command) {
   if (poison_) {

@@ -19,6 +19,8 @@ class CpuBackend final : public Backend {
   bool zeroesMemory() const override { return true; }
   void reserve(size_t) override {}
   int64_t freeBytes() const override;
+  std::shared_ptr<Buffer> createWindow(size_t bytes, WindowHandle& handle) override;
+  std::shared_ptr<Buffer> openWindow(const WindowHandle& handle) override;
 
   void start(Settle settle) override { settle_ = std::move(settle); }
   void end() override { pool_.reset(); }

@@ -369,6 +369,7 @@ void Device::finish(int token) {
 
 void Device::stop() {
   stopping_.store(true);
+  giveUpWaiting();
   bed_.wake();
   if (owner_.joinable()) owner_.join();
 }

@@ -68,6 +68,14 @@ class Device {
   Tensor upload(const Tensor& from, bool toHost);
   /// Makes a stack of host-side part addresses usable by operations. Waits for room.
   void listParts(Tensor& stack);
+  /// Zeroed memory that other ranks write into (comm/window.h), uint8 [bytes], and what they need to open it. Throws OUT_OF_MEMORY, COMM_ERROR.
+  Tensor createWindow(size_t bytes, WindowHandle& handle);
+  /// Where this device sees each rank's window, int64 [ranks]; they are open while it lives. `own` is not opened. Waits for room. Throws
+  /// COMM_ERROR naming the rank.
+  Tensor joinWindows(const Tensor& own, int64_t rank, const std::vector<WindowHandle>& handles);
+  /// Zeroed int32 words of the host (host_words.h). When the device is stopped, not closed, word 0 of each is set to 1: an exchange whose
+  /// `control` they are gives up.
+  Tensor hostWords(int64_t count);
   void reserve(size_t bytes) { backend_->reserve(bytes); }
   int64_t freeBytes() const { return backend_->freeBytes(); }
   bool onGpu() const { return backend_->onGpu(); }
@@ -109,6 +117,7 @@ class Device {
   bool publish(bool settles = false);
   void record(const Command& command);
   void growScratch(size_t threadBytes);
+  void giveUpWaiting();
   void place(Command& command, const void* data, size_t bytes);
   void throwFault();
 
@@ -156,6 +165,7 @@ class Device {
   size_t scratchAsked_ = 0;               // bytes of one thread
   std::unique_ptr<Graph> graph_;
   int numGraphs_ = 0;
+  std::vector<std::weak_ptr<Buffer>> hostWords_;
   std::vector<std::unique_ptr<ReadBuffer>> readBuffers_;
   std::vector<ReadBuffer*> freeReadBuffers_;
   std::vector<Completion> taken_;

@@ -14,7 +14,10 @@ import { conversionBytes, type NgramPlace, type WeightDType } from "./weights.js
 
 /** What to plan for. */
 export interface PlanOptions
-  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "cacheDType" | "availableBytes" | "maxDrafts" | "sharding"> {
+  extends Pick<
+    SizingOptions,
+    "maxSequences" | "maxBatchTokens" | "cacheBytes" | "cacheDType" | "availableBytes" | "maxDrafts" | "sharding"
+  > {
   kind: DeviceKind;
   dtype: WeightDType;
   ngram: "auto" | NgramPlace;

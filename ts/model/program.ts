@@ -5,8 +5,10 @@
  */
 
 import type { Device, Queue, Tensor } from "../runtime/device.js";
+import { WINDOW_HEADER_BYTES } from "../runtime/window.js";
 import { type ActivationDType, type ActivationLayout, type Activations, type Capacity, layoutActivations } from "./activations.js";
 import type { ModelConfig, RopeParameters } from "./config.js";
+import type { Exchange } from "./exchange.js";
 import type { ModelState } from "./state.js";
 
 /** Looks at values on their way, for tests and analysis. Called while operations are enqueued; may enqueue copies. */
@@ -44,6 +46,8 @@ export interface Program {
   readonly decode: boolean;
   /** The queue of the experts' branch. */
   readonly branch: Queue;
+  /** Where the experts are shared out: what rows are exchanged through. */
+  readonly exchange?: ProgramExchange;
   /** The block that the host writes before a step, and the one that it reads after it. */
   readonly stepBlock: Tensor;
   readonly resultBlock: Tensor;
@@ -54,6 +58,12 @@ export interface Program {
   expertPlan?: ExpertPlan;
 }
 
+/** An exchange between ranks as a program uses it. */
+export interface ProgramExchange extends Exchange {
+  /** [ranks·tokens, D] act: the rows that came. */
+  readonly received: Tensor;
+}
+
 /** What programs of one runner share. */
 export interface ProgramParts {
   config: ModelConfig;
@@ -62,6 +72,7 @@ export interface ProgramParts {
   state: ModelState;
   branch: Queue;
   activationDType: ActivationDType;
+  exchange?: Exchange | undefined;
 }
 
 /** Bytes of arena that a program of this capacity needs. Pure. */
@@ -77,7 +88,7 @@ export function createProgram(
   capacity: Capacity,
   kind: { prefill: boolean; decode: boolean },
 ): Program {
-  const { config, activationDType } = parts;
+  const { config, activationDType, exchange, ...shared } = parts;
   const layout: ActivationLayout<Tensor> = layoutActivations(config, capacity, activationDType, (dtype, shape, byteOffset) =>
     device.view(arena, dtype, shape, byteOffset),
   );
@@ -85,8 +96,10 @@ export function createProgram(
   const { counts, turnStart, draftCounts, draftStart } = activations.step;
   const T = capacity.tokens;
   return {
-    ...parts,
+    ...shared,
     ...kind,
+    ...(exchange && { exchange: { ...exchange, received: activations.moe.exchange?.received ?? receivedIn(exchange, parts) } }),
+    config,
     promptKeys: 0,
     capacity,
     activations,
@@ -99,6 +112,11 @@ export function createProgram(
     stepBlock: device.view(arena, "uint8", [stepBytes.end - stepBytes.begin], stepBytes.begin),
     resultBlock: device.view(arena, "uint8", [resultBytes.end - resultBytes.begin], resultBytes.begin),
   };
+}
+
+/** The rows that a window receives, where they lie. */
+function receivedIn({ window, ranks, tokens }: Exchange, { config, activationDType }: ProgramParts): Tensor {
+  return window.view(activationDType, [ranks * tokens, config.hiddenSize], WINDOW_HEADER_BYTES);
 }
 
 /** Places in the step's counts (native/ops/step_plan/params.h). */

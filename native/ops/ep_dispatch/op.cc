@@ -63,8 +63,14 @@ void prepare(const OpArgs& args, void* storage) {
   p.slotPlan = check.dense<int32_t>(kSlotPlan, DType::i32, {received, p.slots});
 }
 
+/// Thread 0's: a count for each rank, a place in the plan for each expert.
+size_t threadScratch(const void* params) {
+  const auto& p = *static_cast<const EpDispatchParams*>(params);
+  return static_cast<size_t>(p.ranks + p.localExperts) * sizeof(int32_t);
+}
+
 }  // namespace
 
-const OpSpec kEpDispatchOp = {"ep_dispatch", kTensors, kNumArgs, kScalars, kNumScalarArgs, prepare, nullptr, LONGCAT_CPU_BODIES(ep_dispatch), nullptr};
+const OpSpec kEpDispatchOp = {"ep_dispatch", kTensors, kNumArgs, kScalars, kNumScalarArgs, prepare, threadScratch, LONGCAT_CPU_BODIES(ep_dispatch), nullptr};
 
 }  // namespace longcat
