@@ -12,11 +12,11 @@ const LINES = [8, 32, 128].flatMap((ranks) =>
   ),
 );
 
-function estimate({ ranks, dtype, batch }: (typeof LINES)[number]) {
+const ESTIMATES = LINES.map(({ ranks, dtype, batch }) => {
   const sizes = { device: "cuda", speculative: "off", maxBatchTokens: 512, context: 5000 } as const;
-  const whole = estimateShape("flash", dtype, { ...sizes, batch, parallel: { expert: ranks } });
-  return { ...whole, parallel: whole.parallel!, step: whole.parallel!.step! };
-}
+  const { parallel, ...memory } = estimateShape("flash", dtype, { ...sizes, batch, parallel: { expert: ranks } });
+  return { memory, ...parallel!, step: parallel!.step!, head: [`${ranks}`, dtype, `${batch}`] };
+});
 
 /** A table as Markdown; all columns but the first two are numbers. */
 function table(head: string[], rows: string[][]): string {
@@ -35,23 +35,21 @@ const count = (value: number) => Math.round(value).toLocaleString("en-US");
 describe("docs/parallel.md", () => {
   it("memory", () => {
     const gib = (bytes: number) => (bytes / 1024 ** 3).toFixed(1);
-    const rows = LINES.map((line) => {
-      const { totalBytes, cacheBytes, scratchBytes, windowBytes, stateBytes, parallel } = estimate(line);
+    const rows = ESTIMATES.map(({ head, memory, expertsHeld }) => {
+      const { totalBytes, cacheBytes, scratchBytes, windowBytes, stateBytes } = memory;
       const rest = stateBytes + scratchBytes + windowBytes;
-      const parts = [totalBytes - cacheBytes - rest, cacheBytes, rest, totalBytes];
-      return [`${line.ranks}`, line.dtype, `${line.batch}`, `${parallel.expertsHeld}`, ...parts.map(gib)];
+      return [...head, `${expertsHeld}`, ...[totalBytes - cacheBytes - rest, cacheBytes, rest, totalBytes].map(gib)];
     });
     const head = ["ranks", "matrices", "sequences", "experts held", "weights", "cache", "scratch, window", "in all"];
     expect(between("memory")).toBe(table(head, rows));
   });
 
   it("time", () => {
-    const rows = LINES.map((line) => {
-      const { step } = estimate(line);
-      const { layer, exchange } = step;
+    const rows = ESTIMATES.map(({ head, exchange, step }) => {
+      const { layer } = step;
       const us = (time: number) => time.toFixed(0);
       return [
-        ...[`${line.ranks}`, line.dtype, `${line.batch}`, (exchange.hostRows + exchange.networkRows).toFixed(0)],
+        ...[...head, (exchange.hostRows + exchange.networkRows).toFixed(0)],
         ...[us(layer.firstUs), `${us(layer.secondUs)} (${us(layer.dispatchUs)})`, us(layer.expertsUs)],
         ...[`${us(layer.fourthUs)} (${us(layer.combineUs)})`, us(layer.exposedUs), us(layer.layerUs)],
         ...[step.stepMs.toFixed(1), step.tokensPerSecond.toFixed(1), count(step.rankTokensPerSecond), count(step.allTokensPerSecond)],
