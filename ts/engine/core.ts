@@ -40,6 +40,8 @@ export interface EngineCore {
   readonly stats: EngineStats;
   /** Why no call is answered any more; absent while they are. */
   readonly failure?: LongcatError | undefined;
+  /** Where it can end by itself: resolves when it has, with what ended it if that was a failure. */
+  readonly ended?: Promise<LongcatError | undefined>;
   generate(generation: Generation): CoreCall<GenerateResult>;
   score(scoring: Scoring): CoreCall<ScoreResult>;
   /** Aborts what runs, and waits until none of it is left; calls that come later are aborted at once. */

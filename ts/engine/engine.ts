@@ -79,11 +79,18 @@ export class Engine implements AsyncDisposable {
   readonly #core: EngineCore;
   readonly #vocabulary: VocabularyFacts;
   readonly #limits: PromptLimits;
+  readonly #ended: Promise<void>;
+  #resolveEnded!: () => void;
   #closing: Promise<void> | undefined;
 
   private constructor(parts: FrontParts, core: EngineCore) {
     this.#parts = parts;
     this.#core = core;
+    this.#ended = new Promise((resolve, reject) => {
+      this.#resolveEnded = resolve;
+      core.ended?.then((error) => (error === undefined ? resolve() : reject(error)));
+    });
+    this.#ended.catch(() => undefined); // nobody has to listen
     const { vocabulary, contextLength } = core.limits;
     this.#vocabulary = vocabularyFacts(vocabulary, parts.text);
     this.#limits = { vocabulary, contextLength, modelContext: parts.modelContext };
@@ -226,7 +233,20 @@ export class Engine implements AsyncDisposable {
     return this.#closing !== undefined;
   }
 
-  /** Aborts what runs, waits for the step in flight, frees model and device. Calling it again gives the same promise. */
+  /** Why no call is answered any more: with several ranks, `COMM_ERROR` once one of them is lost. Undefined while calls are answered. */
+  get failure(): LongcatError | undefined {
+    return this.#core.failure;
+  }
+
+  /**
+   * Resolves when the engine is closed; in a process that a launcher started beside that of rank 0 also when the engine there is. Rejects with
+   * `COMM_ERROR` when a rank is lost.
+   */
+  get ended(): Promise<void> {
+    return this.#ended;
+  }
+
+  /** Aborts what runs, waits for the step in flight, frees model and device; of several ranks ends all. Calling it again gives the same promise. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -237,12 +257,19 @@ export class Engine implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    await this.#core.close();
-    await this.#parts.close();
+    try {
+      await this.#core.close();
+      await this.#parts.close();
+    } finally {
+      this.#resolveEnded();
+    }
   }
 
+  /** Throws unless calls are answered. */
   #assertOpen(): void {
     if (this.closed) throw new LongcatError("DISPOSED", "the engine is closed; load a new one");
+    const { failure } = this;
+    if (failure !== undefined) throw new LongcatError(failure.code, failure.message, { cause: failure });
   }
 
   #parameters(params: GenerateParams | null | undefined): Parameters {

@@ -3,10 +3,10 @@
  * @module
  */
 
-import { setMaxListeners } from "node:events";
 import { LongcatError } from "../errors.js";
 import type { RunnerLimits, SlotSampling, StepResult, StepSequence } from "../model/runner-types.js";
 import { choiceSeed, DEFAULT_PARAMETERS, type Parameters } from "../sampling/parameters.js";
+import { onAbort } from "./abort.js";
 import { averageRouting, ChoiceOutput, finiteLogprob } from "./choice.js";
 import type { PreparedPrompt } from "./prompt.js";
 import { Sequence } from "./sequence.js";
@@ -32,6 +32,7 @@ abstract class Request<Result> {
   protected readonly host: RequestHost;
   readonly #signal: AbortSignal | undefined;
   readonly #onAbort = (): void => this.abort("the call was aborted", this.#signal?.reason);
+  readonly #stopListening: () => void;
   #resolve!: () => void;
   #reject!: (error: unknown) => void;
   #settled = false;
@@ -44,9 +45,7 @@ abstract class Request<Result> {
       this.#reject = reject;
     });
     this.done.catch(() => undefined); // whoever waits sees the error; nobody has to
-    // Many calls, and all prompts of an array, may share one signal: that is no leak, so Node need not warn of one.
-    if (signal instanceof AbortSignal) setMaxListeners(0, signal);
-    signal?.addEventListener("abort", this.#onAbort, { once: true });
+    this.#stopListening = onAbort(signal, this.#onAbort);
   }
 
   get settled(): boolean {
@@ -93,7 +92,7 @@ abstract class Request<Result> {
 
   #settle(): void {
     this.#settled = true;
-    this.#signal?.removeEventListener("abort", this.#onAbort);
+    this.#stopListening();
     this.host.release(this.sequences);
   }
 }

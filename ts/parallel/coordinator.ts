@@ -1,0 +1,309 @@
+/**
+ * What keeps a group's ranks together: they join here, hand their window's handles to each other, agree on forward passes, and are told at once
+ * when one of them is lost. It runs in a thread of the leader's, so that nothing that the leader does stalls a step.
+ * @module
+ */
+
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import type { LoadProgress } from "../engine/options.js";
+import { LongcatError } from "../errors.js";
+import { Connection, type ConnectionEvents, valueOf } from "./connection.js";
+import type { RankFacts } from "./group.js";
+import { Channel, Frame, readForward, readHello, type RankSetup, roundBody, type ToCoordinator, type ToRank } from "./messages.js";
+import { rankName, rankNames } from "./names.js";
+import { Rounds } from "./rounds.js";
+import { fromWire, toWire } from "./wire-error.js";
+
+/** Ranks say so often that they are there, and so does the coordinator. */
+export const BEAT_MS = 1000;
+
+/**
+ * So many beats without a word make a rank dead: one that serves; and one that loads, whose event loop may stand still for seconds. Beats of the
+ * listener's own are counted, not time: whoever was stopped itself has not heard of the others either.
+ */
+export const MOST_SILENT_BEATS = { serving: 5, loading: 60 };
+
+/** A stranger has so long to say who it is. */
+const HELLO_MS = 10_000;
+
+/** From the first rank that says that it is stuck to the judgement. */
+const STUCK_MS = 500;
+
+/** What a coordinator is made with. */
+export interface CoordinatorOptions {
+  ranks: number;
+  /** Address and port to listen at; port 0: any. */
+  address: string;
+  port: number;
+  token: string;
+  setup: RankSetup;
+  /** How long ranks may take to connect, and until all have loaded. */
+  connectMs: number;
+  loadMs: number;
+  /** Who should have started them, for the message that names those that are missing. */
+  starter: string;
+}
+
+/** What a coordinator tells its leader. */
+export interface CoordinatorEvents {
+  onProgress(progress: LoadProgress): void;
+  onWarning(message: string): void;
+  /** All ranks have loaded. */
+  onStarted(facts: RankFacts[]): void;
+  /** The group is over. Once; nothing follows. `rank`: which is to blame, where it is one. */
+  onLost(error: LongcatError, rank: number | undefined): void;
+  /** After `close`: no rank has work any more, and all end. */
+  onQuiet(): void;
+}
+
+/** A rank, as far as it is known. */
+interface Member {
+  connection: Connection;
+  silentBeats: number;
+  facts?: RankFacts;
+  progress?: LoadProgress;
+  quiet: boolean;
+}
+
+export class Coordinator {
+  readonly #options: CoordinatorOptions;
+  readonly #events: CoordinatorEvents;
+  readonly #members: (Member | undefined)[];
+  readonly #gathered = new Map<string, Map<number, Uint8Array>>();
+  /** Ranks that are stuck, and which rank each waits for. */
+  readonly #waits = new Map<number, number>();
+  readonly #warnings = new Set<string>();
+  readonly #rounds = new Rounds((round, withRows) => {
+    for (const [rank, member] of this.#members.entries()) member?.connection.send(Frame.round, roundBody(round, withRows.has(rank)));
+  });
+  readonly #server: Server;
+  readonly #strangers = new Set<Socket>();
+  readonly #timers: NodeJS.Timeout[] = [];
+  #isOver = false;
+  #allQuiet = false;
+
+  private constructor(options: CoordinatorOptions, events: CoordinatorEvents) {
+    this.#options = options;
+    this.#events = events;
+    this.#members = new Array<Member | undefined>(options.ranks).fill(undefined);
+    this.#server = createServer((socket) => this.#meet(socket));
+  }
+
+  /** @throws LongcatError COMM_ERROR if the port cannot be had */
+  static async listen(options: CoordinatorOptions, events: CoordinatorEvents): Promise<Coordinator> {
+    const coordinator = new Coordinator(options, events);
+    await listenAt(coordinator.#server, options.address, options.port);
+    coordinator.#start();
+    return coordinator;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** The leader knows that a rank's process has ended. */
+  ended(rank: number, how: string): void {
+    if (!this.#allQuiet) this.#lose(rank, how);
+  }
+
+  /** Asks all ranks to end their calls, then to end. */
+  close(): void {
+    this.#broadcast({ type: "close" });
+  }
+
+  /** Lets go of everything, ranks included. */
+  destroy(): void {
+    this.#isOver = true;
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#rounds.stop();
+    this.#server.close();
+    for (const socket of this.#strangers) socket.destroy();
+    for (const member of this.#members) member?.connection.close();
+  }
+
+  #start(): void {
+    const { connectMs, loadMs } = this.#options;
+    this.#timers.push(setInterval(() => this.#beat(), BEAT_MS));
+    this.#timers.push(setTimeout(() => this.#checkConnected(), connectMs));
+    this.#timers.push(setTimeout(() => this.#checkLoaded(), loadMs));
+  }
+
+  /** A connection of somebody who has not said who it is. */
+  #meet(socket: Socket): void {
+    this.#strangers.add(socket);
+    const timer = setTimeout(() => socket.destroy(), HELLO_MS);
+    this.#timers.push(timer);
+    const connection: Connection = new Connection(socket, {
+      onFrame: (kind, body) => {
+        clearTimeout(timer);
+        this.#strangers.delete(socket);
+        const hello = kind === Frame.hello ? readHello(body, this.#options.token) : undefined;
+        if (hello === undefined) return refuse(connection, "this leader's group has another token");
+        if (hello.channel !== Channel.control || hello.rank >= this.#options.ranks)
+          return refuse(connection, `this leader's group has ${this.#options.ranks} ranks`);
+        if (this.#members[hello.rank] !== undefined)
+          return refuse(connection, `${rankName(hello.rank, this.#options.ranks)} has joined already`);
+        this.#join(hello.rank, connection);
+      },
+      onEnd: () => {
+        clearTimeout(timer);
+        this.#strangers.delete(socket);
+      },
+    });
+  }
+
+  #join(rank: number, connection: Connection): void {
+    const member: Member = { connection, silentBeats: 0, quiet: false };
+    this.#members[rank] = member;
+    const events: ConnectionEvents = {
+      onFrame: (kind, body) => {
+        member.silentBeats = 0;
+        if (kind === Frame.want) this.#rounds.want(rank, readForward(body));
+        else if (kind === Frame.works) this.#rounds.works(rank, body[0] === 1);
+        else if (kind === Frame.value) this.#hear(rank, member, valueOf(body) as ToCoordinator);
+      },
+      onEnd: (why) => {
+        if (!this.#allQuiet) this.#lose(rank, why);
+      },
+    };
+    connection.trust(events);
+    this.#send(member, { type: "setup", setup: this.#options.setup });
+  }
+
+  #hear(rank: number, member: Member, message: ToCoordinator): void {
+    switch (message.type) {
+      case "gather":
+        return this.#gather(rank, message.name, message.bytes);
+      case "progress":
+        member.progress = message;
+        return this.#tellProgress();
+      case "warning":
+        if (!this.#warnings.has(message.message)) this.#events.onWarning(message.message);
+        this.#warnings.add(message.message);
+        return;
+      case "ready":
+        member.facts = message.facts;
+        return this.#startIfAllAreReady();
+      case "failed":
+        return this.#end(fromWire(message.error, rankName(rank, this.#options.ranks)), rank);
+      case "stuck":
+        return this.#hearStuck(rank, message.waitsFor, message.ms);
+      case "quiet":
+        member.quiet = true;
+        return this.#endIfAllAreQuiet();
+    }
+  }
+
+  /** One that waits may be waited for itself: who is to blame is known when all who are stuck have said so. */
+  #hearStuck(rank: number, waitsFor: number, ms: number): void {
+    this.#waits.set(rank, waitsFor);
+    if (this.#waits.size > 1) return;
+    const blame = (): void => {
+      let blamed = waitsFor;
+      for (let i = 0; i < this.#options.ranks; i++) blamed = this.#waits.get(blamed) ?? blamed;
+      this.#lose(blamed, `others have waited for it for ${ms / 1000} s within a step`);
+    };
+    this.#timers.push(setTimeout(blame, STUCK_MS));
+  }
+
+  #gather(rank: number, name: string, bytes: Uint8Array): void {
+    const there = this.#gathered.get(name) ?? new Map<number, Uint8Array>();
+    this.#gathered.set(name, there.set(rank, bytes));
+    if (there.size < this.#options.ranks) return;
+    this.#gathered.delete(name);
+    this.#broadcast({ type: "gathered", name, all: this.#members.map((_, i) => there.get(i) as Uint8Array) });
+  }
+
+  /** What all ranks have done, once each has said how much it has to do. */
+  #tellProgress(): void {
+    const all = this.#members.map((member) => member?.progress);
+    if (all.includes(undefined)) return;
+    const sum = (of: (one: LoadProgress) => number): number => all.reduce((total, one) => total + of(one as LoadProgress), 0);
+    this.#events.onProgress({ doneBytes: sum(({ doneBytes }) => doneBytes), totalBytes: sum(({ totalBytes }) => totalBytes) });
+  }
+
+  #startIfAllAreReady(): void {
+    const facts = this.#members.flatMap((member) => member?.facts ?? []);
+    if (facts.length < this.#options.ranks) return;
+    this.#broadcast({ type: "started" });
+    this.#events.onStarted(facts);
+  }
+
+  #endIfAllAreQuiet(): void {
+    if (!this.#members.every((member) => member?.quiet)) return;
+    this.#allQuiet = true;
+    this.#rounds.stop();
+    this.#broadcast({ type: "allQuiet" });
+    this.#events.onQuiet();
+  }
+
+  #beat(): void {
+    for (const [rank, member] of this.#members.entries()) {
+      if (member === undefined) continue;
+      member.connection.send(Frame.beat);
+      member.silentBeats += 1;
+      const most = this.#isServing ? MOST_SILENT_BEATS.serving : MOST_SILENT_BEATS.loading;
+      if (member.silentBeats > most && !this.#allQuiet) return this.#lose(rank, `nothing was heard of it for ${(most * BEAT_MS) / 1000} s`);
+    }
+  }
+
+  get #isServing(): boolean {
+    return this.#members.every((member) => member?.facts !== undefined);
+  }
+
+  #checkConnected(): void {
+    const { ranks, connectMs, starter } = this.#options;
+    const missing = this.#without((member) => member !== undefined);
+    if (missing.length === 0) return;
+    const words = `${rankNames(missing, ranks)} did not connect within ${connectMs / 1000} s; ${starter}`;
+    this.#end(new LongcatError("COMM_ERROR", words), missing.length === 1 ? missing[0] : undefined);
+  }
+
+  #checkLoaded(): void {
+    const { ranks, loadMs } = this.#options;
+    const missing = this.#without((member) => member?.facts !== undefined);
+    if (missing.length === 0) return;
+    this.#end(new LongcatError("COMM_ERROR", `${rankNames(missing, ranks)} did not load within ${loadMs / 1000} s`), missing[0]);
+  }
+
+  #without(has: (member: Member | undefined) => boolean): number[] {
+    return this.#members.flatMap((member, rank) => (has(member) ? [] : rank));
+  }
+
+  #lose(rank: number, why: string): void {
+    this.#end(new LongcatError("COMM_ERROR", `${rankName(rank, this.#options.ranks)} is lost: ${why}`), rank);
+  }
+
+  /** Tells everybody that it is over. */
+  #end(error: LongcatError, rank: number | undefined): void {
+    if (this.#isOver) return;
+    this.#broadcast({ type: "lost", error: toWire(error) });
+    this.destroy();
+    this.#events.onLost(error, rank);
+  }
+
+  #broadcast(message: ToRank): void {
+    for (const member of this.#members) if (member !== undefined) this.#send(member, message);
+  }
+
+  #send(member: Member, message: ToRank): void {
+    member.connection.sendValue(Frame.value, message);
+  }
+}
+
+/** Tells a stranger why it is not let in. */
+function refuse(connection: Connection, why: string): void {
+  const error = new LongcatError("COMM_ERROR", `refused: ${why}`);
+  connection.sendValue(Frame.value, { type: "lost", error: toWire(error) } satisfies ToRank);
+  connection.close();
+}
+
+/** @throws LongcatError COMM_ERROR if it cannot listen there */
+export function listenAt(server: Server, address: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.on("error", (error) =>
+      reject(new LongcatError("COMM_ERROR", `the leader cannot listen at ${address}:${port}: ${error.message}`, { cause: error })),
+    );
+    server.listen(port, address, () => resolve());
+  });
+}
