@@ -13,7 +13,7 @@ export { type Diagnosis, diagnose, type Finding } from "./engine/diagnose.js";
 export type { ScoreOptions } from "./engine/engine.js";
 export { Engine } from "./engine/engine.js";
 export type { EstimateOptions, InspectOptions } from "./engine/inspect.js";
-export type { EngineOptions, LoadProgress } from "./engine/options.js";
+export type { EngineOptions, LoadProgress, ParallelEngineOptions } from "./engine/options.js";
 export { type QuantizeOptions, quantize } from "./engine/quantize.js";
 export type {
   Choice,

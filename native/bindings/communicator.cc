@@ -83,6 +83,15 @@ Napi::Value communicatorObject(Napi::Env env, const std::shared_ptr<Communicator
     const std::string words = communicator->failure();
     return words.empty() ? info.Env().Null() : Napi::Value(Napi::String::New(info.Env(), words));
   }));
+  object.Set("measure", Napi::Function::New(env, [communicator](const Napi::CallbackInfo& info) {
+    return guarded(info.Env(), [&] {
+      const int64_t bytes = integerArg(info[0], "bytes");
+      require(bytes >= 0, "bytes is at least 0");
+      const auto microseconds = std::make_shared<double>();
+      return onThread(info.Env(), [=] { *microseconds = communicator->measure(static_cast<size_t>(bytes)); },
+                      [=](Napi::Env to) { return Napi::Number::New(to, *microseconds); });
+    });
+  }));
   object.Set("abort", Napi::Function::New(env, [communicator](const Napi::CallbackInfo& info) {
     return guarded(info.Env(), [&] {
       return onThread(info.Env(), [communicator] { communicator->abort(); }, [](Napi::Env to) { return to.Undefined(); });

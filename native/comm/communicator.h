@@ -27,6 +27,9 @@ class Communicator {
   /// two ranks the same stretches of the same sizes in the same order. Throws COMM_ERROR.
   virtual void exchange(const std::vector<Stretch>& sends, const std::vector<Stretch>& receives, void* stream) = 0;
 
+  /// Microseconds of an exchange of `bytes` to and from each other rank, one of many in a captured graph: what NCCL takes for no more than carrying.
+  /// All ranks call it at the same time; it waits for them.
+  virtual double measure(size_t bytes) = 0;
   /// Gives the communicator up: exchanges that wait for another rank end, with whatever bytes; later ones throw COMM_ERROR. Then gives its memory
   /// back, for which NCCL waits until all graphs are gone in which the communicator was captured: to be called on a thread that may wait, not on
   /// the device's owner thread. A second call does nothing.

@@ -3,37 +3,54 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 
 #include "cuda/check.h"
+#include "cuda/events.h"
 
 namespace longcat {
 namespace {
 
+/// A stream, and memory for `bytes` to each other rank and from it, apart from all that the device does.
+struct Trial {
+  cudaStream_t stream = nullptr;
+  std::byte* memory = nullptr;
+  std::vector<Stretch> sends, receives;
+
+  Trial(int gpu, int rank, int ranks, size_t bytes) {
+    LONGCAT_CUDA(cudaSetDevice(gpu));
+    LONGCAT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    const size_t all = bytes * static_cast<size_t>(ranks);
+    LONGCAT_CUDA(cudaMalloc(reinterpret_cast<void**>(&memory), 2 * all));
+    LONGCAT_CUDA(cudaMemsetAsync(memory, 0x5a, 2 * all, stream));
+    for (int r = 0; r < ranks; ++r) {
+      if (r == rank) continue;
+      sends.push_back({r, memory + bytes * static_cast<size_t>(r), bytes});
+      receives.push_back({r, memory + all + bytes * static_cast<size_t>(r), bytes});
+    }
+  }
+  ~Trial() {
+    cudaFree(memory);
+    cudaStreamDestroy(stream);
+  }
+  Trial(const Trial&) = delete;
+  Trial& operator=(const Trial&) = delete;
+};
+
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(const Nccl& nccl, int gpu, int rank, int ranks, const NcclId& id) : nccl_(nccl), rank_(rank), ranks_(ranks) {
+  NcclCommunicator(const Nccl& nccl, int gpu, int rank, int ranks, const NcclId& id) : nccl_(nccl), gpu_(gpu), rank_(rank), ranks_(ranks) {
     LONGCAT_CUDA(cudaSetDevice(gpu));
     LONGCAT_NCCL(nccl_, commInitRank(&communicator_, ranks, id, rank));
   }
 
   /// A byte from each to each. NCCL connects two ranks when they first speak, which is a wait for the other one in the middle of a call.
   void connect() {
-    cudaStream_t stream = nullptr;
-    std::byte* bytes = nullptr;
-    LONGCAT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    LONGCAT_CUDA(cudaMalloc(reinterpret_cast<void**>(&bytes), static_cast<size_t>(ranks_) * 2));
-    std::vector<Stretch> sends, receives;
-    for (int r = 0; r < ranks_; ++r) {
-      if (r == rank_) continue;
-      sends.push_back({r, bytes + r, 1});
-      receives.push_back({r, bytes + ranks_ + r, 1});
-    }
-    exchange(sends, receives, stream);
-    LONGCAT_CUDA(cudaStreamSynchronize(stream));
-    LONGCAT_CUDA(cudaFree(bytes));
-    LONGCAT_CUDA(cudaStreamDestroy(stream));
+    const Trial trial(gpu_, rank_, ranks_, 1);
+    exchange(trial.sends, trial.receives, trial.stream);
+    LONGCAT_CUDA(cudaStreamSynchronize(trial.stream));
   }
 
   void exchange(const std::vector<Stretch>& sends, const std::vector<Stretch>& receives, void* stream) override {
@@ -49,6 +66,8 @@ class NcclCommunicator final : public Communicator {
     }
     LONGCAT_NCCL(nccl_, groupEnd());
   }
+
+  double measure(size_t bytes) override;
 
   void abort() override {
     if (ended_.exchange(true)) return;
@@ -68,11 +87,35 @@ class NcclCommunicator final : public Communicator {
 
  private:
   const Nccl& nccl_;
-  const int rank_, ranks_;
+  const int gpu_, rank_, ranks_;
   ncclComm* communicator_ = nullptr;
   std::mutex calls_;  // of NCCL's functions with the communicator
   std::atomic<bool> ended_{false};
 };
+
+double NcclCommunicator::measure(size_t bytes) {
+  constexpr int kExchanges = 10, kReplays = 31;
+  const Trial trial(gpu_, rank_, ranks_, std::max<size_t>(bytes, 1));
+  LONGCAT_CUDA(cudaStreamBeginCapture(trial.stream, cudaStreamCaptureModeThreadLocal));
+  for (int i = 0; i < kExchanges; ++i) exchange(trial.sends, trial.receives, trial.stream);
+  cudaGraph_t captured = nullptr;
+  LONGCAT_CUDA(cudaStreamEndCapture(trial.stream, &captured));
+  const std::unique_ptr<CUgraph_st, decltype(&cudaGraphDestroy)> nodes(captured, cudaGraphDestroy);
+  cudaGraphExec_t made = nullptr;
+  LONGCAT_CUDA(cudaGraphInstantiate(&made, captured, 0));
+  const std::unique_ptr<CUgraphExec_st, decltype(&cudaGraphExecDestroy)> graph(made, cudaGraphExecDestroy);
+  std::vector<float> milliseconds(kReplays);
+  for (float& ms : milliseconds) {
+    const TimedEvent before, after;
+    LONGCAT_CUDA(cudaEventRecord(before, trial.stream));
+    LONGCAT_CUDA(cudaGraphLaunch(graph.get(), trial.stream));
+    LONGCAT_CUDA(cudaEventRecord(after, trial.stream));
+    LONGCAT_CUDA(cudaEventSynchronize(after));
+    LONGCAT_CUDA(cudaEventElapsedTime(&ms, before, after));
+  }
+  std::nth_element(milliseconds.begin(), milliseconds.begin() + kReplays / 2, milliseconds.end());
+  return static_cast<double>(milliseconds[kReplays / 2]) * 1000 / kExchanges;
+}
 
 }  // namespace
 

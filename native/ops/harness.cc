@@ -43,6 +43,8 @@ void poisonOutputs(const OpSpec& spec, const OpArgs& arguments) {
   }
 }
 
+}  // namespace
+
 void runOn(ThreadPool& pool, Isa isa, const char* op, const OpArgs& arguments) {
   const OpSpec* spec = findOp(op);
   require(spec, std::string("no operation named ") + op);
@@ -63,8 +65,6 @@ void runOn(ThreadPool& pool, Isa isa, const char* op, const OpArgs& arguments) {
   poisonOutputs(*spec, arguments);
   spec->cpu[static_cast<int>(isa)](params, CpuContext{pool, scratch->data(), bytes});
 }
-
-}  // namespace
 
 OpArgs args(std::initializer_list<const Tensor*> tensors, std::initializer_list<double> scalars) {
   OpArgs result;

@@ -44,6 +44,9 @@ struct Fp8Weight {
   Tensor data, scale;
 };
 
+/// What OpContext::run does, on threads of the caller's own.
+void runOn(ThreadPool& pool, Isa isa, const char* op, const OpArgs& arguments);
+
 /// Memory, numbers and threads that tests use.
 class OpContext {
  public:

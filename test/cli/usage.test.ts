@@ -50,7 +50,8 @@ describe("errors", () => {
   it.each([
     [["generate", "a", "--max-tokens", "-1"], /^error: OPTION_INVALID: maxTokens: -1 .* \(--max-tokens\)$/m],
     [["generate", "a", "--cache-dtype", "int8"], /^error: OPTION_INVALID: cacheDType: "int8" .* \(--cache-dtype\)$/m],
-    [["generate", "a", "--ranks", "2"], /^error: OPTION_INVALID: parallel\.expert: 2 ranks.* \(--ranks\)$/m],
+    [["generate", "a", "--ranks", "0"], /^error: OPTION_INVALID: parallel\.expert: 0 .* \(--ranks\)$/m],
+    [["generate", "a", "--dispatch-dtype", "fp4"], /^error: OPTION_INVALID: parallel\.dispatchDType: "fp4" .* \(--dispatch-dtype\)$/m],
     [["serve", "--drain-timeout", "-1"], /^error: OPTION_INVALID: drainTimeoutMs: -1000 .* \(--drain-timeout\)$/m],
     [["generate", "a", "--device", "tpu"], /^error: OPTION_INVALID: device: "tpu" .*[^)]$/m],
   ])("%j: the flag is named where the option is called otherwise", async (args, message) => {

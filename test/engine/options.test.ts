@@ -41,6 +41,12 @@ describe("engine options", () => {
     [{ max_batch_tokens: 1 }, 'unknown option "max_batch_tokens": did you mean maxBatchTokens?'],
     [{ zzz: 1 }, 'unknown option "zzz": known are device, dtype'],
     [{ parallel: { tensor: 2 } }, 'unknown option of parallel "tensor"'],
+    [{ parallel: 2 }, "parallel: 2 is not accepted; give an object"],
+    [{ parallel: { expert: 0 } }, "parallel.expert: 0 is not accepted; give a whole number of at least 1"],
+    [{ parallel: { expert: 1.5 } }, "parallel.expert: 1.5"],
+    [{ parallel: { expert: 2, exchange: "mpi" } }, 'parallel.exchange: "mpi" is not accepted; give "auto" or "peer" or "nccl"'],
+    [{ parallel: { expert: 2, dispatchDType: "int8" } }, 'parallel.dispatchDType: "int8" is not accepted; give "auto" or "fp8"'],
+    [{ parallel: { expert: 2, timeoutMs: 1 } }, "parallel.timeoutMs: 1 is not accepted; give a whole number from 100 to 86400000"],
     [{ device: "gpu" }, 'device: "gpu" is not accepted; give "auto", "cpu", "cuda" or "cuda:N"'],
     [{ device: "cuda:-1" }, 'device: "cuda:-1"'],
     [{ dtype: "float16" }, 'dtype: "float16" is not accepted; give "auto" or "bfloat16" or "float32"'],
@@ -66,12 +72,16 @@ describe("engine options", () => {
     expect(() => resolve(options)).toThrow(expect.objectContaining({ code: "OPTION_INVALID", message: expect.stringContaining(message) }));
   });
 
-  it.each<[Record<string, unknown>, string]>([[{ parallel: { expert: 2 } }, "parallel.expert: 2 ranks: not built yet"]])(
-    "say that %j is not built yet",
-    (options, message) => {
-      expect(() => resolve(options)).toThrow(message);
-    },
-  );
+  it("of ranks have defaults of their own", () => {
+    const absent = { exchange: "auto", dispatchDType: "auto", timeoutMs: 30_000 };
+    for (const parallel of [{}, { expert: 1 }, { expert: null, exchange: null }])
+      expect(resolve({ parallel }).parallel).toEqual({ expert: 1, ...absent });
+    expect(resolve({ parallel: { expert: 8 } }).parallel).toEqual({ expert: 8, ...absent });
+    const given = { expert: 2, exchange: "nccl", dispatchDType: "fp8", timeoutMs: 500 };
+    expect(resolve({ parallel: given }).parallel).toEqual(given);
+    expect(resolve({ device: "cpu", parallel: { expert: 2, exchange: "peer" } }).parallel).toMatchObject({ exchange: "peer" });
+    for (const device of ["auto", "cpu", "cuda"]) expect(resolve({ device, parallel: { expert: 2 } })).toMatchObject({ device });
+  });
 
   it("refuse what excludes each other, with the reason", () => {
     expect(() => resolve({ device: "cpu", ngram: "device" })).toThrow('ngram: "device" needs a GPU, and device is "cpu"');
@@ -79,6 +89,13 @@ describe("engine options", () => {
     expect(() => resolve({ speculative: { drafts: 2 }, maxBatchTokens: 2 })).toThrow(
       "speculative: 2 drafts make 3 rows of a sequence, and maxBatchTokens is 2; give it 3 or more",
     );
+    expect(() => resolve({ device: "cuda:1", parallel: { expert: 2 } })).toThrow(
+      'device: "cuda:1" is one GPU, and parallel.expert is 2: each rank has its own; give "cuda", "auto" or "cpu"',
+    );
+    expect(() => resolve({ device: "cpu", parallel: { expert: 2, exchange: "nccl" } })).toThrow('parallel.exchange: "nccl" needs GPUs');
+    for (const one of [{ exchange: "peer" }, { dispatchDType: "fp8" }, { timeoutMs: 1000 }])
+      expect(() => resolve({ parallel: one })).toThrow(`parallel.${Object.keys(one)[0]}: needs several ranks, and parallel.expert is 1`);
+    expect(resolve({ device: "cuda:1", parallel: { expert: 1 } })).toMatchObject({ device: "cuda:1" });
     expect(resolve({ maxBatchTokens: 1 })).toMatchObject({ speculative: "auto" });
     // The load knows what "auto" means.
     expect(resolve({ ngram: "device", fp8Activations: true })).toMatchObject({ ngram: "device", fp8Activations: true });

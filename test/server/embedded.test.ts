@@ -2,6 +2,7 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { Engine, LongcatError } from "../../ts/index.js";
 import { ApiServer, pageFiles } from "../../ts/server/index.js";
+import { FakeGroup, groupEngine } from "../engine/fake-group.js";
 import { post } from "./servers.js";
 
 const sum = { messages: [{ role: "user", content: "Compute 56 + 80." }], temperature: 0 };
@@ -70,6 +71,34 @@ describe("ApiServer", () => {
     expect([status, json.error.code]).toEqual([503, "disposed"]);
     expect((await fetch(`${server.url}/metrics`)).status).toBe(200);
     await server.drain();
+  });
+
+  it("is not healthy once its engine has lost a rank, whether or not somebody called", async () => {
+    const group = new FakeGroup(2);
+    const engine = groupEngine(group);
+    const server = await listen();
+    server.serve(engine);
+    const ask = () => post(server.url, "/v1/completions", { prompt: "hello", max_tokens: 40 });
+    expect((await ask()).status).toBe(200);
+    const metrics = await (await fetch(`${server.url}/metrics`)).text();
+    for (const rank of [0, 1])
+      expect(metrics).toMatch(
+        new RegExp(`^longcat_rank_generation_tokens_total\\{model_name="fake",rank="${rank}"\\} ${rank === 0 ? 40 : 0}$`, "m"),
+      );
+    expect(metrics).toMatch(/^# TYPE longcat_rank_requests_running gauge$/m);
+    group.silent = true;
+    const underWay = ask();
+    while (group.calls.length < 2) await new Promise((resolve) => setImmediate(resolve));
+    group.lose(1);
+    expect([(await underWay).status, (await underWay).json.error.code]).toEqual([500, "comm_error"]);
+    const health = await fetch(`${server.url}/health`);
+    expect([health.status, await health.json()]).toEqual([503, { status: "failed", reason: "rank 1 is lost" }]);
+    const { status, json } = await ask();
+    expect([status, json.error.code, json.error.message]).toEqual([503, "unhealthy", "the engine has failed: rank 1 is lost"]);
+    const other = await listen();
+    other.serve(engine);
+    expect((await fetch(`${other.url}/health`)).status).toBe(503);
+    await Promise.all([server.drain(), other.drain(), engine.close()]);
   });
 
   it.each([undefined, null, {}, "mini"])("refuses %j in place of an engine", async (value) => {

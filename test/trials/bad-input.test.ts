@@ -130,7 +130,8 @@ describe("an option", () => {
     [{ device: "tpu" }, 'device: "tpu"'],
     [{ speculative: { drafts: 9 } }, "speculative.drafts: 9"],
     [{ prefixCache: "some" }, "prefixCache"],
-    [{ parallel: { expert: 2 } }, "parallel.expert"],
+    [{ parallel: { expert: 5 } }, "parallel.expert"],
+    [{ parallel: { expert: 2 }, device: "cuda:0" }, "device"],
   ])("%o is OPTION_INVALID", async (options, named) => {
     await expect(Engine.load(undefined, options as EngineOptions)).rejects.toEqual(refused("OPTION_INVALID", named));
   });

@@ -6,7 +6,7 @@
 import type { BenchFacts } from "../engine/bench-model.js";
 import { describeWhere, meansGpu, numberOr, RANDOM_FLAGS, randomSource } from "./bench-flags.js";
 import { JSON_FLAG } from "./command.js";
-import { ENGINE_FLAGS_WITHOUT_DRAFTS, engineOptions } from "./engine-flags.js";
+import { BENCH_ENGINE_FLAGS, engineOptions } from "./engine-flags.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import { formatBytes } from "./output.js";
 
@@ -16,7 +16,7 @@ const DEFAULT_RUNS = 5;
 export const MODEL_RUN_FLAGS: readonly Flag[] = [
   { name: "runs", kind: "number", value: "N", help: `runs, of which the median counts (default ${DEFAULT_RUNS})` },
   ...RANDOM_FLAGS,
-  ...ENGINE_FLAGS_WITHOUT_DRAFTS,
+  ...BENCH_ENGINE_FLAGS,
   JSON_FLAG,
 ];
 

@@ -10,7 +10,7 @@ import { cell, numberOr, numbers } from "./bench-flags.js";
 import { describeModel, runsOf } from "./bench-model.js";
 import { benchReport } from "./bench-report.js";
 import { type Command, JSON_FLAG } from "./command.js";
-import { ENGINE_FLAGS_WITHOUT_DRAFTS, engineOptions } from "./engine-flags.js";
+import { BENCH_ENGINE_FLAGS, engineOptions } from "./engine-flags.js";
 import { type ParsedFlags, UsageError } from "./flags.js";
 import { interruptible } from "./interrupt.js";
 import { note, printJson } from "./output.js";
@@ -40,7 +40,7 @@ export const benchSpeculateCommand: Command = {
     },
     { name: "temperature", kind: "number", value: "T", help: "of all draws (default 0)" },
     { name: "runs", kind: "number", value: "N", help: "runs, of which the median counts (default 5)" },
-    ...ENGINE_FLAGS_WITHOUT_DRAFTS,
+    ...BENCH_ENGINE_FLAGS,
     JSON_FLAG,
   ],
   maxPositionals: MOST_PROMPTS,

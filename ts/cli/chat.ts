@@ -6,7 +6,7 @@
 import { createInterface, type Interface } from "node:readline";
 import { type Engine, type GenerateParams, LongcatError, type Message } from "../index.js";
 import type { Command } from "./command.js";
-import { ENGINE_FLAGS, loadEngine } from "./engine-flags.js";
+import { ENGINE_FLAGS, leading, loadEngine } from "./engine-flags.js";
 import { type Flag, UsageError } from "./flags.js";
 import { INTERRUPTED, interrupt, interruptible, isInterruptible } from "./interrupt.js";
 import { note, styled } from "./output.js";
@@ -28,18 +28,19 @@ export const chatCommand: Command = {
   about: `A conversation with the model, streaming. ${COMMANDS_HELP}.\nStandard input may be a pipe: each line is one message, standard output carries the replies alone.`,
   flags: [...CHAT_FLAGS, ...PARAMETER_FLAGS.filter((flag) => !NOT_FOR_CHAT.includes(flag.name)), ...ENGINE_FLAGS],
   maxPositionals: 0,
-  run: async (flags) => {
-    const params = generateParams(flags);
-    const system = flags.text("system");
-    if (system === "") throw new UsageError('--system: "" is empty');
-    const engine = await interruptible((signal) => loadEngine(flags, signal));
-    try {
-      await checkConversation(engine, params, system);
-      return await new Conversation(engine, params, system, flags.on("think")).run();
-    } finally {
-      await engine.close();
-    }
-  },
+  run: (flags) =>
+    leading(flags, async () => {
+      const params = generateParams(flags);
+      const system = flags.text("system");
+      if (system === "") throw new UsageError('--system: "" is empty');
+      const engine = await interruptible((signal) => loadEngine(flags, signal));
+      try {
+        await checkConversation(engine, params, system);
+        return await new Conversation(engine, params, system, flags.on("think")).run();
+      } finally {
+        await engine.close();
+      }
+    }),
 };
 
 /** What no message could mend is said before the first one: impossible parameters, a checkpoint without tokenizer or template. */

@@ -4,8 +4,9 @@
  */
 
 import { MOST_DRAFTS } from "../engine/options.js";
-import { Engine, type EngineOptions } from "../index.js";
+import { Engine, type EngineOptions, type ParallelEngineOptions } from "../index.js";
 import { type Flag, type ParsedFlags, parseNumber, UsageError } from "./flags.js";
+import { interruptible, TERMINATED } from "./interrupt.js";
 import { note } from "./output.js";
 import { ProgressBar } from "./progress.js";
 
@@ -16,12 +17,18 @@ export const SPECULATIVE_FLAG: Flag = {
   help: `drafts of the draft head: auto (as many as pay), off, or 1 to ${MOST_DRAFTS}`,
 };
 
+const PARALLEL_FLAGS: readonly Flag[] = [
+  { name: "ranks", kind: "number", value: "R", help: "expert parallelism: number of ranks, each with a device of its own (default 1)" },
+  { name: "exchange", kind: "text", value: "X", help: "how rows travel between ranks: auto, peer (memory that they share) or nccl" },
+  { name: "dispatch-dtype", kind: "text", value: "T", help: "what rows travel to experts as: auto (what activations are) or fp8" },
+];
+
 export const ENGINE_FLAGS: readonly Flag[] = [
   MODEL_FLAG,
   { name: "device", kind: "text", value: "D", help: "auto (the first GPU, else the CPU), cpu, cuda or cuda:N" },
   { name: "dtype", kind: "text", value: "T", help: "weights: auto (as stored), bfloat16 or float32" },
   { name: "threads", kind: "text", value: "N", help: "CPU threads, or auto: what affinity and container quota allow" },
-  { name: "ranks", kind: "number", value: "R", help: "expert parallelism: number of ranks (this version: 1)" },
+  ...PARALLEL_FLAGS,
   SPECULATIVE_FLAG,
   { name: "no-batch-invariant", kind: "flag", help: "permit results that depend on the batch" },
   { name: "no-prefix-cache", kind: "flag", help: "do not reuse cached prompts" },
@@ -35,14 +42,24 @@ export const ENGINE_FLAGS: readonly Flag[] = [
   { name: "fp8-activations", kind: "flag", help: "GPU, FP8 weights: quantise the inputs of their products too" },
 ];
 
-/** Flags of the benches, which say themselves how many drafts there are. */
-export const ENGINE_FLAGS_WITHOUT_DRAFTS = ENGINE_FLAGS.filter((flag) => flag !== SPECULATIVE_FLAG);
+/** Flags of the benches, which say themselves how many drafts there are, and look at a model in one process. */
+export const BENCH_ENGINE_FLAGS = ENGINE_FLAGS.filter((flag) => flag !== SPECULATIVE_FLAG && !PARALLEL_FLAGS.includes(flag));
 
 /** A number, or the word "auto". */
 function autoOrNumber(flags: ParsedFlags, name: string): "auto" | number | undefined {
   const text = flags.text(name);
   if (text === undefined || text === "auto") return text;
   return parseNumber(`--${name}`, text);
+}
+
+/** What the flags say of ranks; undefined: nothing. */
+function parallel(flags: ParsedFlags): EngineOptions["parallel"] {
+  const given = {
+    expert: flags.number("ranks"),
+    exchange: flags.text("exchange") as ParallelEngineOptions["exchange"],
+    dispatchDType: flags.text("dispatch-dtype") as ParallelEngineOptions["dispatchDType"],
+  };
+  return Object.values(given).every((value) => value === undefined) ? undefined : given;
 }
 
 export function speculative(flags: ParsedFlags): EngineOptions["speculative"] {
@@ -59,12 +76,11 @@ type FlagOptions = { [K in keyof Required<Omit<EngineOptions, "signal" | "onProg
 
 /** The engine's options as the flags give them; what was not given stays absent. Values are the engine's to check. */
 export function engineOptions(flags: ParsedFlags): FlagOptions {
-  const ranks = flags.number("ranks");
   return {
     device: flags.text("device") as EngineOptions["device"],
     dtype: flags.text("dtype") as EngineOptions["dtype"],
     threads: autoOrNumber(flags, "threads"),
-    parallel: ranks === undefined ? undefined : { expert: ranks },
+    parallel: parallel(flags),
     speculative: speculative(flags),
     batchInvariant: flags.on("no-batch-invariant") ? false : undefined,
     prefixCache: flags.on("no-prefix-cache") ? false : undefined,
@@ -96,4 +112,30 @@ export async function loadEngine(flags: ParsedFlags, signal?: AbortSignal): Prom
   } finally {
     bar.end();
   }
+}
+
+/**
+ * Runs a command whose engine answers its calls. In a process that a launcher started beside that of rank 0 works for rank 0 instead, until that ends:
+ * no prompt is read, no request answered, nothing printed.
+ */
+export async function leading(flags: ParsedFlags, run: () => Promise<number | undefined>): Promise<number | undefined> {
+  if (!Engine.wouldFollow(engineOptions(flags))) return run();
+  const engine = await interruptible((signal) => loadEngine(flags, signal));
+  try {
+    const { rank, expert } = engine.info.parallel;
+    note(`rank ${rank} of ${expert} works for rank 0 until that ends`);
+    outlastSignal("SIGTERM", TERMINATED);
+    await interruptible(() => engine.ended);
+  } finally {
+    await engine.close();
+  }
+  return undefined;
+}
+
+/** Who stops all processes of a group at once stops rank 0, which may still have answers to end: it ends this process. A second signal does so now. */
+function outlastSignal(signal: NodeJS.Signals, exitCode: number): void {
+  process.once(signal, () => {
+    note("rank 0 ends this process when its answers under way have ended; a second signal exits at once");
+    process.once(signal, () => process.exit(exitCode));
+  });
 }

@@ -5,7 +5,7 @@
 
 import type { Chunk, Engine, EngineStats, GenerateParams, GenerateResult, Prompt } from "../index.js";
 import { type Command, JSON_FLAG } from "./command.js";
-import { ENGINE_FLAGS, loadEngine } from "./engine-flags.js";
+import { ENGINE_FLAGS, leading, loadEngine } from "./engine-flags.js";
 import { type ParsedFlags, UsageError } from "./flags.js";
 import { interruptible } from "./interrupt.js";
 import { note, print, printJson, styled } from "./output.js";
@@ -21,20 +21,21 @@ export const generateCommand: Command = {
     "tokenizer takes --tokens and gives token ids. With --json nothing is streamed and the whole result is one JSON document.",
   flags: [...PROMPT_FLAGS, ...PARAMETER_FLAGS, ...ENGINE_FLAGS, JSON_FLAG],
   maxPositionals: 1,
-  run: async (flags) => {
-    const params = generateParams(flags);
-    if (params.logprobs !== undefined && !flags.on("json")) throw new UsageError("--logprobs needs --json: a text has no place for them");
-    const prompt = await readPrompt(flags);
-    await interruptible(async (signal) => {
-      const engine = await loadEngine(flags, signal);
-      try {
-        await generate(engine, prompt, { ...params, signal }, flags);
-      } finally {
-        await engine.close();
-      }
-    });
-    return undefined;
-  },
+  run: (flags) =>
+    leading(flags, async () => {
+      const params = generateParams(flags);
+      if (params.logprobs !== undefined && !flags.on("json")) throw new UsageError("--logprobs needs --json: a text has no place for them");
+      const prompt = await readPrompt(flags);
+      await interruptible(async (signal) => {
+        const engine = await loadEngine(flags, signal);
+        try {
+          await generate(engine, prompt, { ...params, signal }, flags);
+        } finally {
+          await engine.close();
+        }
+      });
+      return undefined;
+    }),
 };
 
 async function generate(engine: Engine, prompt: Prompt, params: GenerateParams, flags: ParsedFlags): Promise<void> {

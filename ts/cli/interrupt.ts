@@ -6,6 +6,9 @@
 /** Exit code after Ctrl-C: 128 + SIGINT. */
 export const INTERRUPTED = 130;
 
+/** Exit code after a second SIGTERM: 128 + SIGTERM. */
+export const TERMINATED = 143;
+
 let current: AbortController | null = null;
 
 /** Call once, first. */

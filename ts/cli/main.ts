@@ -60,7 +60,8 @@ let runningFlags: readonly Flag[] = [];
 
 /** Options whose flag is not their own name in kebab case. */
 const FLAG_OF: Readonly<Record<string, string>> = {
-  ...{ "parallel.expert": "ranks", drainTimeoutMs: "drain-timeout", stopTokens: "stop-token" },
+  ...{ "parallel.expert": "ranks", "parallel.exchange": "exchange", "parallel.dispatchDType": "dispatch-dtype" },
+  ...{ drainTimeoutMs: "drain-timeout", stopTokens: "stop-token" },
   ...{ batchInvariant: "no-batch-invariant", prefixCache: "no-prefix-cache", cacheDType: "cache-dtype" },
 };
 

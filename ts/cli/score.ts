@@ -4,7 +4,7 @@
  */
 
 import { type Command, JSON_FLAG } from "./command.js";
-import { ENGINE_FLAGS, loadEngine, SPECULATIVE_FLAG } from "./engine-flags.js";
+import { ENGINE_FLAGS, leading, loadEngine, SPECULATIVE_FLAG } from "./engine-flags.js";
 import { type Flag, UsageError } from "./flags.js";
 import { interruptible } from "./interrupt.js";
 import { alignColumns, print, printJson } from "./output.js";
@@ -26,24 +26,25 @@ export const scoreCommand: Command = {
     'TEXT that begins with "-" goes behind --. --json: {tokens, logprobs}.',
   flags: [TOKENS_FLAG, ...ENGINE_FLAGS.map((flag) => (flag === SPECULATIVE_FLAG ? DRAFTS_FLAG : flag)), JSON_FLAG],
   maxPositionals: 1,
-  run: async (flags) => {
-    const ids = flags.ids("tokens");
-    if (ids !== undefined && flags.positionals.length > 0) throw new UsageError("TEXT and --tokens exclude each other");
-    const prompt = ids === undefined ? await readText(flags) : { tokens: ids };
-    await interruptible(async (signal) => {
-      const engine = await loadEngine(flags, signal);
-      try {
-        const { tokens, logprobs } = await engine.score(prompt, { signal });
-        if (flags.on("json")) return await printJson({ tokens, logprobs });
-        const textOf = (token: number) => (engine.info.hasTokenizer ? JSON.stringify(engine.detokenize([token])) : "");
-        const rows = tokens.map((token, i) => [token, formatLogprob(logprobs[i] ?? null), textOf(token)]);
-        const sum = logprobs.reduce<number>((total, logprob) => total + (logprob ?? 0), 0);
-        const head = ["token", "logprob", engine.info.hasTokenizer ? "text" : ""];
-        await print(`${alignColumns([head, ...rows, ["sum", formatLogprob(sum), ""]])}\n`);
-      } finally {
-        await engine.close();
-      }
-    });
-    return undefined;
-  },
+  run: (flags) =>
+    leading(flags, async () => {
+      const ids = flags.ids("tokens");
+      if (ids !== undefined && flags.positionals.length > 0) throw new UsageError("TEXT and --tokens exclude each other");
+      const prompt = ids === undefined ? await readText(flags) : { tokens: ids };
+      await interruptible(async (signal) => {
+        const engine = await loadEngine(flags, signal);
+        try {
+          const { tokens, logprobs } = await engine.score(prompt, { signal });
+          if (flags.on("json")) return await printJson({ tokens, logprobs });
+          const textOf = (token: number) => (engine.info.hasTokenizer ? JSON.stringify(engine.detokenize([token])) : "");
+          const rows = tokens.map((token, i) => [token, formatLogprob(logprobs[i] ?? null), textOf(token)]);
+          const sum = logprobs.reduce<number>((total, logprob) => total + (logprob ?? 0), 0);
+          const head = ["token", "logprob", engine.info.hasTokenizer ? "text" : ""];
+          await print(`${alignColumns([head, ...rows, ["sum", formatLogprob(sum), ""]])}\n`);
+        } finally {
+          await engine.close();
+        }
+      });
+      return undefined;
+    }),
 };

@@ -7,13 +7,10 @@ import { readFileSync } from "node:fs";
 import { Engine, inspect, LongcatError } from "../index.js";
 import { ApiServer, pageFiles, type ServerOptions } from "../server/index.js";
 import type { Command } from "./command.js";
-import { ENGINE_FLAGS, engineOptions, loadEngine } from "./engine-flags.js";
+import { ENGINE_FLAGS, engineOptions, leading, loadEngine } from "./engine-flags.js";
 import { type Flag, type ParsedFlags, UsageError } from "./flags.js";
-import { INTERRUPTED, interruptible } from "./interrupt.js";
+import { INTERRUPTED, interruptible, TERMINATED } from "./interrupt.js";
 import { note } from "./output.js";
-
-/** Exit code after a second SIGTERM: 128 + SIGTERM. */
-const TERMINATED = 143;
 
 const SERVER_FLAGS: readonly Flag[] = [
   { name: "host", kind: "text", value: "H", help: "address to listen on (default: 127.0.0.1, this machine only)" },
@@ -36,7 +33,7 @@ export const serveCommand: Command = {
     "and exits with 0; a second signal exits at once.",
   flags: [...SERVER_FLAGS, ...ENGINE_FLAGS],
   maxPositionals: 0,
-  run: (flags) => interruptible((interrupt) => serve(flags, interrupt)),
+  run: (flags) => leading(flags, () => interruptible((interrupt) => serve(flags, interrupt))),
 };
 
 async function serve(flags: ParsedFlags, interrupt: AbortSignal): Promise<number> {

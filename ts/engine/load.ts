@@ -9,6 +9,7 @@ import { LongcatError } from "../errors.js";
 import type { ModelParallel } from "../model/exchange.js";
 import type { GenerationConfig } from "../model/generation-config.js";
 import { type OpenedModel, openModel } from "../model/open.js";
+import type { Runner } from "../model/runner.js";
 import { DEFAULT_PARAMETERS, type SamplingDefaults } from "../sampling/parameters.js";
 import type { EngineParts } from "./engine.js";
 import { draftDemand, type ResolvedOptions } from "./options.js";
@@ -16,6 +17,11 @@ import type { PrefixCacheMode } from "./prefix-cache.js";
 import type { TextTools } from "./prompt.js";
 import { loadTextTools } from "./text-tools.js";
 import type { EngineInfo } from "./types.js";
+
+/** What a load makes. */
+export interface LoadedParts extends EngineParts {
+  runner: Runner;
+}
 
 /** The folder of the checkpoint that ships with the package. */
 function bundledCheckpoint(): string {
@@ -34,7 +40,7 @@ export function checkDirectory(directory: unknown): string {
  * Opens model, tokenizer and template in this process; closes what is open if one of them fails. `parallel`: as one rank of several; absent: whole,
  * whatever the options say.
  */
-export async function loadParts(dir: string, options: ResolvedOptions, parallel?: ModelParallel): Promise<EngineParts> {
+export async function loadParts(dir: string, options: ResolvedOptions, parallel?: ModelParallel): Promise<LoadedParts> {
   let model: OpenedModel | undefined;
   let text: (TextTools & { close(): void }) | undefined;
   try {
@@ -66,7 +72,7 @@ function assemble(
   text: (TextTools & { close(): void }) | undefined,
   options: ResolvedOptions,
   parallel: ModelParallel | undefined,
-): EngineParts {
+): LoadedParts {
   const { config, generationConfig } = model.checkpoint;
   const defaults = samplingDefaults(generationConfig, config.vocabSize);
   return {

@@ -3,6 +3,7 @@
  * @module
  */
 
+import type { LongcatError } from "../errors.js";
 import type { ModelRunner, RunnerLimits, StepResult } from "../model/runner-types.js";
 import type { CoreCall, EngineCore, Generation, Scoring } from "./core.js";
 import { DraftPolicy } from "./draft-policy.js";
@@ -25,6 +26,8 @@ export interface StepLoopParts {
   stepsAhead?: number;
   /** Told when there is something to do after a rest, before the first step, and when nothing is left. */
   onWork?: (working: boolean) => void;
+  /** Told of a step that failed, beside those whose calls it takes with it. */
+  onFailure?: (error: LongcatError) => void;
 }
 
 type AnyRequest = GenerateRequest | ScoreRequest;
@@ -282,6 +285,7 @@ export class StepLoop implements EngineCore {
   #failBatch(batch: Batch, error: unknown): void {
     this.#scheduler.abandon(batch);
     const failed = asLongcatError(error);
+    this.#parts.onFailure?.(failed);
     for (const { sequence } of [...batch.admitted, ...batch.entries, ...batch.evicted])
       if (sequence.state === "ended") sequence.fail(failed);
   }
@@ -290,6 +294,7 @@ export class StepLoop implements EngineCore {
   #failAll(error: unknown): void {
     this.#scheduler.reset();
     const failed = asLongcatError(error);
+    this.#parts.onFailure?.(failed);
     for (const request of [...this.#active]) request.fail(failed);
   }
 }

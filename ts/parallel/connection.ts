@@ -30,12 +30,14 @@ export class Connection {
   #chunks: Buffer[] = [];
   #numBytes = 0;
   #neededBytes = HEADER_BYTES;
-  #mostBytes = MOST_STRANGER_BYTES;
+  #mostBytes: number;
   #ended = false;
   #why = "its connection was closed";
 
-  constructor(socket: Socket, events: ConnectionEvents) {
+  /** `isStranger`: nobody knows yet who sends; its first frame is short. */
+  constructor(socket: Socket, events: ConnectionEvents, isStranger = false) {
     this.#socket = socket;
+    this.#mostBytes = isStranger ? MOST_STRANGER_BYTES : MOST_BYTES;
     this.#events = events;
     socket.setNoDelay(true);
     socket.on("data", (chunk: Buffer) => this.#read(chunk));
@@ -66,10 +68,13 @@ export class Connection {
     this.send(kind, serialize(value));
   }
 
-  /** Sends what is left, and closes it. */
-  close(): void {
+  /** Closes it. Resolves when what was sent before has left this process. */
+  close(): Promise<void> {
     this.#ended = true;
-    this.#socket.end();
+    return new Promise((resolve) => {
+      this.#socket.once("close", () => resolve());
+      this.#socket.end(() => resolve());
+    });
   }
 
   /** Closes it at once. */
@@ -92,7 +97,10 @@ export class Connection {
     this.#neededBytes = HEADER_BYTES;
     while (!this.#ended && bytes.length >= HEADER_BYTES) {
       const frameBytes = 4 + bytes.readUInt32LE(0);
-      if (frameBytes > this.#mostBytes) return this.#break(`it sent a frame of ${frameBytes} bytes`);
+      if (frameBytes > this.#mostBytes) {
+        this.#break(`it sent a frame of ${frameBytes} bytes`);
+        return;
+      }
       if (bytes.length < frameBytes) {
         this.#neededBytes = frameBytes;
         break;
@@ -119,6 +127,6 @@ export class Connection {
 const NOTHING = new Uint8Array(0);
 
 /** The value of a frame that `sendValue` sent. */
-export function valueOf(body: Buffer): unknown {
+export function readValue(body: Buffer): unknown {
   return deserialize(body);
 }

@@ -7,7 +7,7 @@ import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { LongcatError } from "../errors.js";
 import type { Forward, Lockstep, Round } from "../model/lockstep.js";
-import { Connection, valueOf } from "./connection.js";
+import { Connection, readValue } from "./connection.js";
 import { BEAT_MS } from "./coordinator.js";
 import type { RankFacts } from "./group.js";
 import { Channel, Frame, forwardBody, helloBody, type RankSetup, readRound, type ToCoordinator, type ToRank } from "./messages.js";
@@ -108,7 +108,7 @@ export class Control implements Lockstep {
           onFrame: (kind, body) => {
             clearTimeout(timer);
             if (kind !== Frame.value) return reject(new LongcatError("COMM_ERROR", `${who}: what answers at ${where} is no leader`));
-            const message = valueOf(body) as ToRank;
+            const message = readValue(body) as ToRank;
             if (message.type === "setup") resolve(new Control(connection, place, message.setup));
             else if (message.type === "lost") reject(fromWire(message.error, who));
           },
@@ -177,10 +177,11 @@ export class Control implements Lockstep {
     this.#tell({ type: "quiet" });
   }
 
-  close(): void {
+  /** Leaves the group. Resolves when what was said before has left this process. */
+  close(): Promise<void> {
     this.#isClosed = true;
     clearInterval(this.#timer);
-    this.#connection.close();
+    return this.#connection.close();
   }
 
   #tell(message: ToCoordinator): void {
@@ -191,10 +192,12 @@ export class Control implements Lockstep {
     this.#silentBeats = 0;
     if (kind === Frame.round) {
       const { round, withRows } = readRound(body);
-      if (!withRows) return this.#events?.onRound(round);
-      this.#asked?.resolve(round);
-      this.#asked = undefined;
-    } else if (kind === Frame.value) this.#hear(valueOf(body) as ToRank);
+      if (!withRows) this.#events?.onRound(round);
+      else {
+        this.#asked?.resolve(round);
+        this.#asked = undefined;
+      }
+    } else if (kind === Frame.value) this.#hear(readValue(body) as ToRank);
   }
 
   #hear(message: ToRank): void {
@@ -202,15 +205,19 @@ export class Control implements Lockstep {
       case "gathered":
         this.#gathers.get(message.name)?.resolve(message.all);
         this.#gathers.delete(message.name);
-        return;
+        break;
       case "started":
-        return this.#start.resolve();
+        this.#start.resolve();
+        break;
       case "lost":
-        return this.#lose(fromWire(message.error));
+        this.#lose(fromWire(message.error));
+        break;
       case "close":
-        return this.#events?.onClose();
+        this.#events?.onClose();
+        break;
       case "allQuiet":
-        return this.#events?.onAllQuiet();
+        this.#events?.onAllQuiet();
+        break;
     }
   }
 
@@ -228,7 +235,7 @@ export class Control implements Lockstep {
   #lose(error: LongcatError): void {
     if (this.#lost !== undefined || this.#isClosed) return;
     this.#lost = error;
-    this.close();
+    void this.close();
     this.#start.reject(error);
     this.#asked?.reject(error);
     for (const { reject } of this.#gathers.values()) reject(error);

@@ -7,12 +7,12 @@
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import type { LoadProgress } from "../engine/options.js";
 import { LongcatError } from "../errors.js";
-import { Connection, type ConnectionEvents, valueOf } from "./connection.js";
+import { Connection, type ConnectionEvents, readValue } from "./connection.js";
 import type { RankFacts } from "./group.js";
 import { Channel, Frame, readForward, readHello, type RankSetup, roundBody, type ToCoordinator, type ToRank } from "./messages.js";
 import { rankName, rankNames } from "./names.js";
 import { Rounds } from "./rounds.js";
-import { fromWire, toWire } from "./wire-error.js";
+import { fromWire, toWire, type WireError } from "./wire-error.js";
 
 /** Ranks say so often that they are there, and so does the coordinator. */
 export const BEAT_MS = 1000;
@@ -29,11 +29,14 @@ const HELLO_MS = 10_000;
 /** From the first rank that says that it is stuck to the judgement. */
 const STUCK_MS = 500;
 
+/** From a rank's last word to the judgement. */
+const LAST_WORD_MS = 100;
+
 /** What a coordinator is made with. */
 export interface CoordinatorOptions {
   ranks: number;
-  /** Address and port to listen at; port 0: any. */
-  address: string;
+  /** Where to listen: at this address, absent: at all of this host; at this port, 0: at any. */
+  address?: string;
   port: number;
   token: string;
   setup: RankSetup;
@@ -118,7 +121,7 @@ export class Coordinator {
     this.#rounds.stop();
     this.#server.close();
     for (const socket of this.#strangers) socket.destroy();
-    for (const member of this.#members) member?.connection.close();
+    for (const member of this.#members) void member?.connection.close();
   }
 
   #start(): void {
@@ -133,7 +136,7 @@ export class Coordinator {
     this.#strangers.add(socket);
     const timer = setTimeout(() => socket.destroy(), HELLO_MS);
     this.#timers.push(timer);
-    const connection: Connection = new Connection(socket, {
+    const events: ConnectionEvents = {
       onFrame: (kind, body) => {
         clearTimeout(timer);
         this.#strangers.delete(socket);
@@ -149,7 +152,8 @@ export class Coordinator {
         clearTimeout(timer);
         this.#strangers.delete(socket);
       },
-    });
+    };
+    const connection = new Connection(socket, events, true);
   }
 
   #join(rank: number, connection: Connection): void {
@@ -160,10 +164,11 @@ export class Coordinator {
         member.silentBeats = 0;
         if (kind === Frame.want) this.#rounds.want(rank, readForward(body));
         else if (kind === Frame.works) this.#rounds.works(rank, body[0] === 1);
-        else if (kind === Frame.value) this.#hear(rank, member, valueOf(body) as ToCoordinator);
+        else if (kind === Frame.value) this.#hear(rank, member, readValue(body) as ToCoordinator);
       },
       onEnd: (why) => {
-        if (!this.#allQuiet) this.#lose(rank, why);
+        // The leader may know more: how its process ended.
+        if (!this.#allQuiet) this.#timers.push(setTimeout(() => this.#lose(rank, why), LAST_WORD_MS));
       },
     };
     connection.trust(events);
@@ -173,25 +178,37 @@ export class Coordinator {
   #hear(rank: number, member: Member, message: ToCoordinator): void {
     switch (message.type) {
       case "gather":
-        return this.#gather(rank, message.name, message.bytes);
+        this.#gather(rank, message.name, message.bytes);
+        break;
       case "progress":
         member.progress = message;
-        return this.#tellProgress();
+        this.#tellProgress();
+        break;
       case "warning":
         if (!this.#warnings.has(message.message)) this.#events.onWarning(message.message);
         this.#warnings.add(message.message);
-        return;
+        break;
       case "ready":
         member.facts = message.facts;
-        return this.#startIfAllAreReady();
+        this.#startIfAllAreReady();
+        break;
       case "failed":
-        return this.#end(fromWire(message.error, rankName(rank, this.#options.ranks)), rank);
+        this.#hearFailed(rank, message.error);
+        break;
       case "stuck":
-        return this.#hearStuck(rank, message.waitsFor, message.ms);
+        this.#hearStuck(rank, message.waitsFor, message.ms);
+        break;
       case "quiet":
         member.quiet = true;
-        return this.#endIfAllAreQuiet();
+        this.#endIfAllAreQuiet();
+        break;
     }
+  }
+
+  /** A load that fails is this rank's own error; a rank that cannot go on is lost to the others. */
+  #hearFailed(rank: number, error: WireError): void {
+    if (this.#isServing) this.#lose(rank, `${error.code}: ${error.message}`);
+    else this.#end(fromWire(error, rankName(rank, this.#options.ranks)), rank);
   }
 
   /** One that waits may be waited for itself: who is to blame is known when all who are stuck have said so. */
@@ -238,13 +255,14 @@ export class Coordinator {
   }
 
   #beat(): void {
-    for (const [rank, member] of this.#members.entries()) {
+    const most = this.#isServing ? MOST_SILENT_BEATS.serving : MOST_SILENT_BEATS.loading;
+    for (const member of this.#members) {
       if (member === undefined) continue;
       member.connection.send(Frame.beat);
       member.silentBeats += 1;
-      const most = this.#isServing ? MOST_SILENT_BEATS.serving : MOST_SILENT_BEATS.loading;
-      if (member.silentBeats > most && !this.#allQuiet) return this.#lose(rank, `nothing was heard of it for ${(most * BEAT_MS) / 1000} s`);
     }
+    const silent = this.#members.findIndex((member) => member !== undefined && member.silentBeats > most);
+    if (silent >= 0 && !this.#allQuiet) this.#lose(silent, `nothing was heard of it for ${(most * BEAT_MS) / 1000} s`);
   }
 
   get #isServing(): boolean {
@@ -252,10 +270,11 @@ export class Coordinator {
   }
 
   #checkConnected(): void {
-    const { ranks, connectMs, starter } = this.#options;
+    const { ranks, connectMs, address, starter } = this.#options;
     const missing = this.#without((member) => member !== undefined);
     if (missing.length === 0) return;
-    const words = `${rankNames(missing, ranks)} did not connect within ${connectMs / 1000} s; ${starter}`;
+    const where = `the leader at port ${this.port} of ${address ?? "its host"}`;
+    const words = `${rankNames(missing, ranks)} did not connect to ${where} within ${connectMs / 1000} s; ${starter}`;
     this.#end(new LongcatError("COMM_ERROR", words), missing.length === 1 ? missing[0] : undefined);
   }
 
@@ -295,15 +314,15 @@ export class Coordinator {
 function refuse(connection: Connection, why: string): void {
   const error = new LongcatError("COMM_ERROR", `refused: ${why}`);
   connection.sendValue(Frame.value, { type: "lost", error: toWire(error) } satisfies ToRank);
-  connection.close();
+  void connection.close();
 }
 
 /** @throws LongcatError COMM_ERROR if it cannot listen there */
-export function listenAt(server: Server, address: string, port: number): Promise<void> {
+export function listenAt(server: Server, address: string | undefined, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.on("error", (error) =>
-      reject(new LongcatError("COMM_ERROR", `the leader cannot listen at ${address}:${port}: ${error.message}`, { cause: error })),
+      reject(new LongcatError("COMM_ERROR", `the leader cannot listen at port ${port}: ${error.message}`, { cause: error })),
     );
-    server.listen(port, address, () => resolve());
+    server.listen({ port, host: address }, () => resolve());
   });
 }

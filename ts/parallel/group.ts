@@ -9,6 +9,11 @@ import type { ResolvedOptions } from "../engine/options.js";
 import type { Chunk, EngineInfo, EngineStats, GenerateResult, Prompt, ScoreResult, TokenPrompt } from "../engine/types.js";
 import type { RunnerLimits } from "../model/runner-types.js";
 import type { GenerateParams, SamplingDefaults } from "../sampling/parameters.js";
+import type { LauncherPlace } from "./launcher.js";
+
+export { type LauncherPlace, launcherPlace } from "./launcher.js";
+export { startGroup } from "./leader.js";
+export { joinGroup } from "./member.js";
 
 /** `EngineOptions.parallel` after its checks. */
 export interface ParallelOptions {
@@ -24,31 +29,13 @@ export interface ParallelOptions {
 export interface GroupOptions {
   /** The checkpoint's folder. Ranks on other hosts open the same path. */
   directory: string;
-  /** The engine's options. Of device, threads and memory each rank gets its share. */
+  /** The engine's options, `parallel` with several ranks. Of device, threads and memory each rank gets its share. */
   options: ResolvedOptions;
-  parallel: ParallelOptions;
   /** The process's place among those that a launcher started; see `launcherPlace`. Absent: it was started alone. */
-  place?: LauncherPlace;
+  place?: LauncherPlace | undefined;
   /** How long ranks may take to connect (default one minute), and until all have loaded (default ten minutes). */
   connectMs?: number;
   loadMs?: number;
-}
-
-/** One of several processes that a launcher (torchrun, Slurm, Open MPI, LeaderWorkerSet) started for one group. Each has ranks / processes ranks. */
-export interface LauncherPlace {
-  /** Its number, and how many there are. The leader is number 0. */
-  index: number;
-  processes: number;
-  /** Its number among those of its host, and how many there are. */
-  localIndex: number;
-  localProcesses: number;
-  /** Where the leader listens. */
-  address: string;
-  port: number;
-  /** What ranks show to the leader, so that strays are refused. */
-  token: string;
-  /** The launcher's name, for messages. */
-  launcher: string;
 }
 
 /** What is known of a rank once it has loaded. */

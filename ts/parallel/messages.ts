@@ -10,7 +10,7 @@ import type { Chunk, EngineStats, Prompt, TokenPrompt } from "../engine/types.js
 import type { ScoreOptions } from "../engine/engine.js";
 import type { Forward, Round } from "../model/lockstep.js";
 import type { GenerateParams } from "../sampling/parameters.js";
-import type { ParallelOptions, RankFacts } from "./group.js";
+import type { RankFacts } from "./group.js";
 import type { WireError } from "./wire-error.js";
 
 /** Kinds of frame. Those of each forward pass have bodies of bytes, the others values, or nothing. */
@@ -41,7 +41,6 @@ export interface RankSetup {
   version: string;
   directory: string;
   options: PlainOptions;
-  parallel: ParallelOptions;
   /** Where the leader's main thread listens, on the same host as the coordinator. */
   requestsPort: number;
 }

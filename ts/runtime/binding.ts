@@ -101,6 +101,8 @@ export interface NativeDevice {
 export interface NativeCommunicator {
   /** What NCCL noticed of its own accord; null: nothing. */
   failure(): string | null;
+  /** Microseconds of a captured exchange of `bytes` to and from each other rank. All ranks call it at the same time. */
+  measure(bytes: number): Promise<number>;
   /** Ends exchanges under way; resolves when the memory is back, which graphs that were captured with it hold up. */
   abort(): Promise<void>;
 }

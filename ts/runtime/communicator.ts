@@ -25,6 +25,14 @@ export class Communicator {
   }
 
   /**
+   * Microseconds of an exchange of `bytes` to and from each other rank, one of many in a graph: what NCCL takes for no more than carrying. For
+   * benchmarks: all ranks call it at the same time, and it waits for them.
+   */
+  measure(bytes: number): Promise<number> {
+    return translateRejections(async () => this.#native.measure(bytes));
+  }
+
+  /**
    * Gives it up, at once and for good: exchanges that wait for another rank end, with whatever bytes, and later ones fail with COMM_ERROR. Set
    * `control[0]` of the exchange first, so that what waits for those bytes ends as well.
    */

@@ -14,7 +14,8 @@ import type { Metrics } from "./metrics.js";
 import type { ResolvedServerOptions } from "./options.js";
 
 /** What of an engine is used. */
-export type ServableEngine = Pick<Engine, "info" | "generate" | "score" | "tokenize" | "detokenize" | "stats" | "closed">;
+export type ServableEngine = Pick<Engine, "info" | "generate" | "score" | "tokenize" | "detokenize" | "stats" | "closed"> &
+  Partial<Pick<Engine, "failure">>;
 
 /** A loaded engine as the server uses it. */
 export interface ServedEngine {

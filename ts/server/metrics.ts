@@ -63,9 +63,15 @@ const plain = (name: string, type: Metric["type"], help: string, value: number):
   lines: (line, base) => [`${line}${labels(base)} ${value}`],
 });
 
-const byLabel = (name: string, help: string, label: readonly string[], counts: ReadonlyMap<string, number>): Metric => ({
+const byLabel = (
+  name: string,
+  help: string,
+  label: readonly string[],
+  counts: ReadonlyMap<string, number>,
+  type: Metric["type"] = "counter",
+): Metric => ({
   name,
-  type: "counter",
+  type,
   help,
   lines: (line, base) =>
     [...counts].map(([key, count]) => {
@@ -171,6 +177,34 @@ function engineMetrics(stats: EngineStats): Metric[] {
     plain("longcat_step_seconds_total", "counter", "Time in which a step was under way.", stats.stepSeconds),
     plain("longcat_device_idle_seconds_total", "counter", "Time between steps although there was work.", stats.idleSeconds),
     plain("longcat_cache_blocks_in_use", "gauge", "Cache blocks in use.", stats.blocksInUse),
+    ...rankMetrics(stats.ranks ?? []),
+  ];
+}
+
+/** What each of several ranks does; under names of their own, so that nothing is counted twice. */
+function rankMetrics(ranks: readonly EngineStats[]): Metric[] {
+  const byRank = (name: string, type: Metric["type"], help: string, of: (stats: EngineStats) => number): Metric =>
+    byLabel(name, help, ["rank"], new Map(ranks.map((stats, rank) => [String(rank), of(stats)])), type);
+  if (ranks.length === 0) return [];
+  return [
+    byRank("longcat_rank_requests_running", "gauge", "Sequences that run, by rank.", (stats) => stats.runningSequences),
+    byRank("longcat_rank_requests_waiting", "gauge", "Sequences that wait, by rank.", (stats) => stats.waitingSequences),
+    byRank("longcat_rank_cache_blocks_in_use", "gauge", "Cache blocks in use, by rank.", (stats) => stats.blocksInUse),
+    byRank("longcat_rank_prompt_tokens_total", "counter", "Prompt tokens that ran, by rank.", (stats) => stats.promptTokens),
+    byRank("longcat_rank_generation_tokens_total", "counter", "Generated tokens, by rank.", (stats) => stats.generatedTokens),
+    byRank(
+      "longcat_rank_prefix_cache_hits_total",
+      "counter",
+      "Prompt tokens found in the prefix cache, by rank.",
+      (stats) => stats.prefixHitTokens,
+    ),
+    byRank("longcat_rank_steps_total", "counter", "Steps in which the rank had rows of its own, by rank.", (stats) => stats.steps),
+    byRank(
+      "longcat_rank_idle_seconds_total",
+      "counter",
+      "Time between steps although there was work, by rank.",
+      (stats) => stats.idleSeconds,
+    ),
   ];
 }
 

@@ -272,11 +272,13 @@ export class ApiServer implements AsyncDisposable {
     call.send(200, "text/plain; version=0.0.4; charset=utf-8", page);
   }
 
-  /** The state now: an engine is its owner's, who may have closed it. */
+  /** The state now: an engine is its owner's, who may have closed it, and may have failed while nobody called. */
   #current(): State {
     const state = this.#state;
-    if (state.is === "ready" && state.served.engine.closed) return { is: "closed", reason: "the engine is closed" };
-    return state;
+    if (state.is !== "ready") return state;
+    const { closed, failure } = state.served.engine;
+    if (closed) return { is: "closed", reason: "the engine is closed" };
+    return failure === undefined ? state : { is: "failed", reason: failure.message };
   }
 
   #ready(): ServedEngine {

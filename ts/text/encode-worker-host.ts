@@ -3,10 +3,11 @@
  * alive only while it works, and ends after some idle time.
  * @module
  */
-import { existsSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { LongcatError } from "../errors.js";
+import { compiledFile } from "../runtime/compiled.js";
 
 /** Plain texts and ids between them. */
 export interface EncodeRequest {
@@ -130,10 +131,10 @@ function closed(): LongcatError {
   return new LongcatError("DISPOSED", "the tokenizer was closed before the text was encoded");
 }
 
-/** The compiled worker: beside this file, or, when this is the TypeScript source, in dist if that is up to date. */
+/** The compiled worker; when this is the TypeScript source, only if that one is up to date. */
 function workerFile(): string | null {
   const here = fileURLToPath(import.meta.url);
-  if (here.endsWith(".js")) return fileURLToPath(new URL("./encode-worker.js", import.meta.url));
-  const compiled = fileURLToPath(new URL("../../dist/text/encode-worker.js", import.meta.url));
-  return existsSync(compiled) && statSync(compiled).mtimeMs >= statSync(here).mtimeMs ? compiled : null;
+  const compiled = compiledFile(import.meta.url, "encode-worker");
+  if (compiled === null || here.endsWith(".js")) return compiled;
+  return statSync(compiled).mtimeMs >= statSync(here).mtimeMs ? compiled : null;
 }

@@ -1,58 +1,13 @@
 // moe_experts against float64: a weighted sum of up to K SwiGLUs, each near 1 in size: 1e-5.
 #include <cstring>
 
+#include "ops/experts_test.h"
 #include "ops/moe_experts/plan.h"
-#include "ops/reference.h"
 
 using namespace longcat;
 using namespace longcat::reference;
 
 namespace {
-
-struct Experts {
-  Stack gate, up, down;
-};
-Experts randomExperts(TestContext& t, DType dtype, int64_t count, int64_t width, int64_t ffn) {
-  return {randomStack(t, dtype, count, ffn, width), randomStack(t, dtype, count, ffn, width), randomStack(t, dtype, count, width, ffn)};
-}
-
-/// What moe_route leaves: the plan of given choices. ids[t][slot] ascending; ids from `experts` on are zero experts.
-struct Routing {
-  std::vector<float> weights, identity;
-  std::vector<int32_t> start, planRow, slotPlan;
-};
-Routing planOf(const std::vector<std::vector<int32_t>>& ids, const std::vector<float>& weights, int32_t experts) {
-  const size_t topK = ids[0].size();
-  Routing r{weights, std::vector<float>(ids.size()), {0}, {}, std::vector<int32_t>(weights.size(), -1)};
-  for (int32_t e = 0; e < experts; ++e) {
-    for (size_t row = 0; row < ids.size(); ++row) {
-      for (size_t slot = 0; slot < topK; ++slot) {
-        if (ids[row][slot] != e) continue;
-        r.slotPlan[row * topK + slot] = static_cast<int32_t>(r.planRow.size());
-        r.planRow.push_back(static_cast<int32_t>(row));
-      }
-    }
-    r.start.push_back(static_cast<int32_t>(r.planRow.size()));
-  }
-  for (size_t row = 0; row < ids.size(); ++row) {
-    for (size_t slot = 0; slot < topK; ++slot) r.identity[row] += ids[row][slot] >= experts ? weights[row * topK + slot] : 0.0f;
-  }
-  r.planRow.resize(weights.size(), 123456789);  // never read
-  return r;
-}
-
-/// `topK` different ids of `all` for each row, ascending.
-std::vector<std::vector<int32_t>> randomChoices(TestContext& t, int64_t rows, int64_t topK, int32_t all) {
-  std::vector<std::vector<int32_t>> ids(static_cast<size_t>(rows));
-  for (auto& row : ids) {
-    while (static_cast<int64_t>(row.size()) < topK) {
-      const auto id = static_cast<int32_t>(t.randomInteger(all));
-      if (std::find(row.begin(), row.end(), id) == row.end()) row.push_back(id);
-    }
-    std::sort(row.begin(), row.end());
-  }
-  return ids;
-}
 
 struct Case {
   TestContext& t;
@@ -160,6 +115,31 @@ LONGCAT_TEST(moe_experts) {
     uint32_t beyond;
     std::memcpy(&beyond, &out[2 * width], 4);
     t.expect(beyond == 0xffffffffu, "rows beyond the live ones stay as they were");
+  }
+}
+
+// Without the arguments of its sum the operation leaves the products alone, with the same bits; h may have other rows than there are tokens.
+LONGCAT_TEST(moe_experts) {
+  const int64_t T = 9, topK = 3, width = 96, ffn = 48, entries = T * topK;
+  const int32_t experts = 5;
+  for (DType dtype : kWeightDtypes) {
+    const Experts e = randomExperts(t, dtype, experts, width, ffn);
+    const auto ids = randomChoices(t, T, topK, experts);  // no zero experts: every entry is used
+    const Routing routing = planOf(ids, t.randomFloats(entries, 0, 1), experts);
+    const Tensor h = t.randomF32({T, width}), start = t.i32({experts + 1}, routing.start), planRow = t.i32({entries}, routing.planRow);
+    const Tensor weights = t.f32({T, topK}, routing.weights), identity = t.f32({T}, routing.identity), slotPlan = t.i32({T, topK}, routing.slotPlan);
+    const Tensor hidden = t.f32({entries, ffn}), partial = t.f32({entries, width}), products = t.f32({entries, width}), out = t.f32({T, width});
+    const Tensor rows = t.i32({1}, {static_cast<int32_t>(T)});
+    const auto with = [&](const Tensor& to, const Tensor* w, const Tensor* i, const Tensor* s, const Tensor* o, const Tensor* r) {
+      return args({&h, &e.gate.data, e.gate.scales(), &e.up.data, e.up.scales(), &e.down.data, e.down.scales(), w, i, &start, &planRow, s, &hidden, &to, o, r});
+    };
+    for (Isa isa : t.isas()) {
+      t.run(isa, "moe_experts", with(partial, &weights, &identity, &slotPlan, &out, &rows));
+      t.run(isa, "moe_experts", with(products, nullptr, nullptr, nullptr, nullptr, nullptr));
+      t.expectSameBits(describe(dtype, T, ffn, width) + ", products alone", t.floats(products), t.floats(partial));
+    }
+    t.expectThrows("half of the sum's arguments", "INTERNAL", "come together or not at all",
+                   [&] { t.run(t.isas()[0], "moe_experts", with(partial, &weights, &identity, &slotPlan, &out, nullptr)); });
   }
 }
 

@@ -1,0 +1,19 @@
+// The way of an exchange through NCCL (NcclWay, comm/window.h): what the operations' kernels have put into the outbox goes to the other ranks'
+// windows, and theirs into this one's. On the host. Flags of rows travel as part of the data, so that whoever waits for them finds them raised;
+// those of sums do not travel: a rank raises them in its own window, and they are looked at when the sums have come.
+#pragma once
+
+#include "cuda/context.h"
+#include "ops/ep_combine/params.h"
+#include "ops/ep_dispatch/params.h"
+
+namespace longcat::cuda {
+
+/// Rows, with their experts, weights and scales. With `counts` waits until the stream has come this far: the rest of what the host enqueues comes
+/// later than it might. Throws COMM_ERROR.
+void carryRows(const EpDispatchParams& p, const CudaContext& context);
+
+/// Sums, of as many rows as carryRows has carried the other way.
+void carrySums(const EpCombineParams& p, const CudaContext& context);
+
+}  // namespace longcat::cuda

@@ -1,0 +1,147 @@
+/**
+ * What a cluster's launcher has told this process by environment variables: its place among the processes of one group. There is no cluster
+ * manager of our own.
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { invalid } from "../checks.js";
+import { LongcatError } from "../errors.js";
+
+/** One of several processes that a launcher started for one group. Each has ranks / processes ranks. */
+export interface LauncherPlace {
+  /** Its number, and how many there are. The leader is number 0. */
+  index: number;
+  processes: number;
+  /** Its number among those of its host, and how many there are. */
+  localIndex: number;
+  localProcesses: number;
+  /** Where the leader listens. */
+  address: string;
+  port: number;
+  /** What ranks show to the leader, so that strays are refused. */
+  token: string;
+  /** Who started the processes, for messages. */
+  launcher: string;
+}
+
+/** Variables by name, as `process.env` has them. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Where the leader listens if no variable says so. */
+export const DEFAULT_PORT = 29_517;
+
+/** LONGCAT_PARALLEL_TOKEN: a secret that all processes of a group share. */
+export const TOKEN_VARIABLE = "LONGCAT_PARALLEL_TOKEN";
+
+/** What a launcher says, but for what all may say in the same variables. */
+interface Found extends Pick<LauncherPlace, "index" | "processes" | "localIndex" | "localProcesses" | "launcher"> {
+  /** Host of process 0; absent: MASTER_ADDR has to say. */
+  address?: string;
+  /** What tells this run from others on the same hosts. */
+  job: string | undefined;
+}
+
+/**
+ * This process's place. undefined: it was started alone.
+ *
+ * @throws LongcatError OPTION_INVALID: a variable makes no sense, or the leader's address is missing
+ */
+export function launcherPlace(env: Environment = process.env): LauncherPlace | undefined {
+  for (const find of [torchrun, openMpi, slurm, leaderWorkerSet]) {
+    const found = find(env);
+    if (found !== undefined && found.processes > 1) return placeOf(found, env);
+  }
+  return undefined;
+}
+
+function placeOf({ job, address, ...found }: Found, env: Environment): LauncherPlace {
+  const { index, processes, localIndex, localProcesses, launcher } = found;
+  if (index >= processes || localIndex >= localProcesses || localProcesses > processes)
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `${launcher}: process ${index} of ${processes}, ${localIndex} of ${localProcesses} on this host, is impossible`,
+    );
+  const isOneHost = localProcesses === processes;
+  const leader = isOneHost ? "127.0.0.1" : (env["MASTER_ADDR"] ?? address);
+  if (leader === undefined)
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `MASTER_ADDR: is missing; give the host of process 0 of the ${processes} that ${launcher} started`,
+    );
+  const port = portOf(env);
+  const token = env[TOKEN_VARIABLE] || createHash("sha256").update(`${launcher} ${job} ${leader} ${port}`).digest("hex");
+  return { ...found, address: leader, port, token };
+}
+
+/** The port beside MASTER_PORT where torchrun's own store has that. */
+function portOf(env: Environment): number {
+  const port = number(env, "MASTER_PORT");
+  if (port === undefined) return DEFAULT_PORT;
+  return env["TORCHELASTIC_USE_AGENT_STORE"] === "True" ? port + 1 : port;
+}
+
+/** torchrun, and whatever sets the variables of torch.distributed. */
+function torchrun(env: Environment): Found | undefined {
+  const index = number(env, "RANK");
+  const processes = number(env, "WORLD_SIZE");
+  if (index === undefined || processes === undefined) return undefined;
+  const localIndex = number(env, "LOCAL_RANK") ?? 0;
+  const localProcesses = number(env, "LOCAL_WORLD_SIZE") ?? localIndex + 1;
+  return { index, processes, localIndex, localProcesses, launcher: "torchrun", job: env["TORCHELASTIC_RUN_ID"] };
+}
+
+function openMpi(env: Environment): Found | undefined {
+  const index = number(env, "OMPI_COMM_WORLD_RANK");
+  const processes = number(env, "OMPI_COMM_WORLD_SIZE");
+  if (index === undefined || processes === undefined) return undefined;
+  const localIndex = number(env, "OMPI_COMM_WORLD_LOCAL_RANK") ?? 0;
+  const localProcesses = number(env, "OMPI_COMM_WORLD_LOCAL_SIZE") ?? localIndex + 1;
+  return { index, processes, localIndex, localProcesses, launcher: "mpirun", job: env["PMIX_NAMESPACE"] ?? env["OMPI_MCA_ess_base_jobid"] };
+}
+
+/** A step that srun started. A batch script alone has SLURM_NTASKS too, and is one process. */
+function slurm(env: Environment): Found | undefined {
+  const index = number(env, "SLURM_PROCID");
+  const processes = number(env, "SLURM_STEP_NUM_TASKS");
+  if (index === undefined || processes === undefined) return undefined;
+  const localIndex = number(env, "SLURM_LOCALID") ?? 0;
+  const tasks = tasksPerNode(env["SLURM_STEP_TASKS_PER_NODE"] ?? "");
+  const localProcesses = tasks[number(env, "SLURM_NODEID") ?? 0] ?? localIndex + 1;
+  const address = firstHost(env["SLURM_STEP_NODELIST"] ?? "");
+  const job = `${env["SLURM_JOB_ID"]}.${env["SLURM_STEP_ID"]}`;
+  return { index, processes, localIndex, localProcesses, ...(address && { address }), launcher: "srun", job };
+}
+
+/** Kubernetes' LeaderWorkerSet: one process a pod. */
+function leaderWorkerSet(env: Environment): Found | undefined {
+  const index = number(env, "LWS_WORKER_INDEX");
+  const processes = number(env, "LWS_GROUP_SIZE");
+  const address = env["LWS_LEADER_ADDRESS"];
+  if (index === undefined || processes === undefined) return undefined;
+  return { index, processes, localIndex: 0, localProcesses: 1, ...(address && { address }), launcher: "LeaderWorkerSet", job: address };
+}
+
+/** "2(x3),1" → [2, 2, 2, 1]. */
+function tasksPerNode(list: string): number[] {
+  return list.split(",").flatMap((part) => {
+    const match = /^(\d+)(?:\(x(\d+)\))?$/.exec(part);
+    return match ? new Array<number>(Number(match[2] ?? 1)).fill(Number(match[1])) : [];
+  });
+}
+
+/** "node[03-05,9],other1" → "node03"; undefined for "". */
+function firstHost(list: string): string | undefined {
+  const match = /^([^[,]+)(?:\[(\d+))?([^,\]]*\][^,[]*)?/.exec(list);
+  if (!match) return undefined;
+  const [, name = "", number = "", rest = ""] = match;
+  return name + number + rest.slice(rest.indexOf("]") + 1);
+}
+
+/** A variable's number; undefined where it is not set. */
+function number(env: Environment, name: string): number | undefined {
+  const value = env[name];
+  if (value === undefined || value === "") return undefined;
+  if (!/^\d{1,9}$/.test(value)) throw invalid(name, value, "a whole number, as launchers set it");
+  return Number(value);
+}

@@ -1,0 +1,14 @@
+/**
+ * The programs of this room: a rank's process, and the coordinator's thread.
+ * @module
+ */
+
+import { LongcatError } from "../errors.js";
+import { compiledFile } from "../runtime/compiled.js";
+
+/** @throws LongcatError INTERNAL: the package is not built */
+export function programFile(name: "rank-main" | "coordinator-main"): string {
+  const file = compiledFile(import.meta.url, name);
+  if (file === null) throw new LongcatError("INTERNAL", `parallel/${name}.js is not built: npm run build`);
+  return file;
+}

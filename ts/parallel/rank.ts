@@ -1,0 +1,169 @@
+/**
+ * A rank: joins its group, opens its part of the model, and answers its leader's requests with an engine of its own until the group is over.
+ * @module
+ */
+
+import { hostname } from "node:os";
+import { Engine } from "../engine/engine.js";
+import { type LoadedParts, loadParts } from "../engine/load.js";
+import type { ResolvedOptions } from "../engine/options.js";
+import { LongcatError } from "../errors.js";
+import { ControlWord } from "../model/exchange.js";
+import type { Runner } from "../model/runner.js";
+import { packageVersion } from "../runtime/addon.js";
+import { Connection } from "./connection.js";
+import { Control, dial } from "./control.js";
+import { Channel, Frame, helloBody } from "./messages.js";
+import { deviceOfRank, hostFacts } from "./rank-device.js";
+import type { RankPlace, ToStarter } from "./rank-process.js";
+import { Requests } from "./requests.js";
+import { watchExchange } from "./watchdog.js";
+import { toWire } from "./wire-error.js";
+
+/**
+ * A step behind the one that runs: all ranks enqueue steps equally far ahead, so that they ask for the next one at the same time, which is when
+ * one is over.
+ */
+const STEPS_AHEAD = 1;
+
+/** Progress is told so often at most. */
+const PROGRESS_MS = 50;
+
+/** A rank that has failed waits so long for the coordinator's word that all end. */
+const LAST_WORD_MS = 2000;
+
+/** What a rank asks of its process. */
+export interface RankHost {
+  /** Tells the process that started this one. */
+  tell(message: ToStarter): void;
+  /** Ends this process: at once and whatever its threads do if the group has failed. */
+  end(failed: boolean): void;
+}
+
+export class Rank {
+  readonly #place: RankPlace;
+  readonly #token: string;
+  readonly #host: RankHost;
+  readonly #control: Control;
+  #runner: Runner | undefined;
+  #engine: Engine | undefined;
+  #allQuiet!: () => void;
+  /** No rank has work any more. */
+  readonly #quiet = new Promise<void>((resolve) => {
+    this.#allQuiet = resolve;
+  });
+
+  private constructor(place: RankPlace, token: string, host: RankHost, control: Control) {
+    this.#place = place;
+    this.#token = token;
+    this.#host = host;
+    this.#control = control;
+    control.listen({
+      onRound: (round) => this.#runner?.join(round).catch((error) => control.fail(error)),
+      onClose: () => void this.#close(),
+      onAllQuiet: () => this.#allQuiet(),
+      onLost: (error) => this.#end(error),
+    });
+  }
+
+  /** Runs a rank in this process until the group is over. Resolves when it serves, or has failed to; then it goes by the coordinator's word. */
+  static async run(place: RankPlace, token: string, host: RankHost): Promise<void> {
+    let control: Control;
+    try {
+      control = await Control.join({ ...place, token });
+    } catch (error) {
+      host.tell({ type: "lost", error: toWire(error) });
+      return host.end(true);
+    }
+    const rank = new Rank(place, token, host, control);
+    try {
+      await rank.#serve();
+    } catch (error) {
+      control.fail(error);
+      setTimeout(() => rank.#end(error), LAST_WORD_MS);
+    }
+  }
+
+  async #serve(): Promise<void> {
+    const control = this.#control;
+    const { version, requestsPort } = control.setup;
+    if (version !== packageVersion())
+      throw new LongcatError(
+        "COMM_ERROR",
+        `the leader is longcat-node ${version}, this rank's is ${packageVersion()}; they must be the same`,
+      );
+    const parts = await this.#load();
+    const { runner } = parts;
+    this.#runner = runner;
+    if (runner.exchange) watchExchange(runner.exchange, control.setup.options.parallel.timeoutMs, (...wait) => control.stuck(...wait));
+    const requests = await this.#connect(requestsPort, (reply) => {
+      this.#engine = Engine.fromParts({
+        ...parts,
+        stepsAhead: STEPS_AHEAD,
+        onWork: (working) => control.works(working),
+        onFailure: (error) => control.fail(error),
+        close: async () => {
+          control.quiet();
+          await this.#quiet;
+          await requests.close();
+          await control.close();
+          await parts.close();
+        },
+      });
+      return new Requests(this.#engine, reply);
+    });
+    const { info, modelContext, defaults } = parts;
+    control.ready({ rank: this.#place.rank, host: hostname(), pid: process.pid, info, limits: runner.limits, modelContext, defaults });
+    await control.started;
+    this.#host.tell({ type: "ready", info });
+  }
+
+  /** Opens this rank's part of the model. */
+  #load(): Promise<LoadedParts> {
+    const control = this.#control;
+    const { directory, options } = control.setup;
+    let toldMs = Number.NEGATIVE_INFINITY;
+    const resolved: ResolvedOptions = {
+      ...options,
+      ...deviceOfRank(options, this.#place, hostFacts()),
+      onWarning: (message) => control.warn(message),
+      onProgress: ({ doneBytes, totalBytes }) => {
+        const now = performance.now();
+        if (doneBytes < totalBytes && now - toldMs < PROGRESS_MS) return;
+        toldMs = now;
+        control.progress(doneBytes, totalBytes);
+      },
+    };
+    const { rank, ranks, localRanks } = this.#place;
+    const { exchange, dispatchDType } = options.parallel;
+    return loadParts(directory, resolved, {
+      ...{ rank, ranks, ranksOnHost: localRanks, exchange, dispatchDType, lockstep: control },
+      gather: (name, bytes) => control.gather(name, bytes),
+    });
+  }
+
+  /** The connection on which the leader's requests come. */
+  async #connect(port: number, serve: (connection: Connection) => Requests): Promise<Requests> {
+    const { address, rank, connectMs } = this.#place;
+    const socket = await dial(address, port, connectMs);
+    const onEnd = (why: string): void => this.#end(new LongcatError("COMM_ERROR", `the leader is lost: ${why}`));
+    const connection = new Connection(socket, { onFrame: () => undefined, onEnd });
+    connection.send(Frame.hello, helloBody(Channel.requests, rank, this.#token));
+    const requests = serve(connection);
+    connection.trust({ onFrame: (_, body) => requests.receive(body), onEnd });
+    return requests;
+  }
+
+  /** The leader has closed the group. */
+  async #close(): Promise<void> {
+    await this.#engine?.close();
+    this.#host.end(false);
+  }
+
+  /** The group has failed. What waits for other ranks on the device gives up. */
+  #end(error: unknown): void {
+    this.#runner?.exchange?.control.set(ControlWord.giveUp, 1);
+    this.#host.tell({ type: "lost", error: toWire(error) });
+    this.#host.end(true);
+  }
+}
