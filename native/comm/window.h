@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "runtime/anywhere.h"
 #include "runtime/dtype.h"
 
 namespace longcat {
@@ -36,9 +37,9 @@ struct WindowFlag {
 };
 
 /// Bytes from the window's start to the flag that `source` raises when its rows are there.
-constexpr size_t rowsFlagOffset(int64_t source) { return static_cast<size_t>(source) * kWindowLineBytes; }
+LONGCAT_ANYWHERE constexpr size_t rowsFlagOffset(int64_t source) { return static_cast<size_t>(source) * kWindowLineBytes; }
 /// Bytes to the flag that `source` raises when its sums are there.
-constexpr size_t sumsFlagOffset(int64_t source) { return static_cast<size_t>(kMaxRanks + source) * kWindowLineBytes; }
+LONGCAT_ANYWHERE constexpr size_t sumsFlagOffset(int64_t source) { return static_cast<size_t>(kMaxRanks + source) * kWindowLineBytes; }
 static_assert(sumsFlagOffset(kMaxRanks) <= kWindowHeaderBytes);
 
 /// What all ranks of an exchange agree on.

@@ -20,6 +20,7 @@
 #include "cuda/graph_edges.h"
 #include "cuda/pinned.h"
 #include "cuda/trap.h"
+#include "cuda/window.h"
 #include "runtime/memory.h"
 #include "runtime/processor.h"
 
@@ -87,6 +88,8 @@ class CudaBackend final : public Backend {
   void reserve(size_t bytes) override { arena_->reserve(bytes); }
   int64_t freeBytes() const override { return arena_->freeBytes(); }
   void useCommunicator(std::shared_ptr<Communicator> communicator) override;
+  std::shared_ptr<Buffer> createWindow(size_t bytes, WindowHandle& handle) override { return createGpuWindow(gpu_, bytes, counter_, handle); }
+  std::shared_ptr<Buffer> openWindow(const WindowHandle& handle) override { return openGpuWindow(gpu_, handle); }
 
   void start(Settle settle) override;
   void end() override;

@@ -30,7 +30,7 @@ class Parcels {
     });
   }
 
-  void carry(const CudaContext& context) const {
+  void bring(const CudaContext& context) const {
     if (!context.communicator) throw Error("COMM_ERROR", "an exchange through NCCL on a device that has not joined the other ranks' (joinNccl)");
     context.communicator->exchange(sends_, receives_, context.stream);
   }
@@ -64,7 +64,7 @@ void readCounts(const std::byte* from, int64_t ranks, int32_t* to, cudaStream_t 
 void tellCounts(const EpDispatchParams& p, const CudaContext& context) {
   Parcels flags(p.nccl, p.window, p.ranks, p.rank);
   flags.addFlags();
-  flags.carry(context);
+  flags.bring(context);
   readCounts(p.nccl.outbox, p.ranks, p.nccl.counts, context.stream);
   readCounts(p.window, p.ranks, p.nccl.counts + p.ranks, context.stream);
   LONGCAT_CUDA(cudaStreamSynchronize(context.stream));
@@ -88,7 +88,7 @@ void withCounts(const P& p, const F& f) {
 
 }  // namespace
 
-void carryRows(const EpDispatchParams& p, const CudaContext& context) {
+void bringRows(const EpDispatchParams& p, const CudaContext& context) {
   Parcels parcels(p.nccl, p.window, p.ranks, p.rank);
   if (p.nccl.counts) tellCounts(p, context);
   else parcels.addFlags();
@@ -100,16 +100,16 @@ void carryRows(const EpDispatchParams& p, const CudaContext& context) {
     region(p.layout.ids, slots * sizeof(int32_t));
     region(p.layout.weights, slots * sizeof(float));
   });
-  parcels.carry(context);
+  parcels.bring(context);
 }
 
-void carrySums(const EpCombineParams& p, const CudaContext& context) {
+void bringSums(const EpCombineParams& p, const CudaContext& context) {
   Parcels parcels(p.nccl, p.window, p.ranks, p.rank);
   withCounts(p, [&](const auto& sent, const auto& received) {
     // Sums go where rows came from, and come from where rows went.
     parcels.addRows(p.layout.sums, p.windowTokens, static_cast<size_t>(p.width) * bytesOf(p.activation), received, sent);
   });
-  parcels.carry(context);
+  parcels.bring(context);
 }
 
 }  // namespace longcat::cuda

@@ -11,9 +11,9 @@ namespace longcat::cuda {
 
 /// Rows, with their experts, weights and scales. With `counts` waits until the stream has come this far: the rest of what the host enqueues comes
 /// later than it might. Throws COMM_ERROR.
-void carryRows(const EpDispatchParams& p, const CudaContext& context);
+void bringRows(const EpDispatchParams& p, const CudaContext& context);
 
-/// Sums, of as many rows as carryRows has carried the other way.
-void carrySums(const EpCombineParams& p, const CudaContext& context);
+/// Sums, of as many rows as bringRows has carried the other way.
+void bringSums(const EpCombineParams& p, const CudaContext& context);
 
 }  // namespace longcat::cuda

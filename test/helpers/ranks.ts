@@ -2,6 +2,7 @@
  * Ranks of one model in one process, each a runner on a device of its own. They meet in memory: a round is decided when everybody who works wants
  * one, and the others join it.
  */
+import type { ModelParallel } from "../../ts/model/exchange.js";
 import { agreeOn, type Forward, type Round } from "../../ts/model/lockstep.js";
 import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/model/open.js";
 import type { Runner } from "../../ts/model/runner.js";
@@ -10,9 +11,19 @@ import { TEST_MODEL_OPTIONS } from "./models.js";
 /** What a rank does; ranks without work only join. */
 export type Work<T> = ((runner: Runner, rank: number) => Promise<T>) | null;
 
+/** One for all ranks, or each rank's. */
+type PerRank<T> = T | ((rank: number) => T);
+
+type RankOptions = Partial<OpenModelOptions> & Pick<ModelParallel, "dispatchDType">;
+
+/** A model that is open. */
+type RankModel = Pick<OpenedModel, "runner" | "sizes" | "close">;
+
 export class Ranks {
   readonly runners: Runner[] = [];
-  readonly models: OpenedModel[] = [];
+  readonly models: RankModel[] = [];
+  /** Rounds are not put off until everybody who works wants one: who is busy joins. */
+  hasty = false;
   /** The rounds that there were, each with the ranks that had rows in it. */
   readonly rounds: (Round & { who: number[] })[] = [];
   readonly #gathered = new Map<string, { bytes: Uint8Array[]; waiting: ((all: Uint8Array[]) => void)[] }>();
@@ -20,20 +31,25 @@ export class Ranks {
   readonly #wants = new Map<number, { want: Forward; decided: (round: Round) => void }>();
   #joined: Promise<void>[] = [];
 
-  /** Opens them all: `options` for all, or each rank's. */
-  static async open(dir: string, count: number, options: Partial<OpenModelOptions> | ((rank: number) => Partial<OpenModelOptions>) = {}): Promise<Ranks> {
-    const ranks = new Ranks();
-    const optionsOf = typeof options === "function" ? options : () => options;
-    const opening = Array.from({ length: count }, (_, rank) => {
-      const { parallel, ...rest } = optionsOf(rank);
-      return openModel(dir, {
-        ...{ ...TEST_MODEL_OPTIONS, threads: 1, ...rest },
-        parallel: {
-          ...{ rank, ranks: count, gather: (name, bytes) => ranks.#gather(count, rank, name, bytes) },
-          ...{ lockstep: { agree: (want) => ranks.#agree(rank, want) }, ...parallel },
-        },
+  /** Opens a checkpoint on so many ranks: the same one with the same options on all, or each rank's. */
+  static open(dir: PerRank<string>, count: number, options: PerRank<RankOptions> = {}): Promise<Ranks> {
+    return Ranks.openWith(count, (parallel) => {
+      const { dispatchDType, ...rest } = ofRank(options, parallel.rank);
+      return openModel(ofRank(dir, parallel.rank), {
+        ...{ ...TEST_MODEL_OPTIONS, threads: 1, ...rest, parallel: { ...parallel, dispatchDType } },
       });
     });
+  }
+
+  /** Opens whatever `open` does for each rank. */
+  static async openWith(count: number, open: (parallel: ModelParallel) => Promise<RankModel>): Promise<Ranks> {
+    const ranks = new Ranks();
+    const opening = Array.from({ length: count }, (_, rank) =>
+      open({
+        ...{ rank, ranks: count, gather: (name, bytes) => ranks.#gather(count, rank, name, bytes) },
+        lockstep: { agree: (want) => ranks.#agree(rank, want) },
+      }),
+    );
     const opened = await Promise.allSettled(opening);
     for (const one of opened) if (one.status === "fulfilled") ranks.models.push(one.value);
     const failed = opened.find((one) => one.status === "rejected");
@@ -90,7 +106,8 @@ export class Ranks {
   }
 
   #decide(): void {
-    if (this.#wants.size === 0 || [...this.#working].some((rank) => !this.#wants.has(rank))) return;
+    const isAwaited = (rank: number): boolean => !this.hasty && !this.#wants.has(rank);
+    if (this.#wants.size === 0 || [...this.#working].some(isAwaited)) return;
     const wants = new Map(this.#wants);
     this.#wants.clear();
     const round: Round = { ...agreeOn([...wants.values()].map(({ want }) => want)), round: this.rounds.length };
@@ -105,4 +122,8 @@ export class Ranks {
       }
     }
   }
+}
+
+function ofRank<T>(one: PerRank<T>, rank: number): T {
+  return typeof one === "function" ? (one as (rank: number) => T)(rank) : one;
 }

@@ -16,6 +16,7 @@ import { ChunkQueue } from "./chunk-queue.js";
 import type { CoreCall, EngineCore } from "./core.js";
 import { eventLoopTurn } from "./event-loop.js";
 import { checkDirectory, loadParts } from "./load.js";
+import { follows, loadGroup } from "./load-group.js";
 import { type EngineOptions, resolveOptions } from "./options.js";
 import {
   checkIds,
@@ -102,16 +103,32 @@ export class Engine implements AsyncDisposable {
    * @param directory A folder with config.json and safetensors; absent: the bundled mini checkpoint.
    * @param options See {@link EngineOptions}.
    * @throws LongcatError `OPTION_INVALID`, `CONFIG_INVALID`, `CHECKPOINT_INVALID`, `CHECKPOINT_UNSUPPORTED`, `TOKENIZER_INVALID`,
-   * `OUT_OF_MEMORY`, `DEVICE_UNAVAILABLE`, `NATIVE_MISSING`; `ABORTED` if `options.signal` fired.
+   * `OUT_OF_MEMORY`, `DEVICE_UNAVAILABLE`, `NATIVE_MISSING`; `COMM_ERROR` if a rank did not come or was lost; `ABORTED` if `options.signal` fired.
    */
   static async load(directory?: string | null, options?: EngineOptions | null): Promise<Engine> {
-    const parts = await loadParts(checkDirectory(directory), resolveOptions(options));
+    const [dir, resolved] = [checkDirectory(directory), resolveOptions(options)];
+    const parts = resolved.parallel.expert > 1 ? await loadGroup(dir, resolved) : await loadParts(dir, resolved);
     try {
       return Engine.fromParts(parts);
     } catch (error) {
       await parts.close();
       throw error;
     }
+  }
+
+  /**
+   * Whether `load` with these options would make an engine that answers no calls: where a launcher (torchrun, srun, mpirun, LeaderWorkerSet) has started
+   * several processes of a program, those beside that of rank 0 only bring ranks of theirs in; all that is left to do there is to await {@link ended}.
+   *
+   * @throws LongcatError `OPTION_INVALID`
+   *
+   * @example
+   * const engine = await Engine.load(dir, options);
+   * if (Engine.wouldFollow(options)) await engine.ended;
+   * else console.log(await engine.generate("Once upon a time"));
+   */
+  static wouldFollow(options?: EngineOptions | null): boolean {
+    return follows(resolveOptions(options));
   }
 
   /**

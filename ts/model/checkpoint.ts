@@ -50,22 +50,31 @@ export interface Checkpoint {
 }
 
 /**
+ * A folder's config.json, which is all that is read.
+ *
+ * @throws LongcatError CHECKPOINT_INVALID: no such folder, or no config in it; CONFIG_INVALID
+ */
+export function readModelConfig(dir: string, onWarning?: (message: string) => void): ModelConfig {
+  requireModelFolder(dir);
+  const path = join(dir, "config.json");
+  const json = readJson(path, "CONFIG_INVALID");
+  if (json === undefined) invalidFile(dir, "has no config.json");
+  return parseConfig(json, path, onWarning);
+}
+
+/**
  * Opens a checkpoint folder.
  *
  * @throws LongcatError CHECKPOINT_INVALID (a file or tensor is missing, broken or unknown), CHECKPOINT_UNSUPPORTED (a feature that
  * changes the result and is not built), CONFIG_INVALID (config.json or generation_config.json holds wrong values)
  */
 export async function openCheckpoint(dir: string, options: OpenCheckpointOptions = {}): Promise<Checkpoint> {
-  requireModelFolder(dir);
   const warnings: string[] = [];
   const warn = (message: string): void => {
     warnings.push(message);
     options.onWarning?.(message);
   };
-  const configPath = join(dir, "config.json");
-  const json = readJson(configPath, "CONFIG_INVALID");
-  if (json === undefined) invalidFile(dir, "has no config.json");
-  const config = parseConfig(json, configPath, warn);
+  const config = readModelConfig(dir, warn);
   const generationConfig = readGenerationConfig(dir, config.vocabSize, warn);
   const shards = findShards(dir);
   const files: NativeMappedFile[] = [];

@@ -5,6 +5,7 @@
  */
 
 import { LongcatError } from "../errors.js";
+import { availableMemoryBytes } from "../runtime/addon.js";
 import type { Device, HostWords, Tensor } from "../runtime/device.js";
 import { CONTROL_WORDS, exchangeWindowBytes } from "../runtime/window.js";
 import type { ActivationDType } from "./activations.js";
@@ -16,7 +17,7 @@ import type { Lockstep } from "./lockstep.js";
 export interface ModelParallel {
   /** 0 … ranks − 1. */
   rank: number;
-  /** How many there are: a divisor of the model's FFN experts. */
+  /** How many there are, two or more: a divisor of the model's FFN experts. */
   ranks: number;
   /** How many of them share this host's memory. Default: all. */
   ranksOnHost?: number;
@@ -39,6 +40,16 @@ export interface Sharding {
 
 /** A model on one rank. */
 export const ONE_RANK: Sharding = { ranks: 1, fp8Dispatch: false };
+
+/** What sizes depend on where a model is opened as one rank of several, or alone. */
+export function shardingOf(parallel: ModelParallel | undefined): Sharding {
+  return parallel ? { ranks: parallel.ranks, fp8Dispatch: parallel.dispatchDType === "fp8" } : ONE_RANK;
+}
+
+/** CPU: memory that is there for one of the ranks that share it; undefined for a process that shares it with none. */
+export function shareOfMemory(parallel: ModelParallel | undefined): number | undefined {
+  return parallel && Math.floor(availableMemoryBytes() / (parallel.ranksOnHost ?? parallel.ranks));
+}
 
 /** What a rank has in common with the others. */
 export interface Exchange {
@@ -86,7 +97,7 @@ export function expertRange(
     const divisors = Array.from({ length: Math.min(numExperts, MAX_RANKS) }, (_, i) => i + 1).filter((count) => numExperts % count === 0);
     throw new LongcatError(
       "OPTION_INVALID",
-      `parallel: { expert: ${ranks} } is not accepted: ${numExperts} experts cannot be shared out evenly among as many ranks; accepted: ${divisors.join(", ")}`,
+      `parallel.expert: ${ranks} is not accepted: ${numExperts} experts cannot be shared out evenly among as many ranks; give one of ${divisors.join(", ")}`,
     );
   }
   const count = numExperts / ranks;

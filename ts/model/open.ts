@@ -8,7 +8,7 @@ import { availableMemoryBytes } from "../runtime/addon.js";
 import { Device } from "../runtime/device.js";
 import { chooseDevice, withoutEffect } from "../runtime/gpus.js";
 import { type Checkpoint, type DraftDemand, openCheckpoint, forDrafts, forExperts } from "./checkpoint.js";
-import { expertRange, type ModelParallel, ONE_RANK, openExchange, type Sharding } from "./exchange.js";
+import { expertRange, type ModelParallel, openExchange, shardingOf, shareOfMemory } from "./exchange.js";
 import { type DeviceKind, hasFp8Weights, ngramTableBytes } from "./placement.js";
 import { type ModelPlan, planModel } from "./plan.js";
 import { agreeOnCache } from "./rank-sizes.js";
@@ -73,9 +73,9 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
     for (const warning of withoutEffect(choice, options)) onWarning?.(warning);
     // A GPU is asked what it has; on the CPU a model that does not fit is refused before anything is opened.
     if (choice.kind === "cuda") device = openDevice(`cuda:${choice.gpu.ordinal}`, options);
-    const availableBytes = options.availableBytes ?? device?.freeBytes ?? shareOfMemory(options);
+    const availableBytes = options.availableBytes ?? device?.freeBytes ?? shareOfMemory(options.parallel);
     const { ngram = "auto", parallel } = options;
-    const wanted = { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes, sharding: shardingOf(options) };
+    const wanted = { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes, sharding: shardingOf(parallel) };
     let plan = planModel(used, wanted);
     if (parallel) plan = planModel(used, { ...wanted, cacheBytes: await agreeOnCache(parallel, checkpoint.config, plan.sizes) });
     device ??= openDevice("cpu", options);
@@ -97,15 +97,6 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
 function usedOf(checkpoint: Checkpoint, options: OpenModelOptions): Checkpoint {
   const used = forDrafts(checkpoint, options);
   return options.parallel ? forExperts(used, expertRange(checkpoint.config, options.parallel)) : used;
-}
-
-function shardingOf({ parallel }: OpenModelOptions): Sharding {
-  return parallel ? { ranks: parallel.ranks, fp8Dispatch: parallel.dispatchDType === "fp8" } : ONE_RANK;
-}
-
-/** CPU: memory that is there for one of the ranks that share it; undefined: for a process that shares it with nobody. */
-function shareOfMemory({ parallel }: OpenModelOptions): number | undefined {
-  return parallel && Math.floor(availableMemoryBytes() / (parallel.ranksOnHost ?? parallel.ranks));
 }
 
 function openDevice(device: string, { threads, debug, faultOn, trapOn, fp8Activations, batchInvariant }: OpenModelOptions): Device {

@@ -167,6 +167,7 @@ export class Coordinator {
         else if (kind === Frame.value) this.#hear(rank, member, readValue(body) as ToCoordinator);
       },
       onEnd: (why) => {
+        this.#rounds.stop();
         // The leader may know more: how its process ended.
         if (!this.#allQuiet) this.#timers.push(setTimeout(() => this.#lose(rank, why), LAST_WORD_MS));
       },

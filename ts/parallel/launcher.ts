@@ -83,43 +83,39 @@ function portOf(env: Environment): number {
 
 /** torchrun, and whatever sets the variables of torch.distributed. */
 function torchrun(env: Environment): Found | undefined {
-  const index = number(env, "RANK");
-  const processes = number(env, "WORLD_SIZE");
-  if (index === undefined || processes === undefined) return undefined;
+  const place = numbers(env, "RANK", "WORLD_SIZE");
+  if (place === undefined) return undefined;
   const localIndex = number(env, "LOCAL_RANK") ?? 0;
   const localProcesses = number(env, "LOCAL_WORLD_SIZE") ?? localIndex + 1;
-  return { index, processes, localIndex, localProcesses, launcher: "torchrun", job: env["TORCHELASTIC_RUN_ID"] };
+  return { ...place, localIndex, localProcesses, launcher: "torchrun", job: env["TORCHELASTIC_RUN_ID"] };
 }
 
 function openMpi(env: Environment): Found | undefined {
-  const index = number(env, "OMPI_COMM_WORLD_RANK");
-  const processes = number(env, "OMPI_COMM_WORLD_SIZE");
-  if (index === undefined || processes === undefined) return undefined;
+  const place = numbers(env, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE");
+  if (place === undefined) return undefined;
   const localIndex = number(env, "OMPI_COMM_WORLD_LOCAL_RANK") ?? 0;
   const localProcesses = number(env, "OMPI_COMM_WORLD_LOCAL_SIZE") ?? localIndex + 1;
-  return { index, processes, localIndex, localProcesses, launcher: "mpirun", job: env["PMIX_NAMESPACE"] ?? env["OMPI_MCA_ess_base_jobid"] };
+  return { ...place, localIndex, localProcesses, launcher: "mpirun", job: env["PMIX_NAMESPACE"] ?? env["OMPI_MCA_ess_base_jobid"] };
 }
 
 /** A step that srun started. A batch script alone has SLURM_NTASKS too, and is one process. */
 function slurm(env: Environment): Found | undefined {
-  const index = number(env, "SLURM_PROCID");
-  const processes = number(env, "SLURM_STEP_NUM_TASKS");
-  if (index === undefined || processes === undefined) return undefined;
+  const place = numbers(env, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS");
+  if (place === undefined) return undefined;
   const localIndex = number(env, "SLURM_LOCALID") ?? 0;
   const tasks = tasksPerNode(env["SLURM_STEP_TASKS_PER_NODE"] ?? "");
   const localProcesses = tasks[number(env, "SLURM_NODEID") ?? 0] ?? localIndex + 1;
   const address = firstHost(env["SLURM_STEP_NODELIST"] ?? "");
   const job = `${env["SLURM_JOB_ID"]}.${env["SLURM_STEP_ID"]}`;
-  return { index, processes, localIndex, localProcesses, ...(address && { address }), launcher: "srun", job };
+  return { ...place, localIndex, localProcesses, ...(address && { address }), launcher: "srun", job };
 }
 
 /** Kubernetes' LeaderWorkerSet: one process a pod. */
 function leaderWorkerSet(env: Environment): Found | undefined {
-  const index = number(env, "LWS_WORKER_INDEX");
-  const processes = number(env, "LWS_GROUP_SIZE");
+  const place = numbers(env, "LWS_WORKER_INDEX", "LWS_GROUP_SIZE");
   const address = env["LWS_LEADER_ADDRESS"];
-  if (index === undefined || processes === undefined) return undefined;
-  return { index, processes, localIndex: 0, localProcesses: 1, ...(address && { address }), launcher: "LeaderWorkerSet", job: address };
+  if (place === undefined) return undefined;
+  return { ...place, localIndex: 0, localProcesses: 1, ...(address && { address }), launcher: "LeaderWorkerSet", job: address };
 }
 
 /** "2(x3),1" → [2, 2, 2, 1]. */
@@ -130,12 +126,16 @@ function tasksPerNode(list: string): number[] {
   });
 }
 
-/** "node[03-05,9],other1" → "node03"; undefined for "". */
+/** "node[03-05,9]-ib,other1" → "node03-ib"; undefined for "". */
 function firstHost(list: string): string | undefined {
-  const match = /^([^[,]+)(?:\[(\d+))?([^,\]]*\][^,[]*)?/.exec(list);
-  if (!match) return undefined;
-  const [, name = "", number = "", rest = ""] = match;
-  return name + number + rest.slice(rest.indexOf("]") + 1);
+  const match = /^([^[,]+)(?:\[(\d+)[^\]]*\]([^,[]*))?/.exec(list);
+  return match?.slice(1).join("");
+}
+
+/** A process's number and how many there are; undefined where the two are not both set. */
+function numbers(env: Environment, index: string, processes: string): { index: number; processes: number } | undefined {
+  if (!env[index] || !env[processes]) return undefined;
+  return { index: number(env, index) as number, processes: number(env, processes) as number };
 }
 
 /** A variable's number; undefined where it is not set. */

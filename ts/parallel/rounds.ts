@@ -23,6 +23,7 @@ export class Rounds {
   readonly #working = new Set<number>();
   readonly #wants = new Map<number, Forward>();
   #next = 0;
+  #isStopped = false;
   #stopWaiting: (() => void) | undefined;
 
   constructor(decide: Decide, startTimer: StartTimer = realTimer) {
@@ -45,12 +46,12 @@ export class Rounds {
 
   /** No round begins any more. */
   stop(): void {
-    this.#wants.clear();
+    this.#isStopped = true;
     this.#settle();
   }
 
   #decideIfAllAreThere(): void {
-    if (this.#wants.size === 0) return;
+    if (this.#wants.size === 0 || this.#isStopped) return;
     let late = false;
     for (const rank of this.#working) late ||= !this.#wants.has(rank);
     if (!late) this.#begin();

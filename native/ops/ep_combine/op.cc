@@ -5,7 +5,7 @@
 #include "ops/exchange_check.h"
 
 namespace longcat {
-LONGCAT_DECLARE_CPU(ep_combine)
+LONGCAT_DECLARE_BODIES(ep_combine)
 extern const OpSpec kEpCombineOp;
 
 namespace {
@@ -56,6 +56,6 @@ void prepare(const OpArgs& args, void* storage) {
 
 }  // namespace
 
-const OpSpec kEpCombineOp = {"ep_combine", kTensors, kNumArgs, kScalars, kNumScalarArgs, prepare, nullptr, LONGCAT_CPU_BODIES(ep_combine), nullptr};
+const OpSpec kEpCombineOp = {"ep_combine", kTensors, kNumArgs, kScalars, kNumScalarArgs, prepare, nullptr, LONGCAT_CPU_BODIES(ep_combine), LONGCAT_CUDA_BODY(ep_combine)};
 
 }  // namespace longcat

@@ -5,7 +5,7 @@
 #include "ops/exchange_check.h"
 
 namespace longcat {
-LONGCAT_DECLARE_CPU(ep_dispatch)
+LONGCAT_DECLARE_BODIES(ep_dispatch)
 extern const OpSpec kEpDispatchOp;
 
 namespace {
@@ -74,6 +74,6 @@ size_t threadScratch(const void* params) {
 
 }  // namespace
 
-const OpSpec kEpDispatchOp = {"ep_dispatch", kTensors, kNumArgs, kScalars, kNumScalarArgs, prepare, threadScratch, LONGCAT_CPU_BODIES(ep_dispatch), nullptr};
+const OpSpec kEpDispatchOp = {"ep_dispatch", kTensors, kNumArgs, kScalars, kNumScalarArgs, prepare, threadScratch, LONGCAT_CPU_BODIES(ep_dispatch), LONGCAT_CUDA_BODY(ep_dispatch)};
 
 }  // namespace longcat

@@ -1,17 +1,11 @@
 // mla_project on a GPU: a normed latent into a packed cache's row (ops/latent_cache.h).
 #pragma once
 
-#include "cuda/gemm_formats.cuh"
+#include "cuda/fp8_codes.cuh"
 #include "cuda/vectors.cuh"
 #include "ops/latent_cache.h"
 
 namespace longcat::cuda {
-
-/// The code of the e4m3 number nearest to v.
-__device__ __forceinline__ uint32_t fp8CodeOf(float v) {
-  const uint32_t bits = __float_as_uint(roundToFp8(v) * __uint_as_float(0x03800000u));  // 2^-120: the exponent is then an e4m3's, or a subnormal's
-  return (bits >> 24 & 0x80u) | (bits >> 20 & 0x7fu);
-}
 
 /// Takes a latent's octets from a block whose thread t has those at 8 t and at whole strides from there: 128 numbers, which have one scale, are then
 /// a half warp's.

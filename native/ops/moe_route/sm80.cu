@@ -8,9 +8,9 @@
 #include "ops/moe_route/params.h"
 
 #include "cuda/dependent.cuh"
+#include "cuda/expert_plan.cuh"
 #include "cuda/launch.cuh"
 #include "ops/moe_route/logits.cuh"
-#include "ops/moe_route/plan.cuh"
 #include "ops/moe_route/choose.cuh"
 #include "ops/moe_route/sm90/route.h"
 
@@ -25,6 +25,20 @@ constexpr int kChooseThreads = 256;
 constexpr int kPlanThreads = 1024;
 constexpr int64_t kExpertsOfBlock = 4;         // experts that a block plans where rows are many
 
+/// What was chosen, for the plan.
+struct RoutedChoices {
+  const MoeRouteParams& p;
+  int64_t slots, experts;
+  int32_t* expertStart;
+
+  __device__ __forceinline__ explicit RoutedChoices(const MoeRouteParams& of) : p(of), slots(of.topK), experts(of.experts), expertStart(of.expertStart) {}
+  __device__ __forceinline__ int32_t expert(int64_t i) const { return p.ids[i]; }
+  __device__ __forceinline__ void place(int64_t i, int64_t row, int32_t entry) const {
+    p.slotPlan[i] = entry;
+    p.planRow[entry] = static_cast<int32_t>(row);
+  }
+};
+
 /// Choice and plan of few rows, by one block.
 template <int kPerLane>
 __device__ __forceinline__ void chooseAndPlan(const MoeRouteParams& p, int64_t rows) {
@@ -34,7 +48,7 @@ __device__ __forceinline__ void chooseAndPlan(const MoeRouteParams& p, int64_t r
   LaneScores<kPerLane> mine(p);
   for (int64_t r = warp; r < rows; r += kFewThreads / 32) chooseOfRow(p, r, mine, choice[warp]);
   __syncthreads();
-  planExperts<kFewThreads>(p, rows, 0, p.experts, plan);
+  planExperts<kFewThreads>(RoutedChoices(p), rows, 0, p.experts, plan);
 }
 
 template <int kPerLane>
@@ -67,7 +81,7 @@ __global__ void __launch_bounds__(kPlanThreads) planMany(const __grid_constant__
   awaitPrevious();
   __shared__ PlanShared shared;
   const int64_t first = blockIdx.x * kExpertsOfBlock, left = p.experts - first;
-  planExperts<kPlanThreads>(p, liveRows(p.rows, p.capacity), first, left < kExpertsOfBlock ? left : kExpertsOfBlock, shared);
+  planExperts<kPlanThreads>(RoutedChoices(p), liveRows(p.rows, p.capacity), first, left < kExpertsOfBlock ? left : kExpertsOfBlock, shared);
 }
 
 /// Whether one block can plan all experts at this capacity, and should.

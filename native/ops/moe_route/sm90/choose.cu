@@ -4,7 +4,7 @@
 #include "cuda/dependent.cuh"
 #include "cuda/hopper/cluster.cuh"
 #include "cuda/launch.cuh"
-#include "ops/moe_route/plan.cuh"
+#include "cuda/expert_plan.cuh"
 #include "ops/moe_route/sm90/route.h"
 #include "ops/moe_route/sm90/team.cuh"
 

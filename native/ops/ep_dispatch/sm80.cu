@@ -1,0 +1,281 @@
+// ep_dispatch on a GPU: one launch of few blocks. The first block tells the other ranks which rows come, waits for their word and makes the plan, while
+// the rows are on their way; the others carry the rows, each an equal share of their bytes, straight from h into the ranks' windows, and raise a flag
+// each. With FP8 a second launch unpacks what came.
+//
+// Through NCCL the rows go to the outbox, and the first block leaves it at the word; NCCL brings all to the windows, and a launch of one block plans what came.
+#include "ops/ep_dispatch/params.h"
+
+#include "cuda/dependent.cuh"
+#include "cuda/exchange.cuh"
+#include "cuda/expert_plan.cuh"
+#include "cuda/launch.cuh"
+#include "cuda/outbox.h"
+#include "ops/ep_dispatch/destinations.cuh"
+#include "ops/ep_dispatch/payload.cuh"
+#include "ops/ep_dispatch/received.cuh"
+
+namespace longcat::cuda {
+namespace {
+
+constexpr int kUnpackThreads = 256;
+
+/// Blocks that carry rows. It depends on what all ranks have in common.
+int carriersFor(const EpDispatchParams& p) {
+  constexpr int64_t kBytesOfBlock = 16 << 10;  // at the least
+  constexpr int kFewest = 4, kMost = 16;       // 16 fill five sixths of NVLink
+  static_assert(kMost <= kMostSenders);
+  const int64_t bytes = p.capacity * p.width * bytesOf(p.activation);
+  return static_cast<int>(std::clamp<int64_t>(ceilDiv(bytes, kBytesOfBlock), kFewest, kMost));
+}
+
+// ---- Carriers
+
+/// Share `block` of `blocks` of all rows' pieces.
+template <class Rows>
+__device__ void carryRows(const EpDispatchParams& p, int64_t rows, int block, int blocks, void* shared) {
+  constexpr int64_t kStep = static_cast<int64_t>(Rows::kHeld) * kDispatchThreads, kGrain = 64;  // pieces: whole warps, whole blocks of FP8
+  const int64_t ofRow = Rows::piecesOf(p), all = rows * ofRow;
+  const int64_t share = (all + blocks * kGrain - 1) / (blocks * kGrain) * kGrain;
+  const int64_t begin = block * share, end = begin + share < all ? begin + share : all;
+  if (begin >= end) return;
+
+  typename Rows::Piece held[Rows::kHeld];
+  int row[Rows::kHeld], piece[Rows::kHeld];
+  const auto load = [&](int64_t at) {
+#pragma unroll
+    for (int i = 0; i < Rows::kHeld; ++i) {
+      const auto n = static_cast<uint32_t>(at + i * kDispatchThreads + threadIdx.x);
+      row[i] = static_cast<int>(n / static_cast<uint32_t>(ofRow)), piece[i] = static_cast<int>(n - row[i] * static_cast<uint32_t>(ofRow));
+      held[i] = Rows::load(p, row[i], piece[i], n < end);
+    }
+  };
+  load(begin);  // on its way while the block finds out where to
+
+  Destinations to(p, shared);
+  const int64_t first = begin / ofRow, last = (end - 1) / ofRow;
+  const int64_t firstTile = last < kDispatchThreads ? 0 : first;
+  to.skip(firstTile);
+  for (int64_t tile = firstTile; tile <= last; tile += kDispatchThreads) {
+    to.look(tile, rows);
+    const int64_t tileBegin = tile * ofRow, tileEnd = (tile + kDispatchThreads) * ofRow;
+    const int64_t until = tileEnd < end ? tileEnd : end;
+    for (int64_t at = tileBegin > begin ? tileBegin : begin; at < until; at += kStep) {
+      if (at != begin) load(at);
+      for (int64_t r = 0; r < p.ranks; ++r) {
+        const Target target = targetOf(p, r);
+#pragma unroll
+        for (int i = 0; i < Rows::kHeld; ++i) {
+          if (at + i * kDispatchThreads + threadIdx.x >= until) continue;
+          const int32_t place = to.placeOf(static_cast<int>(row[i] - tile), r);
+          if (place >= 0) Rows::store(p, target.window, target.source * p.windowTokens + place, piece[i], held[i]);
+        }
+      }
+    }
+    __syncthreads();  // before the next look
+  }
+}
+
+// ---- The first block: word of the rows, and the plan of those that come
+
+/// The experts of row `row` at rank r, and their weights, as that rank numbers its experts: kVector slots at a time.
+template <int kVector>
+__device__ __forceinline__ void writeChoices(const EpDispatchParams& p, int64_t row, int64_t r, int64_t inPlace) {
+  const int32_t* ids = p.ids + row * p.topK;
+  const float* weights = p.weights + row * p.topK;
+  const int64_t firstExpert = r * p.localExperts;
+  int64_t k = 0;
+  while (ids[k] < firstExpert) ++k;  // the row has an expert there
+  const Target target = targetOf(p, r);
+  const int64_t place = target.source * p.windowTokens + inPlace;
+  auto* localIds = reinterpret_cast<int32_t*>(target.window + p.layout.ids) + place * p.slots;
+  auto* localWeights = reinterpret_cast<float*>(target.window + p.layout.weights) + place * p.slots;
+  for (int64_t slot = 0; slot < p.slots; slot += kVector) {
+    int32_t id[kVector];
+    float weight[kVector];
+#pragma unroll
+    for (int i = 0; i < kVector; ++i, ++k) {
+      const int64_t local = k < p.topK ? ids[k] - firstExpert : p.localExperts;
+      const bool there = local < p.localExperts;
+      id[i] = there ? static_cast<int32_t>(local) : -1;
+      weight[i] = there ? weights[k] : 0.0f;
+    }
+    if constexpr (kVector == 4) {
+      *reinterpret_cast<int4*>(localIds + slot) = {id[0], id[1], id[2], id[3]};
+      *reinterpret_cast<float4*>(localWeights + slot) = {weight[0], weight[1], weight[2], weight[3]};
+    } else {
+      localIds[slot] = id[0], localWeights[slot] = weight[0];
+    }
+  }
+}
+
+/// send_slot, each sent row's experts, and to every rank how many rows come.
+__device__ void announceRows(const EpDispatchParams& p, int64_t rows, uint32_t exchange, void* shared) {
+  Destinations to(p, shared);
+  for (int64_t tile = 0; tile < rows; tile += kDispatchThreads) {
+    to.look(tile, rows);
+    const int64_t inTile = rows - tile < kDispatchThreads ? rows - tile : kDispatchThreads;
+    for (int64_t i = threadIdx.x; i < inTile * p.ranks; i += kDispatchThreads) {
+      const int64_t t = i / p.ranks, r = i - t * p.ranks;
+      const int32_t place = to.placeOf(static_cast<int>(t), r);
+      p.sendSlot[(tile + t) * p.ranks + r] = place;
+      if (place < 0) continue;
+      if (p.slots % 4 == 0) writeChoices<4>(p, tile + t, r, place);
+      else writeChoices<1>(p, tile + t, r, place);
+    }
+    __syncthreads();  // before the next look, and before the flags
+  }
+  for (int64_t r = threadIdx.x; r < p.ranks; r += kDispatchThreads) {
+    const Target target = targetOf(p, r);
+    fenceSystem();
+    storeSystem(reinterpret_cast<WindowFlag*>(target.window + rowsFlagOffset(target.source)), {exchange, to.count(r)});
+  }
+}
+
+/// Until every rank has told how many rows it sends. One warp calls.
+__device__ __forceinline__ bool awaitWord(const EpDispatchParams& p, uint32_t exchange) {
+  const auto told = [&](int s) { return loadAcquire(reinterpret_cast<const WindowFlag*>(p.window + rowsFlagOffset(s))).epoch == exchange; };
+  return awaitAll(static_cast<int>(p.ranks), told, [](int s) { return s; }, p.control, true);
+}
+
+__device__ void planReceived(const EpDispatchParams& p, const int32_t* firstRow, PlanShared& s) {
+  const ReceivedChoices choices(p, firstRow);
+  const int64_t rows = firstRow[p.ranks];
+  for (int64_t i = threadIdx.x; i < rows * p.slots; i += kDispatchThreads) {
+    if (choices.expert(i) < 0) choices.leaveOut(i);
+  }
+  for (int64_t first = 0; first < p.localExperts; first += kPlanExperts) {
+    const int64_t left = p.localExperts - first;
+    planExperts<kDispatchThreads>(choices, rows, first, left < kPlanExperts ? left : kPlanExperts, s);
+  }
+}
+
+/// A plan of nothing, for what follows an exchange that was given up.
+__device__ void planNothing(const EpDispatchParams& p) {
+  for (int64_t e = threadIdx.x; e <= p.localExperts; e += kDispatchThreads) p.expertStart[e] = 0;
+  for (int64_t i = threadIdx.x; i < p.ranks * p.capacity * p.slots; i += kDispatchThreads) p.slotPlan[i] = -1;
+}
+
+// ---- Kernels
+
+/// Shared memory: a block's Destinations; then the first one's numbers of rows by source; then its PlanShared.
+__host__ __device__ constexpr size_t aligned16(size_t bytes) { return (bytes + 15) / 16 * 16; }
+
+struct SharedPlaces {
+  size_t firstRow, plan, bytes;
+};
+SharedPlaces sharedPlaces(int64_t ranks) {
+  SharedPlaces at{};
+  at.firstRow = aligned16(Destinations::sharedBytes(ranks));
+  at.plan = at.firstRow + aligned16(static_cast<size_t>(ranks + 1) * sizeof(int32_t));
+  at.bytes = at.plan + sizeof(PlanShared);
+  return at;
+}
+
+/// Waits until all ranks have told what comes, plans it, and waits until it is there. All threads of a block call.
+__device__ void planArrivals(const EpDispatchParams& p, const SharedPlaces& at, int carriers, uint32_t exchange, unsigned char* shared) {
+  auto* firstRow = reinterpret_cast<int32_t*>(shared + at.firstRow);
+  const bool leads = threadIdx.x < 32;
+  bool there = !leads || awaitWord(p, exchange);
+  if (threadIdx.x == 0 && there) numberSources(p.window, p.ranks, p.capacity, firstRow);
+  there = __syncthreads_and(there);
+  if (there) planReceived(p, firstRow, *reinterpret_cast<PlanShared*>(shared + at.plan));
+  there = there && (!leads || awaitSenders(p.window, rowsFlagOffset(0), p.ranks, carriers, exchange, p.control, true));
+  if (!__syncthreads_and(there)) planNothing(p);
+}
+
+template <class Rows>
+__global__ void __launch_bounds__(kDispatchThreads, 1) dispatchRows(const __grid_constant__ EpDispatchParams p, const __grid_constant__ SharedPlaces at) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  awaitPrevious();
+  const int64_t rows = liveRows(p.rows, p.capacity);
+  const uint32_t exchange = exchangeOf(p.epoch);
+  const int carriers = static_cast<int>(gridDim.x) - 1;
+  if (blockIdx.x > 0) {
+    const int carrier = static_cast<int>(blockIdx.x) - 1;
+    carryRows<Rows>(p, rows, carrier, carriers, shared);
+    raiseFlags(p, rowsFlagOffset, carrier, exchange);
+    return;
+  }
+  announceRows(p, rows, exchange, shared);
+  if (p.nccl.outbox == nullptr) planArrivals(p, at, carriers, exchange, shared);
+  letNextBegin();
+}
+
+/// The plan of what NCCL has brought: what the first block does otherwise.
+__global__ void __launch_bounds__(kDispatchThreads, 1) planCarried(const __grid_constant__ EpDispatchParams p, const __grid_constant__ SharedPlaces at, int carriers) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  awaitPrevious();
+  planArrivals(p, at, carriers, exchangeOf(p.epoch), shared);
+  letNextBegin();
+}
+
+/// What the codes that came stand for: octets, strided over the grid.
+template <class A, bool kWhole>
+__global__ void __launch_bounds__(kUnpackThreads) unpackRows(const __grid_constant__ EpDispatchParams p) {
+  extern __shared__ int32_t firstRow[];
+  awaitThenLetNextBegin();
+  if (threadIdx.x == 0) numberSources(p.window, p.ranks, p.capacity, firstRow);
+  __syncthreads();
+  const int64_t ofRow = (p.width + kOctet - 1) / kOctet, all = firstRow[p.ranks] * ofRow;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kUnpackThreads + threadIdx.x; i < all; i += static_cast<int64_t>(gridDim.x) * kUnpackThreads) {
+    const int64_t row = i / ofRow, k = (i - row * ofRow) * kOctet;
+    const ReceivedRow r = receivedRow(firstRow, row);
+    const int64_t place = r.source * p.windowTokens + r.j, left = p.width - k;
+    const auto* codes = reinterpret_cast<const uint8_t*>(p.window + p.layout.rows) + place * p.width + k;
+    const float scale = reinterpret_cast<const float*>(p.window + p.layout.scales)[place * scalesOf(p.width) + k / kFp8Block];
+    uint2 octet = {0, 0};
+    if constexpr (kWhole) {
+      octet = *reinterpret_cast<const uint2*>(codes);
+    } else {
+#pragma unroll
+      for (int n = 0; n < kOctet; ++n) {
+        if (n < left) (n < 4 ? octet.x : octet.y) |= static_cast<uint32_t>(codes[n]) << (n % 4 * 8);
+      }
+    }
+    float v[kOctet];
+#pragma unroll
+    for (int n = 0; n < kOctet; ++n) v[n] = floatOf(Fp8{static_cast<uint8_t>((n < 4 ? octet.x : octet.y) >> (n % 4 * 8))}) * scale;
+    storeOctet<kWhole>(static_cast<A*>(p.received.data) + (r.source * p.receivedStride + r.j) * p.width + k, left, v);
+  }
+}
+
+// ---- Launches
+
+template <class Rows>
+void launchDispatch(const CudaContext& context, const EpDispatchParams& p) {
+  const SharedPlaces at = sharedPlaces(p.ranks);
+  const int carriers = carriersFor(p);
+  launch(context, dispatchRows<Rows>, LaunchShape{dim3(static_cast<unsigned>(1 + carriers)), kDispatchThreads, at.bytes}, p, at);
+  if (p.nccl.outbox == nullptr) return;
+  bringRows(p, context);
+  launch(context, planCarried, LaunchShape{dim3(1), kDispatchThreads, at.bytes}, p, at, carriers);
+}
+
+template <class A>
+void launchPacked(const CudaContext& context, const EpDispatchParams& p) {
+  const bool whole = p.width % PackedRows<A, true>::kNumbers == 0 && rowsAligned(p.h.as<A>(), p.width) && rowsAligned(p.received.as<A>(), p.width);
+  if (whole) launchDispatch<PackedRows<A, true>>(context, p);
+  else launchDispatch<PackedRows<A, false>>(context, p);
+  const int64_t octets = p.ranks * p.capacity * ceilDiv(p.width, kOctet);
+  const LaunchShape shape{dim3(static_cast<unsigned>(persistentGrid(context, ceilDiv(octets, kUnpackThreads), 8))), kUnpackThreads,
+                          static_cast<size_t>(p.ranks + 1) * sizeof(int32_t)};
+  launch(context, whole ? unpackRows<A, true> : unpackRows<A, false>, shape, p);
+}
+
+void launchPlain(const CudaContext& context, const EpDispatchParams& p) {
+  const size_t bytes = static_cast<size_t>(p.width) * bytesOf(p.activation);
+  const size_t alignment = bytes | reinterpret_cast<uintptr_t>(p.h.data);
+  if (alignment % sizeof(uint4) == 0) launchDispatch<PlainRows<uint4>>(context, p);
+  else if (alignment % sizeof(uint32_t) == 0) launchDispatch<PlainRows<uint32_t>>(context, p);
+  else launchDispatch<PlainRows<uint16_t>>(context, p);
+}
+
+}  // namespace
+
+void ep_dispatch(const void* params, const CudaContext& context) {
+  const auto& p = *static_cast<const EpDispatchParams*>(params);
+  if (p.fp8) LONGCAT_ACTIVATION(p.activation, A, { launchPacked<A>(context, p); });
+  else launchPlain(context, p);
+}
+
+}  // namespace longcat::cuda
