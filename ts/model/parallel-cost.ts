@@ -80,7 +80,7 @@ export interface ExchangeCost {
 }
 
 /** What an exchange moves, on average. */
-export function exchangeCost(config: ModelConfig, shape: ExchangeShape): ExchangeCost {
+export function exchangeCost(config: RoutingSizes & Pick<ModelConfig, "hiddenSize">, shape: ExchangeShape): ExchangeCost {
   const { ranks, rows, activationBytes, fp8, ranksPerHost = RANKS_PER_HOST } = shape;
   const D = config.hiddenSize;
   const toOne = rows * chanceOfRank(config, ranks);
