@@ -33,11 +33,11 @@ class OneRank {
   WindowLayout layout() const { return windowLayout({ranks_, T_, model_.hidden, slots(), DType::f32, fp8_}); }
 
   OpArgs dispatchArgs() const {
-    return args({&h, &ids, &weights, &rows, &windows, &own_, &epoch, &control, &received, &sendSlot, &expertStart, &planRow, &slotPlan},
+    return args({&h, &ids, &weights, &rows, &windows, &own_, &epoch, &control, &received, &sendSlot, &expertStart, &planRow, &slotPlan, nullptr, nullptr},
                 {0, static_cast<double>(model_.experts), static_cast<double>(T_), fp8_ ? 1.0 : 0.0});
   }
   OpArgs combineArgs() const {
-    return args({&partial, &slotPlan, &h, &identity, &sendSlot, &rows, &windows, &own_, &epoch, &control, &out}, {0, static_cast<double>(T_), fp8_ ? 1.0 : 0.0});
+    return args({&partial, &slotPlan, &h, &identity, &sendSlot, &rows, &windows, &own_, &epoch, &control, &out, nullptr, nullptr}, {0, static_cast<double>(T_), fp8_ ? 1.0 : 0.0});
   }
 
   /// After a dispatch: the other ranks have sent what rank 0 has sent itself. Rows that were sent, rows that came, their experts.

@@ -16,14 +16,17 @@ export interface RunOptions {
   /** Text on standard input; absent: empty input. */
   input?: string | Uint8Array;
   cwd?: string;
-  /** Called with each piece of standard output. */
+  /** Variables beside those of this process. */
+  env?: Record<string, string>;
+  /** Called with each piece of standard output, or of standard error. */
   onOutput?: (child: ChildProcess, stdout: string) => void;
+  onErrorOutput?: (child: ChildProcess, stderr: string) => void;
 }
 
 /** Runs `longcat` to its end. */
 export function longcat(args: readonly string[], options: RunOptions = {}): Promise<Finished> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [MAIN, ...args], { stdio: "pipe", cwd: options.cwd });
+    const child = spawn(process.execPath, [MAIN, ...args], { stdio: "pipe", cwd: options.cwd, env: { ...process.env, ...options.env } });
     let [stdout, stderr] = ["", ""];
     child.stdout.setEncoding("utf8").on("data", (piece: string) => {
       stdout += piece;
@@ -31,6 +34,7 @@ export function longcat(args: readonly string[], options: RunOptions = {}): Prom
     });
     child.stderr.setEncoding("utf8").on("data", (piece: string) => {
       stderr += piece;
+      options.onErrorOutput?.(child, stderr);
     });
     child.on("error", reject);
     child.on("close", (code, signal) => resolve({ code, signal, stdout, stderr }));

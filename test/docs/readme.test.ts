@@ -95,6 +95,16 @@ describe("pages", () => {
 });
 
 describe("guide", () => {
+  it("its examples of several ranks answer as one rank does", () => {
+    const guide = readFileSync(join(ROOT, "docs", "guide.md"), "utf8");
+    const section = guide.slice(guide.indexOf("## Several ranks"), guide.indexOf("## Prompts"));
+    const { stdout, ...rest } = run(firstExample(section));
+    expect(rest).toEqual({ diagnostics: [], status: 0, stderr: "" });
+    expect(stdout).toMatch(/^, there was a curious [\s\S]*\{ expert: 2, rank: 0, exchange: 'peer' \}\n\[ 24, 0 \]\n$/);
+    const alone = run(firstExample(section.slice(section.lastIndexOf("```ts"))));
+    expect(alone).toEqual({ diagnostics: [], status: 0, stderr: "", stdout: expect.stringMatching(/\S/) });
+  });
+
   it("its tool example calls the tool and reads the answer", () => {
     const guide = readFileSync(join(ROOT, "docs", "guide.md"), "utf8");
     const example = firstExample(guide.slice(guide.indexOf("## Tools")));

@@ -3,7 +3,7 @@
  */
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
-import { ControlWord } from "../../ts/model/exchange.js";
+import { ControlWord, type ModelParallel } from "../../ts/model/exchange.js";
 import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/model/open.js";
 import { checkRing, type Runner } from "../../ts/model/runner.js";
 import { copyModel, editTensors, type FileTensor, modelPath } from "../helpers/fixtures.js";
@@ -213,6 +213,51 @@ describe("a rank", () => {
       await expect(Ranks.open(modelPath(name), count)).rejects.toThrow(
         refused("OPTION_INVALID", `parallel: { expert: ${count} } is not accepted: ${accepted}`),
       );
+  });
+
+  it("on the CPU is on one host with all others, and exchanges through its memory", async () => {
+    const open = (options: Partial<ModelParallel>) =>
+      Ranks.openWith(2, (parallel) => openModel(modelPath("tiny-a"), { ...TEST_MODEL_OPTIONS, parallel: { ...parallel, ...options } }));
+    await expect(open({ exchange: "nccl" })).rejects.toThrow(refused("OPTION_INVALID", 'parallel.exchange: "nccl" needs GPUs'));
+    await expect(open({ ranksOnHost: 1 })).rejects.toThrow(
+      refused("OPTION_INVALID", "ranks on the CPU write into one another's memory and must be on one host: 1 of 2 are on this one"),
+    );
+  });
+
+  it("that cannot reach another one's window fails, and so does the other", async () => {
+    const failures: unknown[] = [];
+    const opening = Ranks.openWith(2, async (parallel) => {
+      const gather: ModelParallel["gather"] = async (name, bytes) => {
+        const all = await parallel.gather(name, bytes);
+        return name === "windows" && parallel.rank === 0 ? [all[0]!, new Uint8Array(all[1]!.length)] : all;
+      };
+      try {
+        return await openModel(modelPath("tiny-a"), { ...TEST_MODEL_OPTIONS, parallel: { ...parallel, gather } });
+      } catch (error) {
+        failures[parallel.rank] = error;
+        throw error;
+      }
+    });
+    await expect(opening).rejects.toThrow(refused("COMM_ERROR"));
+    expect(failures).toEqual([refused("COMM_ERROR", "rank 1"), refused("COMM_ERROR", "rank 0 cannot open the windows of all others")]);
+  });
+
+  it("counts its window among what it allocates, and its share of the host's memory as what is there", async () => {
+    const ranks = await openRanks(modelPath("tiny-a"), 2);
+    const alone = await openAlone(modelPath("tiny-a"));
+    for (const { runner, sizes } of ranks.models) {
+      const { windowBytes, scratchBytes, allocatedBytes } = sizes;
+      // 2 · 512 rows of 96 numbers that come, with 5 experts and their weights, and as many sums; a header before them.
+      expect(windowBytes).toBe(64 * 1024 + 2 * 512 * (96 * 4 + 2 * 5 * 4 + 96 * 4));
+      expect(scratchBytes).toBeGreaterThan(alone.sizes.scratchBytes);
+      expect(allocatedBytes - windowBytes - scratchBytes).toBe(alone.sizes.allocatedBytes - alone.sizes.scratchBytes);
+      const extra = runner.device.allocatedBytes - allocatedBytes;
+      // The rotation's frequencies, the ring, the threads' scratch.
+      expect(extra).toBeGreaterThanOrEqual(0);
+      expect(extra).toBeLessThan(64 * 1024);
+    }
+    const tight = Ranks.open(modelPath("tiny-a"), 2, { availableBytes: 1e6 });
+    await expect(tight).rejects.toThrow(refused("OUT_OF_MEMORY", `window of the exchange ${ranks.models[0]!.sizes.windowBytes}, `));
   });
 
   it("is refused other sizes than the rest, and has the smallest cache of all", async () => {

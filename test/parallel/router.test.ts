@@ -123,6 +123,17 @@ describe("the router", () => {
     expect(router.place(call([...a.slice(0, 8), 5])).rank).toBe(0);
   });
 
+  it("finds the beginnings of long prompts too, in pieces", () => {
+    const large = { numBlocks: 100_000, maxBatchTokens: 4096 };
+    const router = ranks(2, large);
+    const document = prompt(1, 5000);
+    router.place(call(document)).release();
+    router.place(call(prompt(2, 9000))).release(); // rank 1, which has now been given more
+    router.place(call(prompt(3, 9000))).release(); // rank 0, and more again
+    expect(router.place(call([...document.slice(0, 4000), 1, 2, 3])).rank).toBe(0);
+    expect(router.place(call(prompt(4, 4003))).rank).toBe(1);
+  });
+
   it("takes ranks of different sizes as they are", () => {
     const router = new Router([CAPACITY, { ...CAPACITY, maxSequences: 12, numBlocks: 192 }], true);
     const places = Array.from({ length: 16 }, (_, kind) => router.place(call(prompt(kind, 4))));

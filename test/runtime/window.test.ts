@@ -303,7 +303,7 @@ describe("ranks in processes of their own", () => {
 
   it("may leave in the midst of an exchange that nobody joins", async () => {
     const mine = new Rank(0, 2);
-    const { child, handle } = await startRank(1, 2, "exit");
+    const { child, handle } = await startRank(1, 2, "leave");
     const begin = performance.now();
     const ended = once(child, "exit");
     child.send({ handles: [hex(mine.window.handle), handle] });

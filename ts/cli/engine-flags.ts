@@ -124,7 +124,7 @@ export async function leading(flags: ParsedFlags, run: () => Promise<number | un
   try {
     const { rank, expert } = engine.info.parallel;
     note(`rank ${rank} of ${expert} works for rank 0 until that ends`);
-    outlastSignal("SIGTERM", TERMINATED);
+    outlastTermination();
     await interruptible(() => engine.ended);
   } finally {
     await engine.close();
@@ -132,10 +132,10 @@ export async function leading(flags: ParsedFlags, run: () => Promise<number | un
   return undefined;
 }
 
-/** Who stops all processes of a group at once stops rank 0, which may still have answers to end: it ends this process. A second signal does so now. */
-function outlastSignal(signal: NodeJS.Signals, exitCode: number): void {
-  process.once(signal, () => {
+/** Who ends all processes of a group at once ends rank 0 too, which may have answers under way, and then ends this one. A second signal ends it now. */
+function outlastTermination(): void {
+  process.once("SIGTERM", () => {
     note("rank 0 ends this process when its answers under way have ended; a second signal exits at once");
-    process.once(signal, () => process.exit(exitCode));
+    process.once("SIGTERM", () => process.exit(TERMINATED));
   });
 }

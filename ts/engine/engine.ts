@@ -155,7 +155,8 @@ export class Engine implements AsyncDisposable {
    * @param prompt Text, a chat or token ids; all of an array are checked before any runs.
    * @param params See {@link GenerateParams}.
    * @param onChunk Called with each piece of the answer when its step is over: what `stream` gives, without a loop. Of an array, `index` counts
-   * all choices, prompt by prompt. The steps of all calls wait while it runs. What it throws ends this call, which rejects with it; others go on.
+   * all choices, prompt by prompt. The steps of all calls wait while it runs, but for those of several ranks. What it throws ends this call, which rejects with it; others go
+   * on.
    * @throws LongcatError `PROMPT_INVALID`, `OPTION_INVALID`, `CONTEXT_OVERFLOW`, `OUT_OF_MEMORY`, `DISPOSED`; `ABORTED` with the result so
    * far as `partial` (of an array: an array).
    *

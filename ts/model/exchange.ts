@@ -6,8 +6,9 @@
 
 import { LongcatError } from "../errors.js";
 import { availableMemoryBytes } from "../runtime/addon.js";
-import type { Device, HostWords, Tensor } from "../runtime/device.js";
-import { CONTROL_WORDS, exchangeWindowBytes } from "../runtime/window.js";
+import type { Communicator } from "../runtime/communicator.js";
+import type { HostWords, Tensor } from "../runtime/device.js";
+import { exchangeWindowBytes } from "../runtime/window.js";
 import type { ActivationDType } from "./activations.js";
 import type { ExpertRange } from "./checkpoint.js";
 import type { ModelConfig } from "./config.js";
@@ -24,7 +25,10 @@ export interface ModelParallel {
   /** All ranks' bytes under this name, in the order of their ranks; each calls it once a name, with its own. */
   gather(name: string, bytes: Uint8Array): Promise<Uint8Array[]>;
   lockstep: Lockstep;
-  /** How rows travel. Default "auto". */
+  /**
+   * How rows travel: ranks write them into one another's windows ("peer"), which takes one host; or through NCCL, which takes GPUs. "auto" (the default):
+   * the first where it can be done.
+   */
   exchange?: "auto" | "peer" | "nccl";
   /** What rows are sent as: what activations are ("auto", the default), or e4m3 with a scale for each 128 numbers. */
   dispatchDType?: "auto" | "fp8";
@@ -36,6 +40,8 @@ export interface Sharding {
   ranks: number;
   /** Whether rows are sent as FP8. */
   fp8Dispatch: boolean;
+  /** Whether it is settled that they go through NCCL, which takes them from a second window. Default false. */
+  throughNccl?: boolean;
 }
 
 /** A model on one rank. */
@@ -43,7 +49,14 @@ export const ONE_RANK: Sharding = { ranks: 1, fp8Dispatch: false };
 
 /** What sizes depend on where a model is opened as one rank of several, or alone. */
 export function shardingOf(parallel: ModelParallel | undefined): Sharding {
-  return parallel ? { ranks: parallel.ranks, fp8Dispatch: parallel.dispatchDType === "fp8" } : ONE_RANK;
+  if (!parallel) return ONE_RANK;
+  const { ranks, dispatchDType, exchange } = parallel;
+  return { ranks, fp8Dispatch: dispatchDType === "fp8", throughNccl: exchange === "nccl" || !isOneHost(parallel) };
+}
+
+/** Whether all ranks share a host. */
+export function isOneHost({ ranks, ranksOnHost = ranks }: Pick<ModelParallel, "ranks" | "ranksOnHost">): boolean {
+  return ranksOnHost === ranks;
 }
 
 /** CPU: memory that is there for one of the ranks that share it; undefined for a process that shares it with none. */
@@ -58,14 +71,31 @@ export interface Exchange {
   /** Most rows that a rank may send to another: those of its largest program. */
   readonly tokens: number;
   readonly fp8Dispatch: boolean;
-  /** i64 [ranks]: where each rank's window lies, as this device sees it. */
+  /** i64 [ranks]: where each rank's window lies, as this device sees it. Through NCCL it is not looked at. */
   readonly windows: Tensor;
   /** The own one, which the others write into. */
   readonly window: Tensor;
+  /** Through NCCL alone. */
+  readonly nccl?: NcclExchange;
   /** i64 [1]: exchanges that are over. */
   readonly epoch: Tensor;
   /** Gives up what is waited for, and says who is (ControlWord). */
   readonly control: HostWords;
+}
+
+/** What goes through NCCL beside it. */
+export interface NcclExchange {
+  readonly communicator: Communicator;
+  /** A second window, from which it takes what the others are to get. */
+  readonly outbox: Tensor;
+  /** i32 [2 · ranks]: numbers of rows, for exchanges that are not recorded. */
+  readonly counts: HostWords;
+}
+
+/** Ends all waiting for other ranks, for good: what is under way or comes later fails with COMM_ERROR. */
+export function giveUp({ control, nccl }: Exchange): void {
+  control.set(ControlWord.giveUp, 1);
+  nccl?.communicator.abort();
 }
 
 /** Most ranks of an exchange (native/comm/window.h: kMaxRanks). */
@@ -104,30 +134,13 @@ export function expertRange(
   return { first: rank * count, count };
 }
 
-/** Bytes of a rank's window; 0 where nothing is exchanged. */
+/** Bytes of a rank's window, or of both of its windows; 0 where nothing is exchanged. */
 export function windowBytes(
   config: Pick<ModelConfig, "hiddenSize" | "numExperts" | "topK">,
-  { ranks, fp8Dispatch, tokens, activationDType }: Sharding & { tokens: number; activationDType: ActivationDType },
+  { ranks, fp8Dispatch, throughNccl, tokens, activationDType }: Sharding & { tokens: number; activationDType: ActivationDType },
 ): number {
   if (ranks === 1) return 0;
   const slots = slotsOfRank(config, ranks);
-  return exchangeWindowBytes({ ranks, tokens, width: config.hiddenSize, slots, activation: activationDType, fp8: fp8Dispatch });
-}
-
-/**
- * Makes this rank's window, and opens the others'.
- *
- * @throws LongcatError OUT_OF_MEMORY; COMM_ERROR naming a rank whose window cannot be opened
- */
-export async function openExchange(
-  device: Device,
-  { rank, ranks, gather }: Pick<ModelParallel, "rank" | "ranks" | "gather">,
-  { windowBytes, maxBatchTokens, sharding }: { windowBytes: number; maxBatchTokens: number; sharding: Sharding },
-): Promise<Exchange> {
-  const own = device.window(windowBytes);
-  return {
-    ...{ rank, ranks, tokens: maxBatchTokens, fp8Dispatch: sharding.fp8Dispatch },
-    windows: device.joinWindows(own, rank, await gather("windows", own.handle)),
-    ...{ window: own.tensor, epoch: device.tensor("int64", [1]), control: device.hostWords(CONTROL_WORDS) },
-  };
+  const one = exchangeWindowBytes({ ranks, tokens, width: config.hiddenSize, slots, activation: activationDType, fp8: fp8Dispatch });
+  return throughNccl ? 2 * one : one;
 }

@@ -19,8 +19,7 @@
 
 import type { Queue, Tensor } from "../runtime/device.js";
 import { ops } from "../runtime/ops.js";
-import type { Exchange } from "./exchange.js";
-import type { Program } from "./program.js";
+import type { Program, ProgramExchange } from "./program.js";
 import type { AttentionWeights, DenseWeights, LayerWeights, MoeWeights } from "./weights.js";
 
 /** The residual stream: its value is (x + add) + add2. */
@@ -171,8 +170,9 @@ function combine(queue: Queue, program: Program, h: Tensor): void {
 }
 
 /** What both halves of an exchange take. */
-function exchangeArguments({ rank, tokens, fp8Dispatch, windows, window, epoch, control }: Exchange) {
-  return { rank, windowTokens: tokens, fp8: Number(fp8Dispatch), windows, window, epoch, control: control.tensor };
+function exchangeArguments({ rank, tokens, fp8Dispatch, windows, window, nccl, counts, epoch, control }: ProgramExchange) {
+  const places = { windows, window, outbox: nccl?.outbox, counts, epoch, control: control.tensor };
+  return { rank, windowTokens: tokens, fp8: Number(fp8Dispatch), ...places };
 }
 
 /** q_a_layernorm and kv_a_layernorm keep their class's default, whatever rms_norm_eps says. */

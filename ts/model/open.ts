@@ -8,9 +8,11 @@ import { availableMemoryBytes } from "../runtime/addon.js";
 import { Device } from "../runtime/device.js";
 import { chooseDevice, withoutEffect } from "../runtime/gpus.js";
 import { type Checkpoint, type DraftDemand, openCheckpoint, forDrafts, forExperts } from "./checkpoint.js";
-import { expertRange, type ModelParallel, openExchange, shardingOf, shareOfMemory } from "./exchange.js";
+import { expertRange, type ModelParallel, shardingOf, shareOfMemory } from "./exchange.js";
+import { openExchange } from "./open-exchange.js";
 import { type DeviceKind, hasFp8Weights, ngramTableBytes } from "./placement.js";
 import { type ModelPlan, planModel } from "./plan.js";
+import { reservedBytes } from "./sizing.js";
 import { agreeOnCache } from "./rank-sizes.js";
 import { checkRing, Runner } from "./runner.js";
 import type { ModelSizes, SizingOptions } from "./sizing.js";
@@ -121,9 +123,9 @@ async function load(device: Device, checkpoint: Checkpoint, plan: ModelPlan, opt
   const { sizes } = plan;
   if (device.kind === "cuda") {
     if (plan.ngram === "host") checkHostMemory(ngramTableBytes(checkpoint));
-    device.reserve(sizes.allocatedBytes - sizes.windowBytes);
+    device.reserve(reservedBytes(sizes));
   }
-  const exchange = parallel && (await openExchange(device, parallel, sizes));
+  const exchange = parallel && (await openExchange(device, parallel, checkpoint.config, sizes));
   const weights = await loadWeights(device, checkpoint, {
     ...{ dtype, ngram: plan.ngram, experts: parallel && expertRange(checkpoint.config, parallel) },
     onProgress: (doneBytes, totalBytes) => {

@@ -22,8 +22,17 @@ export interface Tap {
 /** Which rows each expert has (native/ops/moe_route/params.h): what the router makes, or what somebody puts in its place. */
 export type ExpertPlan = Pick<Activations<Tensor>["moe"], "expertStart" | "planRow" | "slotPlan">;
 
+/** What a program is for. */
+export interface ProgramKind {
+  /** Which kinds of row its steps may have. */
+  readonly prefill: boolean;
+  readonly decode: boolean;
+  /** Whether its steps are replayed: all of them then do the same. */
+  readonly recorded: boolean;
+}
+
 /** What the model's code needs to enqueue itself. */
-export interface Program {
+export interface Program extends ProgramKind {
   readonly config: ModelConfig;
   readonly rope: RopeParameters;
   /** [rope/2] */
@@ -41,9 +50,6 @@ export interface Program {
   readonly draftIndex?: Tensor;
   /** Row l of the result's FFN counts: [T] i32. */
   readonly ffnCount: readonly Tensor[];
-  /** Which kinds of row a step of this program may have. */
-  readonly prefill: boolean;
-  readonly decode: boolean;
   /** The queue of the experts' branch. */
   readonly branch: Queue;
   /** Where the experts are shared out: what rows are exchanged through. */
@@ -62,6 +68,8 @@ export interface Program {
 export interface ProgramExchange extends Exchange {
   /** [ranks·tokens, D] act: the rows that came. */
   readonly received: Tensor;
+  /** Through NCCL, not recorded: where it finds how many rows there are. Else as many travel as there is room for. */
+  readonly counts?: Tensor | undefined;
 }
 
 /** What programs of one runner share. */
@@ -81,13 +89,7 @@ export function programBytes(config: ModelConfig, capacity: Capacity, activation
 }
 
 /** Makes a program's tensors in `arena` (u8, at least `programBytes`). */
-export function createProgram(
-  device: Device,
-  arena: Tensor,
-  parts: ProgramParts,
-  capacity: Capacity,
-  kind: { prefill: boolean; decode: boolean },
-): Program {
+export function createProgram(device: Device, arena: Tensor, parts: ProgramParts, capacity: Capacity, kind: ProgramKind): Program {
   const { config, activationDType, exchange, ...shared } = parts;
   const layout: ActivationLayout<Tensor> = layoutActivations(config, capacity, activationDType, (dtype, shape, byteOffset) =>
     device.view(arena, dtype, shape, byteOffset),
@@ -98,7 +100,7 @@ export function createProgram(
   return {
     ...shared,
     ...kind,
-    ...(exchange && { exchange: { ...exchange, received: activations.moe.exchange?.received ?? receivedIn(exchange, parts) } }),
+    ...(exchange && { exchange: exchangeOf(exchange, parts, kind, activations) }),
     config,
     promptKeys: 0,
     capacity,
@@ -114,9 +116,16 @@ export function createProgram(
   };
 }
 
-/** The rows that a window receives, where they lie. */
-function receivedIn({ window, ranks, tokens }: Exchange, { config, activationDType }: ProgramParts): Tensor {
-  return window.view(activationDType, [ranks * tokens, config.hiddenSize], WINDOW_HEADER_BYTES);
+/** Rows that come as activations are used where they lie in the window. */
+function exchangeOf(
+  exchange: Exchange,
+  { config, activationDType }: ProgramParts,
+  { recorded }: ProgramKind,
+  { moe }: Activations<Tensor>,
+): ProgramExchange {
+  const { window, ranks, tokens, nccl } = exchange;
+  const inWindow = () => window.view(activationDType, [ranks * tokens, config.hiddenSize], WINDOW_HEADER_BYTES);
+  return { ...exchange, received: moe.exchange?.received ?? inWindow(), counts: recorded ? undefined : nccl?.counts.tensor };
 }
 
 /** Places in the step's counts (native/ops/step_plan/params.h). */

@@ -21,10 +21,11 @@ import { chooseDevice, withoutEffect } from "../runtime/gpus.js";
 import { ops } from "../runtime/ops.js";
 import { type Checkpoint, type ExpertRange, forExperts, type StoredTensor } from "./checkpoint.js";
 import { type ModelConfig, numNgramTables } from "./config.js";
-import { expertRange, type ModelParallel, openExchange, shardingOf, shareOfMemory } from "./exchange.js";
+import { expertRange, type ModelParallel, shardingOf, shareOfMemory } from "./exchange.js";
+import { openExchange } from "./open-exchange.js";
 import { type ModelPlan, planModel } from "./plan.js";
 import { checkRing, Runner } from "./runner.js";
-import type { ModelSizes } from "./sizing.js";
+import { type ModelSizes, reservedBytes } from "./sizing.js";
 import { modelTensors, scaleName, scaleShape, type TensorSpec } from "./tensor-names.js";
 import { isNgramTable, loadWeights } from "./weights.js";
 
@@ -116,8 +117,8 @@ export async function openRandomModel(spec: RandomModelSpec, options: RandomMode
   try {
     const { sizes } = planFor(device, held, options);
     checkRing(device, config, sizes);
-    device.reserve(sizes.allocatedBytes - sizes.windowBytes);
-    const exchange = parallel && (await openExchange(device, parallel, sizes));
+    device.reserve(reservedBytes(sizes));
+    const exchange = parallel && (await openExchange(device, parallel, config, sizes));
     const maker = new Maker(device, { ...spec, config }, full);
     const experts = spec.oneRank ? { first: 0, count: spec.expertsHeld ?? config.numExperts } : range;
     const weights = await loadWeights(device, full, { dtype: "auto", ngram: "host", make: (name) => maker.make(name), experts });

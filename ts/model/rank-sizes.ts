@@ -30,9 +30,9 @@ export async function agreeOnCache({ rank, gather }: ModelParallel, config: Mode
 function alike(config: ModelConfig, sizes: ModelSizes) {
   const { numLayers, hiddenSize, numExperts, numZeroExperts, topK, vocabSize } = config;
   const { maxSequences, maxBatchTokens, maxDrafts, activationDType, cacheDType, sharding } = sizes;
-  const { ranks, fp8Dispatch } = sharding;
+  const { ranks, fp8Dispatch, throughNccl } = sharding;
   return {
     ...{ numLayers, hiddenSize, numExperts, numZeroExperts, topK, vocabSize },
-    ...{ maxSequences, maxBatchTokens, maxDrafts, activationDType, cacheDType, ranks, fp8Dispatch },
+    ...{ maxSequences, maxBatchTokens, maxDrafts, activationDType, cacheDType, ranks, fp8Dispatch, throughNccl },
   };
 }

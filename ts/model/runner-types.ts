@@ -123,7 +123,7 @@ export interface ModelRunner {
   room(): Promise<void>;
   /**
    * Enqueues a step and resolves with its results: prompt chunks, then decodes; at most maxBatchTokens tokens (with drafts: rows) and maxSequences
-   * sequences. All is enqueued when the call returns (a step that is scored, or is cut in two, goes on by itself, and `room()` waits for it),
+   * sequences. All is enqueued when the call returns (a step that is scored, or is cut in two, or has to be agreed on with other ranks, goes on by itself, and `room()` waits for it),
    * so that the next step may be launched before the results of this one are there: a decode row's token is then the one that the device
    * samples, and what is set after the launch is for later steps. A step that fails takes those with it that were launched before its failure was told.
    * `onOver` is told when the device was done (of a step that is cut, with each part), on performance.now()'s clock, before the promise resolves.

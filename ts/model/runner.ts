@@ -7,16 +7,17 @@
  */
 
 import { LongcatError } from "../errors.js";
+import { MAX_RECORDED_NCCL_RANKS } from "../runtime/communicator.js";
 import type { Device, Graph, Queue, Tensor } from "../runtime/device.js";
 import { ADJUSTMENT_WORDS, adjustmentsOf } from "./adjustments.js";
 import { type ActivationDType, type Capacity, KEY_TILE } from "./activations.js";
 import { type ModelConfig, ropeParameters } from "./config.js";
-import { ControlWord, type Exchange, ONE_RANK } from "./exchange.js";
+import { type Exchange, giveUp, ONE_RANK } from "./exchange.js";
 import { COMMANDS_PER_EXCHANGE, COMMANDS_PER_LAYER } from "./layer.js";
 import type { Forward, Lockstep, Round } from "./lockstep.js";
 import { forward, head, sample, score } from "./model.js";
 import { makeDrafts } from "./mtp.js";
-import { createProgram, type Program, type ProgramParts, SPLIT_KEYS } from "./program.js";
+import { createProgram, type Program, type ProgramKind, type ProgramParts, SPLIT_KEYS } from "./program.js";
 import { Rounds } from "./rounds.js";
 import type { ModelRunner, RunnerLimits, SlotSampling, StepResult, StepSequence } from "./runner-types.js";
 import { type ModelSizes, withDrafts } from "./sizing.js";
@@ -250,18 +251,19 @@ export class Runner implements ModelRunner {
 
   /** The program for prompts, for those who want to look inside (ts/model/trace.ts). */
   promptProgram(): Ready {
-    return this.#ready("prompt", this.#sizes.prompt, { prefill: true, decode: false });
+    return this.#ready("prompt", this.#sizes.prompt, { prefill: true, decode: false, recorded: false });
   }
 
   /** The program that decodes `batch` sequences, each with so many drafts; public for those who measure it (ts/engine/bench-layer.ts). */
   decodeProgram(batch: number, drafts = 0): Ready {
     const capacity = this.#decodeCapacity(batch, drafts);
-    return this.#ready(`decode ${capacity.sequences} × ${drafts + 1}`, capacity, { prefill: false, decode: true });
+    const kind = { prefill: false, decode: true, recorded: canRecord(this.exchange) };
+    return this.#ready(`decode ${capacity.sequences} × ${drafts + 1}`, capacity, kind);
   }
 
   /** For prompts and decodes in one step. */
   #mixedProgram(): Ready {
-    return this.#ready("mixed", this.#sizes.mixed, { prefill: true, decode: true });
+    return this.#ready("mixed", this.#sizes.mixed, { prefill: true, decode: true, recorded: false });
   }
 
   /** Fills all scratch with 0xFF bytes, so that anything read before it is written shows. */
@@ -281,8 +283,9 @@ export class Runner implements ModelRunner {
 
   async close(): Promise<void> {
     // Whatever still waits for other ranks would do so for ever.
-    this.exchange?.control.set(ControlWord.giveUp, 1);
+    if (this.exchange) giveUp(this.exchange);
     await this.device.close();
+    await this.exchange?.nccl?.communicator.close();
   }
 
   /** Cuts a step where its decode splits would not fit the program's list: rare, many long rows over shared blocks. */
@@ -337,7 +340,10 @@ export class Runner implements ModelRunner {
   #program({ kind, sequences, drafts }: Forward, own: readonly StepSequence[]): Ready {
     if (kind === "decode") return this.decodeProgram(sequences, drafts);
     const { isPrompt, decodes } = kindOf(own);
-    if (!isPrompt) return this.#ready("decode beside others' prompts", this.#sizes.mixed, { prefill: false, decode: true });
+    if (!isPrompt)
+      return this.#ready("decode beside others' prompts", this.#sizes.mixed, {
+        ...{ prefill: false, decode: true, recorded: false },
+      });
     return decodes ? this.#mixedProgram() : this.promptProgram();
   }
 
@@ -365,7 +371,7 @@ export class Runner implements ModelRunner {
     this.#setChoices(sequences);
     const draws = { turns: blocks.writeStep(sequences), drafts };
     this.#queue.write(program.stepBlock, blocks.input);
-    if (forward.kind === "prompt") {
+    if (!program.recorded) {
       program.promptKeys = sequences.reduce(
         (sum, { position, tokens }) => sum + (tokens ? roundUp(position + tokens.length, KEY_TILE) : 0),
         0,
@@ -501,7 +507,7 @@ export class Runner implements ModelRunner {
     return withDrafts(decode.find((capacity) => capacity.sequences >= batch) ?? decode[decode.length - 1]!, drafts, maxBatchTokens);
   }
 
-  #ready(name: string, capacity: Capacity, kind: { prefill: boolean; decode: boolean }): Ready {
+  #ready(name: string, capacity: Capacity, kind: ProgramKind): Ready {
     let ready = this.#programs.get(name);
     if (!ready) {
       const program = createProgram(this.device, this.#arena, this.#parts, capacity, kind);
@@ -538,6 +544,11 @@ function kindOf(sequences: readonly StepSequence[]): { isPrompt: boolean; decode
 /** The forward pass that a part needs. */
 function forwardOf(sequences: readonly StepSequence[], drafts: number): Forward {
   return { kind: kindOf(sequences).isPrompt ? "prompt" : "decode", sequences: sequences.length, drafts };
+}
+
+/** Whether steps that only decode can be recorded: an exchange of many ranks through NCCL cannot. */
+function canRecord(exchange: Exchange | undefined): boolean {
+  return !exchange?.nccl || exchange.ranks <= MAX_RECORDED_NCCL_RANKS;
 }
 
 /** Drafts that a step makes: as many as any of its sequences asks for. */

@@ -79,7 +79,7 @@ export interface ModelSizes extends StateSizes {
   /** Weights as stored, where they are copied to the device. */
   weightBytes: number;
   sharding: Sharding;
-  /** What other ranks write into: allocated for itself, so that they can map it. 0 without any. */
+  /** What other ranks write into; through NCCL also what they get. 0 without any. */
   windowBytes: number;
   /** All that is allocated: caches, state, scratch, window, converted weights, and on a GPU all weights. */
   allocatedBytes: number;
@@ -124,6 +124,11 @@ export function sizeModel(config: ModelConfig, options: SizingOptions, numCaches
     throw outOfMemory(sizes, available, fitting * blockBytes);
   }
   return sizes;
+}
+
+/** What of it comes from the memory that a GPU is asked for in one piece: not a window that others map. */
+export function reservedBytes({ allocatedBytes, windowBytes, sharding }: ModelSizes): number {
+  return sharding.throughNccl ? allocatedBytes : allocatedBytes - windowBytes;
 }
 
 function cacheDTypeOf({ cacheDType = "auto", activationDType = "float32" }: SizingOptions): CacheDType {

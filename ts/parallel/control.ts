@@ -11,7 +11,7 @@ import { Connection, readValue } from "./connection.js";
 import { BEAT_MS } from "./coordinator.js";
 import type { RankFacts } from "./group.js";
 import { Channel, Frame, forwardBody, helloBody, type RankSetup, readRound, type ToCoordinator, type ToRank } from "./messages.js";
-import { rankName } from "./names.js";
+import { leaderLost, rankName } from "./names.js";
 import { fromWire, toWire } from "./wire-error.js";
 
 /** The leader may still be starting: it is asked again after so long. */
@@ -228,7 +228,7 @@ export class Control implements Lockstep {
   }
 
   #gone(why: string): LongcatError {
-    return new LongcatError("COMM_ERROR", `${rankName(this.#place.rank, this.#place.ranks)} has lost its leader: ${why}`);
+    return leaderLost(this.#place.rank, this.#place.ranks, why);
   }
 
   /** Everybody who waits is told. */

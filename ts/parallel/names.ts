@@ -3,9 +3,16 @@
  * @module
  */
 
+import { LongcatError } from "../errors.js";
+
 /** "rank 3 of 16". */
 export function rankName(rank: number, ranks: number): string {
   return `rank ${rank} of ${ranks}`;
+}
+
+/** The error of a rank whose leader is gone. */
+export function leaderLost(rank: number, ranks: number, why: string): LongcatError {
+  return new LongcatError("COMM_ERROR", `${rankName(rank, ranks)} has lost its leader: ${why}`);
 }
 
 /** "rank 1 of 2", "ranks 3, 5–7 of 16": ascending. */

@@ -14,6 +14,7 @@ import { packageVersion } from "../runtime/addon.js";
 import { Connection } from "./connection.js";
 import { Control, dial } from "./control.js";
 import { Channel, Frame, helloBody } from "./messages.js";
+import { leaderLost } from "./names.js";
 import { deviceOfRank, hostFacts } from "./rank-device.js";
 import type { RankPlace, ToStarter } from "./rank-process.js";
 import { Requests } from "./requests.js";
@@ -144,9 +145,9 @@ export class Rank {
 
   /** The connection on which the leader's requests come. */
   async #connect(port: number, serve: (connection: Connection) => Requests): Promise<Requests> {
-    const { address, rank, connectMs } = this.#place;
+    const { address, rank, ranks, connectMs } = this.#place;
     const socket = await dial(address, port, connectMs);
-    const onEnd = (why: string): void => this.#end(new LongcatError("COMM_ERROR", `the leader is lost: ${why}`));
+    const onEnd = (why: string): void => this.#end(leaderLost(rank, ranks, why));
     const connection = new Connection(socket, { onFrame: () => undefined, onEnd });
     connection.send(Frame.hello, helloBody(Channel.requests, rank, this.#token));
     const requests = serve(connection);

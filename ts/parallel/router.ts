@@ -33,12 +33,19 @@ export interface Placement {
   release(): void;
 }
 
+/** Some blocks of a text, known by the digest of all tokens up to their end (ts/engine/prefix-cache.ts). */
+interface Piece {
+  digest: string;
+  blocks: number;
+}
+
 /** What a rank has to do, as far as is known here. */
 class RankLoad {
   readonly rank: number;
   readonly #capacity: RankCapacity;
-  /** Digests of blocks that its prefix cache should have, those looked for last behind the others. */
-  readonly #cached = new Set<string>();
+  /** Pieces that its prefix cache should have, and their blocks; those looked for last behind the others. */
+  readonly #cached = new Map<string, number>();
+  #cachedBlocks = 0;
   sequences = 0;
   /** Tokens in the cache, or on their way there. */
   tokens = 0;
@@ -69,22 +76,28 @@ class RankLoad {
     return (this.waiting + promptTokens - cachedTokens) / this.#capacity.maxBatchTokens;
   }
 
-  /** How many of these blocks its prefix cache should have, from the first on. */
-  numCached(digests: readonly string[]): number {
-    const missing = digests.findIndex((digest) => !this.#cached.has(digest));
-    return missing < 0 ? digests.length : missing;
+  /** Tokens of these pieces, from the first on, that its prefix cache should have. */
+  cachedTokens(pieces: readonly Piece[]): number {
+    const missing = pieces.findIndex(({ digest }) => !this.#cached.has(digest));
+    return blocksOf(missing < 0 ? pieces : pieces.slice(0, missing)) * this.#capacity.blockSize;
   }
 
-  /** These blocks will be in its prefix cache. The last of a text are forgotten first, as a beginning without its end is of use, and not the other way. */
-  remember(digests: readonly string[]): void {
-    for (const digest of digests.toReversed()) {
-      this.#cached.delete(digest);
-      this.#cached.add(digest);
+  /** These pieces will be in its prefix cache. The last of a text are forgotten first: a beginning is of use without its end. */
+  remember(pieces: readonly Piece[]): void {
+    for (const { digest, blocks } of pieces.toReversed()) {
+      this.#forget(digest);
+      this.#cached.set(digest, blocks);
+      this.#cachedBlocks += blocks;
     }
-    for (const digest of this.#cached) {
-      if (this.#cached.size <= this.#capacity.numBlocks) return;
-      this.#cached.delete(digest);
+    for (const digest of this.#cached.keys()) {
+      if (this.#cachedBlocks <= this.#capacity.numBlocks) return;
+      this.#forget(digest);
     }
+  }
+
+  #forget(digest: string): void {
+    this.#cachedBlocks -= this.#cached.get(digest) ?? 0;
+    this.#cached.delete(digest);
   }
 }
 
@@ -103,17 +116,16 @@ export class Router {
   /** Chooses the rank of a call, and counts it there until it is released. */
   place(load: Load): Placement {
     const { prompt, sequences, reuses } = load;
-    const digests = this.#caches ? blockDigests(prompt, this.#blockSize) : [];
-    // The last token of a prompt is always run.
-    const reusable = reuses ? digests.slice(0, Math.floor((prompt.length - 1) / this.#blockSize)) : [];
+    const pieces = this.#caches ? piecesOf(prompt, this.#blockSize) : [];
     const roomy = this.#ranks.filter((rank) => rank.hasRoom(load));
     const costs = (roomy.length > 0 ? roomy : this.#ranks).map((rank) => {
-      const cached = rank.numCached(reusable) * this.#blockSize;
+      // The last token of a prompt is always run.
+      const cached = reuses ? Math.min(rank.cachedTokens(pieces), prompt.length - 1) : 0;
       return { rank, cached, steps: rank.fullness + rank.stepsFor(prompt.length, cached) };
     });
     costs.sort((a, b) => a.steps - b.steps || a.rank.given - b.rank.given);
     const { rank, cached } = costs[0] as (typeof costs)[number];
-    rank.remember(digests);
+    rank.remember(pieces);
     return place(rank, { sequences, tokens: prompt.length, waiting: prompt.length - cached });
   }
 }
@@ -144,13 +156,22 @@ function place(load: RankLoad, call: { sequences: number; tokens: number; waitin
   };
 }
 
-/** The digests of a text's full blocks. */
-function blockDigests(tokens: readonly number[], blockSize: number): string[] {
-  const digests: string[] = [];
+/** So many leading blocks of a text are looked for one by one, those behind them in pieces of as many: a long text has few pieces. */
+const BLOCKS_OF_PIECE = 16;
+
+/** A text's full blocks, but for those behind its last whole piece. */
+function piecesOf(tokens: readonly number[], blockSize: number): Piece[] {
+  const pieces: Piece[] = [];
   let parent = CHAIN_START;
-  for (let end = blockSize; end <= tokens.length; end += blockSize) {
-    parent = chainDigest(parent, tokens.slice(end - blockSize, end));
-    digests.push(parent);
+  for (let block = 0; ; ) {
+    const blocks = block < BLOCKS_OF_PIECE ? 1 : BLOCKS_OF_PIECE;
+    if ((block + blocks) * blockSize > tokens.length) return pieces;
+    parent = chainDigest(parent, tokens.slice(block * blockSize, (block + blocks) * blockSize));
+    pieces.push({ digest: parent, blocks });
+    block += blocks;
   }
-  return digests;
+}
+
+function blocksOf(pieces: readonly Piece[]): number {
+  return pieces.reduce((sum, { blocks }) => sum + blocks, 0);
 }

@@ -469,7 +469,10 @@ export class Device {
     );
   }
 
-  /** Finishes what is enqueued and gives everything back. May be called again. */
+  /**
+   * Finishes what is enqueued and gives everything back. May be called again. An exchange that waits for a rank which never comes has to be
+   * given up first, by its `control`.
+   */
   async close(): Promise<void> {
     await translateRejections(async () => this.native.close());
   }

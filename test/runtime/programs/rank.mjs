@@ -1,8 +1,8 @@
 // One rank of an exchange in a process of its own, over the raw addon (its path is in LONGCAT_ADDON). Arguments: rank, ranks, and what to do:
 //   exchange   one exchange after another, as many as "steps" says; sends the last output
 //   linger     joins, then waits for whatever comes
-//   exit       begins an exchange that nobody joins, and leaves by process.exit(7) in the midst of it
-// Sends {handle}, waits for {handles}; sends {out} or {ready}.
+//   leave      begins an exchange that nobody joins, and has nothing else to do
+// Sends {handle}, waits for {handles}; sends {out}, {ready}, or nothing more.
 import { createRequire } from "node:module";
 import { once } from "node:events";
 import { sizes, tokensOfRank, weightsOf } from "./exchange-data.mjs";
@@ -82,6 +82,6 @@ if (task === "exchange") {
   process.send({ ready: true });
 } else {
   step();
-  process.send({ ready: true });
-  setTimeout(() => process.exit(7), 50);
+  process.exitCode = 7;
+  process.disconnect();
 }
