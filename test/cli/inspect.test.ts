@@ -64,7 +64,10 @@ describe("inspect", () => {
 
   it("estimate of ranks that do not divide the experts: the numbers that would work", async () => {
     const { code, stderr } = await longcat(["inspect", "estimate", MINI, "--ranks", "5"]);
-    expect([code, stderr]).toEqual([1, expect.stringMatching(/^error: OPTION_INVALID: parallel: { expert: 5 } .* accepted: 1, 2, 3, 4, 6, 8, 12, 24$/m)]);
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/^error: OPTION_INVALID: parallel: { expert: 5 } .* accepted: 1, 2, 3, 4, 6, 8, 12, 24$/m),
+    ]);
   });
 
   it.each([

@@ -12,6 +12,8 @@ import {
   cell,
   describeWhere,
   deviceName,
+  EXCHANGE_FLAG,
+  exchangeOf,
   meansGpu,
   numberOr,
   numbers,
@@ -34,7 +36,7 @@ const DEFAULT_SAMPLES = 7;
 
 export const benchAllToAllCommand: Command = {
   usage: [
-    "bench all-to-all [--ranks R] [--tokens 1,8,64,…] [--shape flash|lite|mini] [--hidden N] [--dtype bfloat16|float32] [--fp8] [--device cuda|cpu] [--json] [--svg FILE]",
+    "bench all-to-all [--ranks R] [--tokens 1,8,64,…] [--shape flash|lite|mini] [--hidden N] [--dtype bfloat16|float32] [--fp8] [--exchange peer|nccl] [--device cuda|cpu] [--json] [--svg FILE]",
   ],
   about:
     "The exchange between ranks by itself, a process and a GPU each: every token's row to the ranks that hold its experts, and their sums back, at some\n" +
@@ -63,6 +65,7 @@ export const benchAllToAllCommand: Command = {
       help: "activations: bfloat16 (default on GPUs) or float32 (default and only one on the CPU)",
     },
     { name: "fp8", kind: "flag", help: "dispatch rows as e4m3 with a scale for each 128 numbers" },
+    EXCHANGE_FLAG,
     { name: "samples", kind: "number", value: "N", help: `measurements, of which the median counts (default ${DEFAULT_SAMPLES})` },
     { name: "device", kind: "text", value: "D", help: "auto (GPUs, else the CPU), cpu or cuda" },
     { name: "threads", kind: "text", value: "N", help: "CPU threads of each rank, or auto (a share each)" },
@@ -88,7 +91,7 @@ async function planOf(flags: ParsedFlags): Promise<AllToAllPlan & { ranks: numbe
     ranks,
     sizes: { hiddenSize: numberOr(flags, "hidden", 1, 65536, config.hiddenSize), numExperts, numZeroExperts, topK },
     dtype: oneOf(flags, "dtype", ["bfloat16", "float32"] as const, onGpu ? "bfloat16" : "float32"),
-    fp8: flags.on("fp8"),
+    ...{ fp8: flags.on("fp8"), exchange: exchangeOf(flags) },
     tokens: numbers(flags, "tokens", DEFAULT_TOKENS[onGpu ? "gpu" : "cpu"], 1, 65536),
     samples: numberOr(flags, "samples", 1, 100, DEFAULT_SAMPLES),
     ...{ device, threads: threadsOf(flags) },
@@ -112,7 +115,7 @@ async function bench(flags: ParsedFlags): Promise<void> {
 function introduce(f: AllToAllFacts): void {
   const rows = `rows of ${f.hiddenSize} ${f.dtype}${f.fp8 ? ", dispatched as FP8" : ""}`;
   const choices = `${f.topK} choices of ${f.numExperts} experts and ${f.numZeroExperts} zero experts`;
-  note(`${f.ranks} ranks on ${describeWhere(f)}: ${rows}, ${choices}`);
+  note(`${f.ranks} ranks on ${describeWhere(f)}, exchange ${f.exchange}: ${rows}, ${choices}`);
   if (f.withoutNccl !== null) note(`without NCCL's times: ${f.withoutNccl}`);
 }
 

@@ -58,6 +58,15 @@ export function deviceName(flags: ParsedFlags, absent: string): string {
   return device;
 }
 
+export const EXCHANGE_FLAG: Flag = {
+  ...{ name: "exchange", kind: "text", value: "X" },
+  help: "how rows travel between ranks: auto, peer (into memory that they share) or nccl",
+};
+
+export function exchangeOf(flags: ParsedFlags): "auto" | "peer" | "nccl" {
+  return oneOf(flags, "exchange", ["auto", "peer", "nccl"] as const, "auto");
+}
+
 /** The number of ranks; several have a GPU each, so that one GPU cannot be named. */
 export function ranksOf(flags: ParsedFlags, device: string, absent: number): number {
   const ranks = numberOr(flags, "ranks", 1, 256, absent);

@@ -10,6 +10,8 @@ import {
   cell,
   describeWhere,
   deviceName,
+  EXCHANGE_FLAG,
+  exchangeOf,
   HELD_FLAG,
   meansGpu,
   numberOr,
@@ -62,6 +64,7 @@ export const benchLayerCommand: Command = {
       value: "R",
       help: "ranks of this host, rank r on GPU r; --experts-held is then of each, and --batch too (default 1)",
     },
+    EXCHANGE_FLAG,
     {
       name: "dispatch-dtype",
       kind: "text",
@@ -115,8 +118,14 @@ async function planOf(flags: ParsedFlags): Promise<LayerPlan & { ranks: number }
   const kind = (await meansGpu(device)) ? "gpu" : "cpu";
   const prompts = numbers(flags, "prompt", "", 1, 65536);
   const rows = { ...randomModel(flags, kind === "gpu"), expertRows: expertRowsOf(flags), queries: queriesOf(flags) };
+  checkRankFlags(flags, ranks);
   return {
-    ...{ ...rows, ranks, fp8Dispatch: fp8DispatchOf(flags, ranks) },
+    ...{
+      ...rows,
+      ranks,
+      exchange: exchangeOf(flags),
+      fp8Dispatch: oneOf(flags, "dispatch-dtype", ["auto", "fp8"] as const, "auto") === "fp8",
+    },
     ...{ batches: batchesOf(flags, rows, prompts.length > 0 ? "" : DEFAULT_BATCHES[kind]), prompts },
     context: numberOr(flags, "context", 0, 1_000_000, DEFAULT_CONTEXT[kind]),
     layers: numberOr(flags, "layers", 1, 64, DEFAULT_LAYERS[kind]),
@@ -139,11 +148,11 @@ function queriesOf(flags: ParsedFlags): number {
   return queries;
 }
 
-function fp8DispatchOf(flags: ParsedFlags, ranks: number): boolean {
-  if (ranks === 1 && flags.text("dispatch-dtype") !== undefined) throw new UsageError("--dispatch-dtype needs --ranks");
+function checkRankFlags(flags: ParsedFlags, ranks: number): void {
+  const idle = ["exchange", "dispatch-dtype"].find((name) => flags.text(name) !== undefined);
+  if (ranks === 1 && idle !== undefined) throw new UsageError(`--${idle} needs --ranks`);
   if (ranks > 1 && flags.text("expert-rows") !== undefined)
     throw new UsageError("--expert-rows stands for other ranks, and with --ranks they are there; give one of both");
-  return oneOf<"auto" | "fp8">(flags, "dispatch-dtype", ["auto", "fp8"], "auto") === "fp8";
 }
 
 function expertRowsOf(flags: ParsedFlags): number | undefined {
@@ -170,7 +179,7 @@ async function bench(flags: ParsedFlags): Promise<void> {
 
 function describeFacts(f: LayerFacts): void {
   note(
-    `a layer of ${f.shape} on ${describeWhere(f)}: ${f.dtype} matrices, ${f.activations} activations, ${f.cacheDType} latent caches, ${f.layers} layers in turn, ${formatBytes(f.memoryBytes)} allocated${f.ranks > 1 ? `; rank 0 of ${f.ranks}, ${f.expertsHeld} of ${f.experts} experts each` : ""}`,
+    `a layer of ${f.shape} on ${describeWhere(f)}: ${f.dtype} matrices, ${f.activations} activations, ${f.cacheDType} latent caches, ${f.layers} layers in turn, ${formatBytes(f.memoryBytes)} allocated${f.ranks > 1 ? `; rank 0 of ${f.ranks}, ${f.expertsHeld} of ${f.experts} experts each, exchange ${f.exchange}` : ""}`,
   );
   for (const line of f.notes) note(line);
 }

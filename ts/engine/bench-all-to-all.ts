@@ -9,8 +9,9 @@
 import { seededRandom } from "../bench/random.js";
 import type { ActivationDType } from "../model/activations.js";
 import type { ModelConfig } from "../model/config.js";
-import { type Exchange, expertsOfRank, openExchange, type Sharding, slotsOfRank, windowBytes } from "../model/exchange.js";
+import { type Exchange, expertsOfRank, shardingOf, slotsOfRank } from "../model/exchange.js";
 import { NVLINK_FLOOR, onCurve } from "../model/measured-parts.js";
+import { openExchange } from "../model/open-exchange.js";
 import { exchangeCost } from "../model/parallel-cost.js";
 import { LongcatError } from "../errors.js";
 import type { Communicator } from "../runtime/communicator.js";
@@ -19,7 +20,7 @@ import { bytesOf, type DType } from "../runtime/dtype.js";
 import { ops } from "../runtime/ops.js";
 import { WINDOW_HEADER_BYTES } from "../runtime/window.js";
 import { type AgreeOnReplays, median, timeReplays } from "./bench-device.js";
-import type { BenchRank } from "./bench-ranks.js";
+import { type BenchRank, benchParallel, wayOf } from "./bench-ranks.js";
 
 /** Sizes that an exchange depends on. */
 export type ExchangeSizes = Pick<ModelConfig, "hiddenSize" | "numExperts" | "numZeroExperts" | "topK">;
@@ -31,6 +32,8 @@ export interface AllToAllPlan {
   dtype: ActivationDType;
   /** Rows are dispatched as FP8. */
   fp8: boolean;
+  /** How rows travel, as `parallel.exchange` of an engine. */
+  exchange: "auto" | "peer" | "nccl";
   /** Tokens of each rank. */
   tokens: readonly number[];
   /** Measurements, of which the median counts. */
@@ -42,6 +45,8 @@ export interface AllToAllPlan {
 /** What was measured on. */
 export interface AllToAllFacts extends ExchangeSizes {
   ranks: number;
+  /** How rows travelled. */
+  exchange: "peer" | "nccl" | null;
   dtype: ActivationDType;
   fp8: boolean;
   device: string;
@@ -100,23 +105,18 @@ export async function benchAllToAll(
   try {
     if (device.kind === "cpu" && plan.dtype !== "float32")
       throw new LongcatError("OPTION_INVALID", `dtype: ${plan.dtype} is not accepted: on the CPU activations are float32`);
-    const nccl = await joinNccl(device, rank);
+    const parallel = benchParallel(rank, { exchange: plan.exchange, fp8Dispatch: plan.fp8 });
+    const sizes = { sharding: shardingOf(parallel), maxBatchTokens: Math.max(...plan.tokens), activationDType: plan.dtype };
+    const exchange = await openExchange(device, parallel, plan.sizes, sizes);
+    const nccl = exchange.nccl ? { communicator: exchange.nccl.communicator, reason: null } : await joinNccl(device, rank);
     communicator = nccl.communicator;
-    const sharding: Sharding = { ranks: rank.ranks, fp8Dispatch: plan.fp8 };
-    const tokens = Math.max(...plan.tokens);
-    const exchange = await openExchange(
-      device,
-      { ...rank, gather: (_, bytes) => rank.share(bytes) },
-      {
-        windowBytes: windowBytes(plan.sizes, { ...sharding, tokens, activationDType: plan.dtype }),
-        ...{ maxBatchTokens: tokens, sharding },
-      },
-    );
     const bench = new ExchangeBench(device, exchange, plan, rank, communicator);
     const timestampUs = await bench.timestampUs();
-    const { sizes, dtype, fp8 } = plan;
+    const { dtype, fp8 } = plan;
     const where = { device: device.kind, gpu: device.gpu?.name ?? null, threads: device.threads, isa: device.isa };
-    await report({ loaded: { ...sizes, ranks: rank.ranks, dtype, fp8, ...where, timestampUs, withoutNccl: nccl.reason } });
+    await report({
+      loaded: { ...plan.sizes, ranks: rank.ranks, exchange: wayOf(exchange), dtype, fp8, ...where, timestampUs, withoutNccl: nccl.reason },
+    });
     for (const count of plan.tokens) await report({ measured: await bench.measure(count, timestampUs) });
   } finally {
     await device.close();
@@ -260,7 +260,7 @@ class ExchangeBench {
   /** An exchange of a program of `tokens` rows, all of them live. */
   #tensors(tokens: number, ids: Int32Array): ExchangeTensors {
     const { sizes, dtype, fp8 } = this.#plan;
-    const { rank, ranks, tokens: windowTokens, windows, window, epoch, control } = this.#exchange;
+    const { rank, ranks, tokens: windowTokens, windows, window, nccl, epoch, control } = this.#exchange;
     const { hiddenSize: D, numExperts, topK } = sizes;
     const slots = slotsOfRank(sizes, ranks);
     const made: Tensor[] = [];
@@ -276,7 +276,7 @@ class ExchangeBench {
       return out;
     };
     const shared = {
-      ...{ rank, windowTokens, fp8: Number(fp8), windows, window, epoch, control: control.tensor },
+      ...{ rank, windowTokens, fp8: Number(fp8), windows, window, outbox: nccl?.outbox, epoch, control: control.tensor },
       ...{ h: random(dtype, [tokens, D]), rows: tensor("int32", [1], Int32Array.of(tokens)) },
       ...{ sendSlot: tensor("int32", [tokens, ranks]), slotPlan: tensor("int32", [ranks * tokens, slots]) },
     };

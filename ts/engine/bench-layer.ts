@@ -13,7 +13,7 @@
 import { LongcatError } from "../errors.js";
 import { KEY_TILE } from "../model/activations.js";
 import type { ModelConfig } from "../model/config.js";
-import { expertsOfRank, type ModelParallel } from "../model/exchange.js";
+import { expertsOfRank } from "../model/exchange.js";
 import { layer } from "../model/layer.js";
 import { EXCHANGE_OPERATIONS, LAYER_OPERATIONS, layerCommands, layerCosts } from "../model/layer-cost.js";
 import { forward } from "../model/model.js";
@@ -24,7 +24,7 @@ import { loadAddon } from "../runtime/addon.js";
 import { type Device, Event, type Graph, Queue } from "../runtime/device.js";
 import { ops } from "../runtime/ops.js";
 import { abortIfAsked, type AgreeOnReplays, CeilingMeter, floorSeconds, median, timeReplays, TokenSource } from "./bench-device.js";
-import type { BenchRank } from "./bench-ranks.js";
+import { type BenchRank, benchParallel, wayOf } from "./bench-ranks.js";
 import { checkShare, leastRows, placeShare, type RankShare } from "./rank-plan.js";
 
 /** What to measure. */
@@ -57,7 +57,8 @@ export interface LayerPlan {
    * `ranks` times as many, and zero experts in the model's proportion, so that an expert has as many rows as with all ranks that it stands for.
    */
   ranks?: number | undefined;
-  /** Several ranks: rows are dispatched as FP8. */
+  /** Several ranks: how rows travel, as `parallel.exchange` of an engine; whether they are dispatched as FP8. */
+  exchange?: "auto" | "peer" | "nccl" | undefined;
   fp8Dispatch?: boolean | undefined;
   signal?: AbortSignal | undefined;
 }
@@ -131,6 +132,8 @@ export interface LayerFacts {
   expertRows: number | null;
   layers: number;
   ranks: number;
+  /** How rows travelled between ranks; null: there is one. */
+  exchange: "peer" | "nccl" | null;
   device: string;
   /** The GPU's name; null on the CPU. */
   gpu: string | null;
@@ -170,7 +173,11 @@ export async function benchLayer(plan: LayerPlan, report: LayerReport, rank?: Be
     { config, dtype, expertsHeld, expertLayers: 1, oneRank: share !== undefined, draftHead: queries > 1 },
     {
       ...{ device, threads, cacheDType, fp8Activations, batchInvariant, signal, contextLength: longest, maxDrafts: queries - 1 },
-      ...{ maxSequences: largest, maxBatchTokens: Math.max(largest * queries, ...plan.prompts), parallel: rank && parallelOf(rank, plan) },
+      ...{
+        maxSequences: largest,
+        maxBatchTokens: Math.max(largest * queries, ...plan.prompts),
+        parallel: rank && benchParallel(rank, plan),
+      },
     },
   );
   try {
@@ -203,15 +210,6 @@ function configOf({ shape, layers, ranks = 1, expertsHeld }: LayerPlan): ModelCo
   return { ...config, numExperts, numZeroExperts };
 }
 
-/** Ranks run no steps of the runner's, so there is nothing to agree on. */
-function parallelOf({ rank, ranks, share }: BenchRank, { fp8Dispatch }: LayerPlan): ModelParallel {
-  return {
-    ...{ rank, ranks, dispatchDType: fp8Dispatch ? "fp8" : "auto" },
-    gather: (_, bytes) => share(bytes),
-    lockstep: { agree: () => Promise.reject(new LongcatError("INTERNAL", "a bench has no rounds")) },
-  };
-}
-
 /** Of some batches those whose steps have rows enough for `expertRows`; where none has, the least that would do. */
 export function batchesFor(
   plan: Pick<LayerPlan, "shape" | "expertsHeld" | "expertRows" | "queries">,
@@ -236,7 +234,7 @@ function factsOf(plan: LayerPlan, { runner, config, weightBytes, notes }: Random
   const { device } = runner;
   const cached = `all weights together take ${(weightBytes / 1024 ** 2).toFixed(1)} MiB: operations may find them in the device's cache`;
   return {
-    ...{ shape: plan.shape, dtype: plan.dtype, layers: plan.layers, ranks: plan.ranks ?? 1 },
+    ...{ shape: plan.shape, dtype: plan.dtype, layers: plan.layers, ranks: plan.ranks ?? 1, exchange: wayOf(runner.exchange) },
     ...{
       expertsHeld: plan.expertsHeld ?? expertsOfRank(config, plan.ranks ?? 1),
       experts: config.numExperts,

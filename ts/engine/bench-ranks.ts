@@ -5,6 +5,7 @@
 
 import { type ChildProcess, fork, type StdioOptions } from "node:child_process";
 import { LongcatError } from "../errors.js";
+import type { Exchange, ModelParallel } from "../model/exchange.js";
 import { rankName } from "../parallel/names.js";
 import { fromWire, type WireError } from "../parallel/wire-error.js";
 import { compiledFile } from "../runtime/compiled.js";
@@ -24,6 +25,23 @@ export interface BenchRank {
   readonly ranks: number;
   /** Every rank's value, by rank: the n-th call of each belongs to the n-th of the others, and waits for them. */
   share<T>(value: T): Promise<T[]>;
+}
+
+/** A rank as models and exchanges want it. It runs no steps of a runner's, so there is nothing to agree on. */
+export function benchParallel(
+  { rank, ranks, share }: BenchRank,
+  { exchange, fp8Dispatch }: { exchange?: "auto" | "peer" | "nccl" | undefined; fp8Dispatch?: boolean | undefined },
+): ModelParallel {
+  return {
+    ...{ rank, ranks, dispatchDType: fp8Dispatch ? "fp8" : "auto", ...(exchange && { exchange }) },
+    gather: (_, bytes) => share(bytes),
+    lockstep: { agree: () => Promise.reject(new LongcatError("INTERNAL", "a bench has no rounds")) },
+  };
+}
+
+/** How rows travel; null: there is one rank. */
+export function wayOf(exchange: Exchange | undefined): "peer" | "nccl" | null {
+  return exchange ? (exchange.nccl ? "nccl" : "peer") : null;
 }
 
 /** The first message to a rank's process. */
