@@ -35,7 +35,7 @@ export type {
 } from "./engine/types.js";
 export { LongcatError, type LongcatErrorCode } from "./errors.js";
 export type { CheckpointDescription } from "./model/describe.js";
-export type { MemoryEstimate } from "./model/estimate.js";
+export type { MemoryEstimate, ParallelEstimate } from "./model/estimate.js";
 export type { DeviceInfo } from "./runtime/devices.js";
 export {
   type GenerateParams,

@@ -24,7 +24,8 @@
   X(kDraftPlanOp)      \
   X(kSampleOp)         \
   X(kTokenLogprobsOp)  \
-  X(kRandomFillOp)
+  X(kRandomFillOp)     \
+  X(kTimestampOp)
 
 namespace longcat {
 

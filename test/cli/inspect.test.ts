@@ -48,6 +48,28 @@ describe("inspect", () => {
     expect(lines.stdout).toContain("It fits");
   });
 
+  it("estimate of ranks: memory of one, and a step's time for LongCat-Flash on GPUs, whose checkpoint need not be there", async () => {
+    const flash = ["inspect", "estimate", "--shape", "flash", "--dtype", "fp8", "--device", "cuda", "--speculative", "off"];
+    const sizes = ["--ranks", "8", "--batch", "64", "--context", "5000"];
+    const json = await longcat([...flash, ...sizes, "--json"]);
+    const { weightBytes, parallel } = JSON.parse(json.stdout) as { weightBytes: number; parallel: { step: { stepMs: number } } };
+    // A rank's 64 experts of 28 layers, and everything else whole.
+    expect(weightBytes / 1e9).toBeCloseTo(89.2, 1);
+    expect(parallel).toMatchObject({ ranks: 8, expertsHeld: 64 });
+    const lines = await longcat([...flash, ...sizes]);
+    expect(lines.stdout).toMatch(new RegExp(`^step +${parallel.step.stepMs.toFixed(2)} ms$`, "m"));
+    const both = await longcat([...flash, MINI]);
+    expect([both.code, both.stderr]).toEqual([2, expect.stringContaining("--shape stands for a folder")]);
+  });
+
+  it("estimate of ranks that do not divide the experts: the numbers that would work", async () => {
+    const { code, stderr } = await longcat(["inspect", "estimate", MINI, "--ranks", "5"]);
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/^error: OPTION_INVALID: parallel: { expert: 5 } .* accepted: 1, 2, 3, 4, 6, 8, 12, 24$/m),
+    ]);
+  });
+
   it.each([
     ["context", "0"],
     ["batch", "-1"],

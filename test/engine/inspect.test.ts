@@ -40,7 +40,30 @@ describe("inspect.estimate", () => {
     expect(float32.allocatedBytes - stored.allocatedBytes).toBe(float32.convertedBytes);
   });
 
+  it("one of many ranks: its own experts are counted, and what an exchange moves", async () => {
+    const whole = await inspect.estimate(null, { batch: 8 });
+    const rank = await inspect.estimate(null, { batch: 8, parallel: { expert: 4 } });
+    expect(whole.parallel).toBe(null);
+    // Two layers of 24 bfloat16 experts, three matrices of 256 × 128 each: of four, three are elsewhere.
+    const expertBytes = 2 * 2 * 24 * 3 * 256 * 128;
+    expect(whole.weightBytes - rank.weightBytes).toBe((3 / 4) * expertBytes);
+    expect([whole.windowBytes, rank.windowBytes > 4 * 4096 * 256 * 4]).toEqual([0, true]);
+    expect(rank.parallel).toMatchObject({ ranks: 4, expertsHeld: 6, step: null });
+    // Float32 rows on the CPU; with places and weights of at most 6 experts each.
+    expect(rank.parallel!.exchange).toMatchObject({ networkRows: 0, dispatchRowBytes: 4 * 256 + 6 * 8, combineRowBytes: 4 * 256 });
+    const fp8 = await inspect.estimate(null, { batch: 8, parallel: { expert: 4, dispatchDType: "fp8" } });
+    expect(fp8.parallel!.exchange).toMatchObject({ dispatchRowBytes: 256 + 2 * 4 + 6 * 8, combineRowBytes: 4 * 256 });
+    expect((await inspect.estimate(null, { parallel: { expert: 1 } })).parallel).toBe(null);
+  });
+
   it.each<[object, string]>([
+    [
+      { parallel: { expert: 5 } },
+      "parallel: { expert: 5 } is not accepted: 24 experts cannot be shared out evenly among as many ranks; accepted: 1, 2, 3, 4, 6, 8, 12, 24",
+    ],
+    [{ parallel: { expert: 0 } }, "parallel.expert: 0"],
+    [{ parallel: { expert: 2, dispatchDType: "int8" } }, 'parallel.dispatchDType: "int8"'],
+    [{ parallel: { experts: 2 } }, "did you mean expert?"],
     [{ contxt: 5 }, 'unknown option "contxt": did you mean context?'],
     [{ context: "8" }, 'context: "8" is not accepted; give a whole number from 1 to 4096'],
     [{ context: 0 }, "context: 0"],

@@ -58,6 +58,27 @@ export function deviceName(flags: ParsedFlags, absent: string): string {
   return device;
 }
 
+export const EXCHANGE_FLAG: Flag = {
+  ...{ name: "exchange", kind: "text", value: "X" },
+  help: "how rows travel between ranks: auto, peer (into memory that they share) or nccl",
+};
+
+export function exchangeOf(flags: ParsedFlags): "auto" | "peer" | "nccl" {
+  return oneOf(flags, "exchange", ["auto", "peer", "nccl"] as const, "auto");
+}
+
+/** The number of ranks; several have a GPU each, so that one GPU cannot be named. */
+export function ranksOf(flags: ParsedFlags, device: string, absent: number): number {
+  const ranks = numberOr(flags, "ranks", 1, 256, absent);
+  if (ranks > 1 && device.startsWith("cuda:"))
+    throw new UsageError(`--device ${device} is one GPU, and each of ${ranks} ranks has its own; give auto, cuda or cpu`);
+  return ranks;
+}
+
+export function threadsOf(flags: ParsedFlags): number | "auto" {
+  return flags.text("threads") === "auto" ? "auto" : numberOr(flags, "threads", 1, 1024, "auto" as const);
+}
+
 /** The flag's value, which must be one of `names`. */
 export function oneOf<T extends string>(flags: ParsedFlags, name: string, names: readonly T[], absent: T): T {
   const text = flags.text(name);

@@ -3,9 +3,25 @@
  * @module
  */
 
-import { batchesFor, benchLayer, type LayerFacts, type LayerPlan, type LayerResult } from "../engine/bench-layer.js";
+import { batchesFor, benchLayer, type ExchangeShare, type LayerFacts, type LayerPlan, type LayerResult } from "../engine/bench-layer.js";
+import { runRanks } from "../engine/bench-ranks.js";
 import { MOST_DRAFTS } from "../engine/options.js";
-import { cell, describeWhere, deviceName, HELD_FLAG, meansGpu, numberOr, numbers, oneOf, randomModel, SHAPE_FLAG } from "./bench-flags.js";
+import {
+  cell,
+  describeWhere,
+  deviceName,
+  EXCHANGE_FLAG,
+  exchangeOf,
+  HELD_FLAG,
+  meansGpu,
+  numberOr,
+  numbers,
+  oneOf,
+  randomModel,
+  ranksOf,
+  SHAPE_FLAG,
+  threadsOf,
+} from "./bench-flags.js";
 import { benchReport } from "./bench-report.js";
 import { chartFile, writeChart } from "./chart-file.js";
 import { type Command, JSON_FLAG } from "./command.js";
@@ -23,13 +39,15 @@ const MAX_QUERIES = MOST_DRAFTS + 1;
 
 export const benchLayerCommand: Command = {
   usage: [
-    "bench layer [--shape flash|lite|mini] [--experts-held N] [--expert-rows N] [--dtype bfloat16|fp8|float32] [--batch 1,16] [--queries N] [--context N] [--prompt 128,1024] [--json] [--svg FILE]",
+    "bench layer [--shape flash|lite|mini] [--experts-held N] [--expert-rows N] [--dtype bfloat16|fp8|float32] [--batch 1,16] [--queries N] [--context N] [--prompt 128,1024] [--ranks R] [--json] [--svg FILE]",
   ],
   about:
     "A whole layer with random weights: the time of each of its operations, alone and again and again in a recorded graph, and of the whole,\n" +
     "its two branches one after the other and at once. An operation alone goes through several layers' weights in turn, so that they come from\n" +
     "memory; where all together fit the device's cache (mini's do), they come from there. The share is that of the floor: bytes ÷ what a copy\n" +
-    "within the GPU's memory moves, on the CPU the larger of bytes ÷ read bandwidth and flops ÷ peak, measured in the same run.",
+    "within the GPU's memory moves, on the CPU the larger of bytes ÷ read bandwidth and flops ÷ peak, measured in the same run.\n" +
+    "With --ranks the same on several GPUs at once, a process each, that exchange the rows of their experts: what the exchange takes alone, and what\n" +
+    "of that a layer takes longer than the same layer without it.",
   flags: [
     SHAPE_FLAG,
     HELD_FLAG,
@@ -40,6 +58,19 @@ export const benchLayerCommand: Command = {
       help: "with --experts-held: N rows for each of these experts, whatever the router chooses, as on one rank of many",
     },
     { name: "dtype", kind: "text", value: "T", help: "the layers' matrices: bfloat16 (default), fp8 or float32" },
+    {
+      name: "ranks",
+      kind: "number",
+      value: "R",
+      help: "ranks of this host, rank r on GPU r; --experts-held is then of each, and --batch too (default 1)",
+    },
+    EXCHANGE_FLAG,
+    {
+      name: "dispatch-dtype",
+      kind: "text",
+      value: "T",
+      help: "with --ranks, what rows travel to experts as: auto (what activations are) or fp8",
+    },
     {
       name: "batch",
       kind: "text",
@@ -81,13 +112,20 @@ export const benchLayerCommand: Command = {
   },
 };
 
-async function planOf(flags: ParsedFlags): Promise<LayerPlan> {
+async function planOf(flags: ParsedFlags): Promise<LayerPlan & { ranks: number }> {
   const device = deviceName(flags, "auto");
+  const ranks = ranksOf(flags, device, 1);
   const kind = (await meansGpu(device)) ? "gpu" : "cpu";
   const prompts = numbers(flags, "prompt", "", 1, 65536);
   const rows = { ...randomModel(flags, kind === "gpu"), expertRows: expertRowsOf(flags), queries: queriesOf(flags) };
+  checkRankFlags(flags, ranks);
   return {
-    ...rows,
+    ...{
+      ...rows,
+      ranks,
+      exchange: exchangeOf(flags),
+      fp8Dispatch: oneOf(flags, "dispatch-dtype", ["auto", "fp8"] as const, "auto") === "fp8",
+    },
     ...{ batches: batchesOf(flags, rows, prompts.length > 0 ? "" : DEFAULT_BATCHES[kind]), prompts },
     context: numberOr(flags, "context", 0, 1_000_000, DEFAULT_CONTEXT[kind]),
     layers: numberOr(flags, "layers", 1, 64, DEFAULT_LAYERS[kind]),
@@ -110,14 +148,17 @@ function queriesOf(flags: ParsedFlags): number {
   return queries;
 }
 
+function checkRankFlags(flags: ParsedFlags, ranks: number): void {
+  const idle = ["exchange", "dispatch-dtype"].find((name) => flags.text(name) !== undefined);
+  if (ranks === 1 && idle !== undefined) throw new UsageError(`--${idle} needs --ranks`);
+  if (ranks > 1 && flags.text("expert-rows") !== undefined)
+    throw new UsageError("--expert-rows stands for other ranks, and with --ranks they are there; give one of both");
+}
+
 function expertRowsOf(flags: ParsedFlags): number | undefined {
   const rows = numberOr(flags, "expert-rows", 1, 65536, undefined);
   if (rows !== undefined && flags.text("experts-held") === undefined) throw new UsageError("--expert-rows needs --experts-held");
   return rows;
-}
-
-function threadsOf(flags: ParsedFlags): number | "auto" {
-  return flags.text("threads") === "auto" ? "auto" : numberOr(flags, "threads", 1, 1024, "auto" as const);
 }
 
 async function bench(flags: ParsedFlags): Promise<void> {
@@ -125,14 +166,20 @@ async function bench(flags: ParsedFlags): Promise<void> {
   const svg = chartFile(flags);
   const json = flags.on("json");
   const report = benchReport<LayerFacts, LayerResult>(json, describeFacts, describe);
-  await interruptible((signal) => benchLayer({ ...plan, signal }, report));
+  await interruptible((signal) =>
+    plan.ranks === 1
+      ? benchLayer({ ...plan, signal }, report)
+      : runRanks("layer", plan.ranks, { ...plan, signal }, (value) =>
+          "loaded" in value ? report.loaded(value.loaded) : void report.measured(value.measured),
+        ),
+  );
   if (json) await printJson({ ...report.facts, samples: plan.samples, results: report.results });
   writeChart(svg, () => layerChart(`a layer of ${plan.shape}, ${plan.dtype}`, report.results));
 }
 
 function describeFacts(f: LayerFacts): void {
   note(
-    `a layer of ${f.shape} on ${describeWhere(f)}: ${f.dtype} matrices, ${f.activations} activations, ${f.cacheDType} latent caches, ${f.layers} layers in turn, ${formatBytes(f.memoryBytes)} allocated`,
+    `a layer of ${f.shape} on ${describeWhere(f)}: ${f.dtype} matrices, ${f.activations} activations, ${f.cacheDType} latent caches, ${f.layers} layers in turn, ${formatBytes(f.memoryBytes)} allocated${f.ranks > 1 ? `; rank 0 of ${f.ranks}, ${f.expertsHeld} of ${f.experts} experts each, exchange ${f.exchange}` : ""}`,
   );
   for (const line of f.notes) note(line);
 }
@@ -154,5 +201,18 @@ function describe(r: LayerResult): string {
     whole("sum", r.sumUs),
     whole("whole, one branch after the other", r.serialUs),
     whole("whole, both branches at once", r.overlapUs),
+    ...(r.exchange ? describeExchange(r.exchange) : []),
   ].join("\n")}\n`;
+}
+
+/** What the exchange between ranks takes, and how much of it the layer waits for. */
+function describeExchange({ us, serialWithoutUs, overlapWithoutUs, exposedUs, shareOfExchange, shareOfLayer }: ExchangeShare): string[] {
+  const line = (name: string, time: number) => `${name.padEnd(38)} ${cell(time, 10, 2)} µs`;
+  const shares = `${(100 * shareOfExchange).toFixed(1)} % of the exchange, ${(100 * shareOfLayer).toFixed(1)} % of the layer`;
+  return [
+    line("exchange alone, dispatch and combine", us),
+    line("without it, one branch after the other", serialWithoutUs),
+    line("without it, both branches at once", overlapWithoutUs),
+    `${line("exposed, both branches at once", exposedUs)}: ${shares}`,
+  ];
 }

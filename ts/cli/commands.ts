@@ -42,17 +42,17 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   {
     name: "bench",
-    summary: "decode | prefill | layer | kernels | sampling | speculate | serve: speed beside what the machine allows",
+    summary: "decode | prefill | layer | all-to-all | kernels | sampling | speculate | serve: speed beside what the machine allows",
     subcommands: {
       decode: async () => (await import("./bench-decode.js")).benchDecodeCommand,
       prefill: async () => (await import("./bench-prefill.js")).benchPrefillCommand,
       layer: async () => (await import("./bench-layer.js")).benchLayerCommand,
+      "all-to-all": async () => (await import("./bench-all-to-all.js")).benchAllToAllCommand,
       kernels: async () => (await import("./bench-kernels.js")).benchKernelsCommand,
       sampling: async () => (await import("./bench-sampling.js")).benchSamplingCommand,
       speculate: async () => (await import("./bench-speculate.js")).benchSpeculateCommand,
       serve: async () => (await import("./bench-serve.js")).benchServeCommand,
     },
-    notThere: ["all-to-all"],
   },
   {
     name: "doctor",

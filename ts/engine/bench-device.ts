@@ -89,8 +89,21 @@ function replaysFor(kind: Device["kind"], seconds: number): number {
   return Math.max(1, Math.min(MOST_REPLAYS, wanted, Math.ceil(LONG_SECONDS / seconds)));
 }
 
-/** Seconds of one replay: replays enqueued back to back until `done`, the median of `samples` such rows. The first replays do not count. */
-export async function timeReplays(queue: Queue, graph: Graph, samples: number, signal?: AbortSignal): Promise<number> {
+/** How many replays are timed together: for ranks, which must all replay as often, a number that they agree on. */
+export type AgreeOnReplays = (wanted: number) => Promise<number>;
+
+/**
+ * Seconds of one replay: replays enqueued back to back until `done`, the median of `samples` such rows. The first replays do not count.
+ *
+ * @param agree what several ranks whose replays exchange rows need
+ */
+export async function timeReplays(
+  queue: Queue,
+  graph: Graph,
+  samples: number,
+  signal?: AbortSignal,
+  agree: AgreeOnReplays = (wanted) => Promise.resolve(wanted),
+): Promise<number> {
   const run = async (count: number): Promise<number> => {
     abortIfAsked(signal);
     await queue.done();
@@ -103,7 +116,7 @@ export async function timeReplays(queue: Queue, graph: Graph, samples: number, s
     return (performance.now() - start) / 1000 / count;
   };
   const first = await run(1);
-  const count = replaysFor(queue.device.kind, first);
+  const count = await agree(replaysFor(queue.device.kind, first));
   const seconds: number[] = [];
   for (let i = 0; i < samples; i++) seconds.push(await run(count));
   return median(seconds);
@@ -111,7 +124,11 @@ export async function timeReplays(queue: Queue, graph: Graph, samples: number, s
 
 /** @throws LongcatError ABORTED once the signal has fired */
 export function abortIfAsked(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new LongcatError("ABORTED", "the benchmark was aborted", { cause: signal.reason });
+  if (signal?.aborted) throw aborted(signal);
+}
+
+export function aborted({ reason }: AbortSignal): LongcatError {
+  return new LongcatError("ABORTED", "the benchmark was aborted", { cause: reason });
 }
 
 /** Different token ids, the same in each run of the program: ordinary ones of any tokenizer, padding of none that is known. */

@@ -2,6 +2,9 @@
  * One layer with random weights, measured: each of its operations alone, then the whole, its two branches at once or one after the
  * other. What `longcat bench layer` prints; bench/README.md says how.
  *
+ * On several ranks each runs this in a process of its own (bench-ranks.ts), and all do the same at the same time. The exchange is then measured by
+ * itself, and the whole once more without it: the experts work on the rows that came last.
+ *
  * The model has several layers of weights with one set of experts between them; an operation timed alone goes through them in turn, so
  * that its weights come from memory where all together are larger than the device's cache.
  * @module
@@ -9,8 +12,10 @@
 
 import { LongcatError } from "../errors.js";
 import { KEY_TILE } from "../model/activations.js";
+import type { ModelConfig } from "../model/config.js";
+import { expertsOfRank } from "../model/exchange.js";
 import { layer } from "../model/layer.js";
-import { LAYER_OPERATIONS, layerCosts } from "../model/layer-cost.js";
+import { EXCHANGE_OPERATIONS, LAYER_OPERATIONS, layerCommands, layerCosts } from "../model/layer-cost.js";
 import { forward } from "../model/model.js";
 import type { Program } from "../model/program.js";
 import { openRandomModel, type RandomDType, type RandomModel } from "../model/random-weights.js";
@@ -18,7 +23,8 @@ import { type Shape, shapeConfig } from "../model/shapes.js";
 import { loadAddon } from "../runtime/addon.js";
 import { type Device, Event, type Graph, Queue } from "../runtime/device.js";
 import { ops } from "../runtime/ops.js";
-import { abortIfAsked, CeilingMeter, floorSeconds, median, timeReplays, TokenSource } from "./bench-device.js";
+import { abortIfAsked, type AgreeOnReplays, CeilingMeter, floorSeconds, median, timeReplays, TokenSource } from "./bench-device.js";
+import { type BenchRank, benchParallel, wayOf } from "./bench-ranks.js";
 import { checkShare, leastRows, placeShare, type RankShare } from "./rank-plan.js";
 
 /** What to measure. */
@@ -46,7 +52,15 @@ export interface LayerPlan {
   batchInvariant?: boolean | undefined;
   /** What the latent caches hold. Default "auto": what activations are. */
   cacheDType?: "auto" | "fp8" | undefined;
-  signal?: AbortSignal;
+  /**
+   * Several ranks of this host, each with `expertsHeld` experts, or its share of the model's. Held ones are all that there are: the router chooses among
+   * `ranks` times as many, and zero experts in the model's proportion, so that an expert has as many rows as with all ranks that it stands for.
+   */
+  ranks?: number | undefined;
+  /** Several ranks: how rows travel, as `parallel.exchange` of an engine; whether they are dispatched as FP8. */
+  exchange?: "auto" | "peer" | "nccl" | undefined;
+  fp8Dispatch?: boolean | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 /** One operation. */
@@ -90,6 +104,22 @@ export interface LayerResult {
   ffnExpertsPerToken: number;
   distinctExperts: number;
   bytesPerSecondCeiling: number;
+  /** Several ranks; else null. */
+  exchange: ExchangeShare | null;
+}
+
+/** What the exchange adds to a layer. */
+export interface ExchangeShare {
+  /** ep_dispatch and ep_combine in turn, nothing beside them. */
+  us: number;
+  /** The whole layer without both, on one queue and on two: the experts on the rows that came last, their sums left out. */
+  serialWithoutUs: number;
+  overlapWithoutUs: number;
+  /** What the layer, both branches at once, takes longer with the exchange than without: the median of samples taken one behind the other. */
+  exposedUs: number;
+  /** exposedUs ÷ us, and ÷ the layer's overlapUs. */
+  shareOfExchange: number;
+  shareOfLayer: number;
 }
 
 /** What was measured on. */
@@ -101,6 +131,9 @@ export interface LayerFacts {
   /** Null: the router's. */
   expertRows: number | null;
   layers: number;
+  ranks: number;
+  /** How rows travelled between ranks; null: there is one. */
+  exchange: "peer" | "nccl" | null;
   device: string;
   /** The GPU's name; null on the CPU. */
   gpu: string | null;
@@ -118,25 +151,33 @@ export interface LayerReport {
   measured(result: LayerResult): Promise<void>;
 }
 
+/** The same as it travels from a rank. */
+export type LayerReported = { loaded: LayerFacts } | { measured: LayerResult };
+
 /**
  * Measures.
  *
- * @throws LongcatError as `openRandomModel` does; OPTION_INVALID for more rows of experts than a step has; ABORTED
+ * @param rank this rank of `plan.ranks`, if there are several
+ * @throws LongcatError as `openRandomModel` does; OPTION_INVALID for more rows of experts than a step has; ABORTED; COMM_ERROR
  */
-export async function benchLayer(plan: LayerPlan, report: LayerReport): Promise<void> {
-  const { shape, dtype, expertsHeld, layers, device, threads, cacheDType, fp8Activations, batchInvariant, signal } = plan;
-  const config = shapeConfig(shape, layers);
+export async function benchLayer(plan: LayerPlan, report: LayerReport, rank?: BenchRank): Promise<void> {
+  const { dtype, device, threads, cacheDType, fp8Activations, batchInvariant, signal, queries } = plan;
+  const config = configOf(plan);
   const share = shareOf(plan, config.numExperts);
-  const { queries } = plan;
   if (share) for (const rows of [...plan.batches.map((batch) => batch * queries), ...plan.prompts]) checkShare(share, rows, config.topK);
   const meter = await CeilingMeter.of(device);
   const longest = Math.max(plan.batches.length > 0 ? plan.context + queries : 0, ...plan.prompts, 1);
   const largest = Math.max(1, ...plan.batches);
+  const expertsHeld = rank ? undefined : plan.expertsHeld;
   const model = await openRandomModel(
     { config, dtype, expertsHeld, expertLayers: 1, oneRank: share !== undefined, draftHead: queries > 1 },
     {
       ...{ device, threads, cacheDType, fp8Activations, batchInvariant, signal, contextLength: longest, maxDrafts: queries - 1 },
-      ...{ maxSequences: largest, maxBatchTokens: Math.max(largest * queries, ...plan.prompts) },
+      ...{
+        maxSequences: largest,
+        maxBatchTokens: Math.max(largest * queries, ...plan.prompts),
+        parallel: rank && benchParallel(rank, plan),
+      },
     },
   );
   try {
@@ -147,11 +188,26 @@ export async function benchLayer(plan: LayerPlan, report: LayerReport): Promise<
     ];
     for (const step of steps) {
       abortIfAsked(signal);
-      await report.measured(await new LayerBench(model, plan, step, meter).measure());
+      await report.measured(await new LayerBench(model, plan, step, meter, rank).measure());
     }
   } finally {
     await model.close();
   }
+}
+
+/** The layer's sizes; on several ranks with as many experts as they hold together. */
+function configOf({ shape, layers, ranks = 1, expertsHeld }: LayerPlan): ModelConfig {
+  const config = shapeConfig(shape, layers);
+  if (ranks === 1 || expertsHeld === undefined) return config;
+  const numExperts = ranks * expertsHeld;
+  const numZeroExperts = Math.round((config.numZeroExperts * numExperts) / config.numExperts);
+  const choices = numExperts + numZeroExperts;
+  if (choices < config.topK)
+    throw new LongcatError(
+      "OPTION_INVALID",
+      `experts held: ${expertsHeld} on each of ${ranks} ranks make ${choices} choices, zero experts included, of which a token takes ${config.topK}`,
+    );
+  return { ...config, numExperts, numZeroExperts };
 }
 
 /** Of some batches those whose steps have rows enough for `expertRows`; where none has, the least that would do. */
@@ -178,8 +234,12 @@ function factsOf(plan: LayerPlan, { runner, config, weightBytes, notes }: Random
   const { device } = runner;
   const cached = `all weights together take ${(weightBytes / 1024 ** 2).toFixed(1)} MiB: operations may find them in the device's cache`;
   return {
-    ...{ shape: plan.shape, dtype: plan.dtype, layers: plan.layers },
-    ...{ expertsHeld: plan.expertsHeld ?? config.numExperts, experts: config.numExperts, expertRows: plan.expertRows ?? null },
+    ...{ shape: plan.shape, dtype: plan.dtype, layers: plan.layers, ranks: plan.ranks ?? 1, exchange: wayOf(runner.exchange) },
+    ...{
+      expertsHeld: plan.expertsHeld ?? expertsOfRank(config, plan.ranks ?? 1),
+      experts: config.numExperts,
+      expertRows: plan.expertRows ?? null,
+    },
     ...{
       device: device.kind,
       gpu: device.gpu?.name ?? null,
@@ -219,6 +279,32 @@ class CapturingQueue extends Queue {
   override wait(): void {}
 }
 
+/** Leaves out the exchange between ranks. */
+class QueueWithoutExchange extends Queue {
+  readonly #left = new Set(
+    EXCHANGE_OPERATIONS.map((name) =>
+      loadAddon()
+        .ops()
+        .findIndex((op) => op.name === name),
+    ),
+  );
+
+  override enqueue(op: number, tensors: Int32Array, scalars: Float64Array): void {
+    if (!this.#left.has(op)) super.enqueue(op, tensors, scalars);
+  }
+}
+
+/** Where a layer's two branches are enqueued. */
+interface Branches {
+  queue: Queue;
+  branch: Queue;
+}
+
+function withoutExchange({ queue, branch }: Branches): Branches {
+  const of = ({ device, number }: Queue) => new QueueWithoutExchange(device, number);
+  return { queue: of(queue), branch: of(branch) };
+}
+
 /** Times that an operation is repeated in a recording, at least: a replay's own cost is shared by them. */
 const GPU_REPEATS = 24;
 
@@ -233,12 +319,17 @@ class LayerBench {
   readonly #plan: LayerPlan;
   readonly #step: LayerStep;
   readonly #meter: CeilingMeter;
+  readonly #rank: BenchRank | undefined;
+  /** The names of a layer's commands. */
+  readonly #order: readonly string[];
   readonly #ready: ReturnType<RandomModel["runner"]["promptProgram"]>;
   readonly #program: Program;
   readonly #queue: Queue;
 
-  constructor(model: RandomModel, plan: LayerPlan, step: LayerStep, meter: CeilingMeter) {
+  constructor(model: RandomModel, plan: LayerPlan, step: LayerStep, meter: CeilingMeter, rank?: BenchRank) {
     this.#model = model;
+    this.#rank = rank;
+    this.#order = layerCommands(rank?.ranks ?? 1);
     this.#plan = plan;
     this.#step = step;
     this.#meter = meter;
@@ -272,13 +363,37 @@ class LayerBench {
         ...{ floorUs: 1e6 * floor, shareOfFloor: floor / time },
       };
     });
-    const serialUs = 1e6 * (await this.#whole({ ...this.#program, branch: this.#queue }));
-    const overlapUs = 1e6 * (await this.#whole(this.#program));
+    const { branch } = this.#program;
+    const [serial, overlap] = [
+      { queue: this.#queue, branch: this.#queue },
+      { queue: this.#queue, branch },
+    ];
+    const times = await this.#wholes(this.#rank ? [serial, overlap, withoutExchange(serial), withoutExchange(overlap)] : [serial, overlap]);
+    const [serialUs, overlapUs] = times.map((samples) => median(samples)) as [number, number];
+    const exchange = this.#rank ? await this.#exchange(times) : null;
     const floorUs = 1e6 * floorSeconds({ bytes, flops }, ceilings);
     return {
       ...{ kind, batch, queries, rows, context, operations, sumUs: operations.reduce((sum, { us }) => sum + us, 0), serialUs, overlapUs },
       ...{ bytes: Math.round(bytes), flops: Math.round(flops), floorUs, shareOfFloor: floorUs / Math.min(serialUs, overlapUs), ...use },
-      bytesPerSecondCeiling: ceilings.bytesPerSecond,
+      ...{ bytesPerSecondCeiling: ceilings.bytesPerSecond, exchange },
+    };
+  }
+
+  /** The exchange alone, beside a layer's times with and without it. */
+  async #exchange([, overlap, serialWithout, overlapWithout]: readonly (readonly number[])[]): Promise<ExchangeShare> {
+    const [dispatch, combine] = EXCHANGE_OPERATIONS.map((op) => this.#order.indexOf(op));
+    await this.#runUpTo(dispatch!);
+    const commands = this.#commands(0, false);
+    const repeats = this.#model.runner.device.kind === "cuda" ? GPU_REPEATS : 1;
+    const both = await this.#record(() => {
+      for (let i = 0; i < repeats; i++)
+        for (const { op, tensors, scalars } of [commands[dispatch!]!, commands[combine!]!]) this.#queue.enqueue(op, tensors, scalars);
+    });
+    const us = (1e6 * (await this.#time(both))) / repeats;
+    const exposedUs = median(overlap!.map((time, i) => time - overlapWithout![i]!));
+    return {
+      ...{ us, serialWithoutUs: median(serialWithout!), overlapWithoutUs: median(overlapWithout!), exposedUs },
+      ...{ shareOfExchange: exposedUs / us, shareOfLayer: exposedUs / median(overlap!) },
     };
   }
 
@@ -326,7 +441,7 @@ class LayerBench {
     const queue = new CapturingQueue(runner.device);
     const { dense, moe } = this.#program.activations;
     layer(queue, { ...this.#program, branch: queue }, runner.weights.layers[index]!, index, adds ? { add: dense, add2: moe.out } : {});
-    checkOrder(queue.commands);
+    checkOrder(queue.commands, this.#order);
     return queue.commands;
   }
 
@@ -345,42 +460,44 @@ class LayerBench {
 
   /** How many picks of FFN experts the step's rows have in the first layer, and of how many experts. */
   async #routing(): Promise<{ ffnExpertsPerToken: number; distinctExperts: number }> {
-    await this.#runUpTo(LAYER_OPERATIONS.findIndex(([op]) => op === "moe_experts"));
+    await this.#runUpTo(this.#order.indexOf("moe_experts"));
     return routingOf(this.#queue, this.#program, this.#step.rows);
   }
 
-  /** Seconds of each operation. */
+  /** Seconds of each operation but those of the exchange. */
   async #operations(): Promise<number[]> {
-    const { layers, samples, signal } = this.#plan;
+    const { layers } = this.#plan;
     const commands = Array.from({ length: layers }, (_, l) => this.#commands(l, true));
     const { device } = this.#model.runner;
     const rounds = device.kind === "cuda" ? Math.ceil(GPU_REPEATS / layers) : 1;
     const seconds: number[] = [];
-    for (const i of LAYER_OPERATIONS.keys()) {
+    for (const [i, name] of this.#order.entries()) {
+      if (EXCHANGE_OPERATIONS.some((op) => op === name)) continue;
       await this.#runUpTo(i);
       const graph = await this.#record(() => {
         for (let round = 0; round < rounds; round++)
           for (const { op, tensors, scalars } of commands.map((list) => list[i]!)) this.#queue.enqueue(op, tensors, scalars);
       });
-      seconds.push((await this.#time(graph, samples, signal)) / (rounds * layers));
+      seconds.push((await this.#time(graph)) / (rounds * layers));
     }
     return seconds;
   }
 
-  /** Seconds of a whole layer: a step of all layers, less one of none. */
-  async #whole(program: Program): Promise<number> {
+  /** µs of a whole layer on each of some pairs of queues, as often as there are samples, in turn: steps of all layers, less one of none. */
+  async #wholes(pairs: readonly Branches[]): Promise<number[][]> {
     const { runner } = this.#model;
-    const { layers, samples, signal } = this.#plan;
-    const all = await this.#record(() => forward(this.#queue, program, runner.weights));
+    const { layers, samples } = this.#plan;
     const none = await this.#record(() => this.#embedding());
-    const differences: number[] = [];
+    const wholes: Graph[] = [];
+    for (const { queue, branch } of pairs)
+      wholes.push(await this.#record(() => forward(queue, { ...this.#program, branch }, runner.weights)));
+    const times = pairs.map((): number[] => []);
     for (let i = 0; i < samples; i++) {
-      const rest = await timeReplays(this.#queue, none, 1, signal);
-      differences.push(((await timeReplays(this.#queue, all, 1, signal)) - rest) / layers);
+      const rest = await this.#replays(none, 1);
+      for (const [j, whole] of wholes.entries()) times[j]!.push((1e6 * ((await this.#replays(whole, 1)) - rest)) / layers);
     }
-    all.release();
-    none.release();
-    return median(differences);
+    for (const graph of [none, ...wholes]) graph.release();
+    return times;
   }
 
   async #record(enqueue: () => void): Promise<Graph> {
@@ -388,10 +505,17 @@ class LayerBench {
     return this.#model.runner.device.record(enqueue);
   }
 
-  async #time(graph: Graph, samples: number, signal: AbortSignal | undefined): Promise<number> {
-    const seconds = await timeReplays(this.#queue, graph, samples, signal);
+  async #time(graph: Graph): Promise<number> {
+    const seconds = await this.#replays(graph, this.#plan.samples);
     graph.release();
     return seconds;
+  }
+
+  /** Seconds of a replay. All ranks replay as often, since what they replay may wait for the others. */
+  #replays(graph: Graph, samples: number): Promise<number> {
+    const rank = this.#rank;
+    const agree: AgreeOnReplays | undefined = rank && (async (wanted) => Math.max(...(await rank.share(wanted))));
+    return timeReplays(this.#queue, graph, samples, this.#plan.signal, agree);
   }
 }
 
@@ -401,7 +525,7 @@ export async function routingOf(
   { activations, expertPlan }: Program,
   rows: number,
 ): Promise<{ ffnExpertsPerToken: number; distinctExperts: number }> {
-  const { expertStart } = expertPlan ?? activations.moe;
+  const { expertStart } = expertPlan ?? activations.moe.exchange ?? activations.moe;
   const starts = new Int32Array(expertStart.bytes / Int32Array.BYTES_PER_ELEMENT);
   await queue.read(expertStart, starts);
   const distinctExperts = starts.subarray(1).filter((end, e) => end > starts[e]!).length;
@@ -409,9 +533,8 @@ export async function routingOf(
 }
 
 /** What is printed under an operation's name must be that operation. */
-function checkOrder(commands: readonly Captured[]): void {
+function checkOrder(commands: readonly Captured[], wanted: readonly string[]): void {
   const names = loadAddon().ops();
-  const wanted = LAYER_OPERATIONS.map(([op]) => op);
   const found = commands.map(({ op }) => names[op]?.name.replace("mla_prefill", "mla_decode"));
   if (found.join() !== wanted.join()) throw new LongcatError("INTERNAL", `a layer enqueues ${found.join(", ")}, not ${wanted.join(", ")}`);
 }

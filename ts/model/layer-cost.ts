@@ -25,7 +25,7 @@ export interface LayerStep {
   cacheDType: CacheDType;
 }
 
-/** The commands of a layer in their order (ts/model/layer.ts): operation, and which one it is. */
+/** The commands of a layer whose experts are all here, in their order (ts/model/layer.ts): operation, and which one it is. */
 export const LAYER_OPERATIONS = [
   ["rms_norm", "before attention 0"],
   ["mla_project", "attention 0"],
@@ -42,6 +42,17 @@ export const LAYER_OPERATIONS = [
   ["rms_norm", "before FFN 1"],
   ["swiglu_mlp", "dense FFN 1"],
 ] as const;
+
+/** Between ranks: the command before a layer's experts, and the layer's last one. */
+export const EXCHANGE_OPERATIONS = ["ep_dispatch", "ep_combine"] as const;
+
+/** The names of a layer's commands in their order, on one rank or on several. */
+export function layerCommands(ranks: number): string[] {
+  const names = LAYER_OPERATIONS.map(([op]) => op);
+  if (ranks === 1) return names;
+  const [dispatch, combine] = EXCHANGE_OPERATIONS;
+  return [...names.flatMap((op) => (op === "moe_experts" ? [dispatch, op] : [op])), combine];
+}
 
 /** Bytes of a matrix and its scales. */
 function matrixBytes(...weights: readonly Weight[]): number {

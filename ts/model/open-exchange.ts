@@ -18,7 +18,12 @@ type Windows = Pick<Exchange, "windows" | "window" | "nccl">;
  * @throws LongcatError OPTION_INVALID for a way that these ranks do not have; DEVICE_UNAVAILABLE where there is no NCCL; COMM_ERROR naming a rank that
  * cannot be reached; OUT_OF_MEMORY
  */
-export async function openExchange(device: Device, parallel: ModelParallel, config: ModelConfig, sizes: ModelSizes): Promise<Exchange> {
+export async function openExchange(
+  device: Device,
+  parallel: ModelParallel,
+  config: Pick<ModelConfig, "hiddenSize" | "numExperts" | "topK">,
+  sizes: Pick<ModelSizes, "sharding" | "maxBatchTokens" | "activationDType">,
+): Promise<Exchange> {
   const { rank, ranks } = parallel;
   const { sharding, maxBatchTokens, activationDType } = sizes;
   checkWay(device, parallel);

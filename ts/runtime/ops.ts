@@ -190,6 +190,7 @@ export interface OpArguments {
   };
   tokenLogprobs: { logits: Tensor; targets: Tensor; out: Tensor; rows: Tensor };
   randomFill: { out: Tensor; seed: number; low: number; high: number };
+  timestamp: { out: Tensor };
 }
 
 /** What both halves of an exchange between ranks take. */
@@ -338,4 +339,5 @@ export const ops: Ops = {
   sample: operation("sample"),
   tokenLogprobs: operation("tokenLogprobs"),
   randomFill: operation("randomFill"),
+  timestamp: operation("timestamp"),
 };
