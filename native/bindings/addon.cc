@@ -124,6 +124,7 @@ void registerAddon(Napi::Env env, Napi::Object exports) {
               Napi::Function::New(env, [](const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), nameOf(bestIsa())); },
                                   "bestIsa"));
   RegisterDevice(env, exports);
+  RegisterCommunicator(env, exports);
   RegisterMeasure(env, exports);
   RegisterWeights(env, exports);
 }

@@ -62,6 +62,8 @@ int registerTensor(DeviceObject& device, Tensor tensor);
 
 // Each file of this folder adds its part of the exports.
 void RegisterDevice(Napi::Env env, Napi::Object exports);
+/// ncclUniqueId (communicator.cc).
+void RegisterCommunicator(Napi::Env env, Napi::Object exports);
 void RegisterMeasure(Napi::Env env, Napi::Object exports);
 /// openSafetensors, quantizeFp8 (weights.cc).
 void RegisterWeights(Napi::Env env, Napi::Object exports);

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "bindings/communicator.h"
 #include "ops/registry.h"
 #include "runtime/gpus.h"
 #include "runtime/host_words.h"
@@ -130,7 +131,7 @@ Napi::Function DeviceObject::define(Napi::Env env) {
        LONGCAT_METHOD(release), LONGCAT_METHOD(allocatedBytes), LONGCAT_METHOD(eagerGraphs), LONGCAT_METHOD(freeBytes), LONGCAT_METHOD(reserve), LONGCAT_METHOD(signal), LONGCAT_METHOD(wait), LONGCAT_METHOD(enqueue), LONGCAT_METHOD(write), LONGCAT_METHOD(read),
        LONGCAT_METHOD(fill), LONGCAT_METHOD(copy), LONGCAT_METHOD(done), LONGCAT_METHOD(room), LONGCAT_METHOD(freeSlots),
        LONGCAT_METHOD(beginRecord), LONGCAT_METHOD(endRecord), LONGCAT_METHOD(replay), LONGCAT_METHOD(releaseGraph),
-       LONGCAT_METHOD(close)});
+       LONGCAT_METHOD(joinNccl), LONGCAT_METHOD(close)});
 #undef LONGCAT_METHOD
 }
 
@@ -459,6 +460,15 @@ Napi::Value DeviceObject::replay(Info info) {
 Napi::Value DeviceObject::releaseGraph(Info info) {
   graphs_.remove(static_cast<int>(integerArg(info[0], "graph")));
   return info.Env().Undefined();
+}
+
+Napi::Value DeviceObject::joinNccl(Info info) {
+  if (!device().onGpu()) throw Error("DEVICE_UNAVAILABLE", "NCCL joins GPUs, and this device is the processor");
+  // The device may be closed, and the object gone, before the others have come.
+  const auto self = std::make_shared<Napi::ObjectReference>(Napi::Persistent(info.This().As<Napi::Object>()));
+  return joinRanks(info.Env(), info[0], gpu_, [self](std::shared_ptr<Communicator> communicator) {
+    DeviceObject::Unwrap(self->Value())->device().useCommunicator(std::move(communicator));
+  });
 }
 
 Napi::Value DeviceObject::close(Info info) {

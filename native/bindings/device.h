@@ -58,6 +58,7 @@ class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
   Napi::Value endRecord(Info info);
   Napi::Value replay(Info info);
   Napi::Value releaseGraph(Info info);
+  Napi::Value joinNccl(Info info);
   Napi::Value close(Info info);
 
   /// A promise that a completion will settle; `into` is where a read's bytes go.

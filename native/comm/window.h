@@ -76,4 +76,13 @@ static inline WindowLayout windowLayout(const WindowShape& w) {
   return at;
 }
 
+/// How an exchange goes through NCCL, where ranks cannot write into each other's windows: what another rank is to get lies in the outbox, a second
+/// window of this rank's, in which each place belongs to the rank that it is for; NCCL carries it to this rank's place in that one's window.
+struct NcclWay {
+  std::byte* outbox;  // null: not through NCCL
+  /// [2R] in host memory, or null. Null: as many rows travel between two ranks as the program has room for, so that the exchange can be captured.
+  /// Otherwise the rows that there are: the host waits until it sees here how many this rank sends to each, then how many come from each.
+  int32_t* counts;
+};
+
 }  // namespace longcat

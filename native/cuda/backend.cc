@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/communicator.h"
 #include "cuda/arena.h"
 #include "cuda/check.h"
 #include "cuda/context.h"
@@ -86,6 +87,7 @@ class CudaBackend final : public Backend {
   bool zeroesMemory() const override { return false; }
   void reserve(size_t bytes) override { arena_->reserve(bytes); }
   int64_t freeBytes() const override { return arena_->freeBytes(); }
+  void useCommunicator(std::shared_ptr<Communicator> communicator) override;
   std::shared_ptr<Buffer> createWindow(size_t bytes, WindowHandle& handle) override { return createGpuWindow(gpu_, bytes, counter_, handle); }
   std::shared_ptr<Buffer> openWindow(const WindowHandle& handle) override { return openGpuWindow(gpu_, handle); }
 
@@ -133,6 +135,8 @@ class CudaBackend final : public Backend {
   std::shared_ptr<std::atomic<int64_t>> counter_;
   std::shared_ptr<Arena> arena_;
   CudaContext context_;
+  std::shared_ptr<Communicator> communicator_;
+  std::atomic<Communicator*> joined_{nullptr};  // communicator_, as the owner thread sees it
   Settle settle_;
   cudaStream_t streams_[kMaxQueues] = {};
   cudaEvent_t events_[kMaxEvents] = {};
@@ -154,6 +158,13 @@ std::shared_ptr<Buffer> CudaBackend::allocateHost(size_t bytes, const char* purp
   }
   LONGCAT_CUDA(error);
   return std::make_shared<HostBuffer>(static_cast<std::byte*>(data), bytes, counter_);
+}
+
+/// Once: a graph may have been captured with the first.
+void CudaBackend::useCommunicator(std::shared_ptr<Communicator> communicator) {
+  require(!communicator_, "this device has joined other ranks already");
+  communicator_ = std::move(communicator);
+  joined_.store(communicator_.get());
 }
 
 void CudaBackend::start(Settle settle) {
@@ -198,6 +209,7 @@ cudaEvent_t CudaBackend::event(int number) {
 
 void CudaBackend::op(const Command& command) {
   context_.stream = stream(command.queue);
+  context_.communicator = joined_.load();
   lastOp_ = command.spec->name;
   if (poison_) {
     for (const Tensor& tensor : command.poisoned) fillTensor(tensor, 0xff, context_.stream);

@@ -5,6 +5,8 @@
 
 namespace longcat {
 
+class Communicator;  // comm/communicator.h
+
 struct CudaContext {
   cudaStream_t stream = nullptr;
   int multiprocessors = 1;
@@ -12,6 +14,7 @@ struct CudaContext {
   int capability = 80;             // 10 · major + minor; 89 on a card of 9.0 whose own kernels are not there, or not wanted
   bool batchInvariant = true;      // a row's bits do not depend on the others (docs/numerics.md, 4); otherwise work may be cut as suits the batch
   bool fp8Activations = false;     // inputs of products with FP8 weights are quantised per 128 channels (docs/numerics.md, 7)
+  Communicator* communicator = nullptr;  // of exchanges between ranks that go through NCCL; null where there are none
 
   void useCard(const cudaDeviceProp& card) {
     multiprocessors = card.multiProcessorCount;

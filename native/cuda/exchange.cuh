@@ -23,8 +23,6 @@ __device__ __forceinline__ uint32_t* senderFlag(std::byte* window, size_t lineOf
   return reinterpret_cast<uint32_t*>(window + lineOffset + sizeof(WindowFlag)) + sender;
 }
 
-__device__ __forceinline__ std::byte* windowOf(const int64_t* windows, int64_t rank) { return reinterpret_cast<std::byte*>(windows[rank]); }
-
 // ---- Memory that other processors see
 
 /// What this thread has written, and what it knows by a barrier to be written, is seen by all before whatever it writes next.
@@ -68,12 +66,27 @@ __device__ __forceinline__ uint32_t exchangeOf(const int64_t* epoch) { return st
 
 // ---- Sending and waiting
 
-/// Raises this sender's flag in every window; all threads of the block call when their stores are made.
-__device__ __forceinline__ void raiseFlags(const int64_t* windows, int64_t ranks, size_t lineOffset, int sender, uint32_t exchange) {
+/// Where a rank is sent to: a window, and which source's place there.
+struct Target {
+  std::byte* window;
+  int64_t source;
+};
+
+/// Of rank r: its window, where this rank has its place; through NCCL the outbox, where each receiver has a place. P: an operation's parameters.
+template <class P>
+__device__ __forceinline__ Target targetOf(const P& p, int64_t r) {
+  if (p.nccl.outbox == nullptr) return {reinterpret_cast<std::byte*>(p.windows[r]), p.rank};
+  return {r == p.rank ? p.window : p.nccl.outbox, r};
+}
+
+/// Raises this sender's flag at every rank; all threads of the block call when their stores are made. flagOffset(source): of the source's line.
+template <class P, class FlagOffset>
+__device__ __forceinline__ void raiseFlags(const P& p, const FlagOffset& flagOffset, int sender, uint32_t exchange) {
   __syncthreads();
-  for (int64_t r = threadIdx.x; r < ranks; r += blockDim.x) {
+  for (int64_t r = threadIdx.x; r < p.ranks; r += blockDim.x) {
+    const Target to = targetOf(p, r);
     fenceSystem();
-    storeSystem(senderFlag(windowOf(windows, r), lineOffset, sender), exchange);
+    storeSystem(senderFlag(to.window, flagOffset(to.source), sender), exchange);
   }
 }
 

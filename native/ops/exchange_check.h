@@ -32,4 +32,16 @@ inline std::byte* windowArg(const ArgCheck& check, int window, const WindowLayou
   return data;
 }
 
+/// What an exchange through NCCL takes besides; none of it otherwise.
+inline NcclWay ncclArgs(const ArgCheck& check, int outbox, int counts, int64_t ranks, const WindowLayout& layout, bool onGpu) {
+  NcclWay way{};
+  if (check.has(outbox)) {
+    check.requireArg(outbox, onGpu, "belongs to exchanges between GPUs");
+    way.outbox = windowArg(check, outbox, layout);
+  }
+  way.counts = check.dense<int32_t>(counts, DType::i32, {2 * ranks});
+  if (way.counts) check.requireArg(counts, way.outbox, "belongs to exchanges with an outbox");
+  return way;
+}
+
 }  // namespace longcat

@@ -108,7 +108,7 @@ class Ranks {
 
   OpArgs dispatchArgs(int64_t rank, const RankProgram& p) const {
     const auto r = static_cast<size_t>(rank);
-    return args({&p.h, &p.ids, &p.weights, &p.rows, &windows[r], &window[r], &epoch[r], &control[r], &p.received, &p.sendSlot, &p.expertStart, &p.planRow, &p.slotPlan},
+    return args({&p.h, &p.ids, &p.weights, &p.rows, &windows[r], &window[r], &epoch[r], &control[r], &p.received, &p.sendSlot, &p.expertStart, &p.planRow, &p.slotPlan, nullptr, nullptr},
                 {static_cast<double>(rank), static_cast<double>(sizes.experts), static_cast<double>(sizes.windowTokens), sizes.fp8 ? 1.0 : 0.0});
   }
   OpArgs expertsArgs(int64_t rank, const RankProgram& p) const {
@@ -118,7 +118,7 @@ class Ranks {
   }
   OpArgs combineArgs(int64_t rank, const RankProgram& p) const {
     const auto r = static_cast<size_t>(rank);
-    return args({&p.partial, &p.slotPlan, &p.h, &p.identity, &p.sendSlot, &p.rows, &windows[r], &window[r], &epoch[r], &control[r], &p.out},
+    return args({&p.partial, &p.slotPlan, &p.h, &p.identity, &p.sendSlot, &p.rows, &windows[r], &window[r], &epoch[r], &control[r], &p.out, nullptr, nullptr},
                 {static_cast<double>(rank), static_cast<double>(sizes.windowTokens), sizes.fp8 ? 1.0 : 0.0});
   }
 

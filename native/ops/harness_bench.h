@@ -110,6 +110,9 @@ class BenchContext {
   bench::Weight stack(DType dtype, int64_t count, int64_t stored, int64_t rows, int64_t columns);
   int64_t randomInteger(int64_t below);
 
+  /// One run on the processor, for what a later one is to find in memory.
+  void once(const char* op, const OpArgs& arguments) { runOn(pool_, isa_, op, arguments); }
+
   /// Why no case was timed, as far as models(), tokens() and tooMuch() know.
   std::string whyNothing() const;
 

@@ -12,6 +12,8 @@
 
 namespace longcat {
 
+class Communicator;  // comm/communicator.h
+
 /// Settles a promise, on the owner thread.
 using Settle = std::function<void(int token, ReadBuffer* read, std::shared_ptr<const Fault> fault)>;
 
@@ -31,6 +33,8 @@ class Backend {
   virtual bool zeroesMemory() const = 0;
   virtual void reserve(size_t bytes) = 0;
   virtual int64_t freeBytes() const = 0;
+  /// From here on exchanges between ranks that go through NCCL go through this.
+  virtual void useCommunicator(std::shared_ptr<Communicator>) { throw Error("DEVICE_UNAVAILABLE", "NCCL joins GPUs, and this device is none"); }
   /// Zeroed memory of the device into which other ranks can write once they have opened it by the handle. JavaScript's thread alone.
   virtual std::shared_ptr<Buffer> createWindow(size_t, WindowHandle&) { throw Error("COMM_ERROR", "this device has no windows for other ranks"); }
   /// Another rank's window, where this device sees it, open until the buffer goes. Throws COMM_ERROR saying what is wrong.

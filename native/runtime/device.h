@@ -79,6 +79,8 @@ class Device {
   void reserve(size_t bytes) { backend_->reserve(bytes); }
   int64_t freeBytes() const { return backend_->freeBytes(); }
   bool onGpu() const { return backend_->onGpu(); }
+  /// Before the first exchange through it is enqueued.
+  void useCommunicator(std::shared_ptr<Communicator> communicator) { backend_->useCommunicator(std::move(communicator)); }
 
   /// A copy of `from` in another dtype, made in queue order. Waits for room.
   Tensor convert(const Tensor& from, const Tensor* scale, DType dtype);

@@ -87,8 +87,24 @@ export interface NativeDevice {
   endRecord(): number;
   replay(queue: number, graph: number): boolean;
   releaseGraph(graph: number): void;
+  /**
+   * Joins the other ranks' GPUs through NCCL; resolves when all are there. `library`: its path; absent: the usual places. DEVICE_UNAVAILABLE with
+   * what was looked for, COMM_ERROR with NCCL's words.
+   */
+  joinNccl(options: { rank: number; ranks: number; id: Uint8Array; library?: string | undefined }): Promise<NativeCommunicator>;
+
   /** Finishes what is enqueued, joins the threads, frees all. Idempotent. */
   close(): Promise<void>;
+}
+
+/** A rank's part of what joins GPUs through NCCL. */
+export interface NativeCommunicator {
+  /** What NCCL noticed of its own accord; null: nothing. */
+  failure(): string | null;
+  /** Microseconds of a captured exchange of `bytes` to and from each other rank. All ranks call it at the same time. */
+  measure(bytes: number): Promise<number>;
+  /** Ends exchanges under way; resolves when the memory is back, which graphs that were captured with it hold up. */
+  abort(): Promise<void>;
 }
 
 /** A memory-mapped safetensors file whose header was checked. */
@@ -153,6 +169,8 @@ export interface NativeAddon {
   openDevice(options: NativeDeviceOptions): NativeDevice;
   /** The GPUs that this build can use; what keeps it from using others, or any, as a sentence. */
   gpus(): { devices: NativeGpu[]; reason: string | null };
+  /** What names a new communicator to all ranks that join it, 128 bytes. DEVICE_UNAVAILABLE with what was looked for. */
+  ncclUniqueId(library?: string): Uint8Array;
   /** Opens, maps and checks. CHECKPOINT_INVALID names file and tensor. */
   openSafetensors(path: string): NativeMappedFile;
   /** The tensor's e4m3 codes and its blocks' scales (docs/numerics.md, 7); takes float32 and bfloat16 matrices. */

@@ -7,6 +7,7 @@
 import { LongcatError } from "../errors.js";
 import { loadAddon } from "./addon.js";
 import type { NativeDevice, NativeGpu, NativeMappedFile, NativeTensorEntry } from "./binding.js";
+import { Communicator } from "./communicator.js";
 import { bytesOf, DTYPES, type DType, toFloats } from "./dtype.js";
 import { environment } from "./environment.js";
 import { chooseDevice } from "./gpus.js";
@@ -405,6 +406,25 @@ export class Device {
     );
   }
 
+  /**
+   * What names a new communicator to all ranks that join it: one of them makes it and tells the others.
+   *
+   * @throws LongcatError DEVICE_UNAVAILABLE where NCCL is not found, with what was looked for; COMM_ERROR with NCCL's words
+   */
+  ncclUniqueId(): Uint8Array {
+    return translateErrors(() => loadAddon().ncclUniqueId(environment.nccl));
+  }
+
+  /**
+   * Joins the other ranks' GPUs through NCCL, once in a device's life; resolves when all have come. It sets no deadline: whoever starts the ranks
+   * knows which of them is missing.
+   *
+   * @throws LongcatError DEVICE_UNAVAILABLE on the CPU, or where NCCL is not found, with what was looked for; COMM_ERROR with NCCL's words
+   */
+  async joinNccl(options: { rank: number; ranks: number; id: Uint8Array }): Promise<Communicator> {
+    return new Communicator(await translateRejections(async () => this.native.joinNccl({ ...options, library: environment.nccl })));
+  }
+
   /** A copy of a weight as float32 or bfloat16, made in queue order. FP8 takes its block scales. */
   convert(tensor: Tensor, scale: Tensor | undefined, dtype: DType): Tensor {
     return new Tensor(
@@ -449,7 +469,10 @@ export class Device {
     );
   }
 
-  /** Finishes what is enqueued and gives everything back. May be called again. */
+  /**
+   * Finishes what is enqueued and gives everything back. May be called again. An exchange that waits for a rank which never comes has to be
+   * given up first, by its `control`.
+   */
   async close(): Promise<void> {
     await translateRejections(async () => this.native.close());
   }

@@ -13,4 +13,8 @@ export const environment = {
   get isa(): string | undefined {
     return process.env["LONGCAT_ISA"] || undefined;
   },
+  /** LONGCAT_NCCL: path of NCCL's library, instead of the names under which the system's linker knows it. */
+  get nccl(): string | undefined {
+    return process.env["LONGCAT_NCCL"] || undefined;
+  },
 };

@@ -206,6 +206,13 @@ interface ExchangeArguments {
   windowTokens: number;
   /** 1: rows travel as FP8; else 0. */
   fp8: number;
+  /** Through NCCL alone: a second tensor of the window's size, from which it takes what the other ranks get. */
+  outbox?: Tensor | undefined;
+  /**
+   * With an outbox: int32 [2 · ranks] of `hostWords`, where the host sees how many rows there are, and only these travel; such operations cannot
+   * be recorded. Without it as many rows travel as the program has room for.
+   */
+  counts?: Tensor | undefined;
 }
 
 /** What both forms of attention take. */

@@ -137,11 +137,11 @@ class GpuRank {
   }
 
   void dispatch(const GpuProgram& p) const {
-    call("ep_dispatch", {&p.h, &p.ids, &p.weights, &p.rows, &windows, &window, &epoch, &control, &p.received, &p.sendSlot, &p.expertStart, &p.planRow, &p.slotPlan},
+    call("ep_dispatch", {&p.h, &p.ids, &p.weights, &p.rows, &windows, &window, &epoch, &control, &p.received, &p.sendSlot, &p.expertStart, &p.planRow, &p.slotPlan, nullptr, nullptr},
          {static_cast<double>(rank), static_cast<double>(sizes.experts), static_cast<double>(sizes.windowTokens), sizes.fp8 ? 1.0 : 0.0});
   }
   void combine(const GpuProgram& p) const {
-    call("ep_combine", {&p.partial, &p.slotPlan, &p.h, &p.identity, &p.sendSlot, &p.rows, &windows, &window, &epoch, &control, &p.out},
+    call("ep_combine", {&p.partial, &p.slotPlan, &p.h, &p.identity, &p.sendSlot, &p.rows, &windows, &window, &epoch, &control, &p.out, nullptr, nullptr},
          {static_cast<double>(rank), static_cast<double>(sizes.windowTokens), sizes.fp8 ? 1.0 : 0.0});
   }
 

@@ -11,7 +11,7 @@ extern const OpSpec kEpCombineOp;
 namespace {
 
 enum Arg {
-  kPartial, kSlotPlan, kH, kIdentityWeight, kSendSlot, kRows, kWindows, kWindow, kEpoch, kControl, kOut, kNumArgs
+  kPartial, kSlotPlan, kH, kIdentityWeight, kSendSlot, kRows, kWindows, kWindow, kEpoch, kControl, kOut, kOutbox, kCounts, kNumArgs
 };
 const TensorArg kTensors[kNumArgs] = {{"partial", Use::in, false, true},
                                       {"slot_plan"},
@@ -23,7 +23,9 @@ const TensorArg kTensors[kNumArgs] = {{"partial", Use::in, false, true},
                                       {"window", Use::inout},
                                       {"epoch", Use::inout},
                                       {"control", Use::inout},
-                                      {"out", Use::out, false, true}};
+                                      {"out", Use::out, false, true},
+                                      {"outbox", Use::inout, true},
+                                      {"counts", Use::in, true}};
 enum ScalarArg { kRank, kWindowTokens, kFp8, kNumScalarArgs };
 const char* const kScalars[kNumScalarArgs] = {"rank", "window_tokens", "fp8"};
 
@@ -46,6 +48,7 @@ void prepare(const OpArgs& args, void* storage) {
   p.windows = exchange.windows;
   p.layout = windowLayout({p.ranks, p.windowTokens, p.width, p.slots, p.activation, check.integer(kFp8, 0, 1) == 1});
   p.window = windowArg(check, kWindow, p.layout);
+  p.nccl = ncclArgs(check, kOutbox, kCounts, p.ranks, p.layout, args.onGpu);
   p.epoch = check.dense<int64_t>(kEpoch, DType::i64, {1});
   p.control = check.dense<int32_t>(kControl, DType::i32, {kControlWords});
   p.out = check.activations(kOut, {T, p.width});

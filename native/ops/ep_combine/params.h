@@ -10,7 +10,7 @@
 #include "ops/activation.h"
 namespace longcat {
 
-// tensors: partial, slot_plan, h, identity_weight, send_slot, rows, windows, window, epoch, control, out
+// tensors: partial, slot_plan, h, identity_weight, send_slot, rows, windows, window, epoch, control, out, outbox?, counts?
 // scalars: rank, window_tokens, fp8
 struct EpCombineParams {
   ConstActivations partial;      // [R·T·K', width] the experts' products by plan entry, as moe_experts leaves them
@@ -24,6 +24,7 @@ struct EpCombineParams {
   int64_t* epoch;                // [1] exchanges that have ended
   int32_t* control;              // [16] in host memory, as of ep_dispatch
   Activations out;               // [T, width] contiguous
+  NcclWay nccl;                  // as of ep_dispatch
   WindowLayout layout;
   int64_t capacity, width;
   int64_t ranks, rank;           // R; which one this is

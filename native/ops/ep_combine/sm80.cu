@@ -1,6 +1,6 @@
 // ep_combine on a GPU: each received row's sum over this rank's experts, straight into its home rank's window; flags; then each own row's sum over ranks.
 // Few rows: one launch, whose blocks send, raise their flags, wait for all and then add up a share of the rows at home. Many rows: three launches, of which
-// the first and the last use the whole card and only one block waits between them.
+// the first and the last use the whole card and only one block waits between them; through NCCL the first writes to the outbox, and NCCL is between them.
 //
 // The order of sums: experts in ascending id, the first one's product, then one fused step each; ranks ascending, added; the identity term last, one fused
 // step. Each in float32.
@@ -9,6 +9,7 @@
 #include "cuda/dependent.cuh"
 #include "cuda/exchange.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/outbox.h"
 #include "cuda/vectors.cuh"
 
 namespace longcat::cuda {
@@ -108,7 +109,8 @@ __device__ void sendSums(const EpCombineParams& p, int64_t thread, int64_t threa
   const int64_t ofRow = (p.width + kOctet - 1) / kOctet;
   for (int64_t s = 0; s < p.ranks; ++s) {
     const int64_t rows = clampCount(reinterpret_cast<const WindowFlag*>(p.window + rowsFlagOffset(s))->count, p.capacity);
-    A* const sums = reinterpret_cast<A*>(windowOf(p.windows, s) + p.layout.sums) + p.rank * p.windowTokens * p.width;
+    const Target home = targetOf(p, s);
+    A* const sums = reinterpret_cast<A*>(home.window + p.layout.sums) + home.source * p.windowTokens * p.width;
     const int64_t first = (thread - before % threads + threads) % threads;
     forOctets(rows, p.width, first, threads, [&](int64_t j, int64_t k) {
       float sum[kOctet];
@@ -157,7 +159,7 @@ __device__ void sumRanks(const EpCombineParams& p, int64_t thread, int64_t threa
 /// Raises this sender's flags and waits for everybody's; the first sender ends the exchange: when the own flags are up, too, all own blocks have
 /// read its number. False: given up. All threads of the block call.
 __device__ __forceinline__ bool meet(const EpCombineParams& p, int sender, int senders, uint32_t exchange) {
-  raiseFlags(p.windows, p.ranks, sumsFlagOffset(p.rank), sender, exchange);
+  raiseFlags(p, sumsFlagOffset, sender, exchange);
   bool there = true;
   if (threadIdx.x < 32) there = awaitSenders(p.window, sumsFlagOffset(0), p.ranks, senders, exchange, p.control, sender == 0);
   there = __syncthreads_and(there);
@@ -197,6 +199,7 @@ __global__ void __launch_bounds__(kMeetThreads) meetMany(const __grid_constant__
 template <class A, bool kWhole>
 __global__ void __launch_bounds__(kThreads, 1) sumMany(const __grid_constant__ EpCombineParams p) {
   awaitThenLetNextBegin();
+  if (p.nccl.outbox != nullptr && threadOfGrid() == 0) ++*p.epoch;  // nobody has met, and all have come
   sumRanks<A, kWhole>(p, threadOfGrid(), threadsOfGrid());
 }
 
@@ -212,13 +215,14 @@ int sendersFor(const EpCombineParams& p) {
 
 template <class A, bool kWhole>
 void launchCombine(const CudaContext& context, const EpCombineParams& p) {
-  if (const int senders = sendersFor(p)) {
+  if (const int senders = sendersFor(p); senders > 0 && p.nccl.outbox == nullptr) {
     launch(context, combineFew<A, kWhole>, static_cast<unsigned>(senders), kThreads, 0, p);
     return;
   }
   const int64_t blocksOfRank = ceilDiv(p.capacity * ceilDiv(p.width, kOctet), kThreads);
   launch(context, sendMany<A, kWhole>, static_cast<unsigned>(persistentGrid(context, p.ranks * blocksOfRank)), kThreads, 0, p);
-  launch(context, meetMany, 1, kMeetThreads, 0, p);
+  if (p.nccl.outbox == nullptr) launch(context, meetMany, 1, kMeetThreads, 0, p);
+  else bringSums(p, context);
   launch(context, sumMany<A, kWhole>, static_cast<unsigned>(persistentGrid(context, blocksOfRank, 2)), kThreads, 0, p);
 }
 

@@ -11,7 +11,7 @@ extern const OpSpec kEpDispatchOp;
 namespace {
 
 enum Arg {
-  kH, kIds, kWeights, kRows, kWindows, kWindow, kEpoch, kControl, kReceived, kSendSlot, kExpertStart, kPlanRow, kSlotPlan, kNumArgs
+  kH, kIds, kWeights, kRows, kWindows, kWindow, kEpoch, kControl, kReceived, kSendSlot, kExpertStart, kPlanRow, kSlotPlan, kOutbox, kCounts, kNumArgs
 };
 const TensorArg kTensors[kNumArgs] = {{"h", Use::in, false, true},
                                       {"ids"},
@@ -25,7 +25,9 @@ const TensorArg kTensors[kNumArgs] = {{"h", Use::in, false, true},
                                       {"send_slot", Use::out},
                                       {"expert_start", Use::out},
                                       {"plan_row", Use::out},
-                                      {"slot_plan", Use::out}};
+                                      {"slot_plan", Use::out},
+                                      {"outbox", Use::inout, true},
+                                      {"counts", Use::inout, true}};
 enum ScalarArg { kRank, kExperts, kWindowTokens, kFp8, kNumScalarArgs };
 const char* const kScalars[kNumScalarArgs] = {"rank", "experts", "window_tokens", "fp8"};
 
@@ -52,6 +54,7 @@ void prepare(const OpArgs& args, void* storage) {
   p.windows = exchange.windows;
   p.layout = windowLayout({p.ranks, p.windowTokens, p.width, p.slots, p.activation, p.fp8});
   p.window = windowArg(check, kWindow, p.layout);
+  p.nccl = ncclArgs(check, kOutbox, kCounts, p.ranks, p.layout, args.onGpu);
   p.epoch = check.dense<const int64_t>(kEpoch, DType::i64, {1});
   p.control = check.dense<int32_t>(kControl, DType::i32, {kControlWords});
   p.receivedStride = p.fp8 ? T : p.windowTokens;

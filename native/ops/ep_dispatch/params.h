@@ -8,7 +8,7 @@
 #include "ops/activation.h"
 namespace longcat {
 
-// tensors: h, ids, weights, rows, windows, window, epoch, control, received, send_slot, expert_start, plan_row, slot_plan
+// tensors: h, ids, weights, rows, windows, window, epoch, control, received, send_slot, expert_start, plan_row, slot_plan, outbox?, counts?
 // scalars: rank, experts, window_tokens, fp8
 struct EpDispatchParams {
   ConstActivations h;          // [T, width] contiguous
@@ -25,6 +25,7 @@ struct EpDispatchParams {
   int32_t* expertStart;        // [L+1] plan entries of local expert e are [expertStart[e], expertStart[e+1])
   int32_t* planRow;            // [R·T·K'] row of `received` of each plan entry, ascending within an expert
   int32_t* slotPlan;           // [R·T, K'] row s·T + j: plan entries of the j-th row from rank s, its experts ascending, -1 behind them
+  NcclWay nccl;                // with an outbox through NCCL, and `windows` is not looked at
   WindowLayout layout;
   int64_t capacity, width, topK;
   int64_t ranks, rank;         // R; which one this is

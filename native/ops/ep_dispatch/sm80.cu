@@ -1,12 +1,15 @@
 // ep_dispatch on a GPU: one launch of few blocks. The first block tells the other ranks which rows come, waits for their word and makes the plan, while
 // the rows are on their way; the others carry the rows, each an equal share of their bytes, straight from h into the ranks' windows, and raise a flag
 // each. With FP8 a second launch unpacks what came.
+//
+// Through NCCL the rows go to the outbox, and the first block leaves it at the word; NCCL brings all to the windows, and a launch of one block plans what came.
 #include "ops/ep_dispatch/params.h"
 
 #include "cuda/dependent.cuh"
 #include "cuda/exchange.cuh"
 #include "cuda/expert_plan.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/outbox.h"
 #include "ops/ep_dispatch/destinations.cuh"
 #include "ops/ep_dispatch/payload.cuh"
 #include "ops/ep_dispatch/received.cuh"
@@ -16,13 +19,14 @@ namespace {
 
 constexpr int kUnpackThreads = 256;
 
-/// Blocks that carry rows. It depends on what all ranks have in common.
-int carriersFor(const EpDispatchParams& p) {
+/// Blocks that carry rows. To other windows it depends on what all ranks have in common; to the outbox as many as the card has room for.
+int carriersFor(const EpDispatchParams& p, const CudaContext& context) {
   constexpr int64_t kBytesOfBlock = 16 << 10;  // at the least
   constexpr int kFewest = 4, kMost = 16;       // 16 fill five sixths of NVLink
   static_assert(kMost <= kMostSenders);
+  const int most = p.nccl.outbox == nullptr ? kMost : std::max(kFewest, context.multiprocessors - 1);
   const int64_t bytes = p.capacity * p.width * bytesOf(p.activation);
-  return static_cast<int>(std::clamp<int64_t>(ceilDiv(bytes, kBytesOfBlock), kFewest, kMost));
+  return static_cast<int>(std::clamp<int64_t>(ceilDiv(bytes, kBytesOfBlock), kFewest, most));
 }
 
 // ---- Carriers
@@ -59,12 +63,12 @@ __device__ void carryRows(const EpDispatchParams& p, int64_t rows, int block, in
     for (int64_t at = tileBegin > begin ? tileBegin : begin; at < until; at += kStep) {
       if (at != begin) load(at);
       for (int64_t r = 0; r < p.ranks; ++r) {
-        std::byte* const window = windowOf(p.windows, r);
+        const Target target = targetOf(p, r);
 #pragma unroll
         for (int i = 0; i < Rows::kHeld; ++i) {
           if (at + i * kDispatchThreads + threadIdx.x >= until) continue;
           const int32_t place = to.placeOf(static_cast<int>(row[i] - tile), r);
-          if (place >= 0) Rows::store(p, window, p.rank * p.windowTokens + place, piece[i], held[i]);
+          if (place >= 0) Rows::store(p, target.window, target.source * p.windowTokens + place, piece[i], held[i]);
         }
       }
     }
@@ -76,15 +80,16 @@ __device__ void carryRows(const EpDispatchParams& p, int64_t rows, int block, in
 
 /// The experts of row `row` at rank r, and their weights, as that rank numbers its experts: kVector slots at a time.
 template <int kVector>
-__device__ __forceinline__ void writeChoices(const EpDispatchParams& p, int64_t row, int64_t r, int64_t place) {
+__device__ __forceinline__ void writeChoices(const EpDispatchParams& p, int64_t row, int64_t r, int64_t inPlace) {
   const int32_t* ids = p.ids + row * p.topK;
   const float* weights = p.weights + row * p.topK;
   const int64_t firstExpert = r * p.localExperts;
   int64_t k = 0;
   while (ids[k] < firstExpert) ++k;  // the row has an expert there
-  std::byte* const window = windowOf(p.windows, r);
-  auto* localIds = reinterpret_cast<int32_t*>(window + p.layout.ids) + place * p.slots;
-  auto* localWeights = reinterpret_cast<float*>(window + p.layout.weights) + place * p.slots;
+  const Target target = targetOf(p, r);
+  const int64_t place = target.source * p.windowTokens + inPlace;
+  auto* localIds = reinterpret_cast<int32_t*>(target.window + p.layout.ids) + place * p.slots;
+  auto* localWeights = reinterpret_cast<float*>(target.window + p.layout.weights) + place * p.slots;
   for (int64_t slot = 0; slot < p.slots; slot += kVector) {
     int32_t id[kVector];
     float weight[kVector];
@@ -115,14 +120,15 @@ __device__ void announceRows(const EpDispatchParams& p, int64_t rows, uint32_t e
       const int32_t place = to.placeOf(static_cast<int>(t), r);
       p.sendSlot[(tile + t) * p.ranks + r] = place;
       if (place < 0) continue;
-      if (p.slots % 4 == 0) writeChoices<4>(p, tile + t, r, p.rank * p.windowTokens + place);
-      else writeChoices<1>(p, tile + t, r, p.rank * p.windowTokens + place);
+      if (p.slots % 4 == 0) writeChoices<4>(p, tile + t, r, place);
+      else writeChoices<1>(p, tile + t, r, place);
     }
     __syncthreads();  // before the next look, and before the flags
   }
   for (int64_t r = threadIdx.x; r < p.ranks; r += kDispatchThreads) {
+    const Target target = targetOf(p, r);
     fenceSystem();
-    storeSystem(reinterpret_cast<WindowFlag*>(windowOf(p.windows, r) + rowsFlagOffset(p.rank)), {exchange, to.count(r)});
+    storeSystem(reinterpret_cast<WindowFlag*>(target.window + rowsFlagOffset(target.source)), {exchange, to.count(r)});
   }
 }
 
@@ -166,6 +172,18 @@ SharedPlaces sharedPlaces(int64_t ranks) {
   return at;
 }
 
+/// Waits until all ranks have told what comes, plans it, and waits until all `carriers` of each rank have brought it. All threads of a block call.
+__device__ void planArrivals(const EpDispatchParams& p, const SharedPlaces& at, int carriers, uint32_t exchange, unsigned char* shared) {
+  auto* firstRow = reinterpret_cast<int32_t*>(shared + at.firstRow);
+  const bool leads = threadIdx.x < 32;
+  bool there = !leads || awaitWord(p, exchange);
+  if (threadIdx.x == 0 && there) numberSources(p.window, p.ranks, p.capacity, firstRow);
+  there = __syncthreads_and(there);
+  if (there) planReceived(p, firstRow, *reinterpret_cast<PlanShared*>(shared + at.plan));
+  there = there && (!leads || awaitSenders(p.window, rowsFlagOffset(0), p.ranks, carriers, exchange, p.control, true));
+  if (!__syncthreads_and(there)) planNothing(p);
+}
+
 template <class Rows>
 __global__ void __launch_bounds__(kDispatchThreads, 1) dispatchRows(const __grid_constant__ EpDispatchParams p, const __grid_constant__ SharedPlaces at) {
   extern __shared__ __align__(16) unsigned char shared[];
@@ -176,18 +194,19 @@ __global__ void __launch_bounds__(kDispatchThreads, 1) dispatchRows(const __grid
   if (blockIdx.x > 0) {
     const int carrier = static_cast<int>(blockIdx.x) - 1;
     carryRows<Rows>(p, rows, carrier, carriers, shared);
-    raiseFlags(p.windows, p.ranks, rowsFlagOffset(p.rank), carrier, exchange);
+    if (p.nccl.outbox == nullptr) raiseFlags(p, rowsFlagOffset, carrier, exchange);
     return;
   }
   announceRows(p, rows, exchange, shared);
-  auto* firstRow = reinterpret_cast<int32_t*>(shared + at.firstRow);
-  const bool leads = threadIdx.x < 32;
-  bool there = !leads || awaitWord(p, exchange);
-  if (threadIdx.x == 0 && there) numberSources(p.window, p.ranks, p.capacity, firstRow);
-  there = __syncthreads_and(there);
-  if (there) planReceived(p, firstRow, *reinterpret_cast<PlanShared*>(shared + at.plan));
-  there = there && (!leads || awaitSenders(p.window, rowsFlagOffset(0), p.ranks, carriers, exchange, p.control, true));
-  if (!__syncthreads_and(there)) planNothing(p);
+  if (p.nccl.outbox == nullptr) planArrivals(p, at, carriers, exchange, shared);
+  letNextBegin();
+}
+
+/// The plan of what NCCL has brought, all of it by now: what the first block does otherwise.
+__global__ void __launch_bounds__(kDispatchThreads, 1) planBrought(const __grid_constant__ EpDispatchParams p, const __grid_constant__ SharedPlaces at) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  awaitPrevious();
+  planArrivals(p, at, 0, exchangeOf(p.epoch), shared);
   letNextBegin();
 }
 
@@ -226,7 +245,11 @@ __global__ void __launch_bounds__(kUnpackThreads) unpackRows(const __grid_consta
 template <class Rows>
 void launchDispatch(const CudaContext& context, const EpDispatchParams& p) {
   const SharedPlaces at = sharedPlaces(p.ranks);
-  launch(context, dispatchRows<Rows>, LaunchShape{dim3(static_cast<unsigned>(1 + carriersFor(p))), kDispatchThreads, at.bytes}, p, at);
+  const int carriers = carriersFor(p, context);
+  launch(context, dispatchRows<Rows>, LaunchShape{dim3(static_cast<unsigned>(1 + carriers)), kDispatchThreads, at.bytes}, p, at);
+  if (p.nccl.outbox == nullptr) return;
+  bringRows(p, context);
+  launch(context, planBrought, LaunchShape{dim3(1), kDispatchThreads, at.bytes}, p, at);
 }
 
 template <class A>
