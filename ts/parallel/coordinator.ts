@@ -211,7 +211,7 @@ export class Coordinator {
 
   /** A load that fails is this rank's own error; a rank that cannot go on is lost to the others. */
   #hearFailed(rank: number, error: WireError): void {
-    if (this.#isServing) this.#lose(rank, `${error.code}: ${error.message}`);
+    if (this.#isServing) this.#lose(rank, error.code === "COMM_ERROR" ? error.message : `${error.code}: ${error.message}`);
     else this.#end(fromWire(error, rankName(rank, this.#options.ranks)), rank);
   }
 
