@@ -120,7 +120,12 @@ Napi::Value joinRanks(Napi::Env env, Napi::Value options, int gpu, std::function
   return onThread(
       env, [=, &nccl] { *communicator = joinNccl(nccl, gpu, static_cast<int>(rank), static_cast<int>(ranks), id); },
       [=](Napi::Env to) {
-        joined(*communicator);
+        try {
+          joined(*communicator);
+        } catch (...) {
+          (*communicator)->abort();  // nothing was captured with it
+          throw;
+        }
         return communicatorObject(to, *communicator);
       });
 }

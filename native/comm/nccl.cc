@@ -38,28 +38,28 @@ void find(void* library, const std::string& name, const char* symbol, F*& functi
 
 Nccl::Nccl(void* library, const std::string& name) {
   NcclFunctions& f = functions_;
-  find(library, name, "ncclGetVersion", f.getVersion);
-  find(library, name, "ncclGetErrorString", f.getErrorString);
+  find(library, name, "ncclGetVersion", f.ncclGetVersion);
+  find(library, name, "ncclGetErrorString", f.ncclGetErrorString);
   int version = 0;
-  const int result = f.getVersion(&version);
-  const std::string file = fileOf(reinterpret_cast<const void*>(f.getVersion), name);
+  const int result = f.ncclGetVersion(&version);
+  const std::string file = fileOf(reinterpret_cast<const void*>(f.ncclGetVersion), name);
   description_ = versionName(version) + " at " + file;
   if (result != kSuccess || version < kLeastVersion)
     throw Error("DEVICE_UNAVAILABLE", "NCCL " + description_ + " is too old: 2.18 or newer is needed" + kAdvice);
-  find(library, file, "ncclGetUniqueId", f.getUniqueId);
-  find(library, file, "ncclCommInitRank", f.commInitRank);
-  find(library, file, "ncclCommAbort", f.commAbort);
-  find(library, file, "ncclCommGetAsyncError", f.commGetAsyncError);
-  find(library, file, "ncclGroupStart", f.groupStart);
-  find(library, file, "ncclGroupEnd", f.groupEnd);
-  find(library, file, "ncclSend", f.send);
-  find(library, file, "ncclRecv", f.recv);
-  find(library, file, "ncclGetLastError", f.getLastError);
+  find(library, file, "ncclGetUniqueId", f.ncclGetUniqueId);
+  find(library, file, "ncclCommInitRank", f.ncclCommInitRank);
+  find(library, file, "ncclCommAbort", f.ncclCommAbort);
+  find(library, file, "ncclCommGetAsyncError", f.ncclCommGetAsyncError);
+  find(library, file, "ncclGroupStart", f.ncclGroupStart);
+  find(library, file, "ncclGroupEnd", f.ncclGroupEnd);
+  find(library, file, "ncclSend", f.ncclSend);
+  find(library, file, "ncclRecv", f.ncclRecv);
+  find(library, file, "ncclGetLastError", f.ncclGetLastError);
 }
 
 const Nccl& Nccl::open(const std::string& path) {
   static std::mutex mutex;
-  static std::map<std::string, std::unique_ptr<const Nccl>> opened;  // never closed: its threads may outlive every communicator
+  static auto& opened = *new std::map<std::string, std::unique_ptr<const Nccl>>;  // for good: NCCL's threads may outlive all else
   const std::lock_guard<std::mutex> lock(mutex);
   std::unique_ptr<const Nccl>& nccl = opened[path];
   if (nccl) return *nccl;
@@ -84,8 +84,8 @@ const Nccl& Nccl::open(const std::string& path) {
 }
 
 std::string Nccl::describe(int result, const char* call) const {
-  std::string words = std::string(call) + ": " + functions_.getErrorString(result);
-  const char* last = functions_.getLastError(nullptr);
+  std::string words = std::string(call) + ": " + functions_.ncclGetErrorString(result);
+  const char* last = functions_.ncclGetLastError(nullptr);
   if (last && *last) words += ": " + std::string(last);
   while (!words.empty() && words.back() == '\n') words.pop_back();
   return words;
@@ -97,7 +97,7 @@ void Nccl::check(int result, const char* call) const {
 
 NcclId Nccl::uniqueId() const {
   NcclId id{};
-  LONGCAT_NCCL(*this, getUniqueId(&id));
+  LONGCAT_NCCL(*this, ncclGetUniqueId(&id));
   return id;
 }
 

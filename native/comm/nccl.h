@@ -14,19 +14,19 @@ struct NcclId {
   char bytes[128];
 };
 
-/// The library's functions, by the names that it exports them by. Results are NCCL's codes: 0 is success.
+/// The library's functions, by their names there. Results are NCCL's codes: 0 is success.
 struct NcclFunctions {
-  int (*getVersion)(int* version);
-  int (*getUniqueId)(NcclId* id);
-  int (*commInitRank)(ncclComm** communicator, int ranks, NcclId id, int rank);
-  int (*commAbort)(ncclComm* communicator);
-  int (*commGetAsyncError)(ncclComm* communicator, int* error);
-  int (*groupStart)();
-  int (*groupEnd)();
-  int (*send)(const void* from, size_t count, int dtype, int peer, ncclComm* communicator, void* stream);
-  int (*recv)(void* to, size_t count, int dtype, int peer, ncclComm* communicator, void* stream);
-  const char* (*getErrorString)(int result);
-  const char* (*getLastError)(ncclComm* communicator);
+  int (*ncclGetVersion)(int* version);
+  int (*ncclGetUniqueId)(NcclId* id);
+  int (*ncclCommInitRank)(ncclComm** communicator, int ranks, NcclId id, int rank);
+  int (*ncclCommAbort)(ncclComm* communicator);
+  int (*ncclCommGetAsyncError)(ncclComm* communicator, int* error);
+  int (*ncclGroupStart)();
+  int (*ncclGroupEnd)();
+  int (*ncclSend)(const void* from, size_t count, int dtype, int peer, ncclComm* communicator, void* stream);
+  int (*ncclRecv)(void* to, size_t count, int dtype, int peer, ncclComm* communicator, void* stream);
+  const char* (*ncclGetErrorString)(int result);
+  const char* (*ncclGetLastError)(ncclComm* communicator);
 };
 
 constexpr int kNcclBytes = 1;  // dtype: uint8
@@ -57,5 +57,5 @@ class Nccl {
 
 }  // namespace longcat
 
-/// Every call of NCCL's is checked: LONGCAT_NCCL(nccl, send(…)).
-#define LONGCAT_NCCL(nccl, call) (nccl).check((nccl)->call, "nccl: " #call)
+/// Every call of NCCL's is checked: LONGCAT_NCCL(nccl, ncclSend(…)).
+#define LONGCAT_NCCL(nccl, call) (nccl).check((nccl)->call, #call)

@@ -43,7 +43,7 @@ class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(const Nccl& nccl, int gpu, int rank, int ranks, const NcclId& id) : nccl_(nccl), gpu_(gpu), rank_(rank), ranks_(ranks) {
     LONGCAT_CUDA(cudaSetDevice(gpu));
-    LONGCAT_NCCL(nccl_, commInitRank(&communicator_, ranks, id, rank));
+    LONGCAT_NCCL(nccl_, ncclCommInitRank(&communicator_, ranks, id, rank));
   }
 
   /// A byte from each to each. NCCL connects two ranks when they first speak, which is a wait for the other one in the middle of a call.
@@ -56,15 +56,15 @@ class NcclCommunicator final : public Communicator {
   void exchange(const std::vector<Stretch>& sends, const std::vector<Stretch>& receives, void* stream) override {
     const std::lock_guard<std::mutex> lock(calls_);
     if (ended_.load()) throw Error("COMM_ERROR", "the exchange between ranks was given up");
-    LONGCAT_NCCL(nccl_, groupStart());
+    LONGCAT_NCCL(nccl_, ncclGroupStart());
     try {
-      for (const Stretch& s : sends) LONGCAT_NCCL(nccl_, send(s.data, s.bytes, kNcclBytes, static_cast<int>(s.rank), communicator_, stream));
-      for (const Stretch& s : receives) LONGCAT_NCCL(nccl_, recv(s.data, s.bytes, kNcclBytes, static_cast<int>(s.rank), communicator_, stream));
+      for (const Stretch& s : sends) LONGCAT_NCCL(nccl_, ncclSend(s.data, s.bytes, kNcclBytes, static_cast<int>(s.rank), communicator_, stream));
+      for (const Stretch& s : receives) LONGCAT_NCCL(nccl_, ncclRecv(s.data, s.bytes, kNcclBytes, static_cast<int>(s.rank), communicator_, stream));
     } catch (...) {
-      nccl_->groupEnd();
+      nccl_->ncclGroupEnd();
       throw;
     }
-    LONGCAT_NCCL(nccl_, groupEnd());
+    LONGCAT_NCCL(nccl_, ncclGroupEnd());
   }
 
   double measure(size_t bytes) override;
@@ -73,14 +73,14 @@ class NcclCommunicator final : public Communicator {
     if (ended_.exchange(true)) return;
     // NCCL frees the communicator under whoever is in a call with it. Calls only enqueue, so this is not a wait for another rank.
     const std::lock_guard<std::mutex> lock(calls_);
-    nccl_->commAbort(communicator_);
+    nccl_->ncclCommAbort(communicator_);
   }
 
   std::string failure() override {
     const std::unique_lock<std::mutex> lock(calls_, std::try_to_lock);
     if (!lock || ended_.load()) return {};
     int error = 0;
-    const int result = nccl_->commGetAsyncError(communicator_, &error);
+    const int result = nccl_->ncclCommGetAsyncError(communicator_, &error);
     if (result == 0 && error == 0) return {};
     return nccl_.describe(result ? result : error, "NCCL's communicator");
   }

@@ -16,9 +16,9 @@ class Parcels {
  public:
   Parcels(const NcclWay& way, std::byte* window, int64_t ranks, int64_t rank) : outbox_(way.outbox), window_(window), ranks_(ranks), rank_(rank) {}
 
-  /// The lines of flags of rows.
+  /// The flags that tell how many rows there are.
   void addFlags() {
-    forOthers([&](int64_t r) { add(r, rowsFlagOffset(r), kWindowLineBytes, kWindowLineBytes); });
+    forOthers([&](int64_t r) { add(r, rowsFlagOffset(r), sizeof(WindowFlag), sizeof(WindowFlag)); });
   }
 
   /// The first rows of each rank's part of a region: sent(r) of them go, received(r) come.

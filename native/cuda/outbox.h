@@ -1,6 +1,6 @@
 // The way of an exchange through NCCL (NcclWay, comm/window.h): what the operations' kernels have put into the outbox goes to the other ranks'
-// windows, and theirs into this one's. On the host. Flags of rows travel as part of the data, so that whoever waits for them finds them raised;
-// those of sums do not travel: a rank raises them in its own window, and they are looked at when the sums have come.
+// windows, and theirs into this one's. On the host. A source's word of its rows travels as part of the data, so that who waits for it finds it there; no
+// other flag is raised, since what the stream has next comes when all is there.
 #pragma once
 
 #include "cuda/context.h"

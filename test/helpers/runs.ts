@@ -20,6 +20,16 @@ export function tokens(results: readonly StepResult[]): number[] {
   return bits(results).map(({ token }) => token);
 }
 
+/** How far two lists of numbers are from one another at most; NaN if one is met. */
+export function farthest(a: Float32Array, b: Float32Array): number {
+  let most = 0;
+  a.forEach((value, i) => {
+    const off = Math.abs(value - b[i]!);
+    if (!(off <= most)) most = off;
+  });
+  return most;
+}
+
 /** Prompts of all in one step (or as many as fit), then decode steps together. */
 export async function batch(runner: Runner, prompts: number[][], count: number): Promise<StepResult[][]> {
   const results: StepResult[][] = prompts.map(() => []);

@@ -8,6 +8,7 @@
 
 import { bytesOf, type DType } from "../runtime/dtype.js";
 import type { ModelConfig } from "./config.js";
+import { expertsOfRank, type Sharding, slotsOfRank } from "./exchange.js";
 import { MAX_LOGPROBS } from "./runner-types.js";
 
 /**
@@ -16,8 +17,8 @@ import { MAX_LOGPROBS } from "./runner-types.js";
  */
 export type ActivationDType = "float32" | "bfloat16";
 
-/** Capacities of a program. */
-export interface Capacity {
+/** Capacities of a program, and the ranks that run it together. */
+export interface Capacity extends Sharding {
   /** T: rows (tokens) of a step. */
   tokens: number;
   /** S: sequences of a step. */
@@ -165,18 +166,33 @@ export interface Activations<T> {
     planRow: T;
     /** [T, K] i32 */
     slotPlan: T;
-    /** [T·K, expert ffn] act */
+    /** [T·K, expert ffn] act; of several ranks [ranks·T·K', …], K' the most experts of one rank that a row may use. */
     hidden: T;
-    /** [T·K, D] act */
+    /** [T·K, D] act; of several ranks [ranks·T·K', D]. */
     partial: T;
     /** [T, D] act */
     out: T;
+    exchange?: ExchangeTensors<T>;
   };
   /** [R, V] */
   logits: T;
   /** [R]: log-probabilities of targets. */
   scores: T;
   draft?: DraftTensors<T>;
+}
+
+/** What several ranks need beside the rest: which rows went where, and the plan of those that came (native/ops/ep_dispatch/params.h). */
+export interface ExchangeTensors<T> {
+  /** [T, ranks] i32 */
+  sendSlot: T;
+  /** [experts of this rank + 1] i32 */
+  expertStart: T;
+  /** [ranks·T·K'] i32 */
+  planRow: T;
+  /** [ranks·T, K'] i32 */
+  slotPlan: T;
+  /** Where rows travel as FP8: [ranks·T, D] act, what they stand for. Else they are used where they lie, in the window. */
+  received?: T;
 }
 
 /** What the draft head needs beside the rest. */
@@ -268,6 +284,8 @@ export function layoutActivations<T>(
   const H = config.numHeads;
   const K = config.topK;
   const rope = config.qkRopeHeadDim;
+  const { ranks } = capacity;
+  const picks = ranks > 1 ? ranks * T * slotsOfRank(config, ranks) : T * K;
 
   const stepBegin = layout.offset;
   const step: StepTensors<T> = {
@@ -322,9 +340,18 @@ export function layoutActivations<T>(
     expertStart: allocate("int32", [config.numExperts + 1]),
     planRow: allocate("int32", [T * K]),
     slotPlan: allocate("int32", [T, K]),
-    hidden: allocate(act, [T * K, config.expertFfnHiddenSize]),
-    partial: allocate(act, [T * K, D]),
+    hidden: allocate(act, [picks, config.expertFfnHiddenSize]),
+    partial: allocate(act, [picks, D]),
     out: allocate(act, [T, D]),
+    ...(ranks > 1 && {
+      exchange: {
+        sendSlot: allocate("int32", [T, ranks]),
+        expertStart: allocate("int32", [expertsOfRank(config, ranks) + 1]),
+        planRow: allocate("int32", [picks]),
+        slotPlan: allocate("int32", [ranks * T, slotsOfRank(config, ranks)]),
+        ...(capacity.fp8Dispatch && { received: allocate(act, [ranks * T, D]) }),
+      },
+    }),
   };
   const [attention, ffnHidden] = layout.either(
     () => ({

@@ -14,7 +14,7 @@ import { type ModelConfig, parseConfig } from "./config.js";
 import { cut } from "./fields.js";
 import { findShards, invalidFile, readJson, requireModelFolder, type Shards } from "./files.js";
 import { type GenerationConfig, readGenerationConfig } from "./generation-config.js";
-import { classifyExtra, type ExtraKind, modelTensors, scaleName, scaleShape, type TensorSpec } from "./tensor-names.js";
+import { classifyExtra, expertOf, type ExtraKind, modelTensors, scaleName, scaleShape, type TensorSpec } from "./tensor-names.js";
 
 /** Where a tensor's bytes are. */
 export interface StoredTensor {
@@ -116,10 +116,28 @@ export function forDrafts(checkpoint: Checkpoint, { maxDrafts = 0, needsDrafts =
 }
 
 function withoutDraftHead(checkpoint: Checkpoint): Checkpoint {
-  const isTrunk = (name: string) => !name.startsWith("model.mtp.");
-  const tensors = new Map([...checkpoint.tensors].filter(([name]) => isTrunk(name)));
-  const specs = checkpoint.specs.filter(({ name }) => isTrunk(name));
-  return { ...checkpoint, tensors, specs, hasMtp: false, bytes: bytesOf(tensors) };
+  return { ...only(checkpoint, (name) => !name.startsWith("model.mtp.")), hasMtp: false };
+}
+
+/** FFN experts [first, first + count) of every layer: those that a rank holds. */
+export interface ExpertRange {
+  first: number;
+  count: number;
+}
+
+/** The checkpoint as a rank uses it: what is counted and loaded of the experts are those that it holds. */
+export function forExperts(checkpoint: Checkpoint, { first, count }: ExpertRange): Checkpoint {
+  return only(checkpoint, (name) => {
+    const expert = expertOf(name);
+    return expert === undefined || (expert >= first && expert < first + count);
+  });
+}
+
+/** The checkpoint with the tensors whose names are chosen. */
+function only(checkpoint: Checkpoint, isUsed: (name: string) => boolean): Checkpoint {
+  const tensors = new Map([...checkpoint.tensors].filter(([name]) => isUsed(name)));
+  const specs = checkpoint.specs.filter(({ name }) => isUsed(name));
+  return { ...checkpoint, tensors, specs, bytes: bytesOf(tensors) };
 }
 
 function bytesOf(tensors: ReadonlyMap<string, StoredTensor>): number {

@@ -7,7 +7,7 @@
 import { bytesOf, DTYPES } from "../runtime/dtype.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { cacheBytesPerToken, type CacheDType, latentWidth, numCaches } from "./state.js";
-import { scaleName } from "./tensor-names.js";
+import { expertOf, scaleName } from "./tensor-names.js";
 import { isConverted, type WeightDType } from "./weights.js";
 
 /** Weights that a decode step reads, from the files' headers; bytes as they are in memory (block-FP8 scales count with their matrix). */
@@ -40,7 +40,6 @@ export interface StepCost {
   flops: number;
 }
 
-const EXPERT = /^model\.layers\.\d+\.mlp\.experts\.\d+\./;
 /** Gathered by rows, or not part of a plain decode step. */
 const NOT_READ = /^model\.(mtp\.|ngram_embeddings\.embedders\.)/;
 const EMBEDDING = "model.embed_tokens.weight";
@@ -73,7 +72,7 @@ export function weightCost(checkpoint: Pick<Checkpoint, "config" | "specs" | "te
   const experts = { bytes: 0, elements: 0 };
   for (const [name, { entry }] of tensors) {
     if (NOT_READ.test(name) || (name === EMBEDDING && !tied)) continue;
-    const sum = EXPERT.test(name) ? experts : shared;
+    const sum = expertOf(name) !== undefined ? experts : shared;
     sum.bytes += converted.get(name) ?? entry.end - entry.begin;
     if (entry.shape.length === 2 && !name.endsWith(".weight_scale_inv")) sum.elements += entry.shape[0]! * entry.shape[1]!;
   }

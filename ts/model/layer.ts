@@ -4,8 +4,13 @@
  *
  * ```
  *   x ──┬─ norm ─ MLA 0 ─ + ─┬─ norm ─┬─ dense FFN 0 ─ + ─ norm ─ MLA 1 ─ + ─ norm ─ dense FFN 1 ─ + ─── + ── x'
- *       └────────────────────┘        └────────────────── experts, zero experts ──────────────────────┘
+ *       └────────────────────┘        └─ router ─ dispatch ──── experts, zero experts ──── combine ───┘
+ *   stage            1                                2                  3                    4
  * ```
+ *
+ * The second line from `router` on is a branch of its own, which runs beside dense FFN 0, MLA 1 and dense FFN 1. Where the experts are shared out
+ * among ranks, rows go to those that hold their experts (dispatch) and come back as sums (combine): the time that takes is the dense branch's.
+ * One rank has all experts, and neither.
  *
  * Every add of the residual stream happens in the norm that follows it, so a layer takes and returns a stream with the adds that are
  * still due. Shapes: ts/model/activations.ts; mathematics: the headers in native/ops.
@@ -14,7 +19,7 @@
 
 import type { Queue, Tensor } from "../runtime/device.js";
 import { ops } from "../runtime/ops.js";
-import type { Program } from "./program.js";
+import type { Program, ProgramExchange } from "./program.js";
 import type { AttentionWeights, DenseWeights, LayerWeights, MoeWeights } from "./weights.js";
 
 /** The residual stream: its value is (x + add) + add2. */
@@ -28,6 +33,8 @@ export interface Stream {
  * between its two queues too, and waiting for them.
  */
 export const COMMANDS_PER_LAYER = { cpu: 16, cuda: 20 } as const;
+/** Those of a layer whose experts are shared out, beside them: dispatch and combine. */
+export const COMMANDS_PER_EXCHANGE = 2;
 
 /**
  * Enqueues layer `index` of the trunk.
@@ -38,23 +45,32 @@ export const COMMANDS_PER_LAYER = { cpu: 16, cuda: 20 } as const;
  */
 export function layer(queue: Queue, program: Program, weights: LayerWeights, index: number, stream: Stream): Stream {
   const { x, normed, shared, attended, dense, moe } = program.activations;
+  const { branch } = program;
 
+  // Stage 1: what follows on both branches starts from attention 0.
   norm(queue, program, weights.inputNorm[0], stream, normed);
   program.tap?.hiddenBefore(queue, index, x);
   attention(queue, program, weights.attention[0], 2 * index, normed, attended);
   norm(queue, program, weights.postAttentionNorm[0], { add: attended }, shared);
 
-  program.branch.wait(queue.signal());
-  experts(program.branch, program, weights.moe, index, shared, moe.out);
-  const expertsDone = program.branch.signal();
+  branch.wait(queue.signal());
+  // Stage 2 of the branch: rows are on their way to their experts.
+  route(branch, program, weights.moe, index, shared);
+  dispatch(branch, program, shared);
+  // Stage 3: the rows that came, and what this rank's experts make of them.
+  experts(branch, program, weights.moe, shared);
 
+  // Beside stages 2 to 4: the rest of the dense branch.
   mlp(queue, program, weights.dense[0], shared, dense);
   norm(queue, program, weights.inputNorm[1], { add: dense }, normed);
   attention(queue, program, weights.attention[1], 2 * index + 1, normed, attended);
   norm(queue, program, weights.postAttentionNorm[1], { add: attended }, normed);
   mlp(queue, program, weights.dense[1], normed, dense);
 
-  queue.wait(expertsDone);
+  // Stage 4: sums come back. Enqueued last, since on the CPU both branches run in the order in which they are enqueued: whoever has had fewer rows to deal with than
+  // others waits for them once it has nothing else to do.
+  combine(branch, program, shared);
+  queue.wait(branch.signal());
   return { add: dense, add2: moe.out };
 }
 
@@ -108,21 +124,55 @@ export function mlp(queue: Queue, program: Program, weights: DenseWeights, x: Te
   ops.swigluMlp(queue, { x, ...weights, hidden: program.activations.ffnHidden, out, rows: program.rows });
 }
 
-/** Routing, the chosen experts' FFNs and the zero experts' identity term, into `out` [T, D]. */
-function experts(queue: Queue, program: Program, weights: MoeWeights, index: number, h: Tensor, out: Tensor): void {
+/** The experts of each row and their weights; where all are here, also which rows each expert has. */
+function route(queue: Queue, program: Program, weights: MoeWeights, index: number, h: Tensor): void {
   const { config, rows } = program;
-  const { ids, scores, weights: gates, identityWeight, expertStart, planRow, slotPlan, hidden, partial } = program.activations.moe;
-  const plan = program.expertPlan ?? { expertStart, planRow, slotPlan };
+  const { ids, scores, weights: gates, identityWeight, expertStart, planRow, slotPlan } = program.activations.moe;
   ops.moeRoute(queue, {
     ...{ h, classifier: weights.classifier, bias: weights.bias, scores, ids, weights: gates, identityWeight },
     ...{ ffnCount: program.ffnCount[index]!, expertStart, planRow, slotPlan, rows },
     ...{ experts: config.numExperts, factor: config.routedScalingFactor },
   });
   program.tap?.routing(queue, index, ids, gates, scores);
-  ops.moeExperts(queue, {
-    ...{ h, gate: weights.gate, up: weights.up, down: weights.down, weights: gates, identityWeight },
-    ...{ ...plan, hidden, partial, out, rows },
+}
+
+/** Several ranks: sends each row of `h` to those that hold its experts, and plans the rows that come. */
+function dispatch(queue: Queue, program: Program, h: Tensor): void {
+  const { exchange, rows, config, activations } = program;
+  if (!exchange) return;
+  const { ids, weights } = activations.moe;
+  ops.epDispatch(queue, {
+    ...{ h, ids, weights, rows, ...exchangeArguments(exchange) },
+    ...{ ...activations.moe.exchange!, received: exchange.received, experts: config.numExperts },
   });
+}
+
+/** The chosen experts' FFNs; where all experts are here also their sum with the zero experts' identity term, into `moe.out` [T, D]. */
+function experts(queue: Queue, program: Program, { gate, up, down }: MoeWeights, h: Tensor): void {
+  const { exchange, rows, activations } = program;
+  const { weights, identityWeight, hidden, partial, out } = activations.moe;
+  if (exchange) {
+    const { expertStart, planRow } = activations.moe.exchange!;
+    ops.moeExperts(queue, { h: exchange.received, gate, up, down, expertStart, planRow, hidden, partial });
+    return;
+  }
+  const { expertStart, planRow, slotPlan } = program.expertPlan ?? activations.moe;
+  ops.moeExperts(queue, { h, gate, up, down, weights, identityWeight, expertStart, planRow, slotPlan, hidden, partial, out, rows });
+}
+
+/** Several ranks: gives back what this rank's experts made, and adds up what the others give, with the identity term, into `moe.out` [T, D]. */
+function combine(queue: Queue, program: Program, h: Tensor): void {
+  const { exchange, rows, activations } = program;
+  if (!exchange) return;
+  const { partial, identityWeight, out } = activations.moe;
+  const { sendSlot, slotPlan } = activations.moe.exchange!;
+  ops.epCombine(queue, { partial, h, identityWeight, rows, out, sendSlot, slotPlan, ...exchangeArguments(exchange) });
+}
+
+/** What both halves of an exchange take. */
+function exchangeArguments({ rank, tokens, fp8Dispatch, windows, window, nccl, counts, epoch, control }: ProgramExchange) {
+  const places = { windows, window, outbox: nccl?.outbox, counts, epoch, control: control.tensor };
+  return { rank, windowTokens: tokens, fp8: Number(fp8Dispatch), ...places };
 }
 
 /** q_a_layernorm and kv_a_layernorm keep their class's default, whatever rms_norm_eps says. */

@@ -7,9 +7,13 @@ import { LongcatError } from "../errors.js";
 import { availableMemoryBytes } from "../runtime/addon.js";
 import { Device } from "../runtime/device.js";
 import { chooseDevice, withoutEffect } from "../runtime/gpus.js";
-import { type Checkpoint, type DraftDemand, openCheckpoint, forDrafts } from "./checkpoint.js";
+import { type Checkpoint, type DraftDemand, openCheckpoint, forDrafts, forExperts } from "./checkpoint.js";
+import { expertRange, type ModelParallel, shardingOf, shareOfMemory } from "./exchange.js";
+import { openExchange } from "./open-exchange.js";
 import { type DeviceKind, hasFp8Weights, ngramTableBytes } from "./placement.js";
 import { type ModelPlan, planModel } from "./plan.js";
+import { reservedBytes } from "./sizing.js";
+import { agreeOnCache } from "./rank-sizes.js";
 import { checkRing, Runner } from "./runner.js";
 import type { ModelSizes, SizingOptions } from "./sizing.js";
 import { loadWeights, type NgramPlace, type WeightDType } from "./weights.js";
@@ -30,6 +34,8 @@ export interface OpenModelOptions
   fp8Activations?: boolean;
   /** GPU: a row's bits do not depend on the others of its batch. Default true. */
   batchInvariant?: boolean;
+  /** One rank of several, each of which holds a share of the experts. Default: all are here. */
+  parallel?: ModelParallel;
   /** This operation fails when it is run, for tests of error paths. */
   faultOn?: string;
   /** GPU: a kernel that traps runs in place of this operation, for tests of lost devices. */
@@ -64,14 +70,16 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
   let device: Device | undefined;
   try {
     const choice = chooseDevice(options.device);
-    const used = forDrafts(checkpoint, options);
+    const used = usedOf(checkpoint, options);
     checkFor(choice.kind, checkpoint, options);
     for (const warning of withoutEffect(choice, options)) onWarning?.(warning);
     // A GPU is asked what it has; on the CPU a model that does not fit is refused before anything is opened.
     if (choice.kind === "cuda") device = openDevice(`cuda:${choice.gpu.ordinal}`, options);
-    const availableBytes = options.availableBytes ?? device?.freeBytes;
-    const { ngram = "auto" } = options;
-    const plan = planModel(used, { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes });
+    const availableBytes = options.availableBytes ?? device?.freeBytes ?? shareOfMemory(options.parallel);
+    const { ngram = "auto", parallel } = options;
+    const wanted = { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes, sharding: shardingOf(parallel) };
+    let plan = planModel(used, wanted);
+    if (parallel) plan = planModel(used, { ...wanted, cacheBytes: await agreeOnCache(parallel, checkpoint.config, plan.sizes) });
     device ??= openDevice("cpu", options);
     checkRing(device, checkpoint.config, plan.sizes);
     const runner = await load(device, used, plan, options);
@@ -85,6 +93,12 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
     checkpoint.close();
     throw error;
   }
+}
+
+/** What of the checkpoint is used: of one rank of several, its own experts. */
+function usedOf(checkpoint: Checkpoint, options: OpenModelOptions): Checkpoint {
+  const used = forDrafts(checkpoint, options);
+  return options.parallel ? forExperts(used, expertRange(checkpoint.config, options.parallel)) : used;
 }
 
 function openDevice(device: string, { threads, debug, faultOn, trapOn, fp8Activations, batchInvariant }: OpenModelOptions): Device {
@@ -105,19 +119,21 @@ function checkFor(kind: DeviceKind, checkpoint: Checkpoint, options: OpenModelOp
 
 /** Takes the memory, loads the weights, makes the runner. */
 async function load(device: Device, checkpoint: Checkpoint, plan: ModelPlan, options: OpenModelOptions): Promise<Runner> {
-  const { dtype, signal, onProgress } = options;
+  const { dtype, signal, onProgress, parallel } = options;
+  const { sizes } = plan;
   if (device.kind === "cuda") {
     if (plan.ngram === "host") checkHostMemory(ngramTableBytes(checkpoint));
-    device.reserve(plan.sizes.allocatedBytes);
+    device.reserve(reservedBytes(sizes));
   }
+  const exchange = parallel && (await openExchange(device, parallel, checkpoint.config, sizes));
   const weights = await loadWeights(device, checkpoint, {
-    ...{ dtype, ngram: plan.ngram },
+    ...{ dtype, ngram: plan.ngram, experts: parallel && expertRange(checkpoint.config, parallel) },
     onProgress: (doneBytes, totalBytes) => {
       signal?.throwIfAborted();
       onProgress?.(doneBytes, totalBytes);
     },
   });
-  return new Runner(device, checkpoint.config, weights, plan.sizes);
+  return new Runner(device, checkpoint.config, weights, sizes, exchange && { exchange, lockstep: parallel.lockstep });
 }
 
 /** n-gram tables that a GPU reads over the bus lie in memory that the system cannot take back. */

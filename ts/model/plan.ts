@@ -14,7 +14,10 @@ import { conversionBytes, type NgramPlace, type WeightDType } from "./weights.js
 
 /** What to plan for. */
 export interface PlanOptions
-  extends Pick<SizingOptions, "maxSequences" | "maxBatchTokens" | "cacheBytes" | "cacheDType" | "availableBytes" | "maxDrafts"> {
+  extends Pick<
+    SizingOptions,
+    "maxSequences" | "maxBatchTokens" | "cacheBytes" | "cacheDType" | "availableBytes" | "maxDrafts" | "sharding"
+  > {
   kind: DeviceKind;
   dtype: WeightDType;
   ngram: "auto" | NgramPlace;
@@ -31,17 +34,17 @@ export interface ModelPlan {
 }
 
 /**
- * Decides everything.
+ * Decides everything, of a checkpoint as it is used: of one rank of several, with its experts alone.
  *
  * @param config the checkpoint's, or that with a shorter context.
  * @throws LongcatError OUT_OF_MEMORY, OPTION_INVALID; see `sizeModel` and `placeNgramTables`
  */
 export function planModel(checkpoint: Checkpoint, options: PlanOptions, config: ModelConfig = checkpoint.config): ModelPlan {
-  const { kind, dtype, maxSequences, maxBatchTokens, cacheBytes, cacheDType, availableBytes } = options;
+  const { kind, dtype, maxSequences, maxBatchTokens, cacheBytes, cacheDType, availableBytes, sharding } = options;
   const maxDrafts = checkpoint.hasMtp ? (options.maxDrafts ?? 0) : 0;
   const caches = numCaches(config, maxDrafts > 0);
   const activationDType = activationDTypeOf(kind, checkpoint, dtype);
-  const base = { kind, activationDType, maxSequences, maxBatchTokens, cacheBytes, cacheDType, availableBytes, maxDrafts };
+  const base = { kind, activationDType, maxSequences, maxBatchTokens, cacheBytes, cacheDType, availableBytes, maxDrafts, sharding };
   if (kind === "cpu") {
     const ngram = placeNgramTables(kind, options.ngram, 0, null);
     const convertedBytes = conversionBytes(checkpoint, dtype).converted;

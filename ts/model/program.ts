@@ -5,8 +5,10 @@
  */
 
 import type { Device, Queue, Tensor } from "../runtime/device.js";
+import { WINDOW_HEADER_BYTES } from "../runtime/window.js";
 import { type ActivationDType, type ActivationLayout, type Activations, type Capacity, layoutActivations } from "./activations.js";
 import type { ModelConfig, RopeParameters } from "./config.js";
+import type { Exchange } from "./exchange.js";
 import type { ModelState } from "./state.js";
 
 /** Looks at values on their way, for tests and analysis. Called while operations are enqueued; may enqueue copies. */
@@ -20,8 +22,17 @@ export interface Tap {
 /** Which rows each expert has (native/ops/moe_route/params.h): what the router makes, or what somebody puts in its place. */
 export type ExpertPlan = Pick<Activations<Tensor>["moe"], "expertStart" | "planRow" | "slotPlan">;
 
+/** What a program is for. */
+export interface ProgramKind {
+  /** Which kinds of row its steps may have. */
+  readonly prefill: boolean;
+  readonly decode: boolean;
+  /** Whether its steps are replayed: all of them then do the same. */
+  readonly recorded: boolean;
+}
+
 /** What the model's code needs to enqueue itself. */
-export interface Program {
+export interface Program extends ProgramKind {
   readonly config: ModelConfig;
   readonly rope: RopeParameters;
   /** [rope/2] */
@@ -39,11 +50,10 @@ export interface Program {
   readonly draftIndex?: Tensor;
   /** Row l of the result's FFN counts: [T] i32. */
   readonly ffnCount: readonly Tensor[];
-  /** Which kinds of row a step of this program may have. */
-  readonly prefill: boolean;
-  readonly decode: boolean;
   /** The queue of the experts' branch. */
   readonly branch: Queue;
+  /** Where the experts are shared out: what rows are exchanged through. */
+  readonly exchange?: ProgramExchange;
   /** The block that the host writes before a step, and the one that it reads after it. */
   readonly stepBlock: Tensor;
   readonly resultBlock: Tensor;
@@ -54,6 +64,14 @@ export interface Program {
   expertPlan?: ExpertPlan;
 }
 
+/** An exchange between ranks as a program uses it. */
+export interface ProgramExchange extends Exchange {
+  /** [ranks·tokens, D] act: the rows that came. */
+  readonly received: Tensor;
+  /** Through NCCL, not recorded: where it finds how many rows there are. Else as many travel as there is room for. */
+  readonly counts?: Tensor | undefined;
+}
+
 /** What programs of one runner share. */
 export interface ProgramParts {
   config: ModelConfig;
@@ -62,6 +80,7 @@ export interface ProgramParts {
   state: ModelState;
   branch: Queue;
   activationDType: ActivationDType;
+  exchange?: Exchange | undefined;
 }
 
 /** Bytes of arena that a program of this capacity needs. Pure. */
@@ -70,14 +89,8 @@ export function programBytes(config: ModelConfig, capacity: Capacity, activation
 }
 
 /** Makes a program's tensors in `arena` (u8, at least `programBytes`). */
-export function createProgram(
-  device: Device,
-  arena: Tensor,
-  parts: ProgramParts,
-  capacity: Capacity,
-  kind: { prefill: boolean; decode: boolean },
-): Program {
-  const { config, activationDType } = parts;
+export function createProgram(device: Device, arena: Tensor, parts: ProgramParts, capacity: Capacity, kind: ProgramKind): Program {
+  const { config, activationDType, exchange, ...shared } = parts;
   const layout: ActivationLayout<Tensor> = layoutActivations(config, capacity, activationDType, (dtype, shape, byteOffset) =>
     device.view(arena, dtype, shape, byteOffset),
   );
@@ -85,8 +98,10 @@ export function createProgram(
   const { counts, turnStart, draftCounts, draftStart } = activations.step;
   const T = capacity.tokens;
   return {
-    ...parts,
+    ...shared,
     ...kind,
+    ...(exchange && { exchange: exchangeOf(exchange, parts, kind, activations) }),
+    config,
     promptKeys: 0,
     capacity,
     activations,
@@ -99,6 +114,18 @@ export function createProgram(
     stepBlock: device.view(arena, "uint8", [stepBytes.end - stepBytes.begin], stepBytes.begin),
     resultBlock: device.view(arena, "uint8", [resultBytes.end - resultBytes.begin], resultBytes.begin),
   };
+}
+
+/** Rows that come as activations are used where they lie in the window. */
+function exchangeOf(
+  exchange: Exchange,
+  { config, activationDType }: ProgramParts,
+  { recorded }: ProgramKind,
+  { moe }: Activations<Tensor>,
+): ProgramExchange {
+  const { window, ranks, tokens, nccl } = exchange;
+  const inWindow = () => window.view(activationDType, [ranks * tokens, config.hiddenSize], WINDOW_HEADER_BYTES);
+  return { ...exchange, received: moe.exchange?.received ?? inWindow(), counts: recorded ? undefined : nccl?.counts.tensor };
 }
 
 /** Places in the step's counts (native/ops/step_plan/params.h). */

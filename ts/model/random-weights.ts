@@ -5,7 +5,8 @@
  * *Experts held.* All experts exist for the router, but only `expertsHeld` of them are stored: expert e is expert e mod `expertsHeld`, so that
  * a step routes and plans as with all of them and reads as many matrices, some of them more than once. With few held and a small batch a
  * GPU may find one in its cache that was read shortly before. *One rank of many* has stacks of the held experts alone, and needs a plan that
- * knows no others (ts/engine/rank-plan.ts).
+ * knows no others (ts/engine/rank-plan.ts). With `parallel` a rank holds its own experts and exchanges rows with the others, as a rank with a checkpoint
+ * does: a tensor has the same numbers on every rank that holds it, and on one rank alone.
  *
  * *Scales.* Matrices are uniform in ±√(3/K), K columns, and keep the variance of their input; embeddings have variance 1; norms lie around 1.
  * @module
@@ -18,11 +19,13 @@ import { Device, Queue, type Tensor } from "../runtime/device.js";
 import { bytesOf, DTYPES, type DType } from "../runtime/dtype.js";
 import { chooseDevice, withoutEffect } from "../runtime/gpus.js";
 import { ops } from "../runtime/ops.js";
-import type { Checkpoint, StoredTensor } from "./checkpoint.js";
+import { type Checkpoint, type ExpertRange, forExperts, type StoredTensor } from "./checkpoint.js";
 import { type ModelConfig, numNgramTables } from "./config.js";
+import { expertRange, type ModelParallel, shardingOf, shareOfMemory } from "./exchange.js";
+import { openExchange } from "./open-exchange.js";
 import { type ModelPlan, planModel } from "./plan.js";
 import { checkRing, Runner } from "./runner.js";
-import type { ModelSizes } from "./sizing.js";
+import { type ModelSizes, reservedBytes } from "./sizing.js";
 import { modelTensors, scaleName, scaleShape, type TensorSpec } from "./tensor-names.js";
 import { isNgramTable, loadWeights } from "./weights.js";
 
@@ -62,6 +65,8 @@ export interface RandomModelOptions {
   batchInvariant?: boolean;
   /** What the latent caches hold. Default "auto": what activations are. */
   cacheDType?: "auto" | "fp8";
+  /** One rank of several; all of them are to have the same options. Default: all experts are here. */
+  parallel?: ModelParallel;
   signal?: AbortSignal;
 }
 
@@ -88,14 +93,17 @@ const NGRAM_HOST_SHARE = 0.5;
 /**
  * Makes a model with random weights; the same bits on every device.
  *
- * @throws LongcatError OPTION_INVALID for experts that do not exist or fp8Activations without a GPU and FP8; OUT_OF_MEMORY, DEVICE_UNAVAILABLE
+ * @throws LongcatError OPTION_INVALID for experts that do not exist or cannot be shared out, or fp8Activations without a GPU and FP8; OUT_OF_MEMORY,
+ * DEVICE_UNAVAILABLE, COMM_ERROR
  */
 export async function openRandomModel(spec: RandomModelSpec, options: RandomModelOptions): Promise<RandomModel> {
   checkSpec(spec);
   const config = { ...spec.config, maxPositionEmbeddings: options.contextLength };
   const choice = chooseDevice(options.device);
   const mostNgramBytes = choice.kind === "cuda" ? NGRAM_HOST_SHARE * availableMemoryBytes() : MOST_NGRAM_BYTES;
-  const { full, held, notes } = randomHeaders({ ...spec, config }, mostNgramBytes);
+  const { parallel } = options;
+  const range = parallel && expertRange(config, parallel);
+  const { full, held, notes } = randomHeaders({ ...spec, config }, mostNgramBytes, range);
   if (options.fp8Activations && (choice.kind === "cpu" || spec.dtype !== "fp8"))
     throw new LongcatError("OPTION_INVALID", "fp8Activations needs a GPU and dtype fp8");
   const { threads, fp8Activations, batchInvariant } = options;
@@ -109,12 +117,13 @@ export async function openRandomModel(spec: RandomModelSpec, options: RandomMode
   try {
     const { sizes } = planFor(device, held, options);
     checkRing(device, config, sizes);
-    device.reserve(sizes.allocatedBytes);
+    device.reserve(reservedBytes(sizes));
+    const exchange = parallel && (await openExchange(device, parallel, config, sizes));
     const maker = new Maker(device, { ...spec, config }, full);
-    const experts = spec.oneRank ? spec.expertsHeld : undefined;
+    const experts = spec.oneRank ? { first: 0, count: spec.expertsHeld ?? config.numExperts } : range;
     const weights = await loadWeights(device, full, { dtype: "auto", ngram: "host", make: (name) => maker.make(name), experts });
     await maker.fill(options.signal);
-    const runner = new Runner(device, config, weights, sizes);
+    const runner = new Runner(device, config, weights, sizes, exchange && { exchange, lockstep: parallel.lockstep });
     return { runner, config, sizes, headers: full, weightBytes: held.bytes, notes, close: () => runner.close() };
   } catch (error) {
     await device.close();
@@ -129,16 +138,17 @@ function checkSpec({ config, expertsHeld = config.numExperts }: RandomModelSpec)
 
 /** Sizes, with weights that take memory on the CPU too, and caches for whole contexts of all sequences or none. */
 function planFor(device: Device, held: Checkpoint, options: RandomModelOptions): ModelPlan {
-  const { maxSequences, maxBatchTokens, contextLength, maxDrafts, cacheDType } = options;
+  const { maxSequences, maxBatchTokens, contextLength, maxDrafts, cacheDType, parallel } = options;
   const { kind } = device;
-  const availableBytes = kind === "cuda" ? device.freeBytes : availableMemoryBytes() - held.bytes;
+  const availableBytes = kind === "cuda" ? device.freeBytes : (shareOfMemory(parallel) ?? availableMemoryBytes()) - held.bytes;
   if (availableBytes < 0)
     throw new LongcatError(
       "OUT_OF_MEMORY",
       `asked for ${held.bytes} bytes of weights, ${held.bytes + Math.floor(availableBytes)} are there`,
     );
   const shared = { kind, dtype: "auto", ngram: kind === "cuda" ? "host" : "auto", maxSequences, maxBatchTokens, maxDrafts } as const;
-  const plan = planModel(held, { ...shared, cacheBytes: "auto", cacheDType, availableBytes, freeBytes: availableBytes });
+  const caches = { cacheBytes: "auto", cacheDType } as const;
+  const plan = planModel(held, { ...shared, ...caches, availableBytes, freeBytes: availableBytes, sharding: shardingOf(parallel) });
   const { numBlocks, blockSize, cacheBytes } = plan.sizes;
   const wanted = maxSequences * Math.ceil(contextLength / blockSize);
   if (numBlocks < wanted)
@@ -162,12 +172,13 @@ function heldName(name: string, { config, expertsHeld = config.numExperts, exper
 const NO_FILE: NativeMappedFile = { path: "random weights", bytes: 0, entries: [], close: () => undefined };
 
 /**
- * Headers of a checkpoint that would hold these weights: all of them, and those that are stored. N-gram tables are
- * cut to `mostNgramBytes` together.
+ * Headers of a checkpoint that would hold these weights: all of them, and those that are stored, of the experts those that stand for `range` (default:
+ * all). N-gram tables are cut to `mostNgramBytes` together.
  */
 export function randomHeaders(
   spec: RandomModelSpec,
   mostNgramBytes = MOST_NGRAM_BYTES,
+  range: ExpertRange = { first: 0, count: spec.config.numExperts },
 ): { full: Checkpoint; held: Checkpoint; notes: string[] } {
   const { config, dtype, draftHead = false } = spec;
   const notes: string[] = [];
@@ -194,7 +205,8 @@ export function randomHeaders(
     notes.push(
       `${expertsHeld} of ${config.numExperts} experts are held: ${spec.oneRank ? "one rank of many" : `expert e is expert e mod ${expertsHeld}`}`,
     );
-  return { full, held: checkpointOf(specs.filter(({ name }) => heldName(name, spec) === name)), notes };
+  const stored = new Set(forExperts(full, range).specs.map(({ name }) => heldName(name, spec)));
+  return { full, held: checkpointOf(specs.filter(({ name }) => stored.has(name))), notes };
 }
 
 /** Entries by name, FP8 matrices with their scales. */
@@ -256,11 +268,14 @@ class Maker {
   readonly #spec: RandomModelSpec;
   readonly #headers: Checkpoint;
   readonly #made = new Map<string, Tensor>();
+  /** A tensor's place in the whole model, which is its seed. */
+  readonly #seeds: ReadonlyMap<string, number>;
 
   constructor(device: Device, spec: RandomModelSpec, headers: Checkpoint) {
     this.#device = device;
     this.#spec = spec;
     this.#headers = headers;
+    this.#seeds = new Map([...headers.tensors.keys()].map((name, i) => [name, i]));
   }
 
   make(name: string): Tensor {
@@ -277,13 +292,12 @@ class Maker {
   /** On queue 0, which the runner's steps will run on. */
   async fill(signal: AbortSignal | undefined): Promise<void> {
     const queue = new Queue(this.#device, 0);
-    let seed = 0;
     for (const [name, out] of this.#made) {
       signal?.throwIfAborted();
       if (!queue.hasRoom(FILLS_AT_A_TIME)) await queue.room();
       const matrix = this.#headers.tensors.get(name.replace(/_scale_inv$/, ""))!.entry;
       const range = rangeOf(name, matrix.shape, out.dtype === "float8_e4m3", this.#spec.config);
-      ops.randomFill(queue, { out, seed: seed++, ...range });
+      ops.randomFill(queue, { out, seed: this.#seeds.get(name)!, ...range });
     }
     await queue.done();
   }

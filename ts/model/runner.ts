@@ -1,17 +1,24 @@
 /**
  * Runs steps on a device: those with prompts eagerly, decode steps by replaying one recorded graph for each batch bucket.
+ *
+ * As one rank of several (ts/model/exchange.ts) it asks before each forward pass for its round, and runs its rows in the program that serves all ranks;
+ * `join` runs those in which it has no rows.
  * @module
  */
 
 import { LongcatError } from "../errors.js";
+import { MAX_RECORDED_NCCL_RANKS } from "../runtime/communicator.js";
 import type { Device, Graph, Queue, Tensor } from "../runtime/device.js";
 import { ADJUSTMENT_WORDS, adjustmentsOf } from "./adjustments.js";
 import { type ActivationDType, type Capacity, KEY_TILE } from "./activations.js";
 import { type ModelConfig, ropeParameters } from "./config.js";
-import { COMMANDS_PER_LAYER } from "./layer.js";
+import { type Exchange, giveUp, ONE_RANK } from "./exchange.js";
+import { COMMANDS_PER_EXCHANGE, COMMANDS_PER_LAYER } from "./layer.js";
+import type { Forward, Lockstep, Round } from "./lockstep.js";
 import { forward, head, sample, score } from "./model.js";
 import { makeDrafts } from "./mtp.js";
-import { createProgram, type Program, type ProgramParts, SPLIT_KEYS } from "./program.js";
+import { createProgram, type Program, type ProgramKind, type ProgramParts, SPLIT_KEYS } from "./program.js";
+import { Rounds } from "./rounds.js";
 import type { ModelRunner, RunnerLimits, SlotSampling, StepResult, StepSequence } from "./runner-types.js";
 import { type ModelSizes, withDrafts } from "./sizing.js";
 import {
@@ -39,12 +46,16 @@ interface Ready {
 /** A step, or what of it fits one program. */
 interface Part {
   sequences: readonly StepSequence[];
-  /** Drafts that it makes for the next step: as many as any sequence of the whole step asks for. */
-  drafts: number;
-  ready: Ready;
-  isPrompt: boolean;
+  /** What it needs. Its drafts, which it makes for the next step, are as many as any sequence of the whole step asks for. */
+  forward: Forward;
   /** Some of its sequences have scoreTargets. */
   scored: boolean;
+}
+
+/** What a rank of several has beside a model. */
+export interface RunnerOfRank {
+  exchange: Exchange;
+  lockstep: Lockstep;
 }
 
 /** Commands of a step beside its layers': slots' parameters, step block, plan, embedding, last norm, head, sampling, and some to spare. */
@@ -65,10 +76,11 @@ const COMMANDS_PER_DRAFT = 20;
 export function checkRing(
   device: Pick<Device, "roomCommands" | "kind">,
   { numLayers }: Pick<ModelConfig, "numLayers">,
-  { maxDrafts }: Pick<ModelSizes, "maxDrafts">,
+  { maxDrafts, sharding = ONE_RANK }: Pick<ModelSizes, "maxDrafts"> & Partial<Pick<ModelSizes, "sharding">>,
 ): void {
   const beside = COMMANDS_PER_STEP + maxDrafts * COMMANDS_PER_DRAFT;
-  const most = Math.floor((device.roomCommands - beside) / COMMANDS_PER_LAYER[device.kind]);
+  const perLayer = COMMANDS_PER_LAYER[device.kind] + (sharding.ranks > 1 ? COMMANDS_PER_EXCHANGE : 0);
+  const most = Math.floor((device.roomCommands - beside) / perLayer);
   if (numLayers > most) throw new LongcatError("CHECKPOINT_UNSUPPORTED", `num_layers is ${numLayers}: not supported; at most ${most} are`);
 }
 
@@ -80,6 +92,8 @@ export class Runner implements ModelRunner {
   readonly weights: ModelWeights;
   readonly activationDType: ActivationDType;
   readonly cacheDType: CacheDType;
+  /** What it has in common with other ranks; undefined: it has all experts. */
+  readonly exchange: Exchange | undefined;
   readonly #sizes: ModelSizes;
   readonly #queue: Queue;
   readonly #state: ModelState;
@@ -93,15 +107,19 @@ export class Runner implements ModelRunner {
   /** Of each slot, the positions that its blocks hold. */
   readonly #limits: Int32Array;
   readonly #masks: SlotMasks;
+  readonly #lockstep: Lockstep | undefined;
+  readonly #rounds = new Rounds();
   /** Of a launch of which parts are still to be enqueued. */
   #entering: Promise<void> | undefined;
 
-  constructor(device: Device, config: ModelConfig, weights: ModelWeights, sizes: ModelSizes) {
+  constructor(device: Device, config: ModelConfig, weights: ModelWeights, sizes: ModelSizes, rank?: RunnerOfRank) {
     this.device = device;
     this.config = config;
     this.weights = weights;
     this.activationDType = sizes.activationDType;
     this.cacheDType = sizes.cacheDType;
+    this.exchange = rank?.exchange;
+    this.#lockstep = rank?.lockstep;
     this.#sizes = sizes;
     this.#queue = device.queue();
     this.#state = allocateState(device, config, sizes);
@@ -109,7 +127,8 @@ export class Runner implements ModelRunner {
     const rope = ropeParameters(config);
     const invFreq = device.tensor("float32", [rope.invFreq.length]);
     this.#queue.write(invFreq, rope.invFreq);
-    this.#parts = { config, rope, invFreq, state: this.#state, branch: device.queue(), activationDType: sizes.activationDType };
+    const { activationDType } = sizes;
+    this.#parts = { config, rope, invFreq, state: this.#state, branch: device.queue(), activationDType, exchange: this.exchange };
     this.#sampleParams = new Float64Array(sizes.maxSequences * NUM_SAMPLE_FIELDS);
     this.#limits = new Int32Array(sizes.maxSequences);
     this.#masks = new SlotMasks(sizes.maxSequences, config.vocabSize);
@@ -208,7 +227,7 @@ export class Runner implements ModelRunner {
     const drafts = draftsOf(sequences);
     const parts = this.#cut(sequences, drafts).map((part) => this.#prepare(part, drafts));
     const [only, ...more] = parts;
-    if (only && more.length === 0 && !only.scored) return this.#enter(only, onOver);
+    if (only && more.length === 0 && !only.scored && !this.#lockstep) return this.#enter(only, only.forward, onOver);
     const results: Promise<StepResult[]>[] = [];
     const entering = this.#enterByParts(parts, results, onOver);
     const over = () => {
@@ -219,20 +238,32 @@ export class Runner implements ModelRunner {
     return (await Promise.all(results)).flat();
   }
 
+  /**
+   * Runs a round in which this rank has no rows, so that the others have its experts: enqueued in its turn, over when the promise resolves.
+   *
+   * @throws LongcatError COMM_ERROR where a rank is lost meanwhile
+   */
+  async join(round: Round): Promise<void> {
+    const nothing: Part = { sequences: [], forward: round, scored: false };
+    const { over } = await this.#inTurn(round, () => ({ over: quiet(this.#run(nothing, round).recorded.then(() => this.#queue.done())) }));
+    await over;
+  }
+
   /** The program for prompts, for those who want to look inside (ts/model/trace.ts). */
   promptProgram(): Ready {
-    return this.#ready("prompt", this.#sizes.prompt, { prefill: true, decode: false });
+    return this.#ready("prompt", this.#sizes.prompt, { prefill: true, decode: false, recorded: false });
   }
 
   /** The program that decodes `batch` sequences, each with so many drafts; public for those who measure it (ts/engine/bench-layer.ts). */
   decodeProgram(batch: number, drafts = 0): Ready {
     const capacity = this.#decodeCapacity(batch, drafts);
-    return this.#ready(`decode ${capacity.sequences} × ${drafts + 1}`, capacity, { prefill: false, decode: true });
+    const kind = { prefill: false, decode: true, recorded: canRecord(this.exchange) };
+    return this.#ready(`decode ${capacity.sequences} × ${drafts + 1}`, capacity, kind);
   }
 
   /** For prompts and decodes in one step. */
   #mixedProgram(): Ready {
-    return this.#ready("mixed", this.#sizes.mixed, { prefill: true, decode: true });
+    return this.#ready("mixed", this.#sizes.mixed, { prefill: true, decode: true, recorded: false });
   }
 
   /** Fills all scratch with 0xFF bytes, so that anything read before it is written shows. */
@@ -251,7 +282,10 @@ export class Runner implements ModelRunner {
   }
 
   async close(): Promise<void> {
+    // Whatever still waits for other ranks would do so for ever.
+    if (this.exchange) giveUp(this.exchange);
     await this.device.close();
+    await this.exchange?.nccl?.communicator.close();
   }
 
   /** Cuts a step where its decode splits would not fit the program's list: rare, many long rows over shared blocks. */
@@ -286,37 +320,38 @@ export class Runner implements ModelRunner {
 
   /** What the program of such a part has room for. */
   #splitsFor(part: readonly StepSequence[], drafts: number): number {
-    const { prompt, mixed } = this.#sizes;
-    const { isPrompt, decodes } = kindOf(part);
-    return (isPrompt ? (decodes ? mixed : prompt) : this.#decodeCapacity(part.length, drafts)).splits;
+    return this.#capacity(forwardOf(part, drafts), part).splits;
   }
 
-  /** Chooses a part's program and checks that it fits, before anything is enqueued. */
+  /** Checks that a part fits its program, before anything is enqueued. */
   #prepare(sequences: readonly StepSequence[], drafts: number): Part {
-    const { isPrompt, decodes } = kindOf(sequences);
-    const ready = isPrompt ? (decodes ? this.#mixedProgram() : this.promptProgram()) : this.decodeProgram(sequences.length, drafts);
-    this.#check(sequences, drafts, ready.program.capacity);
-    return { sequences, drafts, ready, isPrompt, scored: sequences.some(({ scoreTargets }) => scoreTargets) };
+    const forward = forwardOf(sequences, drafts);
+    this.#check(sequences, drafts, this.#capacity(forward, sequences));
+    return { sequences, forward, scored: sequences.some(({ scoreTargets }) => scoreTargets) };
   }
 
-  /** Enqueues a part at once; its results come later. There must be room. */
-  #enter({ sequences, drafts, ready, isPrompt }: Part, onOver: (ms: number) => void): Promise<StepResult[]> {
+  /** What the program of a forward pass with these sequences has room for. */
+  #capacity({ kind, sequences, drafts }: Forward, own: readonly StepSequence[]): Capacity {
+    if (kind === "decode") return this.#decodeCapacity(sequences, drafts);
+    return kindOf(own).decodes ? this.#sizes.mixed : this.#sizes.prompt;
+  }
+
+  /** The program of a forward pass with these sequences: where it serves other ranks too, the one that has the rows of a prompt step for a decode step, or for nothing. */
+  #program({ kind, sequences, drafts }: Forward, own: readonly StepSequence[]): Ready {
+    if (kind === "decode") return this.decodeProgram(sequences, drafts);
+    const { isPrompt, decodes } = kindOf(own);
+    if (!isPrompt)
+      return this.#ready("decode beside others' prompts", this.#sizes.mixed, {
+        ...{ prefill: false, decode: true, recorded: false },
+      });
+    return decodes ? this.#mixedProgram() : this.promptProgram();
+  }
+
+  /** Enqueues a part at once, in a forward pass that serves it; its results come later. There must be room. */
+  #enter(part: Part, forward: Forward, onOver: (ms: number) => void): Promise<StepResult[]> {
+    const { sequences } = part;
+    const { ready, recorded } = this.#run(part, forward);
     const { program, blocks } = ready;
-    this.#setChoices(sequences);
-    const draws = { turns: blocks.writeStep(sequences), drafts };
-    this.#queue.write(program.stepBlock, blocks.input);
-    let recorded: Promise<void> | undefined;
-    if (isPrompt) {
-      program.promptKeys = sequences.reduce(
-        (sum, { position, tokens }) => sum + (tokens ? roundUp(position + tokens.length, KEY_TILE) : 0),
-        0,
-      );
-      this.#enqueue(program, draws);
-    } else if (ready.graph) {
-      this.#queue.replay(ready.graph);
-      this.#keep(ready);
-    } else if (ready.recording) this.#enqueue(program);
-    else recorded = this.#record(ready);
     const result = blocks.takeResult();
     const read = this.#queue.read(program.resultBlock, result.bytes);
     // A slot may belong to another sequence when the results are there.
@@ -327,6 +362,27 @@ export class Runner implements ModelRunner {
       blocks.giveBack(result);
       return results;
     });
+  }
+
+  /** Enqueues a part's forward pass, with all that it draws: eagerly, or as the program's graph, which is recorded if there is none. */
+  #run({ sequences, forward: { drafts } }: Part, forward: Forward): { ready: Ready; recorded: Promise<void> } {
+    const ready = this.#program(forward, sequences);
+    const { program, blocks } = ready;
+    this.#setChoices(sequences);
+    const draws = { turns: blocks.writeStep(sequences), drafts };
+    this.#queue.write(program.stepBlock, blocks.input);
+    if (!program.recorded) {
+      program.promptKeys = sequences.reduce(
+        (sum, { position, tokens }) => sum + (tokens ? roundUp(position + tokens.length, KEY_TILE) : 0),
+        0,
+      );
+      this.#enqueue(program, draws);
+    } else if (ready.graph) {
+      this.#queue.replay(ready.graph);
+      this.#keep(ready);
+    } else if (ready.recording) this.#enqueue(program);
+    else return { ready, recorded: this.#record(ready) };
+    return { ready, recorded: Promise.resolve() };
   }
 
   /** Enqueues a step and keeps it as the program's graph. */
@@ -349,17 +405,36 @@ export class Runner implements ModelRunner {
     delete oldest.graph;
   }
 
-  /** Enqueues parts one after another, with their scoring, as there is room; the first part at once. */
+  /** Enqueues parts one after another, as there is room: the first at once, or as one rank of several each in its round. */
   async #enterByParts(parts: readonly Part[], results: Promise<StepResult[]>[], onOver: (ms: number) => void): Promise<void> {
     for (const [i, part] of parts.entries()) {
-      if (i > 0) await this.#queue.room();
-      const scores = part.sequences.map(({ scoreTargets }) => scoreTargets && new Float32Array(scoreTargets.length));
-      // Whatever fails early is told when all is awaited.
-      const reads: [Promise<StepResult[]>, ...Promise<unknown>[]] = [quiet(this.#enter(part, onOver))];
-      for await (const read of this.#score(part, scores)) reads.push(quiet(read.done));
-      const all = Promise.all(reads).then(([rows]) => rows.map((row, s) => (scores[s] ? { ...row, scores: scores[s] } : row)));
-      results.push(quiet(all));
+      if (this.#lockstep) {
+        const round = await this.#lockstep.agree(part.forward);
+        await this.#inTurn(round, () => this.#enterScored(part, round, results, onOver));
+      } else {
+        if (i > 0) await this.#queue.room();
+        await this.#enterScored(part, part.forward, results, onOver);
+      }
     }
+  }
+
+  /** Enqueues what belongs to a round when all of those before it is, and there is room. */
+  #inTurn<T>({ round }: Round, enter: () => T | Promise<T>): Promise<T> {
+    return this.#rounds.enter(round, async () => {
+      if (!this.#queue.hasRoom(this.device.roomCommands)) await this.#queue.room();
+      return enter();
+    });
+  }
+
+  /** Enqueues a part, then its scoring as there is room. */
+  async #enterScored(part: Part, forward: Forward, results: Promise<StepResult[]>[], onOver: (ms: number) => void): Promise<void> {
+    const scores = part.sequences.map(({ scoreTargets }) => scoreTargets && new Float32Array(scoreTargets.length));
+    // Whatever fails early is told when all is awaited.
+    const reads: [Promise<StepResult[]>, ...Promise<unknown>[]] = [quiet(this.#enter(part, forward, onOver))];
+    if (part.scored)
+      for await (const read of this.#score(part, this.#program(forward, part.sequences), scores)) reads.push(quiet(read.done));
+    const all = Promise.all(reads).then(([rows]) => rows.map((row, s) => (scores[s] ? { ...row, scores: scores[s] } : row)));
+    results.push(quiet(all));
   }
 
   /** A whole step, from tokens to tokens, and the drafts for the next one. A program that is recorded does as much as any of its steps asks for. */
@@ -373,7 +448,8 @@ export class Runner implements ModelRunner {
 
   /** Enqueues the log-probabilities of scoreTargets into `scores`, as many rows at a time as the head takes. Gives the reads. */
   async *#score(
-    { sequences, ready: { program, blocks } }: Part,
+    { sequences }: Part,
+    { program, blocks }: Ready,
     scores: readonly (Float32Array | undefined)[],
   ): AsyncGenerator<{ done: Promise<unknown> }> {
     const most = program.capacity.logitRows;
@@ -431,7 +507,7 @@ export class Runner implements ModelRunner {
     return withDrafts(decode.find((capacity) => capacity.sequences >= batch) ?? decode[decode.length - 1]!, drafts, maxBatchTokens);
   }
 
-  #ready(name: string, capacity: Capacity, kind: { prefill: boolean; decode: boolean }): Ready {
+  #ready(name: string, capacity: Capacity, kind: ProgramKind): Ready {
     let ready = this.#programs.get(name);
     if (!ready) {
       const program = createProgram(this.device, this.#arena, this.#parts, capacity, kind);
@@ -459,9 +535,20 @@ export class Runner implements ModelRunner {
   }
 }
 
-/** Which kinds of row a part has: prompts come first. */
+/** Which kinds of row a part has: prompts come first. None has neither. */
 function kindOf(sequences: readonly StepSequence[]): { isPrompt: boolean; decodes: boolean } {
-  return { isPrompt: sequences[0]!.tokens !== null, decodes: sequences.at(-1)!.tokens === null };
+  const [first, last] = [sequences[0], sequences.at(-1)];
+  return { isPrompt: first !== undefined && first.tokens !== null, decodes: last?.tokens === null };
+}
+
+/** The forward pass that a part needs. */
+function forwardOf(sequences: readonly StepSequence[], drafts: number): Forward {
+  return { kind: kindOf(sequences).isPrompt ? "prompt" : "decode", sequences: sequences.length, drafts };
+}
+
+/** Whether steps that only decode can be recorded: an exchange of many ranks through NCCL cannot. */
+function canRecord(exchange: Exchange | undefined): boolean {
+  return !exchange?.nccl || exchange.ranks <= MAX_RECORDED_NCCL_RANKS;
 }
 
 /** Drafts that a step makes: as many as any of its sequences asks for. */

@@ -11,6 +11,7 @@ import { LongcatError } from "../errors.js";
 import { availableMemoryBytes } from "../runtime/addon.js";
 import { type ActivationDType, type Capacity, KEY_TILE } from "./activations.js";
 import type { ModelConfig } from "./config.js";
+import { ONE_RANK, type Sharding, slotsOfRank, windowBytes } from "./exchange.js";
 import type { DeviceKind } from "./placement.js";
 import { programBytes, SPLIT_KEYS } from "./program.js";
 import { cacheBytesPerToken, type CacheDType, type StateSizes, stateBytes } from "./state.js";
@@ -37,6 +38,8 @@ export interface SizingOptions {
   cacheDType?: "auto" | "fp8";
   /** Most drafts that a step verifies of a sequence; default 0. */
   maxDrafts?: number | undefined;
+  /** How many ranks share out the experts; default: one has all. */
+  sharding?: Sharding | undefined;
 }
 
 /** Rows of a cache block. */
@@ -75,7 +78,10 @@ export interface ModelSizes extends StateSizes {
   convertedBytes: number;
   /** Weights as stored, where they are copied to the device. */
   weightBytes: number;
-  /** All that is allocated: caches, state, scratch, converted weights, and on a GPU all weights. */
+  sharding: Sharding;
+  /** What other ranks write into; through NCCL also what they get. 0 without any. */
+  windowBytes: number;
+  /** All that is allocated: caches, state, scratch, window, converted weights, and on a GPU all weights. */
   allocatedBytes: number;
 }
 
@@ -90,7 +96,7 @@ const MOST_ROWS = 2 ** 31 - 1;
  * OPTION_INVALID if a step has more picks of experts than can be numbered.
  */
 export function sizeModel(config: ModelConfig, options: SizingOptions, numCaches: number): ModelSizes {
-  checkPicks(config, options.maxBatchTokens);
+  checkPicks(config, options);
   const { cacheBytes, maxSequences, kind = "cpu" } = options;
   const blockBytes = cacheBytesPerToken(config, numCaches, cacheDTypeOf(options)) * BLOCK_SIZE;
   const available = (options.availableBytes ?? availableMemoryBytes()) - (kind === "cuda" ? GPU_MARGIN_BYTES : 0);
@@ -120,6 +126,11 @@ export function sizeModel(config: ModelConfig, options: SizingOptions, numCaches
   return sizes;
 }
 
+/** What of it comes from the memory that a GPU is asked for in one piece: not a window that others map. */
+export function reservedBytes({ allocatedBytes, windowBytes, sharding }: ModelSizes): number {
+  return sharding.throughNccl ? allocatedBytes : allocatedBytes - windowBytes;
+}
+
 function cacheDTypeOf({ cacheDType = "auto", activationDType = "float32" }: SizingOptions): CacheDType {
   return cacheDType === "auto" ? activationDType : cacheDType;
 }
@@ -127,12 +138,12 @@ function cacheDTypeOf({ cacheDType = "auto", activationDType = "float32" }: Sizi
 /** Every size that follows from the number of cache blocks. None falls when that grows. */
 function sizesWith(config: ModelConfig, options: SizingOptions, numCaches: number, numBlocks: number): ModelSizes {
   const { maxSequences, maxBatchTokens, convertedBytes = 0, weightBytes = 0, kind = "cpu" } = options;
-  const { activationDType = "float32", maxDrafts = 0 } = options;
+  const { activationDType = "float32", maxDrafts = 0, sharding = ONE_RANK } = options;
   const contextLength = Math.min(config.maxPositionEmbeddings, numBlocks * BLOCK_SIZE);
   const cacheDType = cacheDTypeOf(options);
   const state: StateSizes = { maxSequences, contextLength, blockSize: BLOCK_SIZE, numBlocks, numCaches, cacheDType, maxDrafts };
   const mostAtOnce = Math.min(maxSequences, maxBatchTokens);
-  const decode = buckets(mostAtOnce).map((batch) => decodeCapacity(batch, state));
+  const decode = buckets(mostAtOnce).map((batch) => decodeCapacity(batch, state, sharding));
   const largest = withDrafts(decode.at(-1)!, maxDrafts, maxBatchTokens);
   const expandedRows = kind === "cuda" ? roundUp(Math.min(MOST_EXPANDED_ROWS, 2 * maxBatchTokens), KEY_TILE) : 0;
   const prompt: Capacity = {
@@ -142,7 +153,7 @@ function sizesWith(config: ModelConfig, options: SizingOptions, numCaches: numbe
     // Drafts behind the first are made of a row that decodes.
     splits: maxDrafts > 1 ? decode.at(-1)!.splits : 1,
     drafts: maxDrafts,
-    expandedRows,
+    ...{ ...sharding, expandedRows },
     latentRows: cacheDType === "fp8" || activationDType === "bfloat16" ? expandedRows : 0,
   };
   const mixed: Capacity = { ...prompt, logitRows: Math.max(largest.logitRows, PROMPT_LOGIT_ROWS), splits: largest.splits };
@@ -150,11 +161,12 @@ function sizesWith(config: ModelConfig, options: SizingOptions, numCaches: numbe
     cacheBytes: numBlocks * BLOCK_SIZE * cacheBytesPerToken(config, numCaches, cacheDType),
     stateBytes: stateBytes(config, state) + (kind === "cuda" ? GPU_SLACK_BYTES : 0),
     scratchBytes: Math.max(...[prompt, mixed, largest, ...decode].map((capacity) => programBytes(config, capacity, activationDType))),
+    windowBytes: windowBytes(config, { ...sharding, tokens: maxBatchTokens, activationDType }),
     convertedBytes,
     weightBytes,
   };
-  const allocatedBytes = bytes.cacheBytes + bytes.stateBytes + bytes.scratchBytes + convertedBytes + weightBytes;
-  return { ...state, activationDType, maxBatchTokens, prompt, mixed, decode, ...bytes, allocatedBytes };
+  const allocatedBytes = Object.values(bytes).reduce((sum, part) => sum + part, 0);
+  return { ...state, activationDType, maxBatchTokens, sharding, prompt, mixed, decode, ...bytes, allocatedBytes };
 }
 
 /** The largest number of blocks from 1 to `wanted` that fits; 0 if none does. */
@@ -169,9 +181,10 @@ function mostBlocks(wanted: number, fits: (numBlocks: number) => boolean): numbe
 }
 
 function outOfMemory(sizes: ModelSizes, available: number, fittingCacheBytes: number): LongcatError {
-  const { allocatedBytes, cacheBytes, stateBytes, scratchBytes, convertedBytes, weightBytes } = sizes;
+  const { allocatedBytes, cacheBytes, stateBytes, scratchBytes, windowBytes, convertedBytes, weightBytes } = sizes;
   const weights = weightBytes > 0 ? `weights ${weightBytes}, ` : "";
-  const parts = `${weights}latent caches ${cacheBytes}, state ${stateBytes}, scratch ${scratchBytes}, converted weights ${convertedBytes}`;
+  const window = windowBytes > 0 ? `, window of the exchange ${windowBytes}` : "";
+  const parts = `${weights}latent caches ${cacheBytes}, state ${stateBytes}, scratch ${scratchBytes}${window}, converted weights ${convertedBytes}`;
   const remedy =
     fittingCacheBytes > 0
       ? `cacheBytes: ${fittingCacheBytes} would fit`
@@ -184,13 +197,15 @@ function outOfMemory(sizes: ModelSizes, available: number, fittingCacheBytes: nu
   );
 }
 
-/** moe_route numbers the picks of a step. */
-function checkPicks({ topK }: ModelConfig, maxBatchTokens: number): void {
-  if (maxBatchTokens * topK <= MOST_ROWS) return;
-  const most = Math.floor(MOST_ROWS / topK);
+/** moe_route numbers the picks of a step, ep_dispatch those of all ranks' steps. */
+function checkPicks(config: ModelConfig, { maxBatchTokens, sharding: { ranks } = ONE_RANK }: SizingOptions): void {
+  const { topK } = config;
+  const most = Math.floor(MOST_ROWS / Math.max(topK, ranks * slotsOfRank(config, ranks)));
+  if (maxBatchTokens <= most) return;
+  const together = ranks > 1 ? ` on ${ranks} ranks` : "";
   throw new LongcatError(
     "OPTION_INVALID",
-    `maxBatchTokens: ${maxBatchTokens} is not accepted: with topK ${topK} (moe_topk) a step may have at most ${most} tokens`,
+    `maxBatchTokens: ${maxBatchTokens} is not accepted: with topK ${topK} (moe_topk)${together} a step may have at most ${most} tokens`,
   );
 }
 
@@ -203,11 +218,11 @@ function buckets(largest: number): number[] {
  * Splits of a decode step: every row may be long, but all rows together hold little more than the cache does. Twice the cache leaves
  * room for rows that share blocks; the runner cuts a step in two where even that is not enough.
  */
-function decodeCapacity(batch: number, sizes: StateSizes): Capacity {
+function decodeCapacity(batch: number, sizes: StateSizes, sharding: Sharding): Capacity {
   const longest = batch * Math.ceil(sizes.contextLength / SPLIT_KEYS);
   const held = batch + Math.ceil((2 * sizes.numBlocks * sizes.blockSize) / SPLIT_KEYS);
   const rows = { tokens: batch, sequences: batch, logitRows: batch };
-  return { ...rows, splits: Math.min(longest, held), drafts: 0, expandedRows: 0, latentRows: 0 };
+  return { ...rows, ...sharding, splits: Math.min(longest, held), drafts: 0, expandedRows: 0, latentRows: 0 };
 }
 
 /** A decode program for as many sequences, each with so many drafts behind its newest token. */

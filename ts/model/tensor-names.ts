@@ -129,14 +129,20 @@ export function* modelTensors(config: ModelConfig): Generator<TensorSpec> {
   yield* mtp(config);
 }
 
+/** The number of the routed expert that a tensor belongs to, scales included; undefined: none. */
+export function expertOf(name: string): number | undefined {
+  const expert = /^model\.layers\.\d+\.mlp\.experts\.(\d{1,9})\./.exec(name)?.[1];
+  return expert === undefined ? undefined : Number(expert);
+}
+
 /** Why a tensor that the model does not use may be in a checkpoint. */
 export type ExtraKind = "unused expert" | "rotary frequencies" | "copy of a shared tensor" | "router bias" | "sparse attention" | "unknown";
 
 /** Judges a name that is not in the table. */
 export function classifyExtra(name: string, config: ModelConfig): ExtraKind {
   if (/(^|\.)indexer(\.|$)/.test(name)) return "sparse attention";
-  const expert = /^model\.layers\.\d+\.mlp\.experts\.(\d{1,9})\./.exec(name);
-  if (expert && Number(expert[1]) >= config.numExperts) return "unused expert";
+  const expert = expertOf(name);
+  if (expert !== undefined && expert >= config.numExperts) return "unused expert";
   if (name.endsWith("rotary_emb.inv_freq")) return "rotary frequencies";
   if (/^model\.mtp\.(embed_tokens|lm_head|layers\.0\.(embed_tokens|shared_head\.head))\.weight$/.test(name))
     return "copy of a shared tensor";

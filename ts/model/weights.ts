@@ -7,7 +7,7 @@
 import type { Device, Tensor } from "../runtime/device.js";
 import { bytesOf, DTYPES, type DType } from "../runtime/dtype.js";
 import type { Weight } from "../runtime/ops.js";
-import type { Checkpoint } from "./checkpoint.js";
+import type { Checkpoint, ExpertRange } from "./checkpoint.js";
 import { numNgramTables } from "./config.js";
 import { scaleName } from "./tensor-names.js";
 
@@ -96,8 +96,8 @@ export interface LoadWeightsOptions {
   onProgress?: (doneBytes: number, totalBytes: number) => void;
   /** Makes a tensor otherwise than from its file (ts/model/random-weights.ts). */
   make?: (name: string) => Tensor;
-  /** Experts in a layer's stacks: the first so many. Default: all. */
-  experts?: number;
+  /** Experts in a layer's stacks: those of one rank. Default: all. */
+  experts?: ExpertRange;
 }
 
 /** Whether a tensor is one of LongCat-Flash-Lite's n-gram tables. */
@@ -229,8 +229,8 @@ class Loader {
 
   async moe(prefix: string): Promise<MoeWeights> {
     const experts: DenseWeights[] = [];
-    const count = this.#options.experts ?? this.#checkpoint.config.numExperts;
-    for (let e = 0; e < count; e++) experts.push(await this.dense(`${prefix}.experts.${e}`));
+    const { first, count } = this.#options.experts ?? { first: 0, count: this.#checkpoint.config.numExperts };
+    for (let e = first; e < first + count; e++) experts.push(await this.dense(`${prefix}.experts.${e}`));
     const stack = (which: keyof DenseWeights): Weight => {
       const data = this.#device.stack(experts.map((expert) => expert[which].data));
       const scales = experts.map((expert) => expert[which].scale);

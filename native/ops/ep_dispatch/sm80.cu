@@ -19,13 +19,14 @@ namespace {
 
 constexpr int kUnpackThreads = 256;
 
-/// Blocks that carry rows. It depends on what all ranks have in common.
-int carriersFor(const EpDispatchParams& p) {
+/// Blocks that carry rows. To other windows it depends on what all ranks have in common; to the outbox as many as the card has room for.
+int carriersFor(const EpDispatchParams& p, const CudaContext& context) {
   constexpr int64_t kBytesOfBlock = 16 << 10;  // at the least
   constexpr int kFewest = 4, kMost = 16;       // 16 fill five sixths of NVLink
   static_assert(kMost <= kMostSenders);
+  const int most = p.nccl.outbox == nullptr ? kMost : std::max(kFewest, context.multiprocessors - 1);
   const int64_t bytes = p.capacity * p.width * bytesOf(p.activation);
-  return static_cast<int>(std::clamp<int64_t>(ceilDiv(bytes, kBytesOfBlock), kFewest, kMost));
+  return static_cast<int>(std::clamp<int64_t>(ceilDiv(bytes, kBytesOfBlock), kFewest, most));
 }
 
 // ---- Carriers
@@ -171,7 +172,7 @@ SharedPlaces sharedPlaces(int64_t ranks) {
   return at;
 }
 
-/// Waits until all ranks have told what comes, plans it, and waits until it is there. All threads of a block call.
+/// Waits until all ranks have told what comes, plans it, and waits until all `carriers` of each rank have brought it. All threads of a block call.
 __device__ void planArrivals(const EpDispatchParams& p, const SharedPlaces& at, int carriers, uint32_t exchange, unsigned char* shared) {
   auto* firstRow = reinterpret_cast<int32_t*>(shared + at.firstRow);
   const bool leads = threadIdx.x < 32;
@@ -193,7 +194,7 @@ __global__ void __launch_bounds__(kDispatchThreads, 1) dispatchRows(const __grid
   if (blockIdx.x > 0) {
     const int carrier = static_cast<int>(blockIdx.x) - 1;
     carryRows<Rows>(p, rows, carrier, carriers, shared);
-    raiseFlags(p, rowsFlagOffset, carrier, exchange);
+    if (p.nccl.outbox == nullptr) raiseFlags(p, rowsFlagOffset, carrier, exchange);
     return;
   }
   announceRows(p, rows, exchange, shared);
@@ -201,11 +202,11 @@ __global__ void __launch_bounds__(kDispatchThreads, 1) dispatchRows(const __grid
   letNextBegin();
 }
 
-/// The plan of what NCCL has brought: what the first block does otherwise.
-__global__ void __launch_bounds__(kDispatchThreads, 1) planCarried(const __grid_constant__ EpDispatchParams p, const __grid_constant__ SharedPlaces at, int carriers) {
+/// The plan of what NCCL has brought, all of it by now: what the first block does otherwise.
+__global__ void __launch_bounds__(kDispatchThreads, 1) planBrought(const __grid_constant__ EpDispatchParams p, const __grid_constant__ SharedPlaces at) {
   extern __shared__ __align__(16) unsigned char shared[];
   awaitPrevious();
-  planArrivals(p, at, carriers, exchangeOf(p.epoch), shared);
+  planArrivals(p, at, 0, exchangeOf(p.epoch), shared);
   letNextBegin();
 }
 
@@ -244,11 +245,11 @@ __global__ void __launch_bounds__(kUnpackThreads) unpackRows(const __grid_consta
 template <class Rows>
 void launchDispatch(const CudaContext& context, const EpDispatchParams& p) {
   const SharedPlaces at = sharedPlaces(p.ranks);
-  const int carriers = carriersFor(p);
+  const int carriers = carriersFor(p, context);
   launch(context, dispatchRows<Rows>, LaunchShape{dim3(static_cast<unsigned>(1 + carriers)), kDispatchThreads, at.bytes}, p, at);
   if (p.nccl.outbox == nullptr) return;
   bringRows(p, context);
-  launch(context, planCarried, LaunchShape{dim3(1), kDispatchThreads, at.bytes}, p, at, carriers);
+  launch(context, planBrought, LaunchShape{dim3(1), kDispatchThreads, at.bytes}, p, at);
 }
 
 template <class A>
