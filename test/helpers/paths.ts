@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
 /** Names of the checkpoints in the repository. */
-export type ModelName = "mini" | "tiny-a" | "tiny-b" | "tiny-lite-a";
+export type ModelName = "mini" | "tiny-a" | "tiny-lite-a";
 
 /** A checkpoint's folder. Not to be written to. */
 export function modelPath(name: ModelName): string {

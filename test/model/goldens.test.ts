@@ -24,7 +24,6 @@ const models = [
     draft: true,
   },
   { name: "tiny-a", open: async () => modelPath("tiny-a"), draft: false },
-  { name: "tiny-b", open: async () => modelPath("tiny-b"), draft: false },
   { name: "tiny-lite-a", open: async () => modelPath("tiny-lite-a"), draft: false },
 ];
 

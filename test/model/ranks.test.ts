@@ -3,7 +3,7 @@
  */
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
-import { ControlWord, type ModelParallel } from "../../ts/model/exchange.js";
+import { ControlWord, giveUp, type ModelParallel } from "../../ts/model/exchange.js";
 import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/model/open.js";
 import { checkRing, type Runner } from "../../ts/model/runner.js";
 import { copyModel, editTensors, type FileTensor, modelPath } from "../helpers/fixtures.js";
@@ -269,7 +269,7 @@ describe("a rank", () => {
     expect(ranks.models[0]!.sizes.cacheBytes).toBeLessThanOrEqual(2 ** 20);
   });
 
-  it("fails its step, and no more, when it is told to give up waiting", async () => {
+  it("fails its step when it is told to give up waiting", async () => {
     const ranks = await openRanks(modelPath("tiny-a"), 2);
     const [runner, silent] = ranks.runners as [Runner, Runner];
     // Rank 1 does not come.
@@ -278,6 +278,21 @@ describe("a rank", () => {
     setTimeout(() => runner.exchange!.control.set(ControlWord.giveUp, 1), 50);
     await expect(step).rejects.toThrow(refused("COMM_ERROR"));
     await runner.room();
+  });
+
+  it("takes part in no more rounds behind one that failed: its exchanges would be taken for others", async () => {
+    const ranks = await openRanks(modelPath("tiny-a"), 2, (rank) => (rank === 0 ? { faultOn: "swiglu_mlp" } : {}));
+    const [first, second] = ranks.runners as [Runner, Runner];
+    const work = (runner: Runner) => greedy(runner, prompt(9, 1), 1);
+    const waiting = second.join({ kind: "prompt", sequences: 1, drafts: 0, round: 0 });
+    second.join = () => Promise.resolve();
+    await expect(ranks.alone(0, work)).rejects.toThrow(refused("INTERNAL", "swiglu_mlp"));
+    const late = refused("COMM_ERROR", "this rank has lost step with the others: ");
+    await expect(ranks.alone(0, work)).rejects.toThrow(late);
+    expect(ranks.rounds).toHaveLength(1);
+    await expect(first.join({ kind: "prompt", sequences: 1, drafts: 0, round: 1 })).rejects.toThrow(late);
+    giveUp(second.exchange!);
+    await expect(waiting).rejects.toThrow(refused("COMM_ERROR"));
   });
 
   it("says for whom it waits", async () => {

@@ -182,7 +182,7 @@ describe("a draft head that is not used", () => {
   });
 });
 
-describe.each(["mini", "tiny-b", "tiny-lite-a"] as const)("%s", (name) => {
+describe.each(["mini", "tiny-a", "tiny-lite-a"] as const)("%s", (name) => {
   it.each(["auto", "float32", "bfloat16"] as const)("with dtype %s allocates what was counted", async (dtype) => {
     const model = await openModel(modelPath(name), { ...TEST_MODEL_OPTIONS, dtype });
     opened.push(model);

@@ -145,7 +145,7 @@ describe("joining", () => {
     const slow = await coordinator({ loadMs: 300 });
     (await join(slow.coordinator.port, 0)).control.ready(facts(0));
     await join(slow.coordinator.port, 1);
-    expect((await slow.lost).error.message).toBe("rank 1 of 2 did not load within 0.3 s");
+    expect((await slow.lost).error.message).toBe("rank 1 of 2 did not load; for 0.3 s no rank has read anything");
     expect(await Promise.race([lost, "nothing"])).toBe("nothing");
   });
 

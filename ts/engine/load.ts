@@ -51,7 +51,7 @@ export async function loadParts(dir: string, options: ResolvedOptions, parallel?
     text = await loadTextTools(dir, model.checkpoint.config.vocabSize);
     options.signal?.throwIfAborted();
     warnOfNoEffect(model, options);
-    return assemble(dir, model, text, options, parallel);
+    return assemble(dir, model, text, options);
   } catch (error) {
     text?.close();
     await model?.close();
@@ -71,14 +71,13 @@ function assemble(
   model: OpenedModel,
   text: (TextTools & { close(): void }) | undefined,
   options: ResolvedOptions,
-  parallel: ModelParallel | undefined,
 ): LoadedParts {
   const { config, generationConfig } = model.checkpoint;
   const defaults = samplingDefaults(generationConfig, config.vocabSize);
   return {
     runner: model.runner,
     ...(text && { text }),
-    info: { ...describe(dir, model, text, options, defaults), parallel: parallelInfo(parallel) },
+    info: describe(dir, model, text, options, defaults),
     modelContext: config.maxPositionEmbeddings,
     defaults,
     close: async () => {
@@ -94,7 +93,7 @@ function describe(
   text: TextTools | undefined,
   options: ResolvedOptions,
   defaults: SamplingDefaults,
-): Omit<EngineInfo, "parallel"> {
+): EngineInfo {
   const { config, generationConfig } = checkpoint;
   const { limits, device } = runner;
   const { temperature, topP, topK, minP, repetitionPenalty } = { ...DEFAULT_PARAMETERS, ...defaults };
@@ -124,14 +123,14 @@ function describe(
     batchInvariant: device.kind === "cpu" || options.batchInvariant,
     prefixCache: prefixCacheMode(options.prefixCache),
     speculative: limits.maxDrafts > 0 ? options.speculative : "off",
+    parallel: parallelInfo(runner),
     ngram: ngram ?? "none",
   };
 }
 
-function parallelInfo(parallel: ModelParallel | undefined): EngineInfo["parallel"] {
-  if (parallel === undefined) return { expert: 1, rank: 0, exchange: "none" };
-  const { ranks, rank, exchange } = parallel;
-  return { expert: ranks, rank, exchange: exchange === "nccl" ? "nccl" : "peer" };
+function parallelInfo({ exchange }: Runner): EngineInfo["parallel"] {
+  if (exchange === undefined) return { expert: 1, rank: 0, exchange: "none" };
+  return { expert: exchange.ranks, rank: exchange.rank, exchange: exchange.nccl ? "nccl" : "peer" };
 }
 
 function prefixCacheMode(option: ResolvedOptions["prefixCache"]): PrefixCacheMode {

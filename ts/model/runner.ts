@@ -111,6 +111,8 @@ export class Runner implements ModelRunner {
   readonly #rounds = new Rounds();
   /** Of a launch of which parts are still to be enqueued. */
   #entering: Promise<void> | undefined;
+  /** Why this rank takes part in no more rounds. */
+  #failure: LongcatError | undefined;
 
   constructor(device: Device, config: ModelConfig, weights: ModelWeights, sizes: ModelSizes, rank?: RunnerOfRank) {
     this.device = device;
@@ -245,7 +247,10 @@ export class Runner implements ModelRunner {
    */
   async join(round: Round): Promise<void> {
     const nothing: Part = { sequences: [], forward: round, scored: false };
-    const { over } = await this.#inTurn(round, () => ({ over: quiet(this.#run(nothing, round).recorded.then(() => this.#queue.done())) }));
+    const { over } = await this.#inTurn(round, () => {
+      const { recorded } = this.#run(nothing, round);
+      return { over: this.#watched(Promise.all([this.#queue.done(), recorded])) };
+    });
     await over;
   }
 
@@ -356,7 +361,7 @@ export class Runner implements ModelRunner {
     const read = this.#queue.read(program.resultBlock, result.bytes);
     // A slot may belong to another sequence when the results are there.
     const alternatives = sequences.map(({ slot }) => this.#paramsOf(slot)[SampleField.numLogprobs]!);
-    return Promise.all([read, recorded]).then(([ms]) => {
+    return this.#watched(Promise.all([read, recorded])).then(([ms]) => {
       onOver(ms);
       const results = result.read(sequences, alternatives);
       blocks.giveBack(result);
@@ -409,6 +414,7 @@ export class Runner implements ModelRunner {
   async #enterByParts(parts: readonly Part[], results: Promise<StepResult[]>[], onOver: (ms: number) => void): Promise<void> {
     for (const [i, part] of parts.entries()) {
       if (this.#lockstep) {
+        this.#throwIfFailed();
         const round = await this.#lockstep.agree(part.forward);
         await this.#inTurn(round, () => this.#enterScored(part, round, results, onOver));
       } else {
@@ -422,8 +428,28 @@ export class Runner implements ModelRunner {
   #inTurn<T>({ round }: Round, enter: () => T | Promise<T>): Promise<T> {
     return this.#rounds.enter(round, async () => {
       if (!this.#queue.hasRoom(this.device.roomCommands)) await this.#queue.room();
+      this.#throwIfFailed();
       return enter();
     });
+  }
+
+  /**
+   * What a forward pass resolves with. One that failed has left some exchanges out: another one's rows would be taken for theirs, so there is none, and
+   * what other ranks wait for does not come.
+   */
+  #watched<T>(over: Promise<T>): Promise<T> {
+    const { exchange } = this;
+    if (!exchange) return over;
+    over.catch((error: LongcatError) => {
+      this.#failure ??= error;
+      giveUp(exchange);
+    });
+    return over;
+  }
+
+  #throwIfFailed(): void {
+    if (this.#failure)
+      throw new LongcatError("COMM_ERROR", `this rank has lost step with the others: ${this.#failure.message}`, { cause: this.#failure });
   }
 
   /** Enqueues a part, then its scoring as there is room. */

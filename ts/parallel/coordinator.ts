@@ -40,7 +40,7 @@ export interface CoordinatorOptions {
   port: number;
   token: string;
   setup: RankSetup;
-  /** How long ranks may take to connect, and until all have loaded. */
+  /** How long ranks may take to connect, and how long a load may stand still. */
   connectMs: number;
   loadMs: number;
   /** Who should have started them, for the message that names those that are missing. */
@@ -82,6 +82,7 @@ export class Coordinator {
   readonly #server: Server;
   readonly #strangers = new Set<Socket>();
   readonly #timers: NodeJS.Timeout[] = [];
+  #loadTimer: NodeJS.Timeout | undefined;
   #isOver = false;
   #allQuiet = false;
 
@@ -128,7 +129,8 @@ export class Coordinator {
     const { connectMs, loadMs } = this.#options;
     this.#timers.push(setInterval(() => this.#beat(), BEAT_MS));
     this.#timers.push(setTimeout(() => this.#checkConnected(), connectMs));
-    this.#timers.push(setTimeout(() => this.#checkLoaded(), loadMs));
+    this.#loadTimer = setTimeout(() => this.#checkLoaded(), loadMs);
+    this.#timers.push(this.#loadTimer);
   }
 
   /** A connection of somebody who has not said who it is. */
@@ -183,6 +185,7 @@ export class Coordinator {
         break;
       case "progress":
         member.progress = message;
+        this.#loadTimer?.refresh();
         this.#tellProgress();
         break;
       case "warning":
@@ -208,7 +211,7 @@ export class Coordinator {
 
   /** A load that fails is this rank's own error; a rank that cannot go on is lost to the others. */
   #hearFailed(rank: number, error: WireError): void {
-    if (this.#isServing) this.#lose(rank, `${error.code}: ${error.message}`);
+    if (this.#isServing) this.#lose(rank, error.code === "COMM_ERROR" ? error.message : `${error.code}: ${error.message}`);
     else this.#end(fromWire(error, rankName(rank, this.#options.ranks)), rank);
   }
 
@@ -283,7 +286,10 @@ export class Coordinator {
     const { ranks, loadMs } = this.#options;
     const missing = this.#without((member) => member?.facts !== undefined);
     if (missing.length === 0) return;
-    this.#end(new LongcatError("COMM_ERROR", `${rankNames(missing, ranks)} did not load within ${loadMs / 1000} s`), missing[0]);
+    this.#end(
+      new LongcatError("COMM_ERROR", `${rankNames(missing, ranks)} did not load; for ${loadMs / 1000} s no rank has read anything`),
+      missing[0],
+    );
   }
 
   #without(has: (member: Member | undefined) => boolean): number[] {

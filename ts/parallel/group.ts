@@ -33,7 +33,7 @@ export interface GroupOptions {
   options: ResolvedOptions;
   /** The process's place among those that a launcher started; see `launcherPlace`. Absent: it was started alone. */
   place?: LauncherPlace | undefined;
-  /** How long ranks may take to connect (default one minute), and until all have loaded (default ten minutes). */
+  /** How long ranks may take to connect (default one minute), and how long a load may stand still (default ten minutes). */
   connectMs?: number;
   loadMs?: number;
 }

@@ -8,7 +8,7 @@ import type { GroupOptions } from "./group.js";
 import type { LauncherPlace } from "./launcher.js";
 import type { RankPlace } from "./rank-process.js";
 
-/** How long ranks may take to find each other, and until all have loaded. */
+/** How long ranks may take to find each other, and how long a load may stand still. */
 export const DEFAULT_CONNECT_MS = 60_000;
 export const DEFAULT_LOAD_MS = 600_000;
 

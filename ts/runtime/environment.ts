@@ -1,5 +1,5 @@
 /**
- * The environment variables that this package reads, all of them.
+ * The environment variables that this package reads, but for those of launchers (ts/parallel/launcher.ts).
  * @module
  */
 
