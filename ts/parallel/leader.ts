@@ -17,6 +17,7 @@ import type { PlainOptions } from "./messages.js";
 import { DEFAULT_CONNECT_MS, DEFAULT_LOAD_MS, rankPlaces } from "./rank-places.js";
 import { RankProcess } from "./rank-process.js";
 import type { RemoteRank } from "./remote-rank.js";
+import { within } from "./within.js";
 import { RequestServer } from "./request-server.js";
 
 /** Ranks that are asked to end have so long: their calls, a step that is under way, their memory. */
@@ -200,11 +201,4 @@ class Group implements RankGroup {
 function plain({ options }: GroupOptions): PlainOptions {
   const { signal: _signal, onProgress: _onProgress, onWarning: _onWarning, ...others } = options;
   return others;
-}
-
-/** Waits for a promise, but no longer than this. */
-async function within(ms: number, promise: Promise<unknown>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  await Promise.race([promise, new Promise((resolve) => (timer = setTimeout(resolve, ms)))]);
-  clearTimeout(timer);
 }
