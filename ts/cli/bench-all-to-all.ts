@@ -12,7 +12,6 @@ import {
   cell,
   describeWhere,
   deviceName,
-  EXCHANGE_FLAG,
   exchangeOf,
   meansGpu,
   numberOr,
@@ -27,6 +26,7 @@ import { benchReport } from "./bench-report.js";
 import { chartFile, writeChart } from "./chart-file.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { type ParsedFlags, UsageError } from "./flags.js";
+import { EXCHANGE_FLAG } from "./engine-flags.js";
 import { interruptible } from "./interrupt.js";
 import { note, printJson } from "./output.js";
 

@@ -15,7 +15,7 @@ import {
 } from "../index.js";
 import { randomModel } from "./bench-flags.js";
 import { type Command, JSON_FLAG } from "./command.js";
-import { SPECULATIVE_FLAG, speculative } from "./engine-flags.js";
+import { PARALLEL_FLAGS, parallelOptions, SPECULATIVE_FLAG, speculative } from "./engine-flags.js";
 import { type Flag, type ParsedFlags, UsageError } from "./flags.js";
 import { alignColumns, formatBytes, note, print, printJson } from "./output.js";
 
@@ -91,8 +91,7 @@ export const inspectEstimateCommand: Command = {
     { name: "context", kind: "number", value: "N", help: "tokens of each sequence (default: the model's context)" },
     { name: "batch", kind: "number", value: "N", help: "sequences at once (default 1)" },
     { name: "max-batch-tokens", kind: "number", value: "N", help: "tokens of one step (default 4096)" },
-    { name: "ranks", kind: "number", value: "R", help: "expert parallelism: all figures are of one of so many ranks (default 1)" },
-    { name: "dispatch-dtype", kind: "text", value: "T", help: "how rows go to other ranks: auto (as activations are) or fp8" },
+    ...PARALLEL_FLAGS,
     UNKNOWN_TENSORS_FLAG,
     JSON_FLAG,
   ],
@@ -106,8 +105,6 @@ export const inspectEstimateCommand: Command = {
 };
 
 async function estimateAsAsked(flags: ParsedFlags): Promise<MemoryEstimate> {
-  const ranks = flags.number("ranks");
-  const dispatchDType = flags.text("dispatch-dtype") as "auto" | "fp8" | undefined;
   const options: EstimateOptions = {
     device: flags.text("device") as EngineOptions["device"],
     cacheDType: flags.text("cache-dtype") as EngineOptions["cacheDType"],
@@ -117,7 +114,7 @@ async function estimateAsAsked(flags: ParsedFlags): Promise<MemoryEstimate> {
     batch: flags.number("batch"),
     maxBatchTokens: flags.number("max-batch-tokens"),
     allowUnknownTensors: flags.on("allow-unknown-tensors"),
-    parallel: { expert: ranks, dispatchDType },
+    parallel: parallelOptions(flags),
   };
   if (flags.text("shape") === undefined)
     return inspect.estimate(flags.positionals[0], { ...options, dtype: flags.text("dtype") as EngineOptions["dtype"] });

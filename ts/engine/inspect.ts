@@ -77,7 +77,7 @@ function resolveEstimate(options: EstimateOptions | null | undefined): EstimateS
   const { device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors, parallel } = resolved;
   return {
     ...{ device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors, ...draftDemand(resolved) },
-    ...{ ranks: parallel.expert, dispatchDType: parallel.dispatchDType },
+    ...{ ranks: parallel.expert, dispatchDType: parallel.dispatchDType, exchange: parallel.exchange },
     // Bounded by the model's context, so checked where that is known.
     context: absent(context) ? undefined : (context as number),
     batch: absent(batch) ? 1 : integer(batch, "batch", 1, 4096),
