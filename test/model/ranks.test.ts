@@ -2,7 +2,8 @@
  * How ranks that share out a model's experts keep together: rounds, what each rank has, failures.
  */
 import { join } from "node:path";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { LongcatError } from "../../ts/errors.js";
 import { ControlWord, giveUp, type ModelParallel } from "../../ts/model/exchange.js";
 import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/model/open.js";
 import { checkRing, type Runner } from "../../ts/model/runner.js";
@@ -278,6 +279,37 @@ describe("a rank", () => {
     setTimeout(() => runner.exchange!.control.set(ControlWord.giveUp, 1), 50);
     await expect(step).rejects.toThrow(refused("COMM_ERROR"));
     await runner.room();
+  });
+
+  const text = prompt(9, 1);
+  const scored = { slot: 0, position: 0, tokens: text, sample: false, scoreTargets: text };
+  it.each<[string, (runner: Runner) => Promise<unknown>]>([
+    ["a step's draws", (runner) => greedy(runner, text, 1)],
+    ["scores", (runner) => runner.step([scored])],
+    ["a block", (runner) => runner.readBlock(0)],
+  ])("believes nothing of %s that is there when its exchange was given up", async (_, work) => {
+    const ranks = await openRanks(modelPath("tiny-a"), 2);
+    const { control } = ranks.runners[0]!.exchange!;
+    // A GPU's kernels just end when they are told to give up waiting. The CPU's would fail: they are not told.
+    const said = vi.spyOn(control, "get").mockReturnValue(0);
+    await ranks.alone(0, work);
+    said.mockImplementation((word) => Number(word === ControlWord.giveUp));
+    await expect(ranks.alone(0, work)).rejects.toThrow(refused("COMM_ERROR", "the exchange was given up while waiting for "));
+    await expect(ranks.alone(0, work)).rejects.toThrow(refused("COMM_ERROR", "this rank has lost step with the others: the exchange was"));
+  });
+
+  it("fails what is under way with a reason, the first of several", async () => {
+    const ranks = await openRanks(modelPath("tiny-a"), 2);
+    const [runner, silent] = ranks.runners as [Runner, Runner];
+    silent.join = () => Promise.resolve();
+    const step = ranks.alone(0, (one) => greedy(one, prompt(9, 1), 1));
+    setTimeout(() => {
+      runner.giveUp(new LongcatError("COMM_ERROR", "rank 1 is lost"));
+      runner.giveUp(new LongcatError("COMM_ERROR", "so am I"));
+    }, 50);
+    await expect(step).rejects.toThrow(refused("COMM_ERROR"));
+    const late = ranks.alone(0, (one) => greedy(one, prompt(9, 1), 1));
+    await expect(late).rejects.toThrow(refused("COMM_ERROR", "this rank has lost step with the others: rank 1 is lost"));
   });
 
   it("takes part in no more rounds behind one that failed: its exchanges would be taken for others", async () => {

@@ -98,6 +98,17 @@ export function giveUp({ control, nccl }: Exchange): void {
   nccl?.communicator.abort();
 }
 
+/**
+ * Why nothing that comes out of an exchange can be believed any more; undefined: it can. A GPU that is told to give up just ends its kernels, with whatever
+ * bytes, so this is looked at whenever results are there.
+ */
+export function failureOf({ control, nccl }: Pick<Exchange, "control" | "nccl">): LongcatError | undefined {
+  if (control.get(ControlWord.giveUp) !== 0)
+    return new LongcatError("COMM_ERROR", "the exchange was given up while waiting for another rank");
+  const noticed = nccl?.communicator.failure() ?? null;
+  return noticed === null ? undefined : new LongcatError("COMM_ERROR", noticed);
+}
+
 /** Most ranks of an exchange (native/comm/window.h: kMaxRanks). */
 const MAX_RANKS = 256;
 

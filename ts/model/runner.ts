@@ -12,7 +12,7 @@ import type { Device, Graph, Queue, Tensor } from "../runtime/device.js";
 import { ADJUSTMENT_WORDS, adjustmentsOf } from "./adjustments.js";
 import { type ActivationDType, type Capacity, KEY_TILE } from "./activations.js";
 import { type ModelConfig, ropeParameters } from "./config.js";
-import { type Exchange, giveUp, ONE_RANK } from "./exchange.js";
+import { type Exchange, failureOf, giveUp, ONE_RANK } from "./exchange.js";
 import { COMMANDS_PER_EXCHANGE, COMMANDS_PER_LAYER } from "./layer.js";
 import type { Forward, Lockstep, Round } from "./lockstep.js";
 import { forward, head, sample, score } from "./model.js";
@@ -204,7 +204,7 @@ export class Runner implements ModelRunner {
     const bytes = this.#blockBytes();
     const into = new Uint8Array(bytes * this.#state.caches.length);
     const parts = this.#state.caches.map((_, i) => into.subarray(i * bytes, (i + 1) * bytes));
-    await Promise.all(this.#state.caches.map((cache, i) => this.#queue.read(cache, parts[i]!, block * bytes)));
+    await this.#watched(Promise.all(this.#state.caches.map((cache, i) => this.#queue.read(cache, parts[i]!, block * bytes))));
     return into;
   }
 
@@ -286,9 +286,19 @@ export class Runner implements ModelRunner {
     return this.#recorded.length;
   }
 
+  /**
+   * Takes part in no more rounds and ends all waiting for other ranks: what is under way, and all that comes, fails with COMM_ERROR. The first reason counts.
+   * Nothing happens to a model on one rank.
+   */
+  giveUp(why: LongcatError): void {
+    if (!this.exchange || this.#failure) return;
+    this.#failure = why;
+    giveUp(this.exchange);
+  }
+
   async close(): Promise<void> {
     // Whatever still waits for other ranks would do so for ever.
-    if (this.exchange) giveUp(this.exchange);
+    this.giveUp(new LongcatError("DISPOSED", "the model was closed"));
     await this.device.close();
     await this.exchange?.nccl?.communicator.close();
   }
@@ -434,17 +444,20 @@ export class Runner implements ModelRunner {
   }
 
   /**
-   * What a forward pass resolves with. One that failed has left some exchanges out: another one's rows would be taken for theirs, so there is none, and
-   * what other ranks wait for does not come.
+   * What a forward pass resolves with, or a read of what it left. One that failed or was given up has left some exchanges out: another one's rows would be
+   * taken for theirs, so there is none, and what other ranks wait for does not come.
    */
   #watched<T>(over: Promise<T>): Promise<T> {
     const { exchange } = this;
     if (!exchange) return over;
-    over.catch((error: LongcatError) => {
-      this.#failure ??= error;
-      giveUp(exchange);
+    const checked = over.then((value) => {
+      this.#throwIfFailed(); // then the device may be closed, and is not looked at
+      const failure = failureOf(exchange);
+      if (failure) throw failure;
+      return value;
     });
-    return over;
+    checked.catch((error: LongcatError) => this.giveUp(error));
+    return checked;
   }
 
   #throwIfFailed(): void {
@@ -458,7 +471,7 @@ export class Runner implements ModelRunner {
     // Whatever fails early is told when all is awaited.
     const reads: [Promise<StepResult[]>, ...Promise<unknown>[]] = [quiet(this.#enter(part, forward, onOver))];
     if (part.scored)
-      for await (const read of this.#score(part, this.#program(forward, part.sequences), scores)) reads.push(quiet(read.done));
+      for await (const read of this.#score(part, this.#program(forward, part.sequences), scores)) reads.push(quiet(this.#watched(read.done)));
     const all = Promise.all(reads).then(([rows]) => rows.map((row, s) => (scores[s] ? { ...row, scores: scores[s] } : row)));
     results.push(quiet(all));
   }
