@@ -28,11 +28,11 @@ export async function openExchange(
   const { sharding, maxBatchTokens, activationDType } = sizes;
   checkWay(device, parallel);
   const bytes = windowBytes(config, { ...sharding, throughNccl: false, tokens: maxBatchTokens, activationDType });
+  const words = { epoch: device.tensor("int64", [1]), control: device.hostWords(CONTROL_WORDS) };
   const windows = sharding.throughNccl ? undefined : await openWindows(device, parallel, bytes);
   return {
-    ...{ rank, ranks, tokens: maxBatchTokens, fp8Dispatch: sharding.fp8Dispatch },
+    ...{ rank, ranks, tokens: maxBatchTokens, fp8Dispatch: sharding.fp8Dispatch, ...words },
     ...(windows ?? (await joinNccl(device, parallel, bytes))),
-    ...{ epoch: device.tensor("int64", [1]), control: device.hostWords(CONTROL_WORDS) },
   };
 }
 
@@ -80,16 +80,12 @@ async function openWindows(
   return undefined;
 }
 
-/** Two windows, which NCCL carries rows between. */
+/** Two windows, which NCCL carries rows between. Joining comes last: behind it nothing can fail that would leave the communicator open. */
 async function joinNccl(device: Device, { rank, ranks, gather }: ModelParallel, bytes: number): Promise<Windows> {
+  const windows = device.tensor("int64", [ranks]);
+  const [window, outbox] = [device.tensor("uint8", [bytes]), device.tensor("uint8", [bytes])];
+  const counts = device.hostWords(2 * ranks);
   const [id] = await gather("nccl", rank === 0 ? device.ncclUniqueId() : new Uint8Array());
-  return {
-    windows: device.tensor("int64", [ranks]),
-    window: device.tensor("uint8", [bytes]),
-    nccl: {
-      communicator: await device.joinNccl({ rank, ranks, id: id! }),
-      outbox: device.tensor("uint8", [bytes]),
-      counts: device.hostWords(2 * ranks),
-    },
-  };
+  const communicator = await device.joinNccl({ rank, ranks, id: id! });
+  return { windows, window, nccl: { communicator, outbox, counts } };
 }

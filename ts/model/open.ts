@@ -126,14 +126,19 @@ async function load(device: Device, checkpoint: Checkpoint, plan: ModelPlan, opt
     device.reserve(reservedBytes(sizes));
   }
   const exchange = parallel && (await openExchange(device, parallel, checkpoint.config, sizes));
-  const weights = await loadWeights(device, checkpoint, {
-    ...{ dtype, ngram: plan.ngram, experts: parallel && expertRange(checkpoint.config, parallel) },
-    onProgress: (doneBytes, totalBytes) => {
-      signal?.throwIfAborted();
-      onProgress?.(doneBytes, totalBytes);
-    },
-  });
-  return new Runner(device, checkpoint.config, weights, sizes, exchange && { exchange, lockstep: parallel.lockstep });
+  try {
+    const weights = await loadWeights(device, checkpoint, {
+      ...{ dtype, ngram: plan.ngram, experts: parallel && expertRange(checkpoint.config, parallel) },
+      onProgress: (doneBytes, totalBytes) => {
+        signal?.throwIfAborted();
+        onProgress?.(doneBytes, totalBytes);
+      },
+    });
+    return new Runner(device, checkpoint.config, weights, sizes, exchange && { exchange, lockstep: parallel.lockstep });
+  } catch (error) {
+    await exchange?.nccl?.communicator.close();
+    throw error;
+  }
 }
 
 /** n-gram tables that a GPU reads over the bus lie in memory that the system cannot take back. */
