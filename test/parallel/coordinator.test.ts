@@ -241,6 +241,24 @@ describe("a loss", () => {
     });
   });
 
+  it("is the fault of the one that does not wait, where nobody knows for whom", async () => {
+    const { lost, ranks } = await serving({ ranks: 3 });
+    for (const rank of [0, 2]) ranks[rank]?.control.stuck(undefined, 30_000);
+    expect(await lost).toMatchObject({
+      rank: 1,
+      error: { message: "rank 1 of 3 is lost: others have waited for it for 30 s within a step" },
+    });
+  });
+
+  it("is nobody's fault where all wait", async () => {
+    const { lost, ranks } = await serving();
+    for (const { control } of ranks) control.stuck(undefined, 30_000);
+    expect(await lost).toEqual({
+      rank: undefined,
+      error: expect.objectContaining({ code: "COMM_ERROR", message: "all 2 ranks have waited for one another for 30 s within a step" }),
+    });
+  });
+
   it("of the leader ends every rank", async () => {
     const { coordinator: made, ranks } = await serving();
     made.destroy();

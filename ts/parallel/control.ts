@@ -168,7 +168,7 @@ export class Control implements Lockstep {
   }
 
   /** This rank waits for another one, for longer than it may. */
-  stuck(waitsFor: number, ms: number): void {
+  stuck(waitsFor: number | undefined, ms: number): void {
     this.#tell({ type: "stuck", waitsFor, ms });
   }
 

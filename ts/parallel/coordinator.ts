@@ -65,8 +65,8 @@ export class Coordinator {
   readonly #events: CoordinatorEvents;
   readonly #members: (Member | undefined)[];
   readonly #gathered = new Map<string, Map<number, Uint8Array>>();
-  /** Ranks that are stuck, and which rank each waits for. */
-  readonly #waits = new Map<number, number>();
+  /** Ranks that are stuck, and which rank each waits for, where it knows. */
+  readonly #waits = new Map<number, number | undefined>();
   readonly #warnings = new Set<string>();
   readonly #rounds = new Rounds((round, withRows) => {
     for (const [rank, member] of this.#members.entries()) member?.connection.send(Frame.round, roundBody(round, withRows.has(rank)));
@@ -183,15 +183,28 @@ export class Coordinator {
   }
 
   /** One that waits may be waited for itself: who is to blame is known when all who are stuck have said so. */
-  #hearStuck(rank: number, waitsFor: number, ms: number): void {
+  #hearStuck(rank: number, waitsFor: number | undefined, ms: number): void {
     this.#waits.set(rank, waitsFor);
     if (this.#waits.size > 1) return;
     const blame = (): void => {
-      let blamed = waitsFor;
-      for (let i = 0; i < this.#options.ranks; i++) blamed = this.#waits.get(blamed) ?? blamed;
-      this.#lose(blamed, `others have waited for it for ${ms / 1000} s within a step`);
+      const blamed = waitsFor === undefined ? this.#firstAtRest() : this.#lastBehind(waitsFor);
+      const howLong = `for ${ms / 1000} s within a step`;
+      if (blamed !== undefined) this.#lose(blamed, `others have waited for it ${howLong}`);
+      else this.#end(new LongcatError("COMM_ERROR", `all ${this.#options.ranks} ranks have waited for one another ${howLong}`), undefined);
     };
     this.#timers.push(setTimeout(blame, STUCK_MS));
+  }
+
+  /** A rank that does not wait; undefined: all do. */
+  #firstAtRest(): number | undefined {
+    return this.#without((_, rank) => this.#waits.has(rank))[0];
+  }
+
+  /** The end of the ranks that wait for each other from this one on. */
+  #lastBehind(rank: number): number {
+    let last = rank;
+    for (let i = 0; i < this.#options.ranks; i++) last = this.#waits.get(last) ?? last;
+    return last;
   }
 
   #gather(rank: number, name: string, bytes: Uint8Array): void {
@@ -259,8 +272,8 @@ export class Coordinator {
     );
   }
 
-  #without(has: (member: Member | undefined) => boolean): number[] {
-    return this.#members.flatMap((member, rank) => (has(member) ? [] : rank));
+  #without(has: (member: Member | undefined, rank: number) => boolean): number[] {
+    return this.#members.flatMap((member, rank) => (has(member, rank) ? [] : rank));
   }
 
   #lose(rank: number, why: string): void {

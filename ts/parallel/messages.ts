@@ -68,8 +68,8 @@ export type ToCoordinator =
   | { type: "ready"; facts: RankFacts }
   /** It could not load, or cannot go on. */
   | { type: "failed"; error: WireError }
-  /** It has waited too long for another rank. */
-  | { type: "stuck"; waitsFor: number; ms: number }
+  /** It has waited too long for another rank; it may not know for which. */
+  | { type: "stuck"; waitsFor: number | undefined; ms: number }
   | { type: "quiet" };
 
 /** Leader → rank, on the requests' connection. */

@@ -15,8 +15,8 @@ const TOLD_AFTER_MS = 1000;
 
 /** What it may see. One of them is called, once. */
 export interface WatchEvents {
-  /** The device has waited for that rank for `ms`. */
-  onStuck(waitsFor: number, ms: number): void;
+  /** The device has waited for that rank for `ms`; undefined: it does not say for which. */
+  onStuck(waitsFor: number | undefined, ms: number): void;
   /** There is no going on, and nobody to name. */
   onFailure(error: LongcatError): void;
 }
@@ -36,7 +36,7 @@ export function watchExchange(
     const failure = nccl?.communicator.failure() ?? null;
     if (waitsFor > 0 && waitedMs >= timeoutMs) onStuck(waitsFor - 1, timeoutMs);
     else if (failure !== null) onFailure(new LongcatError("COMM_ERROR", failure));
-    else if (work && work.ms() >= timeoutMs) onFailure(stuckSomewhere(timeoutMs));
+    else if (work && work.ms() >= timeoutMs) onStuck(undefined, timeoutMs);
     else return;
     clearInterval(timer);
   }, LOOK_MS);
@@ -75,11 +75,4 @@ class Pulse {
     }
     return now - this.#sinceMs;
   }
-}
-
-function stuckSomewhere(ms: number): LongcatError {
-  return new LongcatError(
-    "COMM_ERROR",
-    `its device has not come to the end of a step for ${ms / 1000} s; it, or one that it waits for, is stuck`,
-  );
 }
