@@ -471,7 +471,8 @@ export class Runner implements ModelRunner {
     // Whatever fails early is told when all is awaited.
     const reads: [Promise<StepResult[]>, ...Promise<unknown>[]] = [quiet(this.#enter(part, forward, onOver))];
     if (part.scored)
-      for await (const read of this.#score(part, this.#program(forward, part.sequences), scores)) reads.push(quiet(this.#watched(read.done)));
+      for await (const read of this.#score(part, this.#program(forward, part.sequences), scores))
+        reads.push(quiet(this.#watched(read.done)));
     const all = Promise.all(reads).then(([rows]) => rows.map((row, s) => (scores[s] ? { ...row, scores: scores[s] } : row)));
     results.push(quiet(all));
   }
