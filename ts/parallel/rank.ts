@@ -8,7 +8,7 @@ import { Engine } from "../engine/engine.js";
 import { type LoadedParts, loadParts } from "../engine/load.js";
 import type { ResolvedOptions } from "../engine/options.js";
 import { LongcatError } from "../errors.js";
-import { ControlWord, type Exchange } from "../model/exchange.js";
+import type { Round } from "../model/lockstep.js";
 import type { Runner } from "../model/runner.js";
 import { packageVersion } from "../runtime/addon.js";
 import { Connection } from "./connection.js";
@@ -19,7 +19,7 @@ import { deviceOfRank, hostFacts } from "./rank-device.js";
 import type { RankPlace, ToStarter } from "./rank-process.js";
 import { Requests } from "./requests.js";
 import { watchExchange } from "./watchdog.js";
-import { toWire } from "./wire-error.js";
+import { fromWire, toWire } from "./wire-error.js";
 
 /**
  * A step behind the one that runs: all ranks enqueue steps equally far ahead, so that they ask for the next one at the same time, which is when
@@ -48,6 +48,8 @@ export class Rank {
   readonly #control: Control;
   #runner: Runner | undefined;
   #engine: Engine | undefined;
+  /** The newest round that this rank has joined without rows, and with it all before, is over. */
+  #joined: Promise<void> | undefined;
   #allQuiet!: () => void;
   /** No rank has work any more. */
   readonly #quiet = new Promise<void>((resolve) => {
@@ -60,7 +62,7 @@ export class Rank {
     this.#host = host;
     this.#control = control;
     control.listen({
-      onRound: (round) => this.#runner?.join(round).catch((error) => control.fail(error)),
+      onRound: (round) => this.#join(round),
       onClose: () => void this.#close(),
       onAllQuiet: () => this.#allQuiet(),
       onLost: (error) => this.#end(error),
@@ -96,7 +98,7 @@ export class Rank {
     const parts = await this.#load();
     const { runner } = parts;
     this.#runner = runner;
-    if (runner.exchange) this.#watch(runner.exchange, runner);
+    const stopWatching = this.#watch(runner);
     const requests = await this.#connect(requestsPort, (reply) => {
       this.#engine = Engine.fromParts({
         ...parts,
@@ -106,6 +108,10 @@ export class Rank {
         close: async () => {
           control.quiet();
           await this.#quiet;
+          await this.#joined;
+          stopWatching();
+          // NCCL's kernels use the other ranks' memory, even when those are through.
+          await control.gather("devices are at rest", new Uint8Array());
           await requests.close();
           await control.close();
           await parts.close();
@@ -143,12 +149,18 @@ export class Rank {
     });
   }
 
-  #watch(exchange: Exchange, { queue }: Runner): void {
+  /** Watches what the runner exchanges with others. What it returns ends the watch. */
+  #watch({ exchange, queue }: Runner): () => void {
+    if (exchange === undefined) return () => undefined;
     const { timeoutMs } = this.#control.setup.options.parallel;
-    watchExchange({ exchange, queue }, timeoutMs, {
+    return watchExchange({ exchange, queue }, timeoutMs, {
       onStuck: (waitsFor, ms) => this.#control.stuck(waitsFor, ms),
       onFailure: (error) => this.#control.fail(error),
     });
+  }
+
+  #join(round: Round): void {
+    this.#joined = this.#runner?.join(round).catch((error) => this.#control.fail(error));
   }
 
   /** The connection on which the leader's requests come. */
@@ -165,14 +177,19 @@ export class Rank {
 
   /** The leader has closed the group. */
   async #close(): Promise<void> {
-    await this.#engine?.close();
-    this.#host.end(false);
+    try {
+      await this.#engine?.close();
+      this.#host.end(false);
+    } catch (error) {
+      this.#end(error);
+    }
   }
 
-  /** The group has failed. What waits for other ranks on the device gives up. */
+  /** The group has failed, or this rank has. What waits for other ranks on the device gives up. */
   #end(error: unknown): void {
-    this.#runner?.exchange?.control.set(ControlWord.giveUp, 1);
-    this.#host.tell({ type: "lost", error: toWire(error) });
+    const wire = toWire(error);
+    this.#runner?.giveUp(fromWire(wire));
+    this.#host.tell({ type: "lost", error: wire });
     this.#host.end(true);
   }
 }

@@ -1,0 +1,79 @@
+/** How ranks end that their leader closes: in good order and in silence, however long their devices take (ts/parallel/rank.ts). */
+import { afterEach, expect, it, vi } from "vitest";
+import { resolveOptions } from "../../ts/engine/options.js";
+import { Coordinator } from "../../ts/parallel/coordinator.js";
+import { Rank } from "../../ts/parallel/rank.js";
+import type { ToStarter } from "../../ts/parallel/rank-process.js";
+import { RequestServer } from "../../ts/parallel/request-server.js";
+import { packageVersion } from "../../ts/runtime/addon.js";
+import { Device } from "../../ts/runtime/device.js";
+import { modelPath } from "../helpers/paths.js";
+import { SMALL } from "./groups.js";
+
+const RANKS = 2;
+
+afterEach(() => vi.restoreAllMocks());
+
+/** Ranks in this process, which serve; `told` and `ended` by rank. */
+async function serving() {
+  const [token, address] = ["secret", "127.0.0.1"];
+  const { signal: _, onProgress: _p, onWarning: _w, ...options } = resolveOptions({ ...SMALL, parallel: { expert: RANKS } });
+  const requests = await RequestServer.listen({ ranks: RANKS, token, address });
+  const lost = vi.fn();
+  const coordinator = await Coordinator.listen(
+    {
+      ...{ ranks: RANKS, address, port: 0, token, connectMs: 5000, loadMs: 60_000, starter: "a test starts them" },
+      setup: { version: packageVersion(), directory: modelPath("tiny-a"), options, requestsPort: requests.reception.port },
+    },
+    { onProgress: () => undefined, onWarning: () => undefined, onStarted: () => undefined, onLost: lost, onQuiet: () => undefined },
+  );
+  const told: ToStarter["type"][][] = [];
+  const ended = Array.from({ length: RANKS }, async (_, rank) => {
+    told[rank] = [];
+    const place = { rank, ranks: RANKS, localRank: rank, localRanks: RANKS, ownRank: rank, ownRanks: RANKS };
+    return new Promise<boolean>((end) => {
+      const host = { tell: ({ type }: ToStarter) => void told[rank]!.push(type), end };
+      void Rank.run({ ...place, address, port: coordinator.port, connectMs: 5000 }, token, host);
+    });
+  });
+  const remotes = await Promise.all(requests.ranks);
+  await vi.waitFor(() => expect(told).toEqual([["ready"], ["ready"]]), 20_000);
+  const over = (): void => {
+    coordinator.destroy();
+    requests.reception.close();
+  };
+  return { coordinator, remotes, told, ended, lost, over };
+}
+
+/** What was ended, as the watch over an exchange and others with timers would find it. */
+const LONG_MS = 800;
+
+it("in good order, though closing their devices takes long", async () => {
+  const { coordinator, remotes, told, ended, lost, over } = await serving();
+  const { tokens } = await remotes[1]!.generate({ tokens: [5, 9, 17] }, { maxTokens: 4, temperature: 0 }, () => undefined).done;
+  expect(tokens).toHaveLength(4);
+  const close = Device.prototype.close;
+  vi.spyOn(Device.prototype, "close").mockImplementation(async function (this: Device) {
+    const closing = close.call(this);
+    await new Promise((resolve) => setTimeout(resolve, LONG_MS));
+    return closing;
+  });
+  coordinator.close();
+  expect(await Promise.all(ended)).toEqual([false, false]);
+  expect(told).toEqual([["ready"], ["ready"]]);
+  expect(lost).not.toHaveBeenCalled();
+  over();
+});
+
+it("as failed ones whose devices cannot be closed, which is told", async () => {
+  const { coordinator, told, ended, over } = await serving();
+  const close = Device.prototype.close;
+  vi.spyOn(Device.prototype, "close").mockImplementation(async function (this: Device) {
+    await close.call(this);
+    throw new Error("the device is lost");
+  });
+  coordinator.close();
+  expect(await Promise.all(ended)).toEqual([true, true]);
+  expect(told).toEqual(Array(RANKS).fill(["ready", "lost"]));
+  over();
+});
