@@ -189,10 +189,10 @@ describe("processes", () => {
 
   it("name a rank that is never started", async () => {
     const port = await freePort();
-    const leader = new Program(await torchrun(0, port), 2, { connectMs: 1000 });
+    const leader = new Program(await torchrun(0, port), 2, { connectMs: 3000 });
     expect(await leader.next()).toEqual({
       code: "COMM_ERROR",
-      message: `rank 1 of 2 did not connect to the leader at port ${port} of 127.0.0.1 within 1 s; torchrun started 2 processes`,
+      message: `rank 1 of 2 did not connect to the leader at port ${port} of 127.0.0.1 within 3 s; torchrun started 2 processes`,
     });
     expect(await leader.ended).toBe(1);
   });
