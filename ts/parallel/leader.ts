@@ -38,11 +38,11 @@ export async function startGroup(options: GroupOptions): Promise<RankGroup> {
   const own = place === undefined || place.localProcesses === place.processes ? LOOPBACK : undefined;
   const ranks = options.options.parallel.expert;
   rankPlaces(options, { address: LOOPBACK, port: 0 }); // checks before anything is started
-  const requests = await RequestServer.listen(ranks, token, own);
+  const requests = await RequestServer.listen({ ranks, token, address: own });
   const load = new Load(options);
   const coordinator = new CoordinatorThread(
     {
-      ...{ ranks, token, port: place?.port ?? 0, ...(own && { address: own }) },
+      ...{ ranks, token, port: place?.port ?? 0, address: own },
       connectMs: options.connectMs ?? DEFAULT_CONNECT_MS,
       loadMs: options.loadMs ?? DEFAULT_LOAD_MS,
       starter: place === undefined ? "they are processes of this host" : `${place.launcher} started ${place.processes} processes`,
@@ -50,7 +50,7 @@ export async function startGroup(options: GroupOptions): Promise<RankGroup> {
         version: packageVersion(),
         directory: absolutePath(options.directory),
         options: plain(options),
-        requestsPort: requests.port,
+        requestsPort: requests.reception.port,
       },
     },
     load,
@@ -142,7 +142,7 @@ class Group implements RankGroup {
     if (this.#failure !== undefined) throw this.#failure;
     await Promise.race([Promise.all(this.#remotes.map(({ heard }) => heard)), this.lost.then((error) => Promise.reject(error))]);
     this.ranks = facts;
-    for (const part of [this.#coordinator, this.#requests, ...this.#processes]) part.unref();
+    for (const part of [this.#coordinator, this.#requests.reception, ...this.#processes]) part.unref();
     for (const remote of this.#remotes) remote.unref();
   }
 
@@ -185,7 +185,7 @@ class Group implements RankGroup {
 
   async #end(): Promise<void> {
     for (const remote of this.#remotes) remote.close(this.#failure ?? new LongcatError("ABORTED", "the engine was closed"));
-    this.#requests.close();
+    this.#requests.reception.close();
     await Promise.all(this.#processes.map((process) => process.end()));
     await this.#coordinator.end();
   }
