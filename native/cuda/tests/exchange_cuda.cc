@@ -301,7 +301,7 @@ LONGCAT_TEST(exchange) {
   }
 }
 
-// Many rows, of which combine makes three launches.
+// Many rows, of which each thread of combine sends and adds up several octets.
 LONGCAT_TEST(exchange) {
   for (DType activation : activationsOf(t)) {
     GpuExchange s{2, 400, 3072, 6, 32};
