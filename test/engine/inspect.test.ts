@@ -59,7 +59,7 @@ describe("inspect.estimate", () => {
   it.each<[object, string]>([
     [
       { parallel: { expert: 5 } },
-      "parallel: { expert: 5 } is not accepted: 24 experts cannot be shared out evenly among as many ranks; accepted: 1, 2, 3, 4, 6, 8, 12, 24",
+      "parallel.expert: 5 is not accepted: 24 experts cannot be shared out evenly among as many ranks; give one of 1, 2, 3, 4, 6, 8, 12, 24",
     ],
     [{ parallel: { expert: 0 } }, "parallel.expert: 0"],
     [{ parallel: { expert: 2, dispatchDType: "int8" } }, 'parallel.dispatchDType: "int8"'],
