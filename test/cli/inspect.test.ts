@@ -66,7 +66,7 @@ describe("inspect", () => {
     const { code, stderr } = await longcat(["inspect", "estimate", MINI, "--ranks", "5"]);
     expect([code, stderr]).toEqual([
       1,
-      expect.stringMatching(/^error: OPTION_INVALID: parallel\.expert: 5 .* give one of 1, 2, 3, 4, 6, 8, 12, 24$/m),
+      expect.stringMatching(/^error: OPTION_INVALID: parallel\.expert: 5 .* give one of 1, 2, 3, 4, 6, 8, 12, 24 \(--ranks\)$/m),
     ]);
   });
 
