@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "ops/reference.h"
@@ -21,7 +22,12 @@ inline Tensor partsOf(const Tensor& stack, int64_t first, int64_t count) {
   Tensor some = stack;
   if (!stack.parts) return some;  // no scales
   some.shape[0] = count;
-  some.parts = std::make_shared<std::vector<const std::byte*>>(stack.parts->begin() + first, stack.parts->begin() + first + count);
+  struct Held {
+    std::shared_ptr<const std::vector<const std::byte*>> all;  // and the memory behind them
+    std::vector<const std::byte*> some;
+  };
+  const auto held = std::make_shared<Held>(Held{stack.parts, {stack.parts->begin() + first, stack.parts->begin() + first + count}});
+  some.parts = std::shared_ptr<const std::vector<const std::byte*>>(held, &held->some);
   return some;
 }
 

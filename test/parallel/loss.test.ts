@@ -42,6 +42,12 @@ describe("a rank that is lost under load", () => {
     },
   );
 
+  it("is none at the terminal's Ctrl-C, of which the leader decides", async () => {
+    const some = await group(2);
+    for (const { pid } of some.ranks) process.kill(pid, "SIGINT");
+    expect((await some.generate(1, "Once", { maxTokens: 2 }, () => undefined).done).tokens).toHaveLength(2);
+  });
+
   it("is told while nothing runs, too", async () => {
     const some = await group(2);
     process.kill(some.ranks[0]!.pid, "SIGKILL");

@@ -3,10 +3,10 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Engine } from "../../ts/engine/engine.js";
 import type { EngineInfo } from "../../ts/engine/types.js";
 import { LongcatError } from "../../ts/errors.js";
-import { ControlWord } from "../../ts/model/exchange.js";
+import { ControlWord, type Exchange } from "../../ts/model/exchange.js";
 import { deviceOfRank, type HostFacts } from "../../ts/parallel/rank-device.js";
 import { watchExchange } from "../../ts/parallel/watchdog.js";
-import type { HostWords } from "../../ts/runtime/device.js";
+import type { HostWords, Queue } from "../../ts/runtime/device.js";
 import { FakeRunner } from "../engine/fake-runner.js";
 
 describe("a rank's device", () => {
@@ -50,31 +50,53 @@ describe("the watch over an exchange", () => {
   function exchange() {
     const words = new Int32Array(16);
     const control = { get: (i: number) => words[i], set: (i: number, value: number) => void (words[i] = value) } as unknown as HostWords;
-    return { control, waitFor: (rank: number | undefined) => control.set(ControlWord.waitsFor, rank === undefined ? 0 : rank + 1) };
+    const waitFor = (rank: number | undefined): void => control.set(ControlWord.waitsFor, rank === undefined ? 0 : rank + 1);
+    const events = { onStuck: vi.fn(), onFailure: vi.fn() };
+    const idle = { done: () => Promise.resolve() } as unknown as Queue;
+    const watch = (nccl?: Exchange["nccl"], queue = idle) => watchExchange({ exchange: { control, nccl }, queue }, 3000, events);
+    return { waitFor, watch, ...events };
   }
 
+  /** NCCL that says this of itself. */
+  const saying = (failure: string | null) => ({ communicator: { failure: () => failure } }) as unknown as Exchange["nccl"];
+
   it("tells once whom the device has waited for too long", () => {
-    const { control, waitFor } = exchange();
-    const stuck = vi.fn();
-    watchExchange({ control }, 3000, stuck);
+    const { waitFor, watch, onStuck } = exchange();
+    watch();
     waitFor(0);
     vi.advanceTimersByTime(2000);
-    expect(stuck).not.toHaveBeenCalled();
+    expect(onStuck).not.toHaveBeenCalled();
     vi.advanceTimersByTime(60_000);
-    expect(stuck.mock.calls).toEqual([[0, 3000]]);
+    expect(onStuck.mock.calls).toEqual([[0, 3000]]);
   });
 
-  it("says nothing of waits that end, or of one after another", () => {
-    const { control, waitFor } = exchange();
-    const stuck = vi.fn();
-    const stop = watchExchange({ control }, 3000, stuck);
+  it("says nothing of waits that end, or of one after another", async () => {
+    const { waitFor, watch, onStuck, onFailure } = exchange();
+    const stop = watch(saying(null));
     for (const rank of [1, undefined, 1, 2, undefined, 3]) {
       waitFor(rank);
-      vi.advanceTimersByTime(1500);
+      await vi.advanceTimersByTimeAsync(1500);
     }
     stop();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect([...onStuck.mock.calls, ...onFailure.mock.calls]).toEqual([]);
+  });
+
+  it("tells what NCCL has noticed", () => {
+    const { watch, onFailure } = exchange();
+    watch(saying("unhandled system error"));
     vi.advanceTimersByTime(60_000);
-    expect(stuck).not.toHaveBeenCalled();
+    expect(onFailure.mock.calls).toEqual([[expect.objectContaining({ code: "COMM_ERROR", message: "unhandled system error" })]]);
+  });
+
+  it("tells of a device that comes to no end behind NCCL, which does not say whom it waits for", async () => {
+    const { watch, onFailure } = exchange();
+    watch(saying(null), { done: () => new Promise(() => undefined) } as unknown as Queue);
+    await vi.advanceTimersByTimeAsync(2900);
+    expect(onFailure).not.toHaveBeenCalled();
+    await vi.advanceTimersByTimeAsync(60_000);
+    const message = "its device has not come to the end of a step for 3 s; it, or one that it waits for, is stuck";
+    expect(onFailure.mock.calls).toEqual([[expect.objectContaining({ code: "COMM_ERROR", message })]]);
   });
 });
 

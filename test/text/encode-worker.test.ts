@@ -16,7 +16,7 @@ let tokenizer: Tokenizer;
 let load: () => Promise<Tokenizer | null>;
 
 beforeAll(async () => {
-  const sources = ["errors.ts", ...readdirSync(join(root, "ts", "text")).map((name) => join("text", name))];
+  const sources = ["errors.ts", "runtime/compiled.ts", ...readdirSync(join(root, "ts", "text")).map((name) => join("text", name))];
   for (const source of sources) {
     const target = join(compiled, source.replace(/\.ts$/, ".js"));
     mkdirSync(dirname(target), { recursive: true });

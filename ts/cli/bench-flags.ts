@@ -58,11 +58,6 @@ export function deviceName(flags: ParsedFlags, absent: string): string {
   return device;
 }
 
-export const EXCHANGE_FLAG: Flag = {
-  ...{ name: "exchange", kind: "text", value: "X" },
-  help: "how rows travel between ranks: auto, peer (into memory that they share) or nccl",
-};
-
 export function exchangeOf(flags: ParsedFlags): "auto" | "peer" | "nccl" {
   return oneOf(flags, "exchange", ["auto", "peer", "nccl"] as const, "auto");
 }

@@ -10,7 +10,6 @@ import {
   cell,
   describeWhere,
   deviceName,
-  EXCHANGE_FLAG,
   exchangeOf,
   HELD_FLAG,
   meansGpu,
@@ -26,6 +25,7 @@ import { benchReport } from "./bench-report.js";
 import { chartFile, writeChart } from "./chart-file.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { type ParsedFlags, UsageError } from "./flags.js";
+import { DISPATCH_FLAG, EXCHANGE_FLAG } from "./engine-flags.js";
 import { interruptible } from "./interrupt.js";
 import { layerChart } from "./layer-chart.js";
 import { formatBytes, note, printJson } from "./output.js";
@@ -64,13 +64,7 @@ export const benchLayerCommand: Command = {
       value: "R",
       help: "ranks of this host, rank r on GPU r; --experts-held is then of each, and --batch too (default 1)",
     },
-    EXCHANGE_FLAG,
-    {
-      name: "dispatch-dtype",
-      kind: "text",
-      value: "T",
-      help: "with --ranks, what rows travel to experts as: auto (what activations are) or fp8",
-    },
+    ...[EXCHANGE_FLAG, DISPATCH_FLAG],
     {
       name: "batch",
       kind: "text",

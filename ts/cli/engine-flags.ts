@@ -17,10 +17,17 @@ export const SPECULATIVE_FLAG: Flag = {
   help: `drafts of the draft head: auto (as many as pay), off, or 1 to ${MOST_DRAFTS}`,
 };
 
-const PARALLEL_FLAGS: readonly Flag[] = [
+export const EXCHANGE_FLAG: Flag = {
+  ...{ name: "exchange", kind: "text", value: "X" },
+  help: "how rows travel between ranks: auto, peer (memory that they share) or nccl",
+};
+export const DISPATCH_FLAG: Flag = {
+  ...{ name: "dispatch-dtype", kind: "text", value: "T" },
+  help: "what rows travel to experts as: auto (what activations are) or fp8",
+};
+export const PARALLEL_FLAGS: readonly Flag[] = [
   { name: "ranks", kind: "number", value: "R", help: "expert parallelism: number of ranks, each with a device of its own (default 1)" },
-  { name: "exchange", kind: "text", value: "X", help: "how rows travel between ranks: auto, peer (memory that they share) or nccl" },
-  { name: "dispatch-dtype", kind: "text", value: "T", help: "what rows travel to experts as: auto (what activations are) or fp8" },
+  ...[EXCHANGE_FLAG, DISPATCH_FLAG],
 ];
 
 export const ENGINE_FLAGS: readonly Flag[] = [
@@ -53,7 +60,7 @@ function autoOrNumber(flags: ParsedFlags, name: string): "auto" | number | undef
 }
 
 /** What the flags say of ranks; undefined: nothing. */
-function parallel(flags: ParsedFlags): EngineOptions["parallel"] {
+export function parallelOptions(flags: ParsedFlags): EngineOptions["parallel"] {
   const given = {
     expert: flags.number("ranks"),
     exchange: flags.text("exchange") as ParallelEngineOptions["exchange"],
@@ -80,7 +87,7 @@ export function engineOptions(flags: ParsedFlags): FlagOptions {
     device: flags.text("device") as EngineOptions["device"],
     dtype: flags.text("dtype") as EngineOptions["dtype"],
     threads: autoOrNumber(flags, "threads"),
-    parallel: parallel(flags),
+    parallel: parallelOptions(flags),
     speculative: speculative(flags),
     batchInvariant: flags.on("no-batch-invariant") ? false : undefined,
     prefixCache: flags.on("no-prefix-cache") ? false : undefined,

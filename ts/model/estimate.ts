@@ -11,7 +11,7 @@ import type { ActivationDType } from "./activations.js";
 import { type Checkpoint, type DraftDemand, forDrafts, forExperts, openCheckpoint } from "./checkpoint.js";
 import { expertRange, expertsOfRank, type Sharding } from "./exchange.js";
 import { isMeasured, type MeasuredDType } from "./measured-parts.js";
-import { exchangeCost, type ExchangeCost, stepTime, type StepTime } from "./parallel-cost.js";
+import { exchangeCost, type ExchangeCost, RANKS_PER_HOST, stepTime, type StepTime } from "./parallel-cost.js";
 import { type DeviceKind, hasFp8Weights, ngramTableBytes } from "./placement.js";
 import { planModel } from "./plan.js";
 import { GPU_MARGIN_BYTES } from "./sizing.js";
@@ -38,6 +38,8 @@ export interface EstimateSizes extends DraftDemand {
   ranks?: number;
   /** How rows are dispatched to other ranks. Default "auto": as activations. */
   dispatchDType?: "auto" | "fp8";
+  /** How they travel. Default "auto": through NCCL where GPUs are more than a host's. */
+  exchange?: "auto" | "peer" | "nccl";
 }
 
 /** Bytes, all of them. Mapped weights need memory only as far as they are used, but run fast only if they all fit. */
@@ -61,7 +63,7 @@ export interface MemoryEstimate {
   stateBytes: number;
   /** The largest program's intermediate tensors. */
   scratchBytes: number;
-  /** What other ranks write into; 0 without any. */
+  /** What other ranks write into, and what NCCL takes from; 0 without other ranks. */
   windowBytes: number;
   /** Copies of the layers' matrices in another dtype, and on a GPU room for those on their way there; 0 with "auto". */
   convertedBytes: number;
@@ -109,7 +111,7 @@ export async function estimateMemory(
 
 /** The same for an open checkpoint, or for headers that were made up (ts/model/random-weights.ts). */
 export function estimateOf(checkpoint: Checkpoint, sizes: EstimateSizes): MemoryEstimate {
-  const { batch, maxBatchTokens, dtype = "auto", cacheDType = "auto", maxDrafts, ranks = 1, dispatchDType } = sizes;
+  const { batch, maxBatchTokens, dtype = "auto", cacheDType = "auto", maxDrafts, ranks = 1, dispatchDType, exchange = "auto" } = sizes;
   const { device = "cpu", ngram: wantedNgram = "auto" } = sizes;
   const { config } = checkpoint;
   const held = expertRange(config, { rank: 0, ranks });
@@ -120,7 +122,8 @@ export function estimateOf(checkpoint: Checkpoint, sizes: EstimateSizes): Memory
   const model = { ...config, maxPositionEmbeddings: context };
   // Whatever is there: what does not fit is the answer here, not an error.
   const unbounded = { maxSequences: batch, maxBatchTokens, cacheBytes: "auto", availableBytes: Number.POSITIVE_INFINITY } as const;
-  const sharding: Sharding = { ranks, fp8Dispatch: dispatchDType === "fp8" };
+  const throughNccl = exchange === "nccl" || (exchange === "auto" && kind === "cuda" && ranks > RANKS_PER_HOST);
+  const sharding: Sharding = { ranks, fp8Dispatch: dispatchDType === "fp8", throughNccl };
   const wanted = { dtype, cacheDType, ngram: wantedNgram, maxDrafts, sharding };
   const used = forExperts(forDrafts(checkpoint, sizes), held);
   const plan = planModel(used, { ...unbounded, kind, ...wanted, freeBytes: availableBytes }, model);

@@ -67,8 +67,8 @@ export function layer(queue: Queue, program: Program, weights: LayerWeights, ind
   norm(queue, program, weights.postAttentionNorm[1], { add: attended }, normed);
   mlp(queue, program, weights.dense[1], normed, dense);
 
-  // Stage 4: sums come back. Enqueued last, since on the CPU both branches run in the order in which they are enqueued: whoever has had fewer rows to deal with than
-  // others waits for them once it has nothing else to do.
+  // Stage 4 of the branch: sums come back. Enqueued last, since on the CPU both branches run in the order in which they are enqueued: a rank
+  // waits for slower ones once it has nothing else to do.
   combine(branch, program, shared);
   queue.wait(branch.signal());
   return { add: dense, add2: moe.out };

@@ -4,13 +4,13 @@
  * @module
  */
 
-import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import type { LoadProgress } from "../engine/options.js";
 import { LongcatError } from "../errors.js";
-import { Connection, type ConnectionEvents, readValue } from "./connection.js";
+import { type Connection, type ConnectionEvents, readValue } from "./connection.js";
 import type { RankFacts } from "./group.js";
-import { Channel, Frame, readForward, readHello, type RankSetup, roundBody, type ToCoordinator, type ToRank } from "./messages.js";
+import { Channel, Frame, readForward, type RankSetup, roundBody, type ToCoordinator, type ToRank } from "./messages.js";
 import { rankName, rankNames } from "./names.js";
+import { Reception, type ReceptionOptions } from "./reception.js";
 import { Rounds } from "./rounds.js";
 import { fromWire, toWire, type WireError } from "./wire-error.js";
 
@@ -23,9 +23,6 @@ export const BEAT_MS = 1000;
  */
 export const MOST_SILENT_BEATS = { serving: 5, loading: 60 };
 
-/** A stranger has so long to say who it is. */
-const HELLO_MS = 10_000;
-
 /** From the first rank that says that it is stuck to the judgement. */
 const STUCK_MS = 500;
 
@@ -33,12 +30,7 @@ const STUCK_MS = 500;
 const LAST_WORD_MS = 100;
 
 /** What a coordinator is made with. */
-export interface CoordinatorOptions {
-  ranks: number;
-  /** Where to listen: at this address, absent: at all of this host; at this port, 0: at any. */
-  address?: string;
-  port: number;
-  token: string;
+export interface CoordinatorOptions extends Omit<ReceptionOptions, "channel"> {
   setup: RankSetup;
   /** How long ranks may take to connect, and how long a load may stand still. */
   connectMs: number;
@@ -79,8 +71,7 @@ export class Coordinator {
   readonly #rounds = new Rounds((round, withRows) => {
     for (const [rank, member] of this.#members.entries()) member?.connection.send(Frame.round, roundBody(round, withRows.has(rank)));
   });
-  readonly #server: Server;
-  readonly #strangers = new Set<Socket>();
+  #reception!: Reception;
   readonly #timers: NodeJS.Timeout[] = [];
   #loadTimer: NodeJS.Timeout | undefined;
   #isOver = false;
@@ -90,19 +81,19 @@ export class Coordinator {
     this.#options = options;
     this.#events = events;
     this.#members = new Array<Member | undefined>(options.ranks).fill(undefined);
-    this.#server = createServer((socket) => this.#meet(socket));
   }
 
   /** @throws LongcatError COMM_ERROR if the port cannot be had */
   static async listen(options: CoordinatorOptions, events: CoordinatorEvents): Promise<Coordinator> {
     const coordinator = new Coordinator(options, events);
-    await listenAt(coordinator.#server, options.address, options.port);
+    const arrive = (rank: number, connection: Connection) => coordinator.#join(rank, connection);
+    coordinator.#reception = await Reception.open({ ...options, channel: Channel.control }, arrive);
     coordinator.#start();
     return coordinator;
   }
 
   get port(): number {
-    return (this.#server.address() as AddressInfo).port;
+    return this.#reception.port;
   }
 
   /** The leader knows that a rank's process has ended. */
@@ -120,8 +111,7 @@ export class Coordinator {
     this.#isOver = true;
     for (const timer of this.#timers) clearTimeout(timer);
     this.#rounds.stop();
-    this.#server.close();
-    for (const socket of this.#strangers) socket.destroy();
+    this.#reception.close();
     for (const member of this.#members) void member?.connection.close();
   }
 
@@ -133,32 +123,8 @@ export class Coordinator {
     this.#timers.push(this.#loadTimer);
   }
 
-  /** A connection of somebody who has not said who it is. */
-  #meet(socket: Socket): void {
-    this.#strangers.add(socket);
-    const timer = setTimeout(() => socket.destroy(), HELLO_MS);
-    this.#timers.push(timer);
-    const events: ConnectionEvents = {
-      onFrame: (kind, body) => {
-        clearTimeout(timer);
-        this.#strangers.delete(socket);
-        const hello = kind === Frame.hello ? readHello(body, this.#options.token) : undefined;
-        if (hello === undefined) return refuse(connection, "this leader's group has another token");
-        if (hello.channel !== Channel.control || hello.rank >= this.#options.ranks)
-          return refuse(connection, `this leader's group has ${this.#options.ranks} ranks`);
-        if (this.#members[hello.rank] !== undefined)
-          return refuse(connection, `${rankName(hello.rank, this.#options.ranks)} has joined already`);
-        this.#join(hello.rank, connection);
-      },
-      onEnd: () => {
-        clearTimeout(timer);
-        this.#strangers.delete(socket);
-      },
-    };
-    const connection = new Connection(socket, events, true);
-  }
-
-  #join(rank: number, connection: Connection): void {
+  #join(rank: number, connection: Connection): string | undefined {
+    if (this.#members[rank] !== undefined) return `${rankName(rank, this.#options.ranks)} has joined already`;
     const member: Member = { connection, silentBeats: 0, quiet: false };
     this.#members[rank] = member;
     const events: ConnectionEvents = {
@@ -176,6 +142,7 @@ export class Coordinator {
     };
     connection.trust(events);
     this.#send(member, { type: "setup", setup: this.#options.setup });
+    return undefined;
   }
 
   #hear(rank: number, member: Member, message: ToCoordinator): void {
@@ -211,7 +178,7 @@ export class Coordinator {
 
   /** A load that fails is this rank's own error; a rank that cannot go on is lost to the others. */
   #hearFailed(rank: number, error: WireError): void {
-    if (this.#isServing) this.#lose(rank, `${error.code}: ${error.message}`);
+    if (this.#isServing) this.#lose(rank, error.code === "COMM_ERROR" ? error.message : `${error.code}: ${error.message}`);
     else this.#end(fromWire(error, rankName(rank, this.#options.ranks)), rank);
   }
 
@@ -315,21 +282,4 @@ export class Coordinator {
   #send(member: Member, message: ToRank): void {
     member.connection.sendValue(Frame.value, message);
   }
-}
-
-/** Tells a stranger why it is not let in. */
-function refuse(connection: Connection, why: string): void {
-  const error = new LongcatError("COMM_ERROR", `refused: ${why}`);
-  connection.sendValue(Frame.value, { type: "lost", error: toWire(error) } satisfies ToRank);
-  void connection.close();
-}
-
-/** @throws LongcatError COMM_ERROR if it cannot listen there */
-export function listenAt(server: Server, address: string | undefined, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.on("error", (error) =>
-      reject(new LongcatError("COMM_ERROR", `the leader cannot listen at port ${port}: ${error.message}`, { cause: error })),
-    );
-    server.listen({ port, host: address }, () => resolve());
-  });
 }

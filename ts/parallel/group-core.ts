@@ -11,6 +11,7 @@ import { asGiven } from "../sampling/parameters.js";
 import type { RankFacts, RankGroup, RemoteCall } from "./group.js";
 import { type Placement, Router } from "./router.js";
 import { totalStats } from "./total-stats.js";
+import { within } from "./within.js";
 
 const CLOSED = "the engine was closed";
 
@@ -140,14 +141,4 @@ class FirstTokens {
   #sinceStart(): number {
     return performance.now() - this.#startedMs;
   }
-}
-
-/** Waits for a promise, but no longer than this. */
-async function within(ms: number, promise: Promise<unknown>): Promise<void> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise((resolve) => {
-    timer = setTimeout(resolve, ms);
-  });
-  await Promise.race([promise, late]);
-  clearTimeout(timer);
 }

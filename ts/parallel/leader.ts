@@ -17,6 +17,7 @@ import type { PlainOptions } from "./messages.js";
 import { DEFAULT_CONNECT_MS, DEFAULT_LOAD_MS, rankPlaces } from "./rank-places.js";
 import { RankProcess } from "./rank-process.js";
 import type { RemoteRank } from "./remote-rank.js";
+import { within } from "./within.js";
 import { RequestServer } from "./request-server.js";
 
 /** Ranks that are asked to end have so long: their calls, a step that is under way, their memory. */
@@ -37,11 +38,11 @@ export async function startGroup(options: GroupOptions): Promise<RankGroup> {
   const own = place === undefined || place.localProcesses === place.processes ? LOOPBACK : undefined;
   const ranks = options.options.parallel.expert;
   rankPlaces(options, { address: LOOPBACK, port: 0 }); // checks before anything is started
-  const requests = await RequestServer.listen(ranks, token, own);
+  const requests = await RequestServer.listen({ ranks, token, address: own });
   const load = new Load(options);
   const coordinator = new CoordinatorThread(
     {
-      ...{ ranks, token, port: place?.port ?? 0, ...(own && { address: own }) },
+      ...{ ranks, token, port: place?.port ?? 0, address: own },
       connectMs: options.connectMs ?? DEFAULT_CONNECT_MS,
       loadMs: options.loadMs ?? DEFAULT_LOAD_MS,
       starter: place === undefined ? "they are processes of this host" : `${place.launcher} started ${place.processes} processes`,
@@ -49,7 +50,7 @@ export async function startGroup(options: GroupOptions): Promise<RankGroup> {
         version: packageVersion(),
         directory: absolutePath(options.directory),
         options: plain(options),
-        requestsPort: requests.port,
+        requestsPort: requests.reception.port,
       },
     },
     load,
@@ -141,7 +142,7 @@ class Group implements RankGroup {
     if (this.#failure !== undefined) throw this.#failure;
     await Promise.race([Promise.all(this.#remotes.map(({ heard }) => heard)), this.lost.then((error) => Promise.reject(error))]);
     this.ranks = facts;
-    for (const part of [this.#coordinator, this.#requests, ...this.#processes]) part.unref();
+    for (const part of [this.#coordinator, this.#requests.reception, ...this.#processes]) part.unref();
     for (const remote of this.#remotes) remote.unref();
   }
 
@@ -184,7 +185,7 @@ class Group implements RankGroup {
 
   async #end(): Promise<void> {
     for (const remote of this.#remotes) remote.close(this.#failure ?? new LongcatError("ABORTED", "the engine was closed"));
-    this.#requests.close();
+    this.#requests.reception.close();
     await Promise.all(this.#processes.map((process) => process.end()));
     await this.#coordinator.end();
   }
@@ -200,11 +201,4 @@ class Group implements RankGroup {
 function plain({ options }: GroupOptions): PlainOptions {
   const { signal: _signal, onProgress: _onProgress, onWarning: _onWarning, ...others } = options;
   return others;
-}
-
-/** Waits for a promise, but no longer than this. */
-async function within(ms: number, promise: Promise<unknown>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  await Promise.race([promise, new Promise((resolve) => (timer = setTimeout(resolve, ms)))]);
-  clearTimeout(timer);
 }

@@ -8,7 +8,7 @@ import { Engine } from "../engine/engine.js";
 import { type LoadedParts, loadParts } from "../engine/load.js";
 import type { ResolvedOptions } from "../engine/options.js";
 import { LongcatError } from "../errors.js";
-import { ControlWord } from "../model/exchange.js";
+import { ControlWord, type Exchange } from "../model/exchange.js";
 import type { Runner } from "../model/runner.js";
 import { packageVersion } from "../runtime/addon.js";
 import { Connection } from "./connection.js";
@@ -96,7 +96,7 @@ export class Rank {
     const parts = await this.#load();
     const { runner } = parts;
     this.#runner = runner;
-    if (runner.exchange) watchExchange(runner.exchange, control.setup.options.parallel.timeoutMs, (...wait) => control.stuck(...wait));
+    if (runner.exchange) this.#watch(runner.exchange, runner);
     const requests = await this.#connect(requestsPort, (reply) => {
       this.#engine = Engine.fromParts({
         ...parts,
@@ -140,6 +140,14 @@ export class Rank {
     return loadParts(directory, resolved, {
       ...{ rank, ranks, ranksOnHost: localRanks, exchange, dispatchDType, lockstep: control },
       gather: (name, bytes) => control.gather(name, bytes),
+    });
+  }
+
+  #watch(exchange: Exchange, { queue }: Runner): void {
+    const { timeoutMs } = this.#control.setup.options.parallel;
+    watchExchange({ exchange, queue }, timeoutMs, {
+      onStuck: (waitsFor, ms) => this.#control.stuck(waitsFor, ms),
+      onFailure: (error) => this.#control.fail(error),
     });
   }
 

@@ -3,8 +3,9 @@
  * @module
  */
 
-import type { Exchange } from "../model/exchange.js";
-import { ControlWord } from "../model/exchange.js";
+import { LongcatError } from "../errors.js";
+import { ControlWord, type Exchange } from "../model/exchange.js";
+import type { Queue } from "../runtime/device.js";
 
 /** How often it looks. */
 const LOOK_MS = 250;
@@ -12,21 +13,73 @@ const LOOK_MS = 250;
 /** The device says whom it waits for when it has waited for so long. */
 const TOLD_AFTER_MS = 1000;
 
-/** Calls `onStuck` once a wait has lasted `timeoutMs`; what it returns ends the watch. */
+/** What it may see. One of them is called, once. */
+export interface WatchEvents {
+  /** The device has waited for that rank for `ms`. */
+  onStuck(waitsFor: number, ms: number): void;
+  /** There is no going on, and nobody to name. */
+  onFailure(error: LongcatError): void;
+}
+
+/** Watches an exchange. What it returns ends the watch. */
 export function watchExchange(
-  { control }: Pick<Exchange, "control">,
+  { exchange, queue }: { exchange: Pick<Exchange, "control" | "nccl">; queue: Pick<Queue, "done"> },
   timeoutMs: number,
-  onStuck: (waitsFor: number, ms: number) => void,
+  { onStuck, onFailure }: WatchEvents,
 ): () => void {
-  let waitsFor = 0;
-  let sinceMs = 0;
+  const { control, nccl } = exchange;
+  const wait = new Since();
+  const work = nccl && new Pulse(queue);
   const timer = setInterval(() => {
-    const now = performance.now();
-    const word = control.get(ControlWord.waitsFor);
-    if (word !== waitsFor) [waitsFor, sinceMs] = [word, now - TOLD_AFTER_MS];
-    if (waitsFor === 0 || now - sinceMs < timeoutMs) return;
+    const waitsFor = control.get(ControlWord.waitsFor);
+    const waitedMs = wait.ms(waitsFor) + TOLD_AFTER_MS;
+    const failure = nccl?.communicator.failure() ?? null;
+    if (waitsFor > 0 && waitedMs >= timeoutMs) onStuck(waitsFor - 1, timeoutMs);
+    else if (failure !== null) onFailure(new LongcatError("COMM_ERROR", failure));
+    else if (work && work.ms() >= timeoutMs) onFailure(stuckSomewhere(timeoutMs));
+    else return;
     clearInterval(timer);
-    onStuck(waitsFor - 1, timeoutMs);
   }, LOOK_MS);
   return () => clearInterval(timer);
+}
+
+/** How long something has been the same. */
+class Since {
+  #value: unknown;
+  #sinceMs = 0;
+
+  ms(value: unknown): number {
+    const now = performance.now();
+    if (value !== this.#value) [this.#value, this.#sinceMs] = [value, now];
+    return now - this.#sinceMs;
+  }
+}
+
+/** How long a device has not come to the end of what was enqueued. NCCL's kernels say nothing while they wait. */
+class Pulse {
+  readonly #queue: Pick<Queue, "done">;
+  #sinceMs: number | undefined;
+
+  constructor(queue: Pick<Queue, "done">) {
+    this.#queue = queue;
+  }
+
+  ms(): number {
+    const now = performance.now();
+    if (this.#sinceMs === undefined) {
+      this.#sinceMs = now;
+      const over = (): void => {
+        this.#sinceMs = undefined;
+      };
+      this.#queue.done().then(over, over); // a fault is told with the step
+    }
+    return now - this.#sinceMs;
+  }
+}
+
+function stuckSomewhere(ms: number): LongcatError {
+  return new LongcatError(
+    "COMM_ERROR",
+    `its device has not come to the end of a step for ${ms / 1000} s; it, or one that it waits for, is stuck`,
+  );
 }
