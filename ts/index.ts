@@ -36,6 +36,8 @@ export type {
 export { LongcatError, type LongcatErrorCode } from "./errors.js";
 export type { CheckpointDescription } from "./model/describe.js";
 export type { MemoryEstimate, ParallelEstimate } from "./model/estimate.js";
+export type { ExchangeCost, LayerStages, StepTime } from "./model/parallel-cost.js";
+export type { Shape } from "./model/shapes.js";
 export type { DeviceInfo } from "./runtime/devices.js";
 export {
   type GenerateParams,

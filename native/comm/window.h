@@ -5,7 +5,8 @@
 //   scales      [ranks · tokens, ⌈width / 128⌉] float32, with FP8 alone: of each 128 codes
 //   ids         [ranks · tokens, slots] int32: the row's experts among this rank's own, ascending, -1 behind them
 //   weights     [ranks · tokens, slots] float32: theirs
-//   sums        [ranks · tokens, width]   row e · tokens + j: what rank e's experts make of the j-th row sent to it; activations
+//   sums        [ranks · tokens, width]   row e · tokens + j: what rank e's experts make of the j-th row sent to it; activations. Between
+//               exchanges of GPUs all are zeros (ops/ep_combine/arrivals.cuh)
 //
 // Nothing is kept twice, because every rank sends to every rank in each exchange, if only a count of zero:
 //   - rank s writes the rows, ids, weights and count of exchange n + 1 into r's window once it has r's sums of n, and r sends those when it

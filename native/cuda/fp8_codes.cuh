@@ -22,7 +22,8 @@ __device__ __forceinline__ uint32_t fp8PairOf(float low, float high) {
 #endif
 }
 
-/// v / divisor, rounded as IEEE has it, by the divisor's reciprocal, itself rounded so: the remainder of a first quotient corrects it.
+/// v / divisor, rounded as IEEE has it, by the divisor's reciprocal, itself rounded so: the remainder of a first quotient corrects it. The divisor is positive;
+/// the correction would make +0 of -0.
 struct ExactQuotient {
   float divisor, reciprocal;
   __device__ __forceinline__ explicit ExactQuotient(float by) {
@@ -31,7 +32,7 @@ struct ExactQuotient {
   }
   __device__ __forceinline__ float operator()(float v) const {
     const float first = __fmul_rn(v, reciprocal);
-    return __fmaf_rn(__fmaf_rn(-first, divisor, v), reciprocal, first);
+    return copysignf(__fmaf_rn(__fmaf_rn(-first, divisor, v), reciprocal, first), v);
   }
 };
 

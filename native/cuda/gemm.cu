@@ -6,7 +6,6 @@
 #include "cuda/gemm_variants.h"
 #include "cuda/gemm_work.cuh"
 #include "cuda/hopper/gemm_many.h"
-#include "cuda/launch.cuh"
 
 namespace longcat::cuda {
 namespace {
@@ -26,7 +25,7 @@ bool tensorCores(const GemmProblem& p) {
 void gemm(const CudaContext& context, const GemmProblem& p) {
   if (p.capacity <= 0 || outputsOf(p) <= 0) return;
   if (tensorCores(p)) {
-    const int64_t rows = p.groupStart ? ceilDiv(p.capacity, p.groups) : p.capacity;  // of a group, about
+    const int64_t rows = expectedRows(p);
     const bool fp8 = weightDtypeOf(p) == DType::f8e4m3, quantised = fp8 && context.fp8Activations;
     if (context.capability == 90) {  // both sum alike, and what few refuses (too many groups) many refuses before it
       const bool many = rows > (p.groupStart && !fp8 ? 32 : 64);  // bf16 groups of uneven sizes: some have twice as many

@@ -28,7 +28,8 @@ struct GemmProblem {
   const int32_t* groupStart = nullptr;
   bool groupsSettled = false;          // the groups were written before the kernel that precedes the product in the stream, itself one of gemm()'s
   int64_t groups = 1;
-  int64_t capacity = 0;                // most rows there may be in all; sizes tiles and grids
+  int64_t capacity = 0;                // most rows there may be in all; sizes grids
+  int64_t expected = 0;                // of groups: rows that there will be in all, about; 0: `capacity`. Chooses tiles, and no bits; more rows only take longer
   // Weights: one matrix [outputs, k], or a stack with one for each group.
   WeightView weight, weight2;
   WeightStack stack, stack2;           // used where groupStart is set; parts begin at multiples of 16 bytes

@@ -163,7 +163,7 @@ void generic(const CudaContext& context, const GemmProblem& p, bool few) {
 }  // namespace
 
 void gemmGeneric(const CudaContext& context, const GemmProblem& p) {
-  const bool few = (p.groupStart ? ceilDiv(p.capacity, p.groups) : p.capacity) <= 16;
+  const bool few = expectedRows(p) <= 16;
   switch (weightDtypeOf(p)) {
     case DType::bf16: generic<Bf16>(context, p, few); break;
     case DType::f8e4m3: generic<Fp8>(context, p, few); break;

@@ -130,7 +130,13 @@ __device__ __forceinline__ void storeResult(const GemmProblem& p, int64_t row, i
   else static_cast<float*>(p.out.data)[at] = value;
 }
 
-/// Most items that the live rows may make, for the grid.
+/// Rows of a group, about: what kernels and tiles are chosen by.
+inline int64_t expectedRows(const GemmProblem& p) {
+  if (!p.groupStart) return p.capacity;
+  return ((p.expected > 0 ? p.expected : p.capacity) + p.groups - 1) / p.groups;
+}
+
+/// Most items that the live rows may make, for the grid: by the capacity, since blocks without work cost less than work without blocks.
 inline int64_t mostItems(const GemmProblem& p, int64_t rowTile, int64_t outputTile) {
   const int64_t tiles = (p.capacity + rowTile - 1) / rowTile + (p.groupStart ? (p.groups < p.capacity ? p.groups : p.capacity) : 0);
   return tiles * ((outputsOf(p) + outputTile - 1) / outputTile);

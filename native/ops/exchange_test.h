@@ -114,7 +114,8 @@ class Ranks {
   OpArgs expertsArgs(int64_t rank, const RankProgram& p) const {
     const Experts& e = experts[static_cast<size_t>(rank)];
     return args({&p.received, &e.gate.data, e.gate.scales(), &e.up.data, e.up.scales(), &e.down.data, e.down.scales(), nullptr, nullptr, &p.expertStart, &p.planRow, nullptr,
-                 &p.hidden, &p.partial, nullptr, nullptr});
+                 &p.hidden, &p.partial, nullptr, nullptr},
+                {static_cast<double>(p.h.elements() / sizes.width * sizes.topK)});
   }
   OpArgs combineArgs(int64_t rank, const RankProgram& p) const {
     const auto r = static_cast<size_t>(rank);
@@ -209,7 +210,7 @@ inline std::vector<float> withoutExchange(OpContext& t, Isa isa, const ExchangeS
   const Tensor start = t.i32({s.experts + 1}, routing.start), planRow = t.i32({T * s.topK}, routing.planRow), slotPlan = t.i32({T, s.topK}, routing.slotPlan);
   const Tensor rows = t.i32({1}, {static_cast<int32_t>(T)}), hidden = t.f32({T * s.topK, s.ffn}), partial = t.f32({T * s.topK, s.width}), out = t.f32({T, s.width});
   t.run(isa, "moe_experts", args({&h, &all.gate.data, all.gate.scales(), &all.up.data, all.up.scales(), &all.down.data, all.down.scales(), &weights, &identity, &start,
-                                  &planRow, &slotPlan, &hidden, &partial, &out, &rows}));
+                                  &planRow, &slotPlan, &hidden, &partial, &out, &rows}, {0}));
   return t.floats(out);
 }
 

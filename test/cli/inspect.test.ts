@@ -59,7 +59,10 @@ describe("inspect", () => {
     const lines = await longcat([...flash, ...sizes]);
     expect(lines.stdout).toMatch(new RegExp(`^step +${parallel.step.stepMs.toFixed(2)} ms$`, "m"));
     const both = await longcat([...flash, MINI]);
-    expect([both.code, both.stderr]).toEqual([2, expect.stringContaining("--shape stands for a folder")]);
+    expect([both.code, both.stderr]).toEqual([
+      1,
+      expect.stringMatching(/^error: OPTION_INVALID: shape: "flash" is not accepted; give it or a directory, not both/m),
+    ]);
   });
 
   it("estimate of ranks that do not divide the experts: the numbers that would work", async () => {

@@ -1,7 +1,7 @@
 /** The tables of docs/parallel.md are what `longcat inspect estimate --shape flash --ranks` works out. */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { estimateShape } from "../../ts/engine/inspect.js";
+import { inspect } from "../../ts/index.js";
 
 const PAGE = readFileSync(new URL("../../docs/parallel.md", import.meta.url), "utf8");
 
@@ -12,11 +12,13 @@ const LINES = [8, 32, 128].flatMap((ranks) =>
   ),
 );
 
-const ESTIMATES = LINES.map(({ ranks, dtype, batch }) => {
-  const sizes = { device: "cuda", speculative: "off", maxBatchTokens: 512, context: 5000 } as const;
-  const { parallel, ...memory } = estimateShape("flash", dtype, { ...sizes, batch, parallel: { expert: ranks } });
-  return { memory, ...parallel!, step: parallel!.step!, head: [`${ranks}`, dtype, `${batch}`] };
-});
+const ESTIMATES = await Promise.all(
+  LINES.map(async ({ ranks, dtype, batch }) => {
+    const sizes = { shape: "flash", device: "cuda", speculative: "off", maxBatchTokens: 512, context: 5000 } as const;
+    const { parallel, ...memory } = await inspect.estimate(null, { ...sizes, dtype, batch, parallel: { expert: ranks } });
+    return { memory, ...parallel!, step: parallel!.step!, head: [`${ranks}`, dtype, `${batch}`] };
+  }),
+);
 
 /** A table as Markdown; all columns but the first two are numbers. */
 function table(head: string[], rows: string[][]): string {

@@ -81,6 +81,20 @@ describe("inspect.estimate", () => {
     await expect(inspect.estimate(null, options as never)).rejects.toEqual(refused(named));
   });
 
+  it("a model of built-in sizes, whose checkpoint need not be there", async () => {
+    const mini = await inspect.estimate(null, { device: "cpu" });
+    const { weightBytes, cacheBytes, totalBytes } = await inspect.estimate(null, { shape: "mini", device: "cpu" });
+    expect(cacheBytes).toBe(mini.cacheBytes);
+    // The bundled checkpoint has bfloat16 matrices too; its routers may be stored otherwise.
+    expect(Math.abs(weightBytes / mini.weightBytes - 1)).toBeLessThan(0.01);
+    expect(totalBytes).toBeGreaterThan(weightBytes);
+    const fp8 = await inspect.estimate(null, { shape: "mini", device: "cpu", dtype: "fp8" });
+    expect(fp8.weightBytes).toBeLessThan(weightBytes);
+    await expect(inspect.estimate(null, { shape: "giant" as never })).rejects.toEqual(refused('shape: "giant"'));
+    await expect(inspect.estimate(null, { shape: "mini", dtype: "auto" })).rejects.toEqual(refused('dtype: "auto"'));
+    await expect(inspect.estimate(modelPath("mini"), { shape: "mini" })).rejects.toEqual(refused("it or a directory, not both"));
+  });
+
   it("no folder, a device that is not there", async () => {
     await expect(inspect.estimate("")).rejects.toEqual(refused('directory: ""'));
     await expect(inspect.estimate(5 as never)).rejects.toEqual(refused("directory: 5"));

@@ -208,11 +208,11 @@ describe("a rank", () => {
 
   it("is one of a number that divides the experts", async () => {
     for (const [name, count, accepted] of [
-      ["tiny-a", 5, "14 experts cannot be shared out evenly among as many ranks; accepted: 1, 2, 7, 14"],
-      ["mini", 16, "24 experts cannot be shared out evenly among as many ranks; accepted: 1, 2, 3, 4, 6, 8, 12, 24"],
+      ["tiny-a", 5, "14 experts cannot be shared out evenly among as many ranks; give one of 1, 2, 7, 14"],
+      ["mini", 16, "24 experts cannot be shared out evenly among as many ranks; give one of 1, 2, 3, 4, 6, 8, 12, 24"],
     ] as const)
       await expect(Ranks.open(modelPath(name), count)).rejects.toThrow(
-        refused("OPTION_INVALID", `parallel: { expert: ${count} } is not accepted: ${accepted}`),
+        refused("OPTION_INVALID", `parallel.expert: ${count} is not accepted: ${accepted}`),
       );
   });
 

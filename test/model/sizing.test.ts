@@ -84,6 +84,19 @@ describe("a GPU", () => {
   });
 });
 
+describe("ranks", () => {
+  it("that do not fit are told that maxBatchTokens is to be lowered", () => {
+    const shared = { sharding: { ranks: 2, fp8Dispatch: false } };
+    const { allocatedBytes: least, cacheBytes: block } = sized({ ...shared, cacheBytes: "least", availableBytes: 100 * GB });
+    const remedy = "lower maxBatchTokens, since scratch and window have room for the rows of all ranks";
+    expect(() => sized({ ...shared, availableBytes: least - 1 })).toThrow(refused("OUT_OF_MEMORY", `no cacheBytes would fit; ${remedy}`));
+    expect(() => sized({ ...shared, cacheBytes: 100 * block, availableBytes: least })).toThrow(
+      refused("OUT_OF_MEMORY", `cacheBytes: ${block} would fit, more with a ${remedy}`),
+    );
+    expect(sized({ ...shared, maxBatchTokens: 2048, availableBytes: least - 1 }).cacheBytes).toBeGreaterThan(100 * block);
+  });
+});
+
 describe("n-gram tables", () => {
   it("go to a GPU if they take a third of what it has left, or are told to", () => {
     expect(placeNgramTables("cuda", "auto", 100, 300)).toBe("device");

@@ -55,6 +55,13 @@ class Rank {
     this.windows = this.device.joinWindows(this.window, this.rank, handles);
   }
 
+  /** The number of the exchange for which the rows of rank `source` are in the window (native/comm/window.h: rowsFlagOffset). */
+  async exchangesFrom(source: number): Promise<number> {
+    const epoch = new Int32Array(1);
+    await this.queue.read(this.window.tensor, epoch, source * 128);
+    return epoch[0]!;
+  }
+
   /** Enqueues an exchange, or its first half alone; the output. */
   exchange(how: "whole" | "dispatch" = "whole"): Tensor {
     const { device, queue, rank, ranks, windows, window, epoch } = this;
@@ -86,7 +93,14 @@ class Rank {
     const identityWeight = filled(device, queue, [tokens], mine.identity);
     ops.epDispatch(queue, { ...shared, ...plan, ids, weights, experts });
     if (how === "dispatch") return received;
-    ops.moeExperts(queue, { ...plan, ...stack, h: received, hidden: device.tensor("float32", [entries, ffn]), partial });
+    ops.moeExperts(queue, {
+      ...plan,
+      ...stack,
+      h: received,
+      hidden: device.tensor("float32", [entries, ffn]),
+      partial,
+      expected: tokens * topK,
+    });
     ops.epCombine(queue, { ...shared, partial, identityWeight, out });
     return out;
   }
@@ -122,6 +136,7 @@ async function withoutExchange(rank: number): Promise<Float32Array> {
     partial: device.tensor("float32", [tokens * topK, width]),
     out,
     rows: filled(device, queue, [1], Int32Array.of(rows)),
+    expected: 0,
   });
   return (await queue.readFloats(out)).subarray(0, rows * width);
 }
@@ -169,8 +184,12 @@ describe("ranks in one process", () => {
 
   it("do so with poisoned outputs, which spares rows that have already come", async () => {
     const ranks = joinedRanks(2, { debug: "poison" });
-    for (let step = 0; step < 5; step++) {
-      const outs = ranks.map((rank) => rank.exchange());
+    for (let step = 0; step < 4; step++) {
+      const [early, late] = (step % 2 === 0 ? ranks : ranks.toReversed()) as [Rank, Rank];
+      const outs: Tensor[] = [];
+      outs[early.rank] = early.exchange();
+      await expect.poll(() => late.exchangesFrom(early.rank), { interval: 1 }).toBe(step + 1);
+      outs[late.rank] = late.exchange();
       for (const [r, rank] of ranks.entries()) {
         const out = (await rank.queue.readFloats(outs[r]!)).subarray(0, tokensOfRank(r).rows * sizes.width);
         expectClose(out, await withoutExchange(r));

@@ -3,10 +3,14 @@
  * @module
  */
 
-import type { AllToAllFacts, AllToAllPlan, AllToAllResult, DirectionResult } from "../engine/bench-all-to-all.js";
+import {
+  type AllToAllFacts,
+  type AllToAllPlan,
+  type AllToAllResult,
+  type DirectionResult,
+  exchangeSizes,
+} from "../engine/bench-all-to-all.js";
 import { runRanks } from "../engine/bench-ranks.js";
-import { expertRange } from "../model/exchange.js";
-import { shapeConfig } from "../model/shapes.js";
 import { type Bar, barChart } from "./bar-chart.js";
 import {
   cell,
@@ -84,12 +88,10 @@ async function planOf(flags: ParsedFlags): Promise<AllToAllPlan & { ranks: numbe
   const ranks = ranksOf(flags, device, DEFAULT_RANKS);
   if (ranks === 1) throw new UsageError("--ranks: 1 has nobody to exchange with; give 2 or more");
   const onGpu = await meansGpu(device);
-  const config = shapeConfig(oneOf(flags, "shape", SHAPE_NAMES, onGpu ? "flash" : "mini"));
-  expertRange(config, { rank: 0, ranks });
-  const { numExperts, numZeroExperts, topK } = config;
+  const sizes = exchangeSizes(oneOf(flags, "shape", SHAPE_NAMES, onGpu ? "flash" : "mini"), ranks);
   return {
     ranks,
-    sizes: { hiddenSize: numberOr(flags, "hidden", 1, 65536, config.hiddenSize), numExperts, numZeroExperts, topK },
+    sizes: { ...sizes, hiddenSize: numberOr(flags, "hidden", 1, 65536, sizes.hiddenSize) },
     dtype: oneOf(flags, "dtype", ["bfloat16", "float32"] as const, onGpu ? "bfloat16" : "float32"),
     ...{ fp8: flags.on("fp8"), exchange: exchangeOf(flags) },
     tokens: numbers(flags, "tokens", DEFAULT_TOKENS[onGpu ? "gpu" : "cpu"], 1, 65536),

@@ -3,7 +3,6 @@
  * @module
  */
 
-import { estimateShape } from "../engine/inspect.js";
 import {
   diagnose,
   type EngineOptions,
@@ -13,10 +12,9 @@ import {
   type MemoryEstimate,
   type ParallelEstimate,
 } from "../index.js";
-import { randomModel } from "./bench-flags.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { PARALLEL_FLAGS, parallelOptions, SPECULATIVE_FLAG, speculative } from "./engine-flags.js";
-import { type Flag, type ParsedFlags, UsageError } from "./flags.js";
+import type { Flag } from "./flags.js";
 import { alignColumns, formatBytes, note, print, printJson } from "./output.js";
 
 const UNKNOWN_TENSORS_FLAG: Flag = { name: "allow-unknown-tensors", kind: "flag", help: "accept tensors unknown to this version" };
@@ -97,31 +95,24 @@ export const inspectEstimateCommand: Command = {
   ],
   maxPositionals: 1,
   run: async (flags) => {
-    const estimate = await estimateAsAsked(flags);
+    const estimate = await inspect.estimate(flags.positionals[0], {
+      shape: flags.text("shape") as EstimateOptions["shape"],
+      device: flags.text("device") as EngineOptions["device"],
+      dtype: flags.text("dtype") as EstimateOptions["dtype"],
+      cacheDType: flags.text("cache-dtype") as EngineOptions["cacheDType"],
+      ngram: flags.text("ngram") as EngineOptions["ngram"],
+      speculative: speculative(flags),
+      context: flags.number("context"),
+      batch: flags.number("batch"),
+      maxBatchTokens: flags.number("max-batch-tokens"),
+      allowUnknownTensors: flags.on("allow-unknown-tensors"),
+      parallel: parallelOptions(flags),
+    });
     if (flags.on("json")) await printJson(estimate);
     else await printEstimate(estimate);
     return undefined;
   },
 };
-
-async function estimateAsAsked(flags: ParsedFlags): Promise<MemoryEstimate> {
-  const options: EstimateOptions = {
-    device: flags.text("device") as EngineOptions["device"],
-    cacheDType: flags.text("cache-dtype") as EngineOptions["cacheDType"],
-    ngram: flags.text("ngram") as EngineOptions["ngram"],
-    speculative: speculative(flags),
-    context: flags.number("context"),
-    batch: flags.number("batch"),
-    maxBatchTokens: flags.number("max-batch-tokens"),
-    allowUnknownTensors: flags.on("allow-unknown-tensors"),
-    parallel: parallelOptions(flags),
-  };
-  if (flags.text("shape") === undefined)
-    return inspect.estimate(flags.positionals[0], { ...options, dtype: flags.text("dtype") as EngineOptions["dtype"] });
-  if (flags.positionals.length > 0) throw new UsageError("--shape stands for a folder; give one of both");
-  const { shape, dtype } = randomModel(flags, false);
-  return estimateShape(shape, dtype, options);
-}
 
 async function printEstimate(estimate: MemoryEstimate): Promise<void> {
   const { context, batch, device, ngram, availableBytes } = estimate;

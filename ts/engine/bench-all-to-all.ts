@@ -9,10 +9,11 @@
 import { seededRandom } from "../bench/random.js";
 import type { ActivationDType } from "../model/activations.js";
 import type { ModelConfig } from "../model/config.js";
-import { type Exchange, expertsOfRank, shardingOf, slotsOfRank } from "../model/exchange.js";
+import { type Exchange, expertRange, expertsOfRank, shardingOf, slotsOfRank } from "../model/exchange.js";
 import { NVLINK_FLOOR, onCurve } from "../model/measured-parts.js";
 import { openExchange } from "../model/open-exchange.js";
 import { exchangeCost } from "../model/parallel-cost.js";
+import { type Shape, shapeConfig } from "../model/shapes.js";
 import { LongcatError } from "../errors.js";
 import type { Communicator } from "../runtime/communicator.js";
 import { Device, type Graph, type Queue, type Tensor } from "../runtime/device.js";
@@ -24,6 +25,18 @@ import { type BenchRank, benchParallel, wayOf } from "./bench-ranks.js";
 
 /** Sizes that an exchange depends on. */
 export type ExchangeSizes = Pick<ModelConfig, "hiddenSize" | "numExperts" | "numZeroExperts" | "topK">;
+
+/**
+ * Those of a built-in shape.
+ *
+ * @throws LongcatError OPTION_INVALID for ranks that its experts cannot be shared out among
+ */
+export function exchangeSizes(shape: Shape, ranks: number): ExchangeSizes {
+  const config = shapeConfig(shape);
+  expertRange(config, { rank: 0, ranks });
+  const { hiddenSize, numExperts, numZeroExperts, topK } = config;
+  return { hiddenSize, numExperts, numZeroExperts, topK };
+}
 
 /** What to measure. */
 export interface AllToAllPlan {

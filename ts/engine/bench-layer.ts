@@ -525,7 +525,7 @@ export async function routingOf(
   { activations, expertPlan }: Program,
   rows: number,
 ): Promise<{ ffnExpertsPerToken: number; distinctExperts: number }> {
-  const { expertStart } = expertPlan ?? activations.moe.exchange ?? activations.moe;
+  const { expertStart } = expertPlan ?? activations.moe.plan;
   const starts = new Int32Array(expertStart.bytes / Int32Array.BYTES_PER_ELEMENT);
   await queue.read(expertStart, starts);
   const distinctExperts = starts.subarray(1).filter((end, e) => end > starts[e]!).length;

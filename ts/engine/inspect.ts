@@ -3,12 +3,12 @@
  * @module
  */
 
-import { absent, integer, record, rejectUnknown } from "../checks.js";
+import { absent, integer, invalid, oneOf, record, rejectUnknown } from "../checks.js";
 import { openCheckpoint } from "../model/checkpoint.js";
 import { type CheckpointDescription, describeCheckpoint } from "../model/describe.js";
 import { estimateMemory, estimateOf, type EstimateSizes, type MemoryEstimate } from "../model/estimate.js";
-import { type RandomDType, randomHeaders } from "../model/random-weights.js";
-import { type Shape, shapeConfig } from "../model/shapes.js";
+import { RANDOM_DTYPES, randomHeaders } from "../model/random-weights.js";
+import { type Shape, SHAPES, shapeConfig } from "../model/shapes.js";
 import { checkDirectory } from "./load.js";
 import { draftDemand, type EngineOptions, resolveOptions } from "./options.js";
 
@@ -18,12 +18,16 @@ export interface InspectOptions {
   allowUnknownTensors?: boolean | null;
 }
 
-/** What to estimate for; a GPU that is named need not be there. Names that engine options have too mean the same and have the same defaults and bounds; with `parallel` all figures are of one rank. */
+/**
+ * What to estimate for; a GPU that is named need not be there. Names that engine options have too mean the same and have the same defaults and bounds;
+ * with `parallel` all figures are of one rank.
+ */
 export interface EstimateOptions
-  extends Pick<
-    EngineOptions,
-    "device" | "dtype" | "cacheDType" | "ngram" | "maxBatchTokens" | "speculative" | "parallel" | "allowUnknownTensors"
-  > {
+  extends Pick<EngineOptions, "device" | "cacheDType" | "ngram" | "maxBatchTokens" | "speculative" | "parallel" | "allowUnknownTensors"> {
+  /** As the engine's. With `shape` what its layers' matrices are: `"bfloat16"` (default), `"fp8"` or `"float32"`. */
+  dtype?: EngineOptions["dtype"] | "fp8";
+  /** Instead of a folder: a model of LongCat-Flash's, Lite's or the bundled checkpoint's sizes, with a draft head. */
+  shape?: Shape | null;
   /** Tokens of each sequence: 1 to the model's context, which is the default. */
   context?: number | null;
   /** Sequences at once, as `maxSequences`: 1 … 4096, default 1. */
@@ -57,21 +61,24 @@ export async function describeModel(directory?: string | null, options?: Inspect
  * @throws LongcatError `CONFIG_INVALID`, `CHECKPOINT_INVALID`, `CHECKPOINT_UNSUPPORTED`, `OPTION_INVALID`.
  */
 export async function estimateModel(directory?: string | null, options?: EstimateOptions | null): Promise<MemoryEstimate> {
+  const { shape, ...rest } = record(options, "options");
+  if (!absent(shape)) return estimateShape(oneOf(shape, "shape", SHAPES), directory, rest);
   const folder = checkDirectory(directory);
-  const { allowUnknownTensors, ...sizes } = resolveEstimate(options);
+  const { allowUnknownTensors, ...sizes } = resolveEstimate(rest);
   return estimateMemory(folder, { allowUnknownTensors, ...sizes });
 }
 
-/** The same for a built-in shape, its layers' matrices of one type, as if a checkpoint of it were there. */
-export function estimateShape(shape: Shape, dtype: RandomDType, options: Omit<EstimateOptions, "dtype">): MemoryEstimate {
-  const { allowUnknownTensors, ...sizes } = resolveEstimate(options);
-  const { full } = randomHeaders({ config: shapeConfig(shape), dtype, draftHead: true }, Number.POSITIVE_INFINITY);
-  return estimateOf(full, sizes);
+/** As if a checkpoint of such a shape were there. */
+function estimateShape(shape: Shape, directory: unknown, { dtype, ...options }: Record<string, unknown>): MemoryEstimate {
+  if (!absent(directory)) throw invalid("shape", shape, "it or a directory, not both");
+  const matrices = absent(dtype) ? "bfloat16" : oneOf(dtype, "dtype", RANDOM_DTYPES);
+  const { full } = randomHeaders({ config: shapeConfig(shape), dtype: matrices, draftHead: true }, Number.POSITIVE_INFINITY);
+  return estimateOf(full, resolveEstimate(options));
 }
 
-function resolveEstimate(options: EstimateOptions | null | undefined): EstimateSizes & { allowUnknownTensors: boolean } {
-  const { context, batch, ...shared } = record(options, "options");
-  const names = ["context", "batch", "device", "dtype", "cacheDType", "ngram", "maxBatchTokens", "speculative", "parallel"];
+function resolveEstimate(options: Record<string, unknown>): EstimateSizes & { allowUnknownTensors: boolean } {
+  const { context, batch, ...shared } = options;
+  const names = ["context", "batch", "shape", "device", "dtype", "cacheDType", "ngram", "maxBatchTokens", "speculative", "parallel"];
   rejectUnknown(shared, [...names, "allowUnknownTensors"], "option");
   const resolved = resolveOptions(shared);
   const { device, dtype, cacheDType, ngram, maxBatchTokens, allowUnknownTensors, parallel } = resolved;

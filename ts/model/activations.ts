@@ -160,12 +160,7 @@ export interface Activations<T> {
     weights: T;
     /** [T] */
     identityWeight: T;
-    /** [N+1] i32 */
-    expertStart: T;
-    /** [T·K] i32 */
-    planRow: T;
-    /** [T, K] i32 */
-    slotPlan: T;
+    plan: ExpertPlanTensors<T>;
     /** [T·K, expert ffn] act; of several ranks [ranks·T·K', …], K' the most experts of one rank that a row may use. */
     hidden: T;
     /** [T·K, D] act; of several ranks [ranks·T·K', D]. */
@@ -181,16 +176,23 @@ export interface Activations<T> {
   draft?: DraftTensors<T>;
 }
 
-/** What several ranks need beside the rest: which rows went where, and the plan of those that came (native/ops/ep_dispatch/params.h). */
-export interface ExchangeTensors<T> {
-  /** [T, ranks] i32 */
-  sendSlot: T;
-  /** [experts of this rank + 1] i32 */
+/**
+ * Which rows each expert has: of the step's rows (native/ops/moe_route/params.h), or where there are several ranks of those that came from all of them
+ * (native/ops/ep_dispatch/params.h).
+ */
+export interface ExpertPlanTensors<T> {
+  /** [N+1] i32; of several ranks [experts of this rank + 1] */
   expertStart: T;
-  /** [ranks·T·K'] i32 */
+  /** [T·K] i32; of several ranks [ranks·T·K'] */
   planRow: T;
-  /** [ranks·T, K'] i32 */
+  /** [T, K] i32; of several ranks [ranks·T, K'] */
   slotPlan: T;
+}
+
+/** What several ranks need beside the rest (native/ops/ep_dispatch/params.h). */
+export interface ExchangeTensors<T> {
+  /** [T, ranks] i32: which rows went where. */
+  sendSlot: T;
   /** Where rows travel as FP8: [ranks·T, D] act, what they stand for. Else they are used where they lie, in the window. */
   received?: T;
 }
@@ -285,7 +287,8 @@ export function layoutActivations<T>(
   const K = config.topK;
   const rope = config.qkRopeHeadDim;
   const { ranks } = capacity;
-  const picks = ranks > 1 ? ranks * T * slotsOfRank(config, ranks) : T * K;
+  const slots = ranks > 1 ? slotsOfRank(config, ranks) : K;
+  const picks = ranks * T * slots;
 
   const stepBegin = layout.offset;
   const step: StepTensors<T> = {
@@ -337,18 +340,17 @@ export function layoutActivations<T>(
     ids: allocate("int32", [T, K]),
     weights: allocate("float32", [T, K]),
     identityWeight: allocate("float32", [T]),
-    expertStart: allocate("int32", [config.numExperts + 1]),
-    planRow: allocate("int32", [T * K]),
-    slotPlan: allocate("int32", [T, K]),
+    plan: {
+      expertStart: allocate("int32", [expertsOfRank(config, ranks) + 1]),
+      planRow: allocate("int32", [picks]),
+      slotPlan: allocate("int32", [ranks * T, slots]),
+    },
     hidden: allocate(act, [picks, config.expertFfnHiddenSize]),
     partial: allocate(act, [picks, D]),
     out: allocate(act, [T, D]),
     ...(ranks > 1 && {
       exchange: {
         sendSlot: allocate("int32", [T, ranks]),
-        expertStart: allocate("int32", [expertsOfRank(config, ranks) + 1]),
-        planRow: allocate("int32", [picks]),
-        slotPlan: allocate("int32", [ranks * T, slotsOfRank(config, ranks)]),
         ...(capacity.fp8Dispatch && { received: allocate(act, [ranks * T, D]) }),
       },
     }),

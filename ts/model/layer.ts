@@ -127,10 +127,10 @@ export function mlp(queue: Queue, program: Program, weights: DenseWeights, x: Te
 /** The experts of each row and their weights; where all are here, also which rows each expert has. */
 function route(queue: Queue, program: Program, weights: MoeWeights, index: number, h: Tensor): void {
   const { config, rows } = program;
-  const { ids, scores, weights: gates, identityWeight, expertStart, planRow, slotPlan } = program.activations.moe;
+  const { ids, scores, weights: gates, identityWeight, plan } = program.activations.moe;
   ops.moeRoute(queue, {
     ...{ h, classifier: weights.classifier, bias: weights.bias, scores, ids, weights: gates, identityWeight },
-    ...{ ffnCount: program.ffnCount[index]!, expertStart, planRow, slotPlan, rows },
+    ...{ ffnCount: program.ffnCount[index]!, rows, ...(!program.exchange && plan) },
     ...{ experts: config.numExperts, factor: config.routedScalingFactor },
   });
   program.tap?.routing(queue, index, ids, gates, scores);
@@ -140,32 +140,36 @@ function route(queue: Queue, program: Program, weights: MoeWeights, index: numbe
 function dispatch(queue: Queue, program: Program, h: Tensor): void {
   const { exchange, rows, config, activations } = program;
   if (!exchange) return;
-  const { ids, weights } = activations.moe;
+  const { ids, weights, plan } = activations.moe;
+  const { sendSlot } = activations.moe.exchange!;
   ops.epDispatch(queue, {
     ...{ h, ids, weights, rows, ...exchangeArguments(exchange) },
-    ...{ ...activations.moe.exchange!, received: exchange.received, experts: config.numExperts },
+    ...{ received: exchange.received, sendSlot, ...plan, experts: config.numExperts },
   });
 }
 
 /** The chosen experts' FFNs; where all experts are here also their sum with the zero experts' identity term, into `moe.out` [T, D]. */
 function experts(queue: Queue, program: Program, { gate, up, down }: MoeWeights, h: Tensor): void {
-  const { exchange, rows, activations } = program;
-  const { weights, identityWeight, hidden, partial, out } = activations.moe;
+  const { config, capacity, exchange, rows, activations } = program;
+  const { weights, identityWeight, hidden, partial, out, plan } = activations.moe;
   if (exchange) {
-    const { expertStart, planRow } = activations.moe.exchange!;
-    ops.moeExperts(queue, { h: exchange.received, gate, up, down, expertStart, planRow, hidden, partial });
+    const { expertStart, planRow } = plan;
+    // There is room for the picks of all ranks, but a rank gets about as many as it makes itself.
+    const expected = capacity.tokens * config.topK;
+    ops.moeExperts(queue, { h: exchange.received, gate, up, down, expertStart, planRow, hidden, partial, expected });
     return;
   }
-  const { expertStart, planRow, slotPlan } = program.expertPlan ?? activations.moe;
-  ops.moeExperts(queue, { h, gate, up, down, weights, identityWeight, expertStart, planRow, slotPlan, hidden, partial, out, rows });
+  const summed = { weights, identityWeight, out, rows, ...(program.expertPlan ?? plan) };
+  ops.moeExperts(queue, { h, gate, up, down, hidden, partial, ...summed, expected: 0 });
 }
 
 /** Several ranks: gives back what this rank's experts made, and adds up what the others give, with the identity term, into `moe.out` [T, D]. */
 function combine(queue: Queue, program: Program, h: Tensor): void {
   const { exchange, rows, activations } = program;
   if (!exchange) return;
-  const { partial, identityWeight, out } = activations.moe;
-  const { sendSlot, slotPlan } = activations.moe.exchange!;
+  const { partial, identityWeight, out, plan } = activations.moe;
+  const { slotPlan } = plan;
+  const { sendSlot } = activations.moe.exchange!;
   ops.epCombine(queue, { partial, h, identityWeight, rows, out, sendSlot, slotPlan, ...exchangeArguments(exchange) });
 }
 

@@ -6,7 +6,14 @@
 
 import type { Device, Queue, Tensor } from "../runtime/device.js";
 import { WINDOW_HEADER_BYTES } from "../runtime/window.js";
-import { type ActivationDType, type ActivationLayout, type Activations, type Capacity, layoutActivations } from "./activations.js";
+import {
+  type ActivationDType,
+  type ActivationLayout,
+  type Activations,
+  type Capacity,
+  type ExpertPlanTensors,
+  layoutActivations,
+} from "./activations.js";
 import type { ModelConfig, RopeParameters } from "./config.js";
 import type { Exchange } from "./exchange.js";
 import type { ModelState } from "./state.js";
@@ -19,8 +26,8 @@ export interface Tap {
   routing(queue: Queue, index: number, ids: Tensor, weights: Tensor, probabilities: Tensor): void;
 }
 
-/** Which rows each expert has (native/ops/moe_route/params.h): what the router makes, or what somebody puts in its place. */
-export type ExpertPlan = Pick<Activations<Tensor>["moe"], "expertStart" | "planRow" | "slotPlan">;
+/** Which rows each expert has: what the router makes, or what somebody puts in its place. */
+export type ExpertPlan = ExpertPlanTensors<Tensor>;
 
 /** What a program is for. */
 export interface ProgramKind {

@@ -7,8 +7,8 @@ import { readFileSync } from "node:fs";
 import { type ModelConfig, parseConfig } from "./config.js";
 
 /** Models whose sizes are known: LongCat-Flash, LongCat-Flash-Lite, and the bundled mini. */
-export const SHAPES = ["flash", "lite", "mini"] as const;
-export type Shape = (typeof SHAPES)[number];
+export type Shape = "flash" | "lite" | "mini";
+export const SHAPES: readonly Shape[] = ["flash", "lite", "mini"];
 
 /** What flash and lite share. */
 const COMMON = {

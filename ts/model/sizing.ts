@@ -181,16 +181,18 @@ function mostBlocks(wanted: number, fits: (numBlocks: number) => boolean): numbe
 }
 
 function outOfMemory(sizes: ModelSizes, available: number, fittingCacheBytes: number): LongcatError {
-  const { allocatedBytes, cacheBytes, stateBytes, scratchBytes, windowBytes, convertedBytes, weightBytes } = sizes;
+  const { allocatedBytes, cacheBytes, stateBytes, scratchBytes, windowBytes, convertedBytes, weightBytes, sharding } = sizes;
   const weights = weightBytes > 0 ? `weights ${weightBytes}, ` : "";
   const window = windowBytes > 0 ? `, window of the exchange ${windowBytes}` : "";
   const parts = `${weights}latent caches ${cacheBytes}, state ${stateBytes}, scratch ${scratchBytes}${window}, converted weights ${convertedBytes}`;
+  const growing = "since scratch and window have room for the rows of all ranks";
+  const ofRanks = sharding.ranks > 1;
   const remedy =
     fittingCacheBytes > 0
-      ? `cacheBytes: ${fittingCacheBytes} would fit`
+      ? `cacheBytes: ${fittingCacheBytes} would fit${ofRanks ? `, more with a lower maxBatchTokens, ${growing}` : ""}`
       : weightBytes + convertedBytes > available
         ? `the weights alone do not fit${convertedBytes > 0 ? '; leave dtype at "auto"' : ""}`
-        : `no cacheBytes would fit; lower maxSequences or maxBatchTokens${convertedBytes > 0 ? ', or leave dtype at "auto"' : ""}`;
+        : `no cacheBytes would fit; lower ${ofRanks ? `maxBatchTokens, ${growing}` : "maxSequences or maxBatchTokens"}${convertedBytes > 0 ? ', or leave dtype at "auto"' : ""}`;
   return new LongcatError(
     "OUT_OF_MEMORY",
     `asked for ${allocatedBytes} bytes (${parts}), ${Math.max(0, Math.floor(available))} are there; ${remedy}`,

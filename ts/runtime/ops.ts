@@ -99,9 +99,9 @@ export interface OpArguments {
     weights: Tensor;
     identityWeight: Tensor;
     ffnCount: Tensor;
-    expertStart: Tensor;
-    planRow: Tensor;
-    slotPlan: Tensor;
+    expertStart?: Tensor | undefined;
+    planRow?: Tensor | undefined;
+    slotPlan?: Tensor | undefined;
     rows: Tensor;
     experts: number;
     factor: number;
@@ -120,6 +120,8 @@ export interface OpArguments {
     partial: Tensor;
     out?: Tensor | undefined;
     rows?: Tensor | undefined;
+    /** Entries that the plan will have, about; 0: as many as there is room for. */
+    expected: number;
   };
   epDispatch: ExchangeArguments & {
     ids: Tensor;

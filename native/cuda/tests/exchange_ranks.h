@@ -202,6 +202,7 @@ class GpuRanks {
     std::vector<WindowHandle> handles;
     for (int64_t r = 0; r < sizes.ranks; ++r) {
       ranks_.push_back(std::make_unique<GpuRank>(sizes, r, static_cast<int>(r % gpus)));
+      ranks_.back()->context.multiprocessors /= static_cast<int>((sizes.ranks + gpus - 1) / gpus);  // blocks that wait for those of another rank leave them room
       handles.push_back(ranks_.back()->handle);
     }
     for (auto& rank : ranks_) rank->join(handles);

@@ -1,9 +1,13 @@
-// ep_combine on a GPU: each received row's sum over this rank's experts, straight into its home rank's window; flags; then each own row's sum over ranks.
-// Few rows: one launch, whose blocks send, raise their flags, wait for all and then add up a share of the rows at home. Many rows: three launches, of which
-// the first and the last use the whole card and only one block waits between them; through NCCL the first writes to the outbox, and NCCL is between them.
+// ep_combine on a GPU: one launch. Each thread sends octets of sums, of rows that came and this rank's experts, straight into their home ranks' windows, and
+// adds up octets of own rows at home: its own experts' share, which no other needs to see, then what the other ranks send (arrivals.cuh). Through NCCL
+// it is two launches, the first of which writes to the outbox, and NCCL is between them.
 //
-// The order of sums: experts in ascending id, the first one's product, then one fused step each; ranks ascending, added; the identity term last, one fused
-// step. Each in float32.
+// A thread sends ahead of what it waits for, so that sums are on their way while others are added up. No thread waits for ever: of all waiting ones,
+// of whatever rank, take one whose row is the first. Who is to send it that row's sum has not got there, so it waits itself, at home, for a row that is
+// before this one, since it sends ahead; but this one is the first. That takes blocks which are all there, and the grid has no more than fit.
+//
+// The order of sums: experts in ascending id, the first one's product, then one fused step each; rounded to an activation, the own share too; ranks
+// ascending, added; the identity term last, one fused step. Each in float32.
 #include "ops/ep_combine/params.h"
 
 #include "cuda/dependent.cuh"
@@ -11,17 +15,18 @@
 #include "cuda/launch.cuh"
 #include "cuda/outbox.h"
 #include "cuda/vectors.cuh"
+#include "ops/ep_combine/arrivals.cuh"
 
 namespace longcat::cuda {
 namespace {
 
-constexpr int kThreads = 512;
-constexpr int kMeetThreads = 256;
-constexpr int kRanksAtOnce = 4;  // ranks' sums under way at once
-
-/// Experts' products of an octet under way at once.
-template <class A>
-constexpr int kSlotsAtOnce = sizeof(A) == 2 ? 8 : 4;
+constexpr int kFewestThreads = 128;
+template <class A, bool kWhole>
+constexpr int kMostThreads = sizeof(A) == 2 && kWhole ? 384 : 256;
+constexpr int kBlocksAtOnce = 2;     // of a multiprocessor
+constexpr int kSlotsAtOnce = 4;      // experts' products of an octet under way at once
+constexpr int kRanksAtOnce = 2;      // ranks' sums likewise
+constexpr uint32_t kStepsAhead = 2;  // of sending
 
 /// A sum so far. `any`: something is in it.
 struct Total {
@@ -40,190 +45,193 @@ struct Total {
   }
 };
 
-/// An octet as it lies in memory: half the registers of its numbers, where these are bfloat16.
-template <class A>
-struct StoredOctet {
-  uint4 words[sizeof(A) * kOctet / sizeof(uint4)];
-
-  template <bool kWhole>
-  __device__ __forceinline__ void load(const A* from, int64_t n) {
-    if constexpr (kWhole) {
-#pragma unroll
-      for (size_t i = 0; i < sizeof(words) / sizeof(uint4); ++i) words[i] = reinterpret_cast<const uint4*>(from)[i];
-    } else {
-      float v[kOctet];
-      loadOctet<false>(from, n, v);
-      storeOctet(reinterpret_cast<A*>(words), v);
-    }
-  }
-  __device__ __forceinline__ void widen(float (&v)[kOctet]) const { loadOctet(reinterpret_cast<const A*>(words), v); }
+/// Which octet of which row.
+struct Place {
+  uint32_t row;
+  int32_t k;
 };
-
-/// Octets of `rows` rows, share by share: f(row, first number) for those of this thread of `threads`.
-template <class F>
-__device__ __forceinline__ void forOctets(int64_t rows, int64_t width, int64_t thread, int64_t threads, const F& f) {
-  const int64_t ofRow = (width + kOctet - 1) / kOctet, all = rows * ofRow;
-  for (int64_t i = thread; i < all; i += threads) {
-    const int64_t row = static_cast<uint32_t>(i) / static_cast<uint32_t>(ofRow);
-    f(row, (i - row * ofRow) * kOctet);
-  }
+/// The n-th octet of rows of `ofRow` octets each.
+__device__ __forceinline__ Place placeOf(uint32_t n, uint32_t ofRow) {
+  const uint32_t row = n / ofRow;
+  return {row, static_cast<int32_t>((n - row * ofRow) * kOctet)};
 }
 
-/// Row `planned` of slot_plan, row `place` of the window: an octet of its experts' sum.
+/// Octet k of what this rank's experts make of the j-th row from `source`. False: a plan of nothing.
 template <class A, bool kWhole>
-__device__ __forceinline__ void sumExperts(const EpCombineParams& p, int64_t planned, int64_t place, int64_t k, float (&sum)[kOctet]) {
-  constexpr int kAtOnce = kSlotsAtOnce<A>;
-  const int32_t* plan = p.slotPlan + planned * p.slots;
-  const float* weights = reinterpret_cast<const float*>(p.window + p.layout.weights) + place * p.slots;
+__device__ __forceinline__ bool sumExperts(const EpCombineParams& p, int64_t source, uint32_t j, int32_t k, StoredOctet<A>& sum) {
+  const int32_t* plan = p.slotPlan + (source * p.capacity + j) * p.slots;
+  const float* weights = reinterpret_cast<const float*>(p.window + p.layout.weights) + (source * p.windowTokens + j) * p.slots;
   Total total;
-  for (int64_t first = 0; first < p.slots; first += kAtOnce) {
-    int32_t entry[kAtOnce];
-    float weight[kAtOnce];
-    StoredOctet<A> part[kAtOnce];
+#pragma unroll 1
+  for (int first = 0; first < static_cast<int>(p.slots); first += kSlotsAtOnce) {
+    int32_t entry[kSlotsAtOnce];
+    float weight[kSlotsAtOnce];
+    StoredOctet<A> part[kSlotsAtOnce];
 #pragma unroll
-    for (int s = 0; s < kAtOnce; ++s) {
-      entry[s] = first + s < p.slots ? plan[first + s] : -1;
-      weight[s] = first + s < p.slots ? weights[first + s] : 0.0f;
+    for (int s = 0; s < kSlotsAtOnce; ++s) {
+      entry[s] = first + s < static_cast<int>(p.slots) ? plan[first + s] : -1;
+      weight[s] = first + s < static_cast<int>(p.slots) ? weights[first + s] : 0.0f;
     }
 #pragma unroll
-    for (int s = 0; s < kAtOnce; ++s) {
+    for (int s = 0; s < kSlotsAtOnce; ++s) {
       if (entry[s] >= 0) part[s].template load<kWhole>(static_cast<const A*>(p.partial.data) + entry[s] * p.width + k, p.width - k);
     }
 #pragma unroll
-    for (int s = 0; s < kAtOnce; ++s) {
+    for (int s = 0; s < kSlotsAtOnce; ++s) {
       if (entry[s] < 0) continue;
       float v[kOctet];
       part[s].widen(v);
       total.addProduct(weight[s], v);
     }
-    if (entry[kAtOnce - 1] < 0) break;  // none follow
+    if (entry[kSlotsAtOnce - 1] < 0) break;  // none follow
   }
-#pragma unroll
-  for (int i = 0; i < kOctet; ++i) sum[i] = total.v[i];
+  sum.round(total.v);
+  return total.any;
 }
 
-/// Sums of the rows that came, to where they came from: octets of this thread of `threads`.
+/// The n-th octet of sums to others: row by row, of each to every other rank from which there is one, beginning with the rank behind this.
 template <class A, bool kWhole>
-__device__ void sendSums(const EpCombineParams& p, int64_t thread, int64_t threads) {
-  int64_t before = 0;  // octets of sources before this one; the threads go on where the last source's octets end
-  const int64_t ofRow = (p.width + kOctet - 1) / kOctet;
-  for (int64_t s = 0; s < p.ranks; ++s) {
-    const int64_t rows = clampCount(reinterpret_cast<const WindowFlag*>(p.window + rowsFlagOffset(s))->count, p.capacity);
-    const Target home = targetOf(p, s);
-    A* const sums = reinterpret_cast<A*>(home.window + p.layout.sums) + home.source * p.windowTokens * p.width;
-    const int64_t first = (thread - before % threads + threads) % threads;
-    forOctets(rows, p.width, first, threads, [&](int64_t j, int64_t k) {
-      float sum[kOctet];
-      sumExperts<A, kWhole>(p, s * p.capacity + j, s * p.windowTokens + j, k, sum);
-      storeOctet<kWhole>(sums + j * p.width + k, p.width - k, sum);
-    });
-    before += rows * ofRow;
-  }
+__device__ __forceinline__ void sendOctet(const EpCombineParams& p, const uint32_t* rowsFrom, uint32_t n, uint32_t ofRow) {
+  const auto others = static_cast<uint32_t>(p.ranks - 1);
+  const auto [i, k] = placeOf(n, ofRow);
+  const uint32_t j = i / others;
+  const int64_t behind = p.rank + 1 + (i - j * others), home = behind < p.ranks ? behind : behind - p.ranks;
+  StoredOctet<A> sum;
+  if (j >= rowsFrom[home] || !sumExperts<A, kWhole>(p, home, j, k, sum)) return;
+  const Target to = targetOf(p, home);
+  A* const sums = reinterpret_cast<A*>(to.window + p.layout.sums) + (to.source * p.windowTokens + j) * p.width;
+  sum.template send<kWhole>(sums + k, p.width - k);
 }
 
-/// What all ranks made of the own rows: octets of this thread of `threads`.
+/// Octet k of own row t. False: given up.
 template <class A, bool kWhole>
-__device__ void sumRanks(const EpCombineParams& p, int64_t thread, int64_t threads) {
-  const A* const sums = reinterpret_cast<const A*>(p.window + p.layout.sums);
-  forOctets(liveRows(p.rows, p.capacity), p.width, thread, threads, [&](int64_t t, int64_t k) {
-    const float identity = p.identityWeight[t];
-    StoredOctet<A> own;
-    if (identity != 0.0f) own.template load<kWhole>(static_cast<const A*>(p.h.data) + t * p.width + k, p.width - k);
-    Total total;
-    for (int64_t first = 0; first < p.ranks; first += kRanksAtOnce) {
-      int32_t slot[kRanksAtOnce];
-      StoredOctet<A> part[kRanksAtOnce];
+__device__ __forceinline__ bool addOctet(const EpCombineParams& p, Place at) {
+  const auto [t, k] = at;
+  A* const sums = reinterpret_cast<A*>(p.window + p.layout.sums) + k;
+  const int32_t* slots = p.sendSlot + t * p.ranks;
+  const int64_t left = p.width - k;
+  StoredOctet<A> ownSum;
+  const bool ownHas = slots[p.rank] >= 0 && sumExperts<A, kWhole>(p, p.rank, slots[p.rank], k, ownSum);
+
+  const float identity = p.identityWeight[t];
+  StoredOctet<A> own;
+  if (identity != 0.0f) own.template load<kWhole>(static_cast<const A*>(p.h.data) + t * p.width + k, left);
+
+  Total total;
+#pragma unroll 1
+  for (int first = 0; first < static_cast<int>(p.ranks); first += kRanksAtOnce) {
+    A* place[kRanksAtOnce];
+    StoredOctet<A> part[kRanksAtOnce];
 #pragma unroll
-      for (int e = 0; e < kRanksAtOnce; ++e) slot[e] = first + e < p.ranks ? p.sendSlot[t * p.ranks + first + e] : -1;
+    for (int e = 0; e < kRanksAtOnce; ++e) {
+      const int rank = first + e;
+      const int32_t slot = rank < static_cast<int>(p.ranks) && rank != static_cast<int>(p.rank) ? slots[rank] : -1;
+      place[e] = slot < 0 ? nullptr : sums + (rank * p.windowTokens + slot) * p.width;
+    }
+    for (Patience patience(p.control);;) {
+      int missing = -1;
 #pragma unroll
       for (int e = 0; e < kRanksAtOnce; ++e) {
-        if (slot[e] >= 0) part[e].template load<kWhole>(sums + ((first + e) * p.windowTokens + slot[e]) * p.width + k, p.width - k);
+        if (place[e] && !part[e].template take<kWhole>(place[e], left)) missing = e;
       }
+      if (missing < 0) break;
+      if (!patience.waitFor(first + missing)) return false;
+    }
 #pragma unroll
-      for (int e = 0; e < kRanksAtOnce; ++e) {
-        if (slot[e] < 0) continue;
-        float v[kOctet];
+    for (int e = 0; e < kRanksAtOnce; ++e) {
+      float v[kOctet];
+      if (place[e]) {
+        if (p.nccl.outbox == nullptr) StoredOctet<A>::template clear<kWhole>(place[e], left);
         part[e].widen(v);
+        total.add(v);
+      } else if (first + e == static_cast<int>(p.rank) && ownHas) {
+        ownSum.widen(v);
         total.add(v);
       }
     }
-    if (identity != 0.0f) {
-      float v[kOctet];
-      own.widen(v);
-      total.addProduct(identity, v);
-    }
-    storeOctet<kWhole>(static_cast<A*>(p.out.data) + t * p.width + k, p.width - k, total.v);
-  });
+  }
+  if (identity != 0.0f) {
+    float v[kOctet];
+    own.widen(v);
+    total.addProduct(identity, v);
+  }
+  storeOctet<kWhole>(static_cast<A*>(p.out.data) + t * p.width + k, left, total.v);
+  return true;
 }
 
-/// Raises this sender's flags and waits for everybody's; the first sender ends the exchange: when the own flags are up, too, all own blocks have
-/// read its number. False: given up. All threads of the block call.
-__device__ __forceinline__ bool meet(const EpCombineParams& p, int sender, int senders, uint32_t exchange) {
-  raiseFlags(p, sumsFlagOffset, sender, exchange);
-  bool there = true;
-  if (threadIdx.x < 32) there = awaitSenders(p.window, sumsFlagOffset(0), p.ranks, senders, exchange, p.control, sender == 0);
-  there = __syncthreads_and(there);
-  if (there && sender == 0 && threadIdx.x == 0) ++*p.epoch;
-  return there;
-}
+// ---- Meeting
 
-__device__ __forceinline__ int64_t threadOfGrid() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
-__device__ __forceinline__ int64_t threadsOfGrid() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
+/// How many blocks of this launch have read how many rows there are from each rank: in the own window's own line, behind the flag.
+__device__ __forceinline__ uint32_t* blocksReady(const EpCombineParams& p) { return senderFlag(p.window, sumsFlagOffset(p.rank), 1); }
 
-// ---- Few rows
-
-template <class A, bool kWhole>
-__global__ void __launch_bounds__(kThreads, 1) combineFew(const __grid_constant__ EpCombineParams p) {
-  awaitPrevious();
+/// Ends the exchange. A rank that has no rows here waits for no sums, and would go on to its next word while this one may still be at the last. So
+/// each rank lets the others know when all its blocks have read theirs, and waits to hear it from all. One block calls, the others are `blocks`.
+__device__ void meet(const EpCombineParams& p, uint32_t blocks) {
   const uint32_t exchange = exchangeOf(p.epoch);
-  sendSums<A, kWhole>(p, threadOfGrid(), threadsOfGrid());
-  const bool there = meet(p, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x), exchange);
-  letNextBegin();
-  if (there) sumRanks<A, kWhole>(p, threadOfGrid(), threadsOfGrid());
+  if (threadIdx.x == 0) {
+    while (loadAcquire(blocksReady(p)) != blocks) {
+    }
+    *blocksReady(p) = 0;
+  }
+  raiseFlags(p, sumsFlagOffset, 0, exchange);
+  if (threadIdx.x < 32 && awaitSenders(p.window, sumsFlagOffset(0), p.ranks, 1, exchange, p.control, true) && threadIdx.x == 0) ++*p.epoch;
 }
 
-// ---- Many rows
+// ---- The kernel
 
-template <class A, bool kWhole>
-__global__ void __launch_bounds__(kThreads, 1) sendMany(const __grid_constant__ EpCombineParams p) {
-  awaitThenLetNextBegin();
-  sendSums<A, kWhole>(p, threadOfGrid(), threadsOfGrid());
-}
+/// What a launch does of it.
+enum class Part { sends, adds, all };
 
-__global__ void __launch_bounds__(kMeetThreads) meetMany(const __grid_constant__ EpCombineParams p) {
+/// The last block meets the other ranks, where all is done in one launch; the others send and add.
+template <class A, bool kWhole, Part kPart>
+__global__ void __launch_bounds__(kMostThreads<A, kWhole>, kBlocksAtOnce) combine(const __grid_constant__ EpCombineParams p) {
+  __shared__ uint32_t rowsFrom[kMaxRanks];
   awaitPrevious();
-  meet(p, 0, 1, exchangeOf(p.epoch));
+  const uint32_t blocks = gridDim.x - (kPart == Part::all);
+  if (blockIdx.x == blocks) {
+    meet(p, blocks);
+    letNextBegin();
+    return;
+  }
+  const uint32_t thread = blockIdx.x * blockDim.x + threadIdx.x, threads = blocks * blockDim.x;
+  const uint32_t ofRow = static_cast<uint32_t>((p.width + kOctet - 1) / kOctet), others = static_cast<uint32_t>(p.ranks - 1);
+  uint32_t sends = 0, adds = 0;  // octets
+  if (kPart != Part::adds) {
+    for (uint32_t s = threadIdx.x; s < p.ranks; s += blockDim.x) {
+      rowsFrom[s] = clampCount(reinterpret_cast<const WindowFlag*>(p.window + rowsFlagOffset(s))->count, p.capacity);
+    }
+    __syncthreads();
+    if (kPart == Part::all && threadIdx.x == 0) atomicAdd(blocksReady(p), 1);
+    for (int64_t s = 0; s < p.ranks; ++s) sends = max(sends, s == p.rank ? 0 : rowsFrom[s]);
+    sends *= others * ofRow;
+  }
+  if (kPart != Part::sends) adds = static_cast<uint32_t>(liveRows(p.rows, p.capacity)) * ofRow;
+
+  // All threads take a step: `others` of sending are one of adding. They send a row further than the one that is waited for, and more.
+  uint32_t send = thread;
+  for (uint32_t add = thread; send < sends || add < adds; add += threads) {
+    const uint32_t until = kPart == Part::sends ? sends : (add - thread + (1 + kStepsAhead) * threads + ofRow) * others;
+#pragma unroll 1
+    for (; send < sends && send < until; send += threads) sendOctet<A, kWhole>(p, rowsFrom, send, ofRow);
+    if (add < adds && !addOctet<A, kWhole>(p, placeOf(add, ofRow))) return;
+  }
   letNextBegin();
-}
-
-template <class A, bool kWhole>
-__global__ void __launch_bounds__(kThreads, 1) sumMany(const __grid_constant__ EpCombineParams p) {
-  awaitThenLetNextBegin();
-  if (p.nccl.outbox != nullptr && threadOfGrid() == 0) ++*p.epoch;  // nobody has met, and all have come
-  sumRanks<A, kWhole>(p, threadOfGrid(), threadsOfGrid());
-}
-
-/// Blocks of the one launch of few rows; 0: they are many. It depends on what all ranks have in common.
-int sendersFor(const EpCombineParams& p) {
-  constexpr int64_t kMostBytes = 4 << 20;       // that may come, of rows
-  constexpr int64_t kBytesOfBlock = 24 << 10;   // at the least
-  constexpr int kFewest = 4, kMost = 28;
-  static_assert(kMost <= kMostSenders);
-  const int64_t bytes = p.ranks * p.capacity * p.width * bytesOf(p.activation);
-  return bytes > kMostBytes ? 0 : static_cast<int>(std::clamp<int64_t>(ceilDiv(bytes, kBytesOfBlock), kFewest, kMost));
+  if (kPart == Part::adds && thread == 0) ++*p.epoch;  // NCCL has brought all; nobody meets
 }
 
 template <class A, bool kWhole>
 void launchCombine(const CudaContext& context, const EpCombineParams& p) {
-  if (const int senders = sendersFor(p); senders > 0 && p.nccl.outbox == nullptr) {
-    launch(context, combineFew<A, kWhole>, static_cast<unsigned>(senders), kThreads, 0, p);
+  const int64_t octets = p.capacity * std::max<int64_t>(1, p.ranks - 1) * ceilDiv(p.width, kOctet);
+  const int64_t threads = std::clamp<int64_t>(ceilDiv(ceilDiv(octets, context.multiprocessors), 32) * 32, kFewestThreads, kMostThreads<A, kWhole>);
+  LaunchShape shape{dim3(static_cast<unsigned>(persistentGrid(context, ceilDiv(octets, threads), kBlocksAtOnce))), static_cast<int>(threads)};
+  if (p.nccl.outbox == nullptr) {
+    shape.grid.x = static_cast<unsigned>(std::min<int64_t>(shape.grid.x, kBlocksAtOnce * context.multiprocessors - 1)) + 1;  // one meets the other ranks
+    launch(context, combine<A, kWhole, Part::all>, shape, p);
     return;
   }
-  const int64_t blocksOfRank = ceilDiv(p.capacity * ceilDiv(p.width, kOctet), kThreads);
-  launch(context, sendMany<A, kWhole>, static_cast<unsigned>(persistentGrid(context, p.ranks * blocksOfRank)), kThreads, 0, p);
-  if (p.nccl.outbox == nullptr) launch(context, meetMany, 1, kMeetThreads, 0, p);
-  else bringSums(p, context);
-  launch(context, sumMany<A, kWhole>, static_cast<unsigned>(persistentGrid(context, blocksOfRank, 2)), kThreads, 0, p);
+  launch(context, combine<A, kWhole, Part::sends>, shape, p);
+  bringSums(p, context);
+  launch(context, combine<A, kWhole, Part::adds>, shape, p);
 }
 
 }  // namespace

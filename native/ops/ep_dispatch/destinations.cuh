@@ -17,7 +17,8 @@ class Destinations {
 
   /// In sharedBytes() of shared memory. All threads of the block call all methods but placeOf().
   __device__ __forceinline__ Destinations(const EpDispatchParams& p, void* shared)
-      : p_(p), sent_(static_cast<uint32_t*>(shared)), before_(static_cast<int32_t*>(shared) + p.ranks * kDispatchWarps), next_(before_ + p.ranks * kDispatchWarps) {
+      : p_(p), sent_(static_cast<uint32_t*>(shared)), before_(static_cast<int32_t*>(shared) + p.ranks * kDispatchWarps), next_(before_ + p.ranks * kDispatchWarps),
+        reciprocal_(0xffffffffu / static_cast<uint32_t>(p.localExperts)), inFours_(p.topK % 4 == 0 && reinterpret_cast<uintptr_t>(p.ids) % sizeof(int4) == 0) {
     for (int64_t r = threadIdx.x; r < p.ranks; r += kDispatchThreads) next_[r] = 0;
     __syncthreads();
   }
@@ -78,18 +79,35 @@ class Destinations {
     if (row >= rows) return 0;
     const int32_t* ids = p_.ids + row * p_.topK;
     uint32_t ranks = 0;
-#pragma unroll 4
-    for (int64_t k = 0; k < p_.topK; ++k) {
-      const int64_t r = static_cast<int64_t>(static_cast<uint32_t>(ids[k]) / static_cast<uint32_t>(p_.localExperts)) - group;
+    const auto add = [&](int32_t id) {
+      const int64_t r = rankOf(static_cast<uint32_t>(id)) - group;
       if (r >= 0 && r < 32 && group + r < p_.ranks) ranks |= 1u << r;
+    };
+    if (inFours_) {
+#pragma unroll 3
+      for (int64_t k = 0; k < p_.topK; k += 4) {
+        const int4 four = *reinterpret_cast<const int4*>(ids + k);
+        add(four.x), add(four.y), add(four.z), add(four.w);
+      }
+    } else {
+      for (int64_t k = 0; k < p_.topK; ++k) add(ids[k]);
     }
     return ranks;
+  }
+
+  /// id ÷ localExperts: the product with its reciprocal, rounded down, is at most one less.
+  __device__ __forceinline__ int64_t rankOf(uint32_t id) const {
+    const auto experts = static_cast<uint32_t>(p_.localExperts);
+    const uint32_t rank = __umulhi(id, reciprocal_);
+    return rank + (id - rank * experts >= experts);
   }
 
   const EpDispatchParams& p_;
   uint32_t* sent_;   // [warp][rank] a bit for each row
   int32_t* before_;  // [warp][rank] rows before the warp's first that go there
   int32_t* next_;    // [rank]
+  uint32_t reciprocal_;  // 2^32 ÷ localExperts, rounded down
+  bool inFours_;         // ids of a row can be read four at once
 };
 
 }  // namespace longcat::cuda

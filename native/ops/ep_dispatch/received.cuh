@@ -12,50 +12,28 @@ struct ReceivedRow {
 };
 
 /// firstRow[s]: rows of the sources before s; firstRow[ranks]: of all.
-__device__ __forceinline__ ReceivedRow receivedRow(const int32_t* firstRow, int64_t row) {
-  int64_t source = 0;
-  while (row >= firstRow[source + 1]) ++source;
+__device__ __forceinline__ ReceivedRow receivedRow(const int32_t* firstRow, int64_t ranks, int64_t row) {
+  int source = 0, beyond = static_cast<int>(ranks);  // it is one of [source, beyond)
+  while (beyond - source > 1) {
+    const int middle = (source + beyond) / 2;
+    if (firstRow[middle] <= row) source = middle;
+    else beyond = middle;
+  }
   return {source, row - firstRow[source]};
 }
 
-/// Adds up the sources' counts, by one thread. No more rows are believed than a source may send.
+/// Adds up the sources' counts, by one warp. No more rows are believed than a source may send.
 __device__ __forceinline__ void numberSources(const std::byte* window, int64_t ranks, int64_t capacity, int32_t* firstRow) {
-  firstRow[0] = 0;
-  for (int64_t s = 0; s < ranks; ++s) {
-    const int32_t count = reinterpret_cast<const WindowFlag*>(window + rowsFlagOffset(s))->count;
-    firstRow[s + 1] = firstRow[s] + static_cast<int32_t>(clampCount(count, capacity));
+  const int lane = static_cast<int>(threadIdx.x) & 31;
+  int32_t before = 0;
+  for (int base = 0; base < ranks; base += 32) {
+    const int source = base + lane;
+    const int32_t count = source < ranks ? reinterpret_cast<const WindowFlag*>(window + rowsFlagOffset(source))->count : 0;
+    const int32_t upTo = before + warpInclusiveSum(static_cast<int32_t>(clampCount(count, capacity)));
+    if (source < ranks) firstRow[source + 1] = upTo;
+    before = __shfl_sync(kAllLanes, upTo, 31);
   }
+  if (lane == 0) firstRow[0] = 0;
 }
-
-/// The experts that received rows chose, for the plan.
-struct ReceivedChoices {
-  const EpDispatchParams& p;
-  const int32_t* firstRow;
-  int64_t slots, experts;
-  int32_t* expertStart;
-
-  __device__ __forceinline__ ReceivedChoices(const EpDispatchParams& of, const int32_t* first)
-      : p(of), firstRow(first), slots(of.slots), experts(of.localExperts), expertStart(of.expertStart) {}
-
-  __device__ __forceinline__ int32_t expert(int64_t i) const {
-    const int64_t row = rowOf(i);
-    const ReceivedRow r = receivedRow(firstRow, row);
-    return reinterpret_cast<const int32_t*>(p.window + p.layout.ids)[(r.source * p.windowTokens + r.j) * slots + i - row * slots];
-  }
-  __device__ __forceinline__ void place(int64_t i, int64_t row, int32_t entry) const {
-    const ReceivedRow r = receivedRow(firstRow, row);
-    p.slotPlan[(r.source * p.capacity + r.j) * slots + i - row * slots] = entry;
-    p.planRow[entry] = static_cast<int32_t>(r.source * p.receivedStride + r.j);
-  }
-  /// Choice i is none.
-  __device__ __forceinline__ void leaveOut(int64_t i) const {
-    const int64_t row = rowOf(i);
-    const ReceivedRow r = receivedRow(firstRow, row);
-    p.slotPlan[(r.source * p.capacity + r.j) * slots + i - row * slots] = -1;
-  }
-
- private:
-  __device__ __forceinline__ int64_t rowOf(int64_t i) const { return static_cast<uint32_t>(i) / static_cast<uint32_t>(slots); }
-};
 
 }  // namespace longcat::cuda

@@ -1,18 +1,21 @@
 // ep_dispatch on a GPU: one launch of few blocks. The first block tells the other ranks which rows come, waits for their word and makes the plan, while
 // the rows are on their way; the others carry the rows, each an equal share of their bytes, straight from h into the ranks' windows, and raise a flag
-// each. With FP8 a second launch unpacks what came.
+// each. With FP8 a second launch unpacks what came. On Hopper the copy engine carries rows that travel as they are (sm90/copied_rows.cuh).
 //
 // Through NCCL the rows go to the outbox, and the first block leaves it at the word; NCCL brings all to the windows, and a launch of one block plans what came.
 #include "ops/ep_dispatch/params.h"
 
+#include <type_traits>
+
 #include "cuda/dependent.cuh"
 #include "cuda/exchange.cuh"
-#include "cuda/expert_plan.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/outbox.h"
 #include "ops/ep_dispatch/destinations.cuh"
 #include "ops/ep_dispatch/payload.cuh"
+#include "ops/ep_dispatch/plan.cuh"
 #include "ops/ep_dispatch/received.cuh"
+#include "ops/ep_dispatch/sm90/copied_rows.cuh"
 
 namespace longcat::cuda {
 namespace {
@@ -40,37 +43,44 @@ __device__ void carryRows(const EpDispatchParams& p, int64_t rows, int block, in
   const int64_t begin = block * share, end = begin + share < all ? begin + share : all;
   if (begin >= end) return;
 
-  typename Rows::Piece held[Rows::kHeld];
-  int row[Rows::kHeld], piece[Rows::kHeld];
+  // Pieces at, at + kDispatchThreads, …: the next ones are read before these are stored.
+  struct Hand {
+    typename Rows::Piece held[Rows::kHeld];
+    int row[Rows::kHeld], piece[Rows::kHeld];
+  } hand;
   const auto load = [&](int64_t at) {
+    Hand to;
 #pragma unroll
     for (int i = 0; i < Rows::kHeld; ++i) {
       const auto n = static_cast<uint32_t>(at + i * kDispatchThreads + threadIdx.x);
-      row[i] = static_cast<int>(n / static_cast<uint32_t>(ofRow)), piece[i] = static_cast<int>(n - row[i] * static_cast<uint32_t>(ofRow));
-      held[i] = Rows::load(p, row[i], piece[i], n < end);
+      to.row[i] = static_cast<int>(n / static_cast<uint32_t>(ofRow)), to.piece[i] = static_cast<int>(n - to.row[i] * static_cast<uint32_t>(ofRow));
+      to.held[i] = Rows::load(p, to.row[i], to.piece[i], n < end);
     }
+    return to;
   };
-  load(begin);  // on its way while the block finds out where to
+  hand = load(begin);  // on its way while the block finds out where to
 
   Destinations to(p, shared);
   const int64_t first = begin / ofRow, last = (end - 1) / ofRow;
   const int64_t firstTile = last < kDispatchThreads ? 0 : first;
   to.skip(firstTile);
+  int64_t at = begin;
   for (int64_t tile = firstTile; tile <= last; tile += kDispatchThreads) {
     to.look(tile, rows);
-    const int64_t tileBegin = tile * ofRow, tileEnd = (tile + kDispatchThreads) * ofRow;
-    const int64_t until = tileEnd < end ? tileEnd : end;
-    for (int64_t at = tileBegin > begin ? tileBegin : begin; at < until; at += kStep) {
-      if (at != begin) load(at);
+    const int64_t tileEnd = (tile + kDispatchThreads) * ofRow, until = tileEnd < end ? tileEnd : end;
+    while (at < until) {
+      const int64_t next = at + kStep < until ? at + kStep : until;
+      const Hand following = load(next);
       for (int64_t r = 0; r < p.ranks; ++r) {
         const Target target = targetOf(p, r);
 #pragma unroll
         for (int i = 0; i < Rows::kHeld; ++i) {
           if (at + i * kDispatchThreads + threadIdx.x >= until) continue;
-          const int32_t place = to.placeOf(static_cast<int>(row[i] - tile), r);
-          if (place >= 0) Rows::store(p, target.window, target.source * p.windowTokens + place, piece[i], held[i]);
+          const int32_t place = to.placeOf(static_cast<int>(hand.row[i] - tile), r);
+          if (place >= 0) Rows::store(p, target.window, target.source * p.windowTokens + place, hand.piece[i], hand.held[i]);
         }
       }
+      hand = following, at = next;
     }
     __syncthreads();  // before the next look
   }
@@ -84,8 +94,9 @@ __device__ __forceinline__ void writeChoices(const EpDispatchParams& p, int64_t 
   const int32_t* ids = p.ids + row * p.topK;
   const float* weights = p.weights + row * p.topK;
   const int64_t firstExpert = r * p.localExperts;
-  int64_t k = 0;
-  while (ids[k] < firstExpert) ++k;  // the row has an expert there
+  int64_t k = 0;  // its first expert there
+#pragma unroll 4
+  for (int64_t i = 0; i < p.topK; ++i) k += ids[i] < firstExpert;
   const Target target = targetOf(p, r);
   const int64_t place = target.source * p.windowTokens + inPlace;
   auto* localIds = reinterpret_cast<int32_t*>(target.window + p.layout.ids) + place * p.slots;
@@ -138,48 +149,30 @@ __device__ __forceinline__ bool awaitWord(const EpDispatchParams& p, uint32_t ex
   return awaitAll(static_cast<int>(p.ranks), told, [](int s) { return s; }, p.control, true);
 }
 
-__device__ void planReceived(const EpDispatchParams& p, const int32_t* firstRow, PlanShared& s) {
-  const ReceivedChoices choices(p, firstRow);
-  const int64_t rows = firstRow[p.ranks];
-  for (int64_t i = threadIdx.x; i < rows * p.slots; i += kDispatchThreads) {
-    if (choices.expert(i) < 0) choices.leaveOut(i);
-  }
-  for (int64_t first = 0; first < p.localExperts; first += kPlanExperts) {
-    const int64_t left = p.localExperts - first;
-    planExperts<kDispatchThreads>(choices, rows, first, left < kPlanExperts ? left : kPlanExperts, s);
-  }
-}
-
-/// A plan of nothing, for what follows an exchange that was given up.
-__device__ void planNothing(const EpDispatchParams& p) {
-  for (int64_t e = threadIdx.x; e <= p.localExperts; e += kDispatchThreads) p.expertStart[e] = 0;
-  for (int64_t i = threadIdx.x; i < p.ranks * p.capacity * p.slots; i += kDispatchThreads) p.slotPlan[i] = -1;
-}
-
 // ---- Kernels
 
-/// Shared memory: a block's Destinations; then the first one's numbers of rows by source; then its PlanShared.
+/// Shared memory: a block's Destinations; then the first one's numbers of rows by source and its ReceivedPlanShared, or a carrier's own.
 __host__ __device__ constexpr size_t aligned16(size_t bytes) { return (bytes + 15) / 16 * 16; }
 
 struct SharedPlaces {
-  size_t firstRow, plan, bytes;
+  size_t own, plan, bytes;
 };
-SharedPlaces sharedPlaces(int64_t ranks) {
+SharedPlaces sharedPlaces(int64_t ranks, size_t ofCarrier) {
   SharedPlaces at{};
-  at.firstRow = aligned16(Destinations::sharedBytes(ranks));
-  at.plan = at.firstRow + aligned16(static_cast<size_t>(ranks + 1) * sizeof(int32_t));
-  at.bytes = at.plan + sizeof(PlanShared);
+  at.own = aligned16(Destinations::sharedBytes(ranks));
+  at.plan = at.own + aligned16(static_cast<size_t>(ranks + 1) * sizeof(int32_t));
+  at.bytes = std::max(at.plan + sizeof(ReceivedPlanShared), at.own + ofCarrier);
   return at;
 }
 
 /// Waits until all ranks have told what comes, plans it, and waits until all `carriers` of each rank have brought it. All threads of a block call.
 __device__ void planArrivals(const EpDispatchParams& p, const SharedPlaces& at, int carriers, uint32_t exchange, unsigned char* shared) {
-  auto* firstRow = reinterpret_cast<int32_t*>(shared + at.firstRow);
+  auto* firstRow = reinterpret_cast<int32_t*>(shared + at.own);
   const bool leads = threadIdx.x < 32;
   bool there = !leads || awaitWord(p, exchange);
-  if (threadIdx.x == 0 && there) numberSources(p.window, p.ranks, p.capacity, firstRow);
+  if (leads && there) numberSources(p.window, p.ranks, p.capacity, firstRow);
   there = __syncthreads_and(there);
-  if (there) planReceived(p, firstRow, *reinterpret_cast<PlanShared*>(shared + at.plan));
+  if (there) planReceived(p, firstRow, *reinterpret_cast<ReceivedPlanShared*>(shared + at.plan));
   there = there && (!leads || awaitSenders(p.window, rowsFlagOffset(0), p.ranks, carriers, exchange, p.control, true));
   if (!__syncthreads_and(there)) planNothing(p);
 }
@@ -193,7 +186,8 @@ __global__ void __launch_bounds__(kDispatchThreads, 1) dispatchRows(const __grid
   const int carriers = static_cast<int>(gridDim.x) - 1;
   if (blockIdx.x > 0) {
     const int carrier = static_cast<int>(blockIdx.x) - 1;
-    carryRows<Rows>(p, rows, carrier, carriers, shared);
+    if constexpr (std::is_same_v<Rows, CopiedRows>) CopiedRows::carry(p, rows, carrier, carriers, shared, shared + at.own);
+    else carryRows<Rows>(p, rows, carrier, carriers, shared);
     if (p.nccl.outbox == nullptr) raiseFlags(p, rowsFlagOffset, carrier, exchange);
     return;
   }
@@ -215,12 +209,12 @@ template <class A, bool kWhole>
 __global__ void __launch_bounds__(kUnpackThreads) unpackRows(const __grid_constant__ EpDispatchParams p) {
   extern __shared__ int32_t firstRow[];
   awaitThenLetNextBegin();
-  if (threadIdx.x == 0) numberSources(p.window, p.ranks, p.capacity, firstRow);
+  if (threadIdx.x < 32) numberSources(p.window, p.ranks, p.capacity, firstRow);
   __syncthreads();
   const int64_t ofRow = (p.width + kOctet - 1) / kOctet, all = firstRow[p.ranks] * ofRow;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kUnpackThreads + threadIdx.x; i < all; i += static_cast<int64_t>(gridDim.x) * kUnpackThreads) {
     const int64_t row = i / ofRow, k = (i - row * ofRow) * kOctet;
-    const ReceivedRow r = receivedRow(firstRow, row);
+    const ReceivedRow r = receivedRow(firstRow, p.ranks, row);
     const int64_t place = r.source * p.windowTokens + r.j, left = p.width - k;
     const auto* codes = reinterpret_cast<const uint8_t*>(p.window + p.layout.rows) + place * p.width + k;
     const float scale = reinterpret_cast<const float*>(p.window + p.layout.scales)[place * scalesOf(p.width) + k / kFp8Block];
@@ -244,7 +238,9 @@ __global__ void __launch_bounds__(kUnpackThreads) unpackRows(const __grid_consta
 
 template <class Rows>
 void launchDispatch(const CudaContext& context, const EpDispatchParams& p) {
-  const SharedPlaces at = sharedPlaces(p.ranks);
+  size_t ofCarrier = 0;
+  if constexpr (std::is_same_v<Rows, CopiedRows>) ofCarrier = CopiedRows::kRingBytes;
+  const SharedPlaces at = sharedPlaces(p.ranks, ofCarrier);
   const int carriers = carriersFor(p, context);
   launch(context, dispatchRows<Rows>, LaunchShape{dim3(static_cast<unsigned>(1 + carriers)), kDispatchThreads, at.bytes}, p, at);
   if (p.nccl.outbox == nullptr) return;
@@ -266,7 +262,8 @@ void launchPacked(const CudaContext& context, const EpDispatchParams& p) {
 void launchPlain(const CudaContext& context, const EpDispatchParams& p) {
   const size_t bytes = static_cast<size_t>(p.width) * bytesOf(p.activation);
   const size_t alignment = bytes | reinterpret_cast<uintptr_t>(p.h.data);
-  if (alignment % sizeof(uint4) == 0) launchDispatch<PlainRows<uint4>>(context, p);
+  if (alignment % sizeof(uint4) == 0 && context.capability == 90 && p.nccl.outbox == nullptr) launchDispatch<CopiedRows>(context, p);
+  else if (alignment % sizeof(uint4) == 0) launchDispatch<PlainRows<uint4>>(context, p);
   else if (alignment % sizeof(uint32_t) == 0) launchDispatch<PlainRows<uint32_t>>(context, p);
   else launchDispatch<PlainRows<uint16_t>>(context, p);
 }

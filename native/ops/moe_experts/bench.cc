@@ -1,6 +1,6 @@
 // moe_experts at each model's expert sizes. All experts: K choices a token, a third of them zero experts. And as a GPU of several sees it, which
-// holds some of the experts: so many rows an expert, thrown at random. Floor: the bytes of the experts that have rows, and their rows'
-// products. Where not all experts' matrices fit, several share one.
+// holds some of the experts: so many rows an expert, thrown at random; of these also the products alone, with the room that ranks keep for the
+// worst case. Floor: the bytes of the experts that have rows, and their rows' products. Where not all experts' matrices fit, several share one.
 #include <algorithm>
 #include "ops/harness_bench.h"
 
@@ -80,7 +80,26 @@ void timePlan(BenchContext& b, const ModelShape& m, DType dtype, const Experts& 
                        2.0 * static_cast<double>(T * width) * static_cast<double>(bytesOf(b.activation()));
   b.time({&m, std::to_string(width) + " to " + std::to_string(ffn) + ", " + experts, T, shortName(dtype), bytes, flops}, "moe_experts",
          args({&h, &e.gate.data, e.gate.scales(), &e.up.data, e.up.scales(), &e.down.data, e.down.scales(), &weights, &identity, &start, &planRow, &slotPlan,
-               &hidden, &partial, &out, &rows}));
+               &hidden, &partial, &out, &rows}, {0}));
+}
+
+/// The same rows as ep_dispatch leaves them on one of the ranks that hold so many experts each: no sum, and room for the rows of all ranks. A rank has as
+/// many tokens as make so many rows when all experts are chosen alike.
+void timeShare(BenchContext& b, const ModelShape& m, DType dtype, const Experts& e, const Plan& plan) {
+  const int64_t width = m.hidden, ffn = m.expertFfn, perToken = m.topK * m.experts;
+  const int64_t T = (plan.entries * (m.experts + m.zeroExperts) + perToken - 1) / perToken, room = m.experts / e.count * T * std::min(m.topK, e.count);
+  const double flops = 6.0 * static_cast<double>(plan.entries) * static_cast<double>(width * ffn);
+  if (b.tooMuch(flops) || static_cast<double>(room * (width + ffn)) * static_cast<double>(bytesOf(b.activation())) > b.weightBudget() / 16) return;
+  std::vector<int32_t> padded = plan.planRow;
+  padded.resize(static_cast<size_t>(room));
+  const Tensor h = b.randomActivations({plan.tokens, width}), start = b.i32({e.count + 1}, plan.start), planRow = b.i32({room}, padded);
+  const Tensor hidden = b.activations({room, ffn}), partial = b.activations({room, width});
+  const double bytes = 3.0 * static_cast<double>(plan.active * width * ffn) * static_cast<double>(bytesOf(dtype)) +
+                       2.0 * static_cast<double>(plan.entries * width) * static_cast<double>(bytesOf(b.activation()));
+  const std::string shape = std::to_string(width) + " to " + std::to_string(ffn) + ", " + std::to_string(plan.active) + " of " + std::to_string(e.count) + " held, products";
+  b.time({&m, shape, plan.entries, shortName(dtype), bytes, flops}, "moe_experts",
+         args({&h, &e.gate.data, e.gate.scales(), &e.up.data, e.up.scales(), &e.down.data, e.down.scales(), nullptr, nullptr, &start, &planRow, nullptr, &hidden,
+               &partial, nullptr, nullptr}, {static_cast<double>(T * m.topK)}));
 }
 
 }  // namespace
@@ -101,7 +120,9 @@ LONGCAT_BENCH(moe_experts) {
         if (!b.onGpu() || held >= std::min(stored, m->experts)) continue;
         for (int64_t each : b.tokens(512)) {
           const Plan plan = heldExperts(b, held, each);
-          timePlan(b, *m, dtype, experts.first(held), plan, std::to_string(plan.active) + " of " + std::to_string(held) + " held");
+          const Experts own = experts.first(held);
+          timePlan(b, *m, dtype, own, plan, std::to_string(plan.active) + " of " + std::to_string(held) + " held");
+          if (m->experts % held == 0) timeShare(b, *m, dtype, own, plan);
         }
       }
     }

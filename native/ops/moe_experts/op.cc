@@ -30,6 +30,8 @@ const TensorArg kTensors[kNumArgs] = {{"h", Use::in, false, true},
                                       {"partial", Use::out, false, true},
                                       {"out", Use::out, true, true},
                                       {"rows", Use::in, true}};
+enum ScalarArg { kExpected, kNumScalarArgs };
+const char* const kScalars[kNumScalarArgs] = {"expected"};
 
 void prepare(const OpArgs& args, void* storage) {
   const ArgCheck check(kMoeExpertsOp, args);
@@ -42,6 +44,7 @@ void prepare(const OpArgs& args, void* storage) {
   }
   p.topK = sums ? check.size(kWeights, 1) : 0;
   p.entries = sums ? p.capacity * p.topK : check.size(kPlanRow, 0);
+  p.expected = check.integer(kExpected, 0, INT32_MAX);
   const int64_t width = check.size(kH, 1), ffn = check.size(kHidden, 1);
   p.h = check.activations(kH, {p.capacity, width});
   p.gate = check.stack(kGate, kGateScale, kAnySize, ffn, width);
@@ -62,6 +65,7 @@ size_t threadScratch(const void* params) { return expertScratchBytes(static_cast
 
 }  // namespace
 
-const OpSpec kMoeExpertsOp = {"moe_experts", kTensors, kNumArgs, nullptr, 0, prepare, threadScratch, LONGCAT_CPU_BODIES(moe_experts), LONGCAT_CUDA_BODY(moe_experts)};
+const OpSpec kMoeExpertsOp = {"moe_experts", kTensors, kNumArgs, kScalars, kNumScalarArgs, prepare, threadScratch,
+                              LONGCAT_CPU_BODIES(moe_experts), LONGCAT_CUDA_BODY(moe_experts)};
 
 }  // namespace longcat

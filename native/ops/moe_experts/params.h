@@ -8,6 +8,7 @@ namespace longcat {
 
 // tensors: h, gate, gate_scale?, up, up_scale?, down, down_scale?, weights?, identity_weight?, expert_start, plan_row, slot_plan?,
 //          hidden, partial, out?, rows?
+// scalars: expected
 struct MoeExpertsParams {
   ConstActivations h;             // [T, width] contiguous
   WeightStack gate, up;           // [experts, ffn, width]
@@ -23,6 +24,7 @@ struct MoeExpertsParams {
   const int32_t* rows;            // [1]
   int64_t capacity, topK;         // T; K, 0 without a sum
   int64_t entries;
+  int64_t expected;               // entries that the plan will have, about, where room is for many more; 0: as many as there is room for. Changes no bits
   DType activation;
 };
 

@@ -76,6 +76,7 @@ GemmProblem groupedProblem(const MoeExpertsParams& p) {
   g.groupStart = p.expertStart;
   g.groups = p.gate.count;
   g.capacity = p.entries;
+  g.expected = p.expected;
   return g;
 }
 

@@ -24,7 +24,7 @@ struct Case {
     const Experts& e = experts;
     t.run(isa, "moe_experts",
           args({&h, &e.gate.data, e.gate.scales(), &e.up.data, e.up.scales(), &e.down.data, e.down.scales(), &weights, &identity, &start, &planRow,
-                &slotPlan, &hidden, &partial, &out, &rows}),
+                &slotPlan, &hidden, &partial, &out, &rows}, {0}),
           threads);
     return t.floats(out);
   }
@@ -131,15 +131,54 @@ LONGCAT_TEST(moe_experts) {
     const Tensor hidden = t.f32({entries, ffn}), partial = t.f32({entries, width}), products = t.f32({entries, width}), out = t.f32({T, width});
     const Tensor rows = t.i32({1}, {static_cast<int32_t>(T)});
     const auto with = [&](const Tensor& to, const Tensor* w, const Tensor* i, const Tensor* s, const Tensor* o, const Tensor* r) {
-      return args({&h, &e.gate.data, e.gate.scales(), &e.up.data, e.up.scales(), &e.down.data, e.down.scales(), w, i, &start, &planRow, s, &hidden, &to, o, r});
+      return args({&h, &e.gate.data, e.gate.scales(), &e.up.data, e.up.scales(), &e.down.data, e.down.scales(), w, i, &start, &planRow, s, &hidden, &to, o, r}, {0});
     };
     for (Isa isa : t.isas()) {
       t.run(isa, "moe_experts", with(partial, &weights, &identity, &slotPlan, &out, &rows));
       t.run(isa, "moe_experts", with(products, nullptr, nullptr, nullptr, nullptr, nullptr));
       t.expectSameBits(describe(dtype, T, ffn, width) + ", products alone", t.floats(products), t.floats(partial));
     }
+    t.expectThrows("fewer entries than none", "INTERNAL", "moe_experts: expected must be a whole number from 0", [&] {
+      OpArgs arguments = with(products, nullptr, nullptr, nullptr, nullptr, nullptr);
+      arguments.scalar[0] = -1;
+      t.run(t.isas()[0], "moe_experts", arguments);
+    });
     t.expectThrows("half of the sum's arguments", "INTERNAL", "come together or not at all",
                    [&] { t.run(t.isas()[0], "moe_experts", with(partial, &weights, &identity, &slotPlan, &out, nullptr)); });
+  }
+}
+
+// Room for many more entries than there are, as several ranks keep it: whatever is said of how many to expect, and however few of them an expert has,
+// the bits are the same, and nothing is written behind the last entry.
+LONGCAT_TEST(moe_experts) {
+  struct Size { int64_t width, ffn; };
+  for (const auto [width, ffn] : {Size{512, 256}, Size{130, 40}}) {
+    for (DType dtype : kWeightDtypes) {
+      const int64_t T = 420, room = 3000;
+      const int32_t experts = 4;
+      const Experts e = randomExperts(t, dtype, experts, width, ffn);
+      const Tensor h = t.randomF32({T, width});
+      for (const std::vector<int32_t>& start : {std::vector<int32_t>{0, 3, 403, 403, 420}, {0, 5, 10, 11, 19}}) {
+        std::vector<int32_t> entries(static_cast<size_t>(room), 123456789);  // those beyond the last are never read
+        for (int32_t i = 0; i < start.back(); ++i) entries[static_cast<size_t>(i)] = static_cast<int32_t>((i * 89 + 7) % T);
+        const Tensor planStart = t.i32({experts + 1}, start), planRow = t.i32({room}, entries);
+        for (Isa isa : t.isas()) {
+          std::vector<float> first;
+          for (int expected : {0, 1, 64, 420, 9000}) {
+            const Tensor hidden = t.f32({room, ffn}), partial = t.f32({room, width});
+            t.run(isa, "moe_experts",
+                  args({&h, &e.gate.data, e.gate.scales(), &e.up.data, e.up.scales(), &e.down.data, e.down.scales(), nullptr, nullptr, &planStart, &planRow, nullptr,
+                        &hidden, &partial, nullptr, nullptr}, {static_cast<double>(expected)}));
+            std::vector<float> products = t.floats(partial);
+            const auto last = products.begin() + start.back() * width;
+            t.expect(std::all_of(last, products.end(), [](float y) { return std::isnan(y); }), "nothing is written behind the last entry");
+            products.erase(last, products.end());
+            if (first.empty()) first = products;
+            t.expectSameBits(describe(dtype, start.back(), ffn, width) + ", " + std::to_string(expected) + " expected", products, first);
+          }
+        }
+      }
+    }
   }
 }
 

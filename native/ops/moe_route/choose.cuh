@@ -194,7 +194,7 @@ __device__ __forceinline__ void writeChoice(const MoeRouteParams& p, int64_t row
       const int slot = count + __popc(lanes & ((1u << lane) - 1));
       p.ids[first + slot] = id;
       p.weights[first + slot] = weight;
-      if (id >= experts) p.slotPlan[first + slot] = -1;
+      if (id >= experts && p.slotPlan) p.slotPlan[first + slot] = -1;
       record(slot, id);
     }
     for (unsigned left = zero; left != 0; left &= left - 1) identity += __shfl_sync(kAllLanes, weight, __ffs(static_cast<int>(left)) - 1);

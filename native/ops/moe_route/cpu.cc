@@ -104,7 +104,7 @@ void moe_route(const void* params, const CpuContext& context) {
   forRows(context, rows, 8 * p.classifier.rows, [&](int64_t first, int64_t end, int thread) {
     for (int64_t r = first; r < end; ++r) routeRow(p, r, context.scratch<float>(thread));
   });
-  planExperts(p, rows, context.scratch<int32_t>(0));
+  if (p.expertStart) planExperts(p, rows, context.scratch<int32_t>(0));
 }
 
 }  // namespace longcat::LONGCAT_ISA

@@ -20,9 +20,9 @@ const TensorArg kTensors[kNumArgs] = {{"h", Use::in, false, true},
                                       {"weights", Use::out},
                                       {"identity_weight", Use::out},
                                       {"ffn_count", Use::out},
-                                      {"expert_start", Use::out},
-                                      {"plan_row", Use::out},
-                                      {"slot_plan", Use::out},
+                                      {"expert_start", Use::out, true},
+                                      {"plan_row", Use::out, true},
+                                      {"slot_plan", Use::out, true},
                                       {"rows"}};
 enum ScalarArg { kExperts, kFactor, kNumScalarArgs };
 const char* const kScalars[kNumScalarArgs] = {"experts", "factor"};
@@ -46,6 +46,8 @@ void prepare(const OpArgs& args, void* storage) {
   p.weights = check.dense<float>(kWeights, DType::f32, {rows, k});
   p.identityWeight = check.dense<float>(kIdentityWeight, DType::f32, {rows});
   p.ffnCount = check.dense<int32_t>(kFfnCount, DType::i32, {rows});
+  const bool plans = check.has(kExpertStart);
+  require(check.has(kPlanRow) == plans && check.has(kSlotPlan) == plans, "expert_start, plan_row and slot_plan come together or not at all");
   p.expertStart = check.dense<int32_t>(kExpertStart, DType::i32, {p.experts + 1});
   p.planRow = check.dense<int32_t>(kPlanRow, DType::i32, {rows * k});
   p.slotPlan = check.dense<int32_t>(kSlotPlan, DType::i32, {rows, k});

@@ -1,5 +1,5 @@
-// moe_route on a GPU: logits of all rows, then softmax and choice, a warp a row, then the plan. Few rows take one launch for all that
-// follows the logits, or for everything where the router is tiny; many rows take three. On Hopper sm90/ has logits on tensor cores, and a
+// moe_route on a GPU: logits of all rows, then softmax and choice, a warp a row, then the plan, where there is to be one. Few rows take one launch for
+// all that follows the logits, or for everything where the router is tiny; many rows take three, or two without a plan. On Hopper sm90/ has logits on tensor cores, and a
 // choice by more warps a row, with a sum of its own.
 //
 // The order of a logit's sum by multiply-adds: hidden is cut in chunks of eight; lane l of 32 adds the products of chunks l, l + 32, … in
@@ -39,7 +39,7 @@ struct RoutedChoices {
   }
 };
 
-/// Choice and plan of few rows, by one block.
+/// Choice of few rows, by one block, and their plan, if there is to be one.
 template <int kPerLane>
 __device__ __forceinline__ void chooseAndPlan(const MoeRouteParams& p, int64_t rows) {
   __shared__ PlanShared plan;
@@ -48,7 +48,7 @@ __device__ __forceinline__ void chooseAndPlan(const MoeRouteParams& p, int64_t r
   LaneScores<kPerLane> mine(p);
   for (int64_t r = warp; r < rows; r += kFewThreads / 32) chooseOfRow(p, r, mine, choice[warp]);
   __syncthreads();
-  planExperts<kFewThreads>(RoutedChoices(p), rows, 0, p.experts, plan);
+  if (p.expertStart) planExperts<kFewThreads>(RoutedChoices(p), rows, 0, p.experts, plan);
 }
 
 template <int kPerLane>
@@ -89,14 +89,15 @@ bool fewRows(const MoeRouteParams& p) {
   return p.capacity <= kFewRows && p.experts <= kPlanExperts && p.experts * ceilDiv(p.capacity, 32) <= kPlanWords;
 }
 
+/// If there is to be a plan.
 void launchPlan(const CudaContext& context, const MoeRouteParams& p) {
-  launch(context, planMany, static_cast<unsigned>(ceilDiv(p.experts, kExpertsOfBlock)), kPlanThreads, 0, p);
+  if (p.expertStart) launch(context, planMany, static_cast<unsigned>(ceilDiv(p.experts, kExpertsOfBlock)), kPlanThreads, 0, p);
 }
 
-/// Choice and plan, from the logits.
+/// Choice and plan, from the logits. One block for all rows only where it plans them too.
 template <int kPerLane>
 void launchChoice(const CudaContext& context, const MoeRouteParams& p) {
-  if (fewRows(p)) {
+  if (p.expertStart && fewRows(p)) {
     launch(context, chooseFew<kPerLane>, 1, kFewThreads, 0, p);
     return;
   }

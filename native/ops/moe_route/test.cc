@@ -19,6 +19,9 @@ struct Outputs {
     return args({&h, &classifier, &bias, &scores, &ids, &weights, &identity, &ffnCount, &expertStart, &planRow, &slotPlan, &rows},
                 {static_cast<double>(experts), factor});
   }
+  OpArgs withoutPlan(const Tensor& h, const Tensor& classifier, const Tensor& bias, const Tensor& rows, int64_t experts, double factor) {
+    return args({&h, &classifier, &bias, &scores, &ids, &weights, &identity, &ffnCount, nullptr, nullptr, nullptr, &rows}, {static_cast<double>(experts), factor});
+  }
 };
 
 /// Checks the choice of every live row and the plan against the scores that the operation itself gave.
@@ -209,4 +212,31 @@ LONGCAT_TEST(moe_route) {
   Outputs o(t, 3, 9, 6, 4);
   t.run(Isa::plain, "moe_route", o.arguments(h, classifier, bias, rows, 6, 6));
   t.expectSame("no rows: an empty plan", t.integers(o.expertStart), std::vector<int32_t>(7, 0));
+}
+
+// Without the plan the choice is the same, in the same bits: few rows and many, tiny routers and large.
+LONGCAT_TEST(moe_route) {
+  struct Case { int64_t capacity, rows, hidden, experts, zero, k; };
+  for (const Case c : {Case{9, 6, 48, 4, 2, 2}, {40, 33, 40, 60, 21, 5}, {1, 1, 256, 512, 256, 12}, {50, 47, 64, 512, 256, 12}, {300, 280, 64, 512, 256, 12}, {1100, 1050, 32, 256, 128, 12}, {90, 80, 24, 600, 300, 7}}) {
+    const int64_t all = c.experts + c.zero;
+    const Tensor h = t.randomF32({c.capacity, c.hidden}, -2, 2), rows = t.i32({1}, {static_cast<int32_t>(c.rows)});
+    const Tensor classifier = t.randomF32({all, c.hidden}, -.4, .4), bias = t.randomF32({1, all}, -.02, .02);
+    for (Isa isa : t.isas()) {
+      Outputs with(t, c.capacity, all, c.experts, c.k), without(t, c.capacity, all, c.experts, c.k);
+      t.run(isa, "moe_route", with.arguments(h, classifier, bias, rows, c.experts, 6), 2);
+      t.run(isa, "moe_route", without.withoutPlan(h, classifier, bias, rows, c.experts, 6), 2);
+      t.expectSameBits("probabilities", t.floats(without.scores), t.floats(with.scores));
+      t.expectSame("ids", t.integers(without.ids), t.integers(with.ids));
+      t.expectSameBits("weights", t.floats(without.weights), t.floats(with.weights));
+      t.expectSameBits("identity weight", t.floats(without.identity), t.floats(with.identity));
+      t.expectSame("FFN experts", t.integers(without.ffnCount), t.integers(with.ffnCount));
+    }
+  }
+  Outputs o(t, 2, 6, 4, 2);
+  const Tensor h = t.f32({2, 3}), classifier = t.f32({6, 3}), bias = t.f32({1, 6}), rows = t.i32({1}, {2});
+  t.expectThrows("a part of the plan", "INTERNAL", "come together or not at all", [&] {
+    OpArgs arguments = o.arguments(h, classifier, bias, rows, 4, 6);
+    arguments.tensor[9] = nullptr;
+    t.run(Isa::plain, "moe_route", arguments);
+  });
 }

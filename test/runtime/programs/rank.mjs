@@ -68,7 +68,7 @@ const routing = { ids: tensor(INT, [T, topK], mine.ids), weights: tensor(FLOAT, 
 
 const step = () => {
   enqueue("ep_dispatch", { ...shared, ...routing, ...plan }, scalars);
-  enqueue("moe_experts", { ...plan, h: plan.received, gate, up, down, hidden: tensor(FLOAT, [entries, ffn]), partial });
+  enqueue("moe_experts", { ...plan, h: plan.received, gate, up, down, hidden: tensor(FLOAT, [entries, ffn]), partial }, { expected: 0 });
   enqueue("ep_combine", { ...shared, partial, identity_weight: tensor(FLOAT, [T], mine.identity), out }, scalars);
 };
 

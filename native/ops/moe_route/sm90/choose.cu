@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kMostTeams* kTeam, 1) chooseInCluster(const __
   if (share.first + team < p.capacity) mine.load(share.first + team);  // whether or not it is live: to wait for the count first would take as long again
   const int own = share.live(p);
   if (team < own) mine.choose([&](int slot, int id) { plan.record(p, team, slot, id); });
-  plan.write(p, share.first, own);
+  if (p.expertStart) plan.write(p, share.first, own);
 #endif
 }
 
@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(kManyTeams* kTeam, kManyBlocks) chooseByTeams(
 #endif
 }
 
-/// True: the plan is launched as well.
+/// False: the plan, if there is to be one, is left to do.
 template <int kPerThread>
 bool launchChoice(const CudaContext& context, const MoeRouteParams& p) {
   if (p.capacity <= kMostRows) {
@@ -198,7 +198,7 @@ bool launchChoice(const CudaContext& context, const MoeRouteParams& p) {
   }
   launch(context, chooseByTeams<kPerThread>, persistentGrid(context, ceilDiv(p.capacity, kManyTeams), kManyBlocks), kManyTeams * kTeam, 0, p);
   if (p.capacity > kMostPlanned) return false;
-  launch(context, planInCluster, LaunchShape{dim3(kBlocks), kPlanThreads, 0, kBlocks}, p);
+  if (p.expertStart) launch(context, planInCluster, LaunchShape{dim3(kBlocks), kPlanThreads, 0, kBlocks}, p);
   return true;
 }
 

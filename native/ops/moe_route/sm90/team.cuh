@@ -183,7 +183,7 @@ class Team {
     if (chosen) {
       p_.ids[at] = id;
       p_.weights[at] = weight;
-      if (identity) p_.slotPlan[at] = -1;
+      if (identity && p_.slotPlan) p_.slotPlan[at] = -1;
       memberOf(s_.identity, slot) = identity ? weight : 0.0f;
       record(slot, id);
     }
