@@ -48,6 +48,7 @@ export class Rank {
   readonly #control: Control;
   #runner: Runner | undefined;
   #engine: Engine | undefined;
+  #requests: Requests | undefined;
   /** The newest round that this rank has joined without rows, and with it all before, is over. */
   #joined: Promise<void> | undefined;
   #allQuiet!: () => void;
@@ -117,7 +118,8 @@ export class Rank {
           await parts.close();
         },
       });
-      return new Requests(this.#engine, reply);
+      this.#requests = new Requests(this.#engine, reply);
+      return this.#requests;
     });
     const { info, modelContext, defaults } = parts;
     control.ready({ rank: this.#place.rank, host: hostname(), pid: process.pid, info, limits: runner.limits, modelContext, defaults });
@@ -185,9 +187,10 @@ export class Rank {
     }
   }
 
-  /** The group has failed, or this rank has. What waits for other ranks on the device gives up. */
+  /** The group has failed, or this rank has. What waits for other ranks on the device gives up; nobody is told what the device then leaves behind. */
   #end(error: unknown): void {
     const wire = toWire(error);
+    this.#requests?.stop();
     this.#runner?.giveUp(fromWire(wire));
     this.#host.tell({ type: "lost", error: wire });
     this.#host.end(true);
