@@ -1,7 +1,11 @@
-/** How ranks end that their leader closes: in good order and in silence, however long their devices take (ts/parallel/rank.ts). */
+/** How ranks end (ts/parallel/rank.ts): in good order and in silence when their leader closes, however long their devices take; and what they tell no more when one is lost. */
 import { afterEach, expect, it, vi } from "vitest";
 import { resolveOptions } from "../../ts/engine/options.js";
+import { LongcatError } from "../../ts/errors.js";
+import { Runner } from "../../ts/model/runner.js";
+import { Connection } from "../../ts/parallel/connection.js";
 import { Coordinator } from "../../ts/parallel/coordinator.js";
+import type { ToLeader } from "../../ts/parallel/messages.js";
 import { Rank } from "../../ts/parallel/rank.js";
 import type { ToStarter } from "../../ts/parallel/rank-process.js";
 import { RequestServer } from "../../ts/parallel/request-server.js";
@@ -18,12 +22,12 @@ afterEach(() => vi.restoreAllMocks());
 async function serving() {
   const [token, address] = ["secret", "127.0.0.1"];
   const { signal: _, onProgress: _p, onWarning: _w, ...options } = resolveOptions({ ...SMALL, parallel: { expert: RANKS } });
-  const requests = await RequestServer.listen({ ranks: RANKS, token, address });
+  const requests = await RequestServer.listen({ ranks: RANKS, token, address, port: 0 });
   const lost = vi.fn();
   const coordinator = await Coordinator.listen(
     {
       ...{ ranks: RANKS, address, port: 0, token, connectMs: 5000, loadMs: 60_000, starter: "a test starts them" },
-      setup: { version: packageVersion(), directory: modelPath("tiny-a"), options, requestsPort: requests.reception.port },
+      setup: { version: packageVersion(), directory: modelPath("tiny-a"), options, requestsPort: requests.port },
     },
     { onProgress: () => undefined, onWarning: () => undefined, onStarted: () => undefined, onLost: lost, onQuiet: () => undefined },
   );
@@ -36,11 +40,11 @@ async function serving() {
       void Rank.run({ ...place, address, port: coordinator.port, connectMs: 5000 }, token, host);
     });
   });
-  const remotes = await Promise.all(requests.ranks);
+  const remotes = await requests.ranks;
   await vi.waitFor(() => expect(told).toEqual([["ready"], ["ready"]]), 20_000);
   const over = (): void => {
     coordinator.destroy();
-    requests.reception.close();
+    requests.close(new LongcatError("ABORTED", "the test is over"));
   };
   return { coordinator, remotes, told, ended, lost, over };
 }
@@ -75,5 +79,33 @@ it("as failed ones whose devices cannot be closed, which is told", async () => {
   coordinator.close();
   expect(await Promise.all(ended)).toEqual([true, true]);
   expect(told).toEqual(Array(RANKS).fill(["ready", "lost"]));
+  over();
+});
+
+it("without a word of what their devices leave behind, when one of them is lost", async () => {
+  const { coordinator, remotes, ended, over } = await serving();
+  const said: string[] = [];
+  const { sendValue } = Connection.prototype;
+  vi.spyOn(Connection.prototype, "sendValue").mockImplementation(function (this: Connection, kind, value) {
+    said.push((value as ToLeader).type);
+    sendValue.call(this, kind, value);
+  });
+  const { giveUp } = Runner.prototype;
+  const gaveUp = new Set<Runner>();
+  vi.spyOn(Runner.prototype, "giveUp").mockImplementation(function (this: Runner, why) {
+    if (!gaveUp.has(this)) said.push("gives up");
+    gaveUp.add(this);
+    giveUp.call(this, why);
+  });
+  const begun = remotes.map(
+    (remote) => new Promise((began) => remote.generate({ tokens: [5, 9, 17] }, { maxTokens: 100, ignoreEos: true }, began)),
+  );
+  await Promise.all(begun);
+  coordinator.ended(1, "a test says so");
+  expect(await Promise.all(ended)).toEqual([true, true]);
+  await new Promise((resolve) => setTimeout(resolve, LONG_MS)); // the calls fail meanwhile
+  expect(said).toContain("chunks");
+  const after = said.slice(said.lastIndexOf("gives up"));
+  expect(after.filter((type) => ["chunks", "result", "error", "stats"].includes(type))).toEqual([]);
   over();
 });

@@ -3,8 +3,11 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createServer, type AddressInfo } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { afterEach, describe, expect, it } from "vitest";
-import type { LongcatError } from "../../ts/errors.js";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { LongcatError } from "../../ts/errors.js";
+import { Control } from "../../ts/parallel/control.js";
+import type { RankFacts } from "../../ts/parallel/group.js";
+import * as programs from "../../ts/parallel/programs.js";
 import { ROOT } from "../helpers/paths.js";
 import { childrenOf, gone } from "../helpers/processes.js";
 import { group, longAnswer } from "./groups.js";
@@ -16,7 +19,6 @@ describe("a rank that is lost under load", () => {
   it.each([
     ["is killed", "SIGKILL", /^rank 1 of 2 is lost: its process \d+ was ended by SIGKILL$/],
     ["stands still", "SIGSTOP", /^rank 1 of 2 is lost: nothing was heard of it for 5 s$/],
-    ["ends itself", "SIGTERM", /^rank 1 of 2 is lost: its process \d+ was ended by SIGKILL$/],
   ] as const)(
     "because it %s ends every call with COMM_ERROR naming it, leaves no process, and the next load works",
     async (_, signal, message) => {
@@ -42,9 +44,10 @@ describe("a rank that is lost under load", () => {
     },
   );
 
-  it("is none at the terminal's Ctrl-C, of which the leader decides", async () => {
+  it("is none at a signal to the whole group of processes, of which the leader decides", async () => {
     const some = await group(2);
-    for (const { pid } of some.ranks) process.kill(pid, "SIGINT");
+    for (const { pid } of some.ranks) for (const signal of ["SIGINT", "SIGHUP", "SIGTERM"]) process.kill(pid, signal);
+    await new Promise((resolve) => setTimeout(resolve, 500));
     expect((await some.generate(1, "Once", { maxTokens: 2 }, () => undefined).done).tokens).toHaveLength(2);
   });
 
@@ -76,6 +79,46 @@ describe("a load", () => {
       message: expect.stringMatching(/^rank [01] of 2 is lost: its process/),
     });
     expect(childrenOf(process.pid)).toEqual(before);
+  });
+
+  it("ends when a rank stands still in its midst", async () => {
+    const before = childrenOf(process.pid);
+    let stopped: number | undefined;
+    const stop = (): void => {
+      if (stopped !== undefined) return;
+      stopped = childrenOf(process.pid).find((pid) => !before.includes(pid))!;
+      process.kill(stopped, "SIGSTOP");
+    };
+    await expect(group(2, "mini", { onProgress: stop })).rejects.toMatchObject({
+      code: "COMM_ERROR",
+      message: expect.stringMatching(/^rank [01] of 2 is lost: nothing was heard of it for 5 s$/),
+    });
+    expect(stopped).toBeDefined();
+    expect(childrenOf(process.pid)).toEqual(before);
+  });
+
+  it("ends when ranks are lost that had loaded, before all their connections were there", async () => {
+    const [address, port, token] = ["127.0.0.1", await freePort(), "secret"];
+    // Ranks that come first, say that they have loaded, and are no more when the true ones are refused.
+    const place = { index: 0, processes: 1, localIndex: 0, localProcesses: 1, address, port, token, launcher: "a test" };
+    const loading = group(2, "mini", {}, { place });
+    loading.catch(() => undefined);
+    const first = await Promise.all([0, 1].map((rank) => Control.join({ address, port, token, rank, ranks: 2, connectMs: 10_000 })));
+    for (const [rank, control] of first.entries()) control.ready({ rank } as RankFacts);
+    await first[0]!.started;
+    await first[1]!.close();
+    await expect(loading).rejects.toMatchObject({ code: "COMM_ERROR", message: expect.stringMatching(/^rank [01] of 2 is lost: /) });
+  });
+
+  it("leaves nothing that keeps the process alive where its first part fails", async () => {
+    const servers = (): number => process.getActiveResourcesInfo().filter((name) => name === "TCPServerWrap").length;
+    const before = servers();
+    vi.spyOn(programs, "programFile").mockImplementation(() => {
+      throw new LongcatError("INTERNAL", "it is not built");
+    });
+    await expect(group(2)).rejects.toMatchObject({ code: "INTERNAL", message: "it is not built" });
+    vi.restoreAllMocks();
+    await vi.waitFor(() => expect(servers()).toBe(before));
   });
 
   it("stops when its signal fires", async () => {
@@ -189,7 +232,7 @@ describe("processes", () => {
 
   it("name a rank that is never started", async () => {
     const port = await freePort();
-    const leader = new Program(await torchrun(0, port), 2, { connectMs: 3000 });
+    const leader = new Program(await torchrun(0, port), 2, { parallel: { joinTimeoutMs: 3000 } });
     expect(await leader.next()).toEqual({
       code: "COMM_ERROR",
       message: `rank 1 of 2 did not connect to the leader at port ${port} of 127.0.0.1 within 3 s; torchrun started 2 processes`,
@@ -199,10 +242,10 @@ describe("processes", () => {
 
   it("name a leader that is never started", async () => {
     const port = await freePort();
-    const member = new Program(await torchrun(1, port), 2, { connectMs: 500 });
+    const member = new Program(await torchrun(1, port), 2, { parallel: { joinTimeoutMs: 1000 } });
     expect(await member.next()).toMatchObject({
       code: "COMM_ERROR",
-      message: expect.stringMatching(`^rank 1 of 2 found no leader at 127.0.0.1:${port} within 0.5 s`),
+      message: expect.stringMatching(`^rank 1 of 2 found no leader at 127.0.0.1:${port} within 1 s`),
     });
   });
 

@@ -11,14 +11,16 @@ import { LongcatError } from "../errors.js";
 import type { Round } from "../model/lockstep.js";
 import type { Runner } from "../model/runner.js";
 import { packageVersion } from "../runtime/addon.js";
-import { Connection } from "./connection.js";
-import { Control, dial } from "./control.js";
-import { Channel, Frame, helloBody } from "./messages.js";
+import type { Connection } from "./connection.js";
+import { Control } from "./control.js";
+import { startHeart } from "./heart.js";
+import { dial, introduce, refusal } from "./introduction.js";
+import { Channel, Frame } from "./messages.js";
 import { leaderLost } from "./names.js";
 import { deviceOfRank, hostFacts } from "./rank-device.js";
 import type { RankPlace, ToStarter } from "./rank-process.js";
 import { Requests } from "./requests.js";
-import { watchExchange } from "./watchdog.js";
+import { timeoutOn, watchExchange } from "./watchdog.js";
 import { fromWire, toWire } from "./wire-error.js";
 
 /**
@@ -48,6 +50,7 @@ export class Rank {
   readonly #control: Control;
   #runner: Runner | undefined;
   #engine: Engine | undefined;
+  #requests: Requests | undefined;
   /** The newest round that this rank has joined without rows, and with it all before, is over. */
   #joined: Promise<void> | undefined;
   #allQuiet!: () => void;
@@ -95,30 +98,32 @@ export class Rank {
         "COMM_ERROR",
         `the leader is longcat-node ${version}, this rank's is ${packageVersion()}; they must be the same`,
       );
+    const stopHeart = await startHeart({ ...this.#place, token: this.#token });
+    const connection = await this.#connect(requestsPort);
     const parts = await this.#load();
     const { runner } = parts;
     this.#runner = runner;
     const stopWatching = this.#watch(runner);
-    const requests = await this.#connect(requestsPort, (reply) => {
-      this.#engine = Engine.fromParts({
-        ...parts,
-        stepsAhead: STEPS_AHEAD,
-        onWork: (working) => control.works(working),
-        onFailure: (error) => control.fail(error),
-        close: async () => {
-          control.quiet();
-          await this.#quiet;
-          await this.#joined;
-          stopWatching();
-          // NCCL's kernels use the other ranks' memory, even when those are through.
-          await control.gather("devices are at rest", new Uint8Array());
-          await requests.close();
-          await control.close();
-          await parts.close();
-        },
-      });
-      return new Requests(this.#engine, reply);
+    this.#engine = Engine.fromParts({
+      ...parts,
+      stepsAhead: STEPS_AHEAD,
+      onWork: (working) => control.works(working),
+      onFailure: (error) => control.fail(error),
+      close: async () => {
+        control.quiet();
+        await this.#quiet;
+        await this.#joined;
+        stopWatching();
+        // NCCL's kernels use the other ranks' memory, even when those are through.
+        await control.gather("devices are at rest", new Uint8Array());
+        await requests.close();
+        await stopHeart();
+        await control.close();
+        await parts.close();
+      },
     });
+    const requests = new Requests(this.#engine, connection);
+    this.#requests = requests;
     const { info, modelContext, defaults } = parts;
     control.ready({ rank: this.#place.rank, host: hostname(), pid: process.pid, info, limits: runner.limits, modelContext, defaults });
     await control.started;
@@ -150,10 +155,10 @@ export class Rank {
   }
 
   /** Watches what the runner exchanges with others. What it returns ends the watch. */
-  #watch({ exchange, queue }: Runner): () => void {
+  #watch({ device, exchange, queue }: Runner): () => void {
     if (exchange === undefined) return () => undefined;
     const { timeoutMs } = this.#control.setup.options.parallel;
-    return watchExchange({ exchange, queue }, timeoutMs, {
+    return watchExchange({ exchange, queue }, timeoutOn(device.kind, timeoutMs), {
       onStuck: (waitsFor, ms) => this.#control.stuck(waitsFor, ms),
       onFailure: (error) => this.#control.fail(error),
     });
@@ -163,16 +168,22 @@ export class Rank {
     this.#joined = this.#runner?.join(round).catch((error) => this.#control.fail(error));
   }
 
-  /** The connection on which the leader's requests come. */
-  async #connect(port: number, serve: (connection: Connection) => Requests): Promise<Requests> {
+  /** The connection on which the leader's requests come, once this rank is ready. */
+  async #connect(port: number): Promise<Connection> {
     const { address, rank, ranks, connectMs } = this.#place;
-    const socket = await dial(address, port, connectMs);
-    const onEnd = (why: string): void => this.#end(leaderLost(rank, ranks, why));
-    const connection = new Connection(socket, { onFrame: () => undefined, onEnd });
-    connection.send(Frame.hello, helloBody(Channel.requests, rank, this.#token));
-    const requests = serve(connection);
-    connection.trust({ onFrame: (_, body) => requests.receive(body), onEnd });
-    return requests;
+    let connection: Connection;
+    try {
+      const newcomer = { channel: Channel.requests, rank, token: this.#token };
+      connection = await introduce(await dial(address, port, connectMs), newcomer, connectMs);
+    } catch (error) {
+      const words = `the leader's port for requests, ${port} of ${address}, cannot be reached: ${(error as Error).message}`;
+      throw new LongcatError("COMM_ERROR", words, { cause: error });
+    }
+    connection.trust({
+      onFrame: (kind, body) => (kind === Frame.refused ? this.#end(refusal(body.toString())) : this.#requests?.receive(body)),
+      onEnd: (why) => this.#end(leaderLost(rank, ranks, why)),
+    });
+    return connection;
   }
 
   /** The leader has closed the group. */
@@ -185,9 +196,10 @@ export class Rank {
     }
   }
 
-  /** The group has failed, or this rank has. What waits for other ranks on the device gives up. */
+  /** The group has failed, or this rank has. What waits for other ranks on the device gives up; nobody is told what the device then leaves behind. */
   #end(error: unknown): void {
     const wire = toWire(error);
+    this.#requests?.stop();
     this.#runner?.giveUp(fromWire(wire));
     this.#host.tell({ type: "lost", error: wire });
     this.#host.end(true);

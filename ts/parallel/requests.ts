@@ -20,6 +20,7 @@ export class Requests {
   /** Pieces that this turn of the event loop has given. */
   #chunks: [id: number, chunk: Chunk][] = [];
   #isAtRest = false;
+  #isStopped = false;
 
   constructor(engine: Engine, connection: Connection) {
     this.#engine = engine;
@@ -44,6 +45,12 @@ export class Requests {
         this.#answer(message.id, (signal) => this.#engine.score(message.prompt, { ...message.options, signal }));
         break;
     }
+  }
+
+  /** From now on nothing is told: neither pieces that wait for the end of this turn nor what becomes of the calls. Their leader learns from the coordinator. */
+  stop(): void {
+    this.#isStopped = true;
+    clearInterval(this.#timer);
   }
 
   /** Resolves when all answers have left this process. */
@@ -88,6 +95,6 @@ export class Requests {
   }
 
   #tell(message: ToLeader): void {
-    this.#connection.sendValue(Frame.value, message);
+    if (!this.#isStopped) this.#connection.sendValue(Frame.value, message);
   }
 }
