@@ -46,7 +46,14 @@ describe("engine options", () => {
     [{ parallel: { expert: 1.5 } }, "parallel.expert: 1.5"],
     [{ parallel: { expert: 2, exchange: "mpi" } }, 'parallel.exchange: "mpi" is not accepted; give "auto" or "peer" or "nccl"'],
     [{ parallel: { expert: 2, dispatchDType: "int8" } }, 'parallel.dispatchDType: "int8" is not accepted; give "auto" or "fp8"'],
-    [{ parallel: { expert: 2, timeoutMs: 1 } }, "parallel.timeoutMs: 1 is not accepted; give a whole number from 100 to 86400000"],
+    [
+      { parallel: { expert: 2, timeoutMs: 1999 } },
+      'parallel.timeoutMs: 1999 is not accepted; give a whole number from 2000 to 86400000 (milliseconds), or "auto"',
+    ],
+    [
+      { parallel: { expert: 2, joinTimeoutMs: 999 } },
+      "parallel.joinTimeoutMs: 999 is not accepted; give a whole number from 1000 to 86400000",
+    ],
     [{ device: "gpu" }, 'device: "gpu" is not accepted; give "auto", "cpu", "cuda" or "cuda:N"'],
     [{ device: "cuda:-1" }, 'device: "cuda:-1"'],
     [{ dtype: "float16" }, 'dtype: "float16" is not accepted; give "auto" or "bfloat16" or "float32"'],
@@ -73,11 +80,11 @@ describe("engine options", () => {
   });
 
   it("of ranks have defaults of their own", () => {
-    const absent = { exchange: "auto", dispatchDType: "auto", timeoutMs: 30_000 };
+    const absent = { exchange: "auto", dispatchDType: "auto", joinTimeoutMs: "auto", timeoutMs: "auto" };
     for (const parallel of [{}, { expert: 1 }, { expert: null, exchange: null }])
       expect(resolve({ parallel }).parallel).toEqual({ expert: 1, ...absent });
     expect(resolve({ parallel: { expert: 8 } }).parallel).toEqual({ expert: 8, ...absent });
-    const given = { expert: 2, exchange: "nccl", dispatchDType: "fp8", timeoutMs: 500 };
+    const given = { expert: 2, exchange: "nccl", dispatchDType: "fp8", joinTimeoutMs: 1000, timeoutMs: 2000 };
     expect(resolve({ parallel: given }).parallel).toEqual(given);
     expect(resolve({ device: "cpu", parallel: { expert: 2, exchange: "peer" } }).parallel).toMatchObject({ exchange: "peer" });
     for (const device of ["auto", "cpu", "cuda"]) expect(resolve({ device, parallel: { expert: 2 } })).toMatchObject({ device });
@@ -93,7 +100,7 @@ describe("engine options", () => {
       'device: "cuda:1" is one GPU, and parallel.expert is 2: each rank has its own; give "cuda", "auto" or "cpu"',
     );
     expect(() => resolve({ device: "cpu", parallel: { expert: 2, exchange: "nccl" } })).toThrow('parallel.exchange: "nccl" needs GPUs');
-    for (const one of [{ exchange: "peer" }, { dispatchDType: "fp8" }, { timeoutMs: 1000 }])
+    for (const one of [{ exchange: "peer" }, { dispatchDType: "fp8" }, { timeoutMs: 3000 }, { joinTimeoutMs: 3000 }])
       expect(() => resolve({ parallel: one })).toThrow(`parallel.${Object.keys(one)[0]}: needs several ranks, and parallel.expert is 1`);
     expect(resolve({ device: "cuda:1", parallel: { expert: 1 } })).toMatchObject({ device: "cuda:1" });
     expect(resolve({ maxBatchTokens: 1 })).toMatchObject({ speculative: "auto" });

@@ -1,6 +1,7 @@
 /** How ranks end (ts/parallel/rank.ts): in good order and in silence when their leader closes, however long their devices take; and what they tell no more when one is lost. */
 import { afterEach, expect, it, vi } from "vitest";
 import { resolveOptions } from "../../ts/engine/options.js";
+import { LongcatError } from "../../ts/errors.js";
 import { Runner } from "../../ts/model/runner.js";
 import { Connection } from "../../ts/parallel/connection.js";
 import { Coordinator } from "../../ts/parallel/coordinator.js";
@@ -22,12 +23,12 @@ afterEach(() => vi.restoreAllMocks());
 async function serving() {
   const [token, address] = ["secret", "127.0.0.1"];
   const { signal: _, onProgress: _p, onWarning: _w, ...options } = resolveOptions({ ...SMALL, parallel: { expert: RANKS } });
-  const requests = await RequestServer.listen({ ranks: RANKS, token, address });
+  const requests = await RequestServer.listen({ ranks: RANKS, token, address, port: 0 });
   const lost = vi.fn();
   const coordinator = await Coordinator.listen(
     {
       ...{ ranks: RANKS, address, port: 0, token, connectMs: 5000, loadMs: 60_000, starter: "a test starts them" },
-      setup: { version: packageVersion(), directory: modelPath("tiny-a"), options, requestsPort: requests.reception.port },
+      setup: { version: packageVersion(), directory: modelPath("tiny-a"), options, requestsPort: requests.port },
     },
     { onProgress: () => undefined, onWarning: () => undefined, onStarted: () => undefined, onLost: lost, onQuiet: () => undefined },
   );
@@ -40,11 +41,11 @@ async function serving() {
       void Rank.run({ ...place, address, port: coordinator.port, connectMs: 5000 }, token, host);
     });
   });
-  const remotes = await Promise.all(requests.ranks);
+  const remotes = await requests.ranks;
   await vi.waitFor(() => expect(told).toEqual([["ready"], ["ready"]]), 20_000);
   const over = (): void => {
     coordinator.destroy();
-    requests.reception.close();
+    requests.close(new LongcatError("ABORTED", "the test is over"));
   };
   return { coordinator, remotes, told, ended, lost, over };
 }

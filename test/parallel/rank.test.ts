@@ -111,4 +111,21 @@ describe("a step that fails", () => {
     expect(failures).toMatchObject([{ code: "CUDA_ERROR", message: "the device is lost" }]);
     await engine.close();
   });
+
+  it("before it was launched is its calls' trouble alone, unless the device is at fault", async () => {
+    const runner = new FakeRunner();
+    const failures: LongcatError[] = [];
+    const info = { endTokens: [49] } as unknown as EngineInfo;
+    const parts = { runner, info, modelContext: runner.limits.contextLength, defaults: {}, close: () => runner.close() };
+    const engine = Engine.fromParts({ ...parts, onFailure: (error) => failures.push(error) });
+    for (const code of ["OUT_OF_MEMORY", "CUDA_ERROR"] as const) {
+      vi.spyOn(runner, "setSampling").mockImplementationOnce(() => {
+        throw new LongcatError(code, "it cannot be set up");
+      });
+      await expect(engine.generate({ tokens: [1] })).rejects.toMatchObject({ code });
+      expect((await engine.generate({ tokens: [1] }, { maxTokens: 1 })).tokens).toHaveLength(1);
+    }
+    expect(new Set(failures.map(({ code }) => code))).toEqual(new Set(["CUDA_ERROR"]));
+    await engine.close();
+  });
 });

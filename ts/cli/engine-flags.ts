@@ -29,14 +29,17 @@ export const PARALLEL_FLAGS: readonly Flag[] = [
   { name: "ranks", kind: "number", value: "R", help: "expert parallelism: number of ranks, each with a device of its own (default 1)" },
   ...[EXCHANGE_FLAG, DISPATCH_FLAG],
 ];
+const TIMEOUT_FLAGS: readonly Flag[] = [
+  { name: "join-timeout", kind: "number", value: "S", help: "seconds for ranks to connect (default: 60, on several hosts 600)" },
+  { name: "rank-timeout", kind: "number", value: "S", help: "seconds to wait for a rank in a step (default: 30, on CPUs 300)" },
+];
 
 export const ENGINE_FLAGS: readonly Flag[] = [
   MODEL_FLAG,
   { name: "device", kind: "text", value: "D", help: "auto (the first GPU, else the CPU), cpu, cuda or cuda:N" },
   { name: "dtype", kind: "text", value: "T", help: "weights: auto (as stored), bfloat16 or float32" },
   { name: "threads", kind: "text", value: "N", help: "CPU threads, or auto: what affinity and container quota allow" },
-  ...PARALLEL_FLAGS,
-  SPECULATIVE_FLAG,
+  ...[...PARALLEL_FLAGS, ...TIMEOUT_FLAGS, SPECULATIVE_FLAG],
   { name: "no-batch-invariant", kind: "flag", help: "permit results that depend on the batch" },
   { name: "no-prefix-cache", kind: "flag", help: "do not reuse cached prompts" },
   { name: "cache-bytes", kind: "text", value: "B", help: "memory of the latent cache in bytes, or auto" },
@@ -50,7 +53,7 @@ export const ENGINE_FLAGS: readonly Flag[] = [
 ];
 
 /** Flags of the benches, which say themselves how many drafts there are, and look at a model in one process. */
-export const BENCH_ENGINE_FLAGS = ENGINE_FLAGS.filter((flag) => flag !== SPECULATIVE_FLAG && !PARALLEL_FLAGS.includes(flag));
+export const BENCH_ENGINE_FLAGS = ENGINE_FLAGS.filter((flag) => ![...PARALLEL_FLAGS, ...TIMEOUT_FLAGS, SPECULATIVE_FLAG].includes(flag));
 
 /** A number, or the word "auto". */
 function autoOrNumber(flags: ParsedFlags, name: string): "auto" | number | undefined {
@@ -59,12 +62,20 @@ function autoOrNumber(flags: ParsedFlags, name: string): "auto" | number | undef
   return parseNumber(`--${name}`, text);
 }
 
+/** Of a flag's seconds. */
+function milliseconds(flags: ParsedFlags, name: string): number | undefined {
+  const seconds = flags.number(name);
+  return seconds && Math.round(seconds * 1000);
+}
+
 /** What the flags say of ranks; undefined: nothing. */
 export function parallelOptions(flags: ParsedFlags): EngineOptions["parallel"] {
   const given = {
     expert: flags.number("ranks"),
     exchange: flags.text("exchange") as ParallelEngineOptions["exchange"],
     dispatchDType: flags.text("dispatch-dtype") as ParallelEngineOptions["dispatchDType"],
+    joinTimeoutMs: milliseconds(flags, "join-timeout"),
+    timeoutMs: milliseconds(flags, "rank-timeout"),
   };
   return Object.values(given).every((value) => value === undefined) ? undefined : given;
 }

@@ -61,6 +61,7 @@ let runningFlags: readonly Flag[] = [];
 /** Options whose flag is not their own name in kebab case. */
 const FLAG_OF: Readonly<Record<string, string>> = {
   ...{ "parallel.expert": "ranks", "parallel.exchange": "exchange", "parallel.dispatchDType": "dispatch-dtype" },
+  ...{ "parallel.joinTimeoutMs": "join-timeout", "parallel.timeoutMs": "rank-timeout" },
   ...{ drainTimeoutMs: "drain-timeout", stopTokens: "stop-token" },
   ...{ batchInvariant: "no-batch-invariant", prefixCache: "no-prefix-cache", cacheDType: "cache-dtype" },
 };

@@ -30,8 +30,16 @@ export interface ParallelEngineOptions {
   exchange?: "auto" | "peer" | "nccl" | null;
   /** What rows are sent to experts as: what activations are (`"auto"`, the default), or `"fp8"`: e4m3 with a scale for each 128 numbers, other numbers. */
   dispatchDType?: "auto" | "fp8" | null;
-  /** Milliseconds that a rank waits for another one within a step before the group is given up with `COMM_ERROR`. Default 30,000. */
-  timeoutMs?: number | null;
+  /**
+   * Milliseconds that ranks may take to connect to the leader before a load is given up with `COMM_ERROR`: `"auto"` (default) is 60,000 where all are on
+   * one host, and 600,000 on several. At least 1000.
+   */
+  joinTimeoutMs?: "auto" | number | null;
+  /**
+   * Milliseconds that a rank waits for another one within a step before the group is given up with `COMM_ERROR`: `"auto"` (default) is 30,000 on GPUs,
+   * and 300,000 on CPUs, where a step may take so long. At least 2000.
+   */
+  timeoutMs?: "auto" | number | null;
 }
 
 /**
@@ -143,7 +151,7 @@ export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = {
   device: "auto",
   dtype: "auto",
   threads: "auto",
-  parallel: { expert: 1, exchange: "auto", dispatchDType: "auto", timeoutMs: 30_000 },
+  parallel: { expert: 1, exchange: "auto", dispatchDType: "auto", joinTimeoutMs: "auto", timeoutMs: "auto" },
   maxBatchTokens: 4096,
   maxSequences: 64,
   cacheBytes: "auto",
@@ -158,8 +166,9 @@ export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = {
   onWarning: (message) => process.emitWarning(message, "LongcatWarning"),
 };
 
-/** Least and most of `parallel.timeoutMs`. */
-const LEAST_TIMEOUT_MS = 100;
+/** Least of `parallel.joinTimeoutMs` and `timeoutMs`: ranks are told after a second that their device waits. Most of both. */
+const LEAST_JOIN_MS = 1000;
+const LEAST_TIMEOUT_MS = 2000;
 const LONGEST_TIMEOUT_MS = 24 * 3600 * 1000;
 
 /** Drafts that a step may verify for a sequence. */
@@ -274,14 +283,19 @@ function checkDevice(value: unknown): string {
 
 function checkParallel(value: unknown): ParallelOptions {
   const input = record(value, "parallel");
-  rejectUnknown(input, ["expert", "exchange", "dispatchDType", "timeoutMs"], "option of parallel");
+  rejectUnknown(input, Object.keys(DEFAULT_OPTIONS.parallel), "option of parallel");
   const given = Object.fromEntries(Object.entries(input).filter(([, one]) => !absent(one)));
-  const { expert, exchange, dispatchDType, timeoutMs }: Record<string, unknown> = { ...DEFAULT_OPTIONS.parallel, ...given };
+  const { expert, exchange, dispatchDType, ...times }: Record<string, unknown> = { ...DEFAULT_OPTIONS.parallel, ...given };
+  const time = (name: "joinTimeoutMs" | "timeoutMs", least: number): "auto" | number => {
+    const ms = times[name];
+    return ms === "auto" ? ms : integer(ms, `parallel.${name}`, least, LONGEST_TIMEOUT_MS, ' (milliseconds), or "auto"');
+  };
   const parallel: ParallelOptions = {
     expert: integer(expert, "parallel.expert", 1, Number.MAX_SAFE_INTEGER),
     exchange: oneOf(exchange, "parallel.exchange", ["auto", "peer", "nccl"]),
     dispatchDType: oneOf(dispatchDType, "parallel.dispatchDType", ["auto", "fp8"]),
-    timeoutMs: integer(timeoutMs, "parallel.timeoutMs", LEAST_TIMEOUT_MS, LONGEST_TIMEOUT_MS),
+    joinTimeoutMs: time("joinTimeoutMs", LEAST_JOIN_MS),
+    timeoutMs: time("timeoutMs", LEAST_TIMEOUT_MS),
   };
   // What ranks do to each other means nothing to one that is alone.
   const idle = Object.keys(given).find((name) => name !== "expert");

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { LongcatError } from "../errors.js";
+import type { LongcatError, LongcatErrorCode } from "../errors.js";
 import type { ModelRunner, RunnerLimits, StepResult } from "../model/runner-types.js";
 import type { CoreCall, EngineCore, Generation, Scoring } from "./core.js";
 import { DraftPolicy } from "./draft-policy.js";
@@ -26,11 +26,14 @@ export interface StepLoopParts {
   stepsAhead?: number;
   /** Told when there is something to do after a rest, before the first step, and when nothing is left. */
   onWork?: (working: boolean) => void;
-  /** Told of a step that failed, beside those whose calls it takes with it. */
+  /** Told of a step that failed on the device, beside those whose calls it takes with it; not of one that was not launched. */
   onFailure?: (error: LongcatError) => void;
 }
 
 type AnyRequest = GenerateRequest | ScoreRequest;
+
+/** Codes of failures that a device does not get over. */
+const DEVICE_FAULTS: ReadonlySet<string> = new Set<LongcatErrorCode>(["CUDA_ERROR", "COMM_ERROR"]);
 
 /** Blocks that running sequences have got, set at a time: fewer commands than a step has to spare. */
 const GROWTHS_AT_ONCE = 16;
@@ -166,20 +169,23 @@ export class StepLoop implements EngineCore {
   async #turn(): Promise<void> {
     this.#launchAhead();
     const { batch, launched, results } = this.#underWay[0] as StepUnderWay;
+    let isLaunched = false;
     try {
+      const launch = await launched;
+      isLaunched = true;
       const there = await results;
-      this.#timed(batch, await launched);
+      this.#timed(batch, launch);
       this.#scheduler.take(batch, there);
       this.#underWay.shift();
       this.#counters.steps += 1;
-      const { overMs } = await launched;
+      const { overMs } = launch;
       this.#launchAhead(overMs);
       if (this.#underWay.length > 0) await eventLoopTurn();
       this.#stepOverMs = overMs;
       this.#scheduler.report(batch, there);
     } catch (error) {
       this.#underWay = this.#underWay.filter((step) => step.batch !== batch);
-      this.#failBatch(batch, error);
+      this.#failBatch(batch, error, isLaunched);
     }
   }
 
@@ -283,10 +289,10 @@ export class StepLoop implements EngineCore {
   }
 
   /** A step that failed takes the calls with it that had a part in it; the engine goes on. */
-  #failBatch(batch: Batch, error: unknown): void {
+  #failBatch(batch: Batch, error: unknown, isLaunched: boolean): void {
     this.#scheduler.abandon(batch);
     const failed = asLongcatError(error);
-    this.#parts.onFailure?.(failed);
+    if (isLaunched || DEVICE_FAULTS.has(failed.code)) this.#parts.onFailure?.(failed);
     for (const { sequence } of [...batch.admitted, ...batch.entries, ...batch.evicted])
       if (sequence.state === "ended") sequence.fail(failed);
   }

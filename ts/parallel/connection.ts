@@ -7,6 +7,9 @@
 import type { Socket } from "node:net";
 import { deserialize, serialize } from "node:v8";
 
+/** So long nothing is said until the system asks whether the other side is still there, and keeps what is between them from forgetting the connection. */
+const IDLE_MS = 10_000;
+
 /** Bytes in front of a body. */
 const HEADER_BYTES = 5;
 
@@ -40,6 +43,7 @@ export class Connection {
     this.#mostBytes = isStranger ? MOST_STRANGER_BYTES : MOST_BYTES;
     this.#events = events;
     socket.setNoDelay(true);
+    socket.setKeepAlive(true, IDLE_MS);
     socket.on("data", (chunk: Buffer) => this.#read(chunk));
     socket.on("error", (error) => {
       this.#why = `its connection broke: ${error.message}`;
@@ -81,6 +85,13 @@ export class Connection {
   destroy(): void {
     this.#ended = true;
     this.#socket.destroy();
+  }
+
+  /** Sends a last frame and closes it, whatever the other side does. */
+  dismiss(kind: number, body: Uint8Array): void {
+    this.send(kind, body);
+    this.#ended = true;
+    this.#socket.destroySoon();
   }
 
   /** Whether it keeps the process alive. */

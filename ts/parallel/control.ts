@@ -3,14 +3,13 @@
  * @module
  */
 
-import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { LongcatError } from "../errors.js";
 import type { Forward, Lockstep, Round } from "../model/lockstep.js";
-import { Connection, readValue } from "./connection.js";
-import { BEAT_MS } from "./coordinator.js";
+import { type Connection, readValue } from "./connection.js";
 import type { RankFacts } from "./group.js";
-import { Channel, Frame, forwardBody, helloBody, type RankSetup, readRound, type ToCoordinator, type ToRank } from "./messages.js";
+import { dial, introduce, refusal } from "./introduction.js";
+import { BEAT_MS, Channel, Frame, forwardBody, type RankSetup, readRound, type ToCoordinator, type ToRank } from "./messages.js";
 import { leaderLost, rankName } from "./names.js";
 import { fromWire, toWire } from "./wire-error.js";
 
@@ -85,40 +84,21 @@ export class Control implements Lockstep {
    * @throws LongcatError COMM_ERROR: no leader within the time, or one that refuses
    */
   static async join(place: LeaderPlace): Promise<Control> {
-    const deadline = performance.now() + place.connectMs;
-    const who = rankName(place.rank, place.ranks);
-    const where = `${place.address}:${place.port}`;
+    const { address, port, rank, ranks, connectMs } = place;
+    const deadline = performance.now() + connectMs;
+    const who = rankName(rank, ranks);
     for (let why = ""; ; ) {
       const left = deadline - performance.now();
       if (left <= 0)
-        throw new LongcatError("COMM_ERROR", `${who} found no leader at ${where} within ${place.connectMs / 1000} s${why && `: ${why}`}`);
+        throw new LongcatError("COMM_ERROR", `${who} found no leader at ${address}:${port} within ${connectMs / 1000} s${why}`);
       try {
-        return await introduce(await dial(place.address, place.port, left), place, left);
+        const connection = await introduce(await dial(address, port, left), { ...place, channel: Channel.control }, left);
+        return new Control(connection, place, await setupOf(connection));
       } catch (error) {
-        if (error instanceof LongcatError) throw error;
-        why = (error as Error).message;
+        if (error instanceof LongcatError) throw fromWire(toWire(error), who);
+        why = `: ${(error as Error).message}`;
       }
       await sleep(Math.min(RETRY_MS, left));
-    }
-
-    function introduce(socket: Socket, { rank, token }: LeaderPlace, leftMs: number): Promise<Control> {
-      return new Promise((resolve, reject) => {
-        const timer = setTimeout(() => socket.destroy(new Error("it does not answer")), leftMs);
-        const connection: Connection = new Connection(socket, {
-          onFrame: (kind, body) => {
-            clearTimeout(timer);
-            if (kind !== Frame.value) return reject(new LongcatError("COMM_ERROR", `${who}: what answers at ${where} is no leader`));
-            const message = readValue(body) as ToRank;
-            if (message.type === "setup") resolve(new Control(connection, place, message.setup));
-            else if (message.type === "lost") reject(fromWire(message.error, who));
-          },
-          onEnd: (why) => {
-            clearTimeout(timer);
-            reject(new Error(why));
-          },
-        });
-        connection.send(Frame.hello, helloBody(Channel.control, rank, token));
-      });
     }
   }
 
@@ -243,17 +223,17 @@ export class Control implements Lockstep {
   }
 }
 
-/** A connected socket. */
-export function dial(host: string, port: number, timeoutMs: number): Promise<Socket> {
+/** What the coordinator says first. Its other words are to be heard at once when it has resolved. */
+function setupOf(connection: Connection): Promise<RankSetup> {
   return new Promise((resolve, reject) => {
-    const socket = connect({ host, port });
-    const timer = setTimeout(() => socket.destroy(new Error("it does not answer")), timeoutMs);
-    socket.once("connect", () => {
-      clearTimeout(timer);
-      socket.off("error", reject);
-      resolve(socket);
+    connection.trust({
+      onFrame: (kind, body) => {
+        if (kind === Frame.refused) return reject(refusal(body.toString()));
+        const message = readValue(body) as ToRank;
+        if (message.type === "setup") resolve(message.setup);
+        else if (message.type === "lost") reject(fromWire(message.error));
+      },
+      onEnd: (why) => reject(new Error(why)),
     });
-    socket.once("error", reject);
-    socket.once("close", () => clearTimeout(timer));
   });
 }

@@ -21,6 +21,7 @@ if (port !== null) {
     (coordinator) => {
       port.on("message", (message: ToCoordinatorThread) => {
         if (message.type === "ended") coordinator.ended(message.rank, message.how);
+        else if (message.type === "disconnected") coordinator.disconnected(message.rank, message.why);
         else coordinator.close();
       });
       tell({ type: "listens", port: coordinator.port });

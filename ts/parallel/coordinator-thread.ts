@@ -21,7 +21,10 @@ export type FromCoordinator =
   | { type: "quiet" };
 
 /** What it is told. */
-export type ToCoordinatorThread = { type: "ended"; rank: number; how: string } | { type: "close" };
+export type ToCoordinatorThread =
+  | { type: "ended"; rank: number; how: string }
+  | { type: "disconnected"; rank: number; why: string }
+  | { type: "close" };
 
 export class CoordinatorThread {
   /** The port at which ranks find it; rejects where it cannot listen. */
@@ -70,6 +73,11 @@ export class CoordinatorThread {
   /** A rank's process has ended. */
   ended(rank: number, how: string): void {
     this.#tell({ type: "ended", rank, how });
+  }
+
+  /** A rank's connection to the main thread has ended. */
+  disconnected(rank: number, why: string): void {
+    this.#tell({ type: "disconnected", rank, why });
   }
 
   /** Asks the ranks to end. */

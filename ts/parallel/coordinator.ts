@@ -5,32 +5,34 @@
  */
 
 import type { LoadProgress } from "../engine/options.js";
-import { LongcatError } from "../errors.js";
+import { LongcatError, type LongcatErrorCode } from "../errors.js";
 import { type Connection, type ConnectionEvents, readValue } from "./connection.js";
 import type { RankFacts } from "./group.js";
-import { Channel, Frame, readForward, type RankSetup, roundBody, type ToCoordinator, type ToRank } from "./messages.js";
+import type { Newcomer } from "./introduction.js";
+import { BEAT_MS, Channel, Frame, readForward, type RankSetup, roundBody, type ToCoordinator, type ToRank } from "./messages.js";
 import { rankName, rankNames } from "./names.js";
 import { Reception, type ReceptionOptions } from "./reception.js";
 import { Rounds } from "./rounds.js";
 import { fromWire, toWire, type WireError } from "./wire-error.js";
 
-/** Ranks say so often that they are there, and so does the coordinator. */
-export const BEAT_MS = 1000;
-
 /**
- * So many beats without a word make a rank dead: one that serves; and one that loads, whose event loop may stand still for seconds. Beats of the
+ * So many beats without a word make a rank dead: of its process; and, once it serves, of its main thread, which may stand still for a while. Beats of the
  * listener's own are counted, not time: whoever was stopped itself has not heard of the others either.
  */
-export const MOST_SILENT_BEATS = { serving: 5, loading: 60 };
+const MOST_SILENT_BEATS = { process: 5, mainThread: 60 };
 
 /** From the first rank that says that it is stuck to the judgement. */
 const STUCK_MS = 500;
 
-/** From a rank's last word to the judgement. */
-const LAST_WORD_MS = 100;
+/** From the end of a rank's connection to the judgement: the leader may know more, how its process ended. */
+const ENDED_MS = 100;
+
+/** From a rank's failure to the judgement, where it may be the end of another one that this rank has noticed first: a GPU or NCCL does. */
+const FAILED_MS = 500;
+const NOTICED: ReadonlySet<string> = new Set<LongcatErrorCode>(["COMM_ERROR", "CUDA_ERROR"]);
 
 /** What a coordinator is made with. */
-export interface CoordinatorOptions extends Omit<ReceptionOptions, "channel"> {
+export interface CoordinatorOptions extends Omit<ReceptionOptions, "channels"> {
   setup: RankSetup;
   /** How long ranks may take to connect, and how long a load may stand still. */
   connectMs: number;
@@ -54,10 +56,14 @@ export interface CoordinatorEvents {
 /** A rank, as far as it is known. */
 interface Member {
   connection: Connection;
-  silentBeats: number;
+  /** From a thread of its own; absent: not yet there. */
+  heart?: Connection;
+  silentBeats: Record<keyof typeof MOST_SILENT_BEATS, number>;
   facts?: RankFacts;
   progress?: LoadProgress;
   quiet: boolean;
+  /** How a connection of it ended. */
+  ended?: string;
 }
 
 export class Coordinator {
@@ -86,8 +92,9 @@ export class Coordinator {
   /** @throws LongcatError COMM_ERROR if the port cannot be had */
   static async listen(options: CoordinatorOptions, events: CoordinatorEvents): Promise<Coordinator> {
     const coordinator = new Coordinator(options, events);
-    const arrive = (rank: number, connection: Connection) => coordinator.#join(rank, connection);
-    coordinator.#reception = await Reception.open({ ...options, channel: Channel.control }, arrive);
+    const arrive = ({ channel, rank }: Newcomer, connection: Connection) =>
+      channel === Channel.heart ? coordinator.#hearHeart(rank, connection) : coordinator.#join(rank, connection);
+    coordinator.#reception = await Reception.open({ ...options, channels: [Channel.control, Channel.heart] }, arrive);
     coordinator.#start();
     return coordinator;
   }
@@ -101,6 +108,15 @@ export class Coordinator {
     if (!this.#allQuiet) this.#lose(rank, how);
   }
 
+  /** A connection of a rank's has ended. */
+  disconnected(rank: number, why: string): void {
+    const member = this.#members[rank];
+    if (this.#allQuiet || member === undefined) return;
+    this.#rounds.stop();
+    member.ended ??= why;
+    this.#timers.push(setTimeout(() => this.#lose(rank, why), ENDED_MS));
+  }
+
   /** Asks all ranks to end their calls, then to end. */
   close(): void {
     this.#broadcast({ type: "close" });
@@ -112,7 +128,10 @@ export class Coordinator {
     for (const timer of this.#timers) clearTimeout(timer);
     this.#rounds.stop();
     this.#reception.close();
-    for (const member of this.#members) void member?.connection.close();
+    for (const member of this.#members) {
+      void member?.connection.close();
+      void member?.heart?.close();
+    }
   }
 
   #start(): void {
@@ -125,23 +144,30 @@ export class Coordinator {
 
   #join(rank: number, connection: Connection): string | undefined {
     if (this.#members[rank] !== undefined) return `${rankName(rank, this.#options.ranks)} has joined already`;
-    const member: Member = { connection, silentBeats: 0, quiet: false };
+    const member: Member = { connection, silentBeats: { process: 0, mainThread: 0 }, quiet: false };
     this.#members[rank] = member;
     const events: ConnectionEvents = {
       onFrame: (kind, body) => {
-        member.silentBeats = 0;
+        member.silentBeats = { process: 0, mainThread: 0 };
         if (kind === Frame.want) this.#rounds.want(rank, readForward(body));
         else if (kind === Frame.works) this.#rounds.works(rank, body[0] === 1);
         else if (kind === Frame.value) this.#hear(rank, member, readValue(body) as ToCoordinator);
       },
-      onEnd: (why) => {
-        this.#rounds.stop();
-        // The leader may know more: how its process ended.
-        if (!this.#allQuiet) this.#timers.push(setTimeout(() => this.#lose(rank, why), LAST_WORD_MS));
-      },
+      onEnd: (why) => this.disconnected(rank, why),
     };
     connection.trust(events);
     this.#send(member, { type: "setup", setup: this.#options.setup });
+    return undefined;
+  }
+
+  #hearHeart(rank: number, heart: Connection): string | undefined {
+    const member = this.#members[rank];
+    if (member === undefined || member.heart !== undefined) return `${rankName(rank, this.#options.ranks)} has another heart`;
+    member.heart = heart;
+    const onFrame = (): void => {
+      member.silentBeats.process = 0;
+    };
+    heart.trust({ onFrame, onEnd: (why) => this.disconnected(rank, why) });
     return undefined;
   }
 
@@ -176,10 +202,17 @@ export class Coordinator {
     }
   }
 
-  /** A load that fails is this rank's own error; a rank that cannot go on is lost to the others. */
+  /** A load that fails is this rank's own error; a rank that cannot go on is lost to the others. Either may be the fault of one that has ended. */
   #hearFailed(rank: number, error: WireError): void {
-    if (this.#isServing) this.#lose(rank, error.code === "COMM_ERROR" ? error.message : `${error.code}: ${error.message}`);
-    else this.#end(fromWire(error, rankName(rank, this.#options.ranks)), rank);
+    const judge = (): void => {
+      const ended = this.#members.findIndex((member, other) => other !== rank && member?.ended !== undefined);
+      const own = fromWire(error, rankName(rank, this.#options.ranks));
+      if (ended >= 0) this.#lose(ended, this.#members[ended]!.ended!, own);
+      else if (this.#isServing) this.#lose(rank, error.code === "COMM_ERROR" ? error.message : `${error.code}: ${error.message}`);
+      else this.#end(own, rank);
+    };
+    if (NOTICED.has(error.code)) this.#timers.push(setTimeout(judge, FAILED_MS));
+    else judge();
   }
 
   /** One that waits may be waited for itself: who is to blame is known when all who are stuck have said so. */
@@ -239,14 +272,19 @@ export class Coordinator {
   }
 
   #beat(): void {
-    const most = this.#isServing ? MOST_SILENT_BEATS.serving : MOST_SILENT_BEATS.loading;
     for (const member of this.#members) {
       if (member === undefined) continue;
       member.connection.send(Frame.beat);
-      member.silentBeats += 1;
+      member.silentBeats.process += 1;
+      member.silentBeats.mainThread += 1;
     }
-    const silent = this.#members.findIndex((member) => member !== undefined && member.silentBeats > most);
-    if (silent >= 0 && !this.#allQuiet) this.#lose(silent, `nothing was heard of it for ${(most * BEAT_MS) / 1000} s`);
+    if (this.#allQuiet) return;
+    const { process, mainThread } = MOST_SILENT_BEATS;
+    const silent = (of: keyof Member["silentBeats"], most: number): number =>
+      this.#members.findIndex((member) => member !== undefined && member.silentBeats[of] > most);
+    const [dead, stuck] = [silent("process", process), silent("mainThread", mainThread)];
+    if (dead >= 0) this.#lose(dead, `nothing was heard of it for ${(process * BEAT_MS) / 1000} s`);
+    else if (stuck >= 0 && this.#isServing) this.#lose(stuck, `its main thread has stood still for ${(mainThread * BEAT_MS) / 1000} s`);
   }
 
   get #isServing(): boolean {
@@ -276,8 +314,8 @@ export class Coordinator {
     return this.#members.flatMap((member, rank) => (has(member, rank) ? [] : rank));
   }
 
-  #lose(rank: number, why: string): void {
-    this.#end(new LongcatError("COMM_ERROR", `${rankName(rank, this.#options.ranks)} is lost: ${why}`), rank);
+  #lose(rank: number, why: string, cause?: LongcatError): void {
+    this.#end(new LongcatError("COMM_ERROR", `${rankName(rank, this.#options.ranks)} is lost: ${why}`, { cause }), rank);
   }
 
   /** Tells everybody that it is over. */

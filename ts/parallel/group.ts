@@ -22,8 +22,10 @@ export interface ParallelOptions {
   expert: number;
   exchange: "auto" | "peer" | "nccl";
   dispatchDType: "auto" | "fp8";
-  /** Longest wait of a rank for another one within a step. */
-  timeoutMs: number;
+  /** How long ranks may take to connect: "auto" by whether they share a host (rank-places.ts). */
+  joinTimeoutMs: "auto" | number;
+  /** Longest wait of a rank for another one within a step: "auto" by its device (watchdog.ts). */
+  timeoutMs: "auto" | number;
 }
 
 /** What a group is made of. */
@@ -34,9 +36,6 @@ export interface GroupOptions {
   options: ResolvedOptions;
   /** The process's place among those that a launcher started; see `launcherPlace`. Absent: it was started alone. */
   place?: LauncherPlace | undefined;
-  /** How long ranks may take to connect (default one minute), and how long a load may stand still (default ten minutes). */
-  connectMs?: number;
-  loadMs?: number;
 }
 
 /** What is known of a rank once it has loaded. */

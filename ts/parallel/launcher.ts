@@ -16,7 +16,7 @@ export interface LauncherPlace {
   /** Its number among those of its host, and how many there are. */
   localIndex: number;
   localProcesses: number;
-  /** Where the leader listens. */
+  /** Where the leader listens: for control there, and on several hosts for requests at the next port. */
   address: string;
   port: number;
   /** What ranks show to the leader, so that strays are refused. */

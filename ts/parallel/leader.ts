@@ -15,7 +15,7 @@ import type { PlainParameters } from "../sampling/parameters.js";
 import { CoordinatorThread } from "./coordinator-thread.js";
 import type { GroupOptions, RankFacts, RankGroup, RemoteCall } from "./group.js";
 import type { PlainOptions } from "./messages.js";
-import { DEFAULT_CONNECT_MS, DEFAULT_LOAD_MS, rankPlaces } from "./rank-places.js";
+import { isOneHost, joinMs, rankPlaces } from "./rank-places.js";
 import { RankProcess } from "./rank-process.js";
 import type { RemoteRank } from "./remote-rank.js";
 import { within } from "./within.js";
@@ -23,6 +23,12 @@ import { RequestServer } from "./request-server.js";
 
 /** Ranks that are asked to end have so long: their calls, a step that is under way, their memory. */
 const CLOSE_MS = 10_000;
+
+/** So long a load may stand still. */
+const LOAD_MS = 600_000;
+
+/** What calls end with that a closed group still had. */
+const closed = (): LongcatError => new LongcatError("ABORTED", "the engine was closed");
 
 /** The only address that ranks of one host need. */
 const LOOPBACK = "127.0.0.1";
@@ -36,38 +42,38 @@ const LOOPBACK = "127.0.0.1";
 export async function startGroup(options: GroupOptions): Promise<RankGroup> {
   const { place } = options;
   const token = place?.token ?? randomBytes(32).toString("hex");
-  const own = place === undefined || place.localProcesses === place.processes ? LOOPBACK : undefined;
+  const own = isOneHost(place) ? LOOPBACK : undefined;
   const ranks = options.options.parallel.expert;
   rankPlaces(options, { address: LOOPBACK, port: 0 }); // checks before anything is started
-  const requests = await RequestServer.listen({ ranks, token, address: own });
+  const requests = await RequestServer.listen({ ranks, token, address: own, port: place && !isOneHost(place) ? place.port + 1 : 0 });
   const load = new Load(options);
-  const coordinator = new CoordinatorThread(
-    {
-      ...{ ranks, token, port: place?.port ?? 0, address: own },
-      connectMs: options.connectMs ?? DEFAULT_CONNECT_MS,
-      loadMs: options.loadMs ?? DEFAULT_LOAD_MS,
-      starter: place === undefined ? "they are processes of this host" : `${place.launcher} started ${place.processes} processes`,
-      setup: {
-        version: packageVersion(),
-        directory: absolutePath(options.directory),
-        options: plain(options),
-        requestsPort: requests.reception.port,
-      },
-    },
-    load,
-  );
-  const group = new Group(coordinator, requests);
+  let group: Group | undefined;
   try {
+    const coordinator = new CoordinatorThread(
+      {
+        ...{ ranks, token, port: place?.port ?? 0, address: own },
+        ...{ connectMs: joinMs(options), loadMs: LOAD_MS },
+        starter: place === undefined ? "they are processes of this host" : `${place.launcher} started ${place.processes} processes`,
+        setup: {
+          version: packageVersion(),
+          directory: absolutePath(options.directory),
+          options: plain(options),
+          requestsPort: requests.port,
+        },
+      },
+      load,
+    );
+    group = new Group(coordinator, requests);
     const port = await load.orStopped(coordinator.listens);
     group.start(rankPlaces(options, { address: LOOPBACK, port }).map((rank) => new RankProcess(rank, token)));
     await load.orStopped(group.serve());
+    return group;
   } catch (error) {
-    await group.end();
+    await (group?.end() ?? requests.close(closed()));
     throw error;
   } finally {
     load.over();
   }
-  return group;
 }
 
 /** The caller's part in a load: what it hears, and its wish to stop. */
@@ -123,11 +129,12 @@ class Group implements RankGroup {
     this.lost = new Promise((resolve) => {
       void coordinator.lost.then((error) => {
         this.#failure = error;
-        for (const remote of this.#remotes) remote.fail(error);
+        requests.fail(error);
         if (this.#closing === undefined) resolve(error);
         void this.end();
       });
     });
+    void requests.broken.then(({ rank, why }) => coordinator.disconnected(rank, why));
   }
 
   /** Leads these processes, which were started here. */
@@ -138,13 +145,15 @@ class Group implements RankGroup {
 
   /** Resolves when all ranks take requests. From then on the group keeps the process alive only while it answers some. */
   async serve(): Promise<void> {
-    const facts = await this.#coordinator.started;
-    this.#remotes = await Promise.all(this.#requests.ranks);
-    if (this.#failure !== undefined) throw this.#failure;
-    await Promise.race([Promise.all(this.#remotes.map(({ heard }) => heard)), this.lost.then((error) => Promise.reject(error))]);
-    this.ranks = facts;
-    for (const part of [this.#coordinator, this.#requests.reception, ...this.#processes]) part.unref();
-    for (const remote of this.#remotes) remote.unref();
+    const lost = this.#coordinator.lost.then((error) => Promise.reject(error));
+    await Promise.race([this.#arrive(), lost]);
+    for (const part of [this.#coordinator, this.#requests, ...this.#processes]) part.unref();
+  }
+
+  async #arrive(): Promise<void> {
+    this.ranks = await this.#coordinator.started;
+    this.#remotes = await this.#requests.ranks;
+    await Promise.all(this.#remotes.map(({ heard }) => heard));
   }
 
   generate(rank: number, prompt: EncodedPrompt, parameters: PlainParameters, onChunk: (chunk: Chunk) => void): RemoteCall<GenerateResult> {
@@ -180,8 +189,7 @@ class Group implements RankGroup {
   }
 
   async #end(): Promise<void> {
-    for (const remote of this.#remotes) remote.close(this.#failure ?? new LongcatError("ABORTED", "the engine was closed"));
-    this.#requests.reception.close();
+    this.#requests.close(this.#failure ?? closed());
     await Promise.all(this.#processes.map((process) => process.end()));
     await this.#coordinator.end();
   }

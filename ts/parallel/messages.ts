@@ -1,10 +1,9 @@
 /**
- * What the processes of a group say to each other. A rank has two connections to its leader: *control*, to the coordinator in a thread of the
- * leader's, and *requests*, to the leader's main thread.
+ * What the processes of a group say to each other. A rank has three connections to its leader: *control*, to the coordinator in a thread of the
+ * leader's, *heart*, to the coordinator too, from a thread of the rank's; and *requests*, to the leader's main thread.
  * @module
  */
 
-import { createHash, timingSafeEqual } from "node:crypto";
 import type { ResolvedOptions } from "../engine/options.js";
 import type { EncodedPrompt } from "../engine/prompt.js";
 import type { Chunk, EngineStats, TokenPrompt } from "../engine/types.js";
@@ -16,8 +15,12 @@ import type { WireError } from "./wire-error.js";
 
 /** Kinds of frame. Those of each forward pass have bodies of bytes, the others values, or nothing. */
 export const Frame = {
-  /** First on a connection: who it is. Body: `helloBody`. */
+  /** First on a connection: who it is, and whether it may come; see introduction.ts. */
   hello: 0,
+  challenge: 6,
+  proof: 7,
+  /** Leader → rank: it may not, or no more. Body: why, in words. */
+  refused: 8,
   /** A value: ToRank, ToCoordinator, ToRequests or ToLeader, by connection and direction. */
   value: 1,
   /** I am there. No body. */
@@ -31,7 +34,10 @@ export const Frame = {
 } as const;
 
 /** Which of a rank's connections one is. */
-export const Channel = { control: 0, requests: 1 } as const;
+export const Channel = { control: 0, requests: 1, heart: 2 } as const;
+
+/** Ranks say so often that they are there, and so does the coordinator. */
+export const BEAT_MS = 1000;
 
 /** The engine's options as they travel: without functions. */
 export type PlainOptions = Omit<ResolvedOptions, "signal" | "onProgress" | "onWarning">;
@@ -86,28 +92,6 @@ export type ToLeader =
   | { type: "result"; id: number; result: unknown }
   | { type: "error"; id: number; error: WireError }
   | { type: "stats"; stats: EngineStats };
-
-/** Bytes of a token, as `hello` carries it. */
-const TOKEN_BYTES = 32;
-
-/** Who opens a connection: channel (u8), rank (u32), the token's digest. */
-export function helloBody(channel: number, rank: number, token: string): Uint8Array {
-  const body = Buffer.alloc(5 + TOKEN_BYTES);
-  body.writeUInt8(channel, 0);
-  body.writeUInt32LE(rank, 1);
-  digest(token).copy(body, 5);
-  return body;
-}
-
-/** What a `hello` says; undefined: it has another token, or is none. */
-export function readHello(body: Buffer, token: string): { channel: number; rank: number } | undefined {
-  if (body.length !== 5 + TOKEN_BYTES || !timingSafeEqual(body.subarray(5), digest(token))) return undefined;
-  return { channel: body.readUInt8(0), rank: body.readUInt32LE(1) };
-}
-
-function digest(token: string): Buffer {
-  return createHash("sha256").update(token).digest();
-}
 
 const KINDS: readonly Forward["kind"][] = ["prompt", "decode"];
 

@@ -26,11 +26,11 @@ function tell(message: ToStarter): void {
   });
 }
 
-// Ctrl-C and a closed terminal reach the whole group of processes: the leader decides what they mean.
-process.on("SIGINT", () => undefined);
-process.on("SIGHUP", () => undefined);
-process.on("SIGTERM", kill);
+// What is meant for the leader reaches the whole group of processes: Ctrl-C, a closed terminal, the end of a service or of a job. It decides what becomes of
+// its ranks, which end when it lets go of them.
+for (const signal of ["SIGINT", "SIGHUP", "SIGTERM"]) process.on(signal, () => undefined);
 process.on("disconnect", kill);
+if (!process.connected) kill();
 
 const place = JSON.parse(process.argv[2] as string) as RankPlace;
 void Rank.run(place, process.env[TOKEN_VARIABLE] as string, {

@@ -8,9 +8,8 @@ import type { GroupOptions } from "./group.js";
 import type { LauncherPlace } from "./launcher.js";
 import type { RankPlace } from "./rank-process.js";
 
-/** How long ranks may take to find each other, and how long a load may stand still. */
-export const DEFAULT_CONNECT_MS = 60_000;
-export const DEFAULT_LOAD_MS = 600_000;
+/** How long ranks may take to find each other: processes of one host; and of several, which have images to fetch and wait for places. */
+const JOIN_MS = { oneHost: 60_000, hosts: 600_000 };
 
 /** A process that was started alone has all ranks. */
 const ALONE: Pick<LauncherPlace, "index" | "processes" | "localIndex" | "localProcesses"> = {
@@ -26,7 +25,7 @@ const ALONE: Pick<LauncherPlace, "index" | "processes" | "localIndex" | "localPr
  * @throws LongcatError OPTION_INVALID: the ranks cannot be shared out among the processes that a launcher started
  */
 export function rankPlaces(
-  { options, place, connectMs = DEFAULT_CONNECT_MS }: GroupOptions,
+  { options, place }: Pick<GroupOptions, "options" | "place">,
   leader: Pick<RankPlace, "address" | "port">,
 ): RankPlace[] {
   const ranks = options.parallel.expert;
@@ -42,6 +41,18 @@ export function rankPlaces(
     ...{ localRank: localIndex * ownRanks + i, localRanks: localProcesses * ownRanks },
     ...{ ownRank: i, ownRanks },
     ...leader,
-    connectMs,
+    connectMs: joinMs({ options, place }),
   }));
+}
+
+/** Whether all ranks are on this host. */
+export function isOneHost(place: GroupOptions["place"]): boolean {
+  return place === undefined || place.localProcesses === place.processes;
+}
+
+/** How long ranks may take to connect. */
+export function joinMs({ options, place }: Pick<GroupOptions, "options" | "place">): number {
+  const { joinTimeoutMs } = options.parallel;
+  if (joinTimeoutMs !== "auto") return joinTimeoutMs;
+  return isOneHost(place) ? JOIN_MS.oneHost : JOIN_MS.hosts;
 }

@@ -30,7 +30,7 @@ export interface RankPlace {
 /** What a rank tells the process that started it. */
 export type ToStarter = { type: "ready"; info: EngineInfo } | { type: "lost"; error: WireError };
 
-/** A process that is asked to end has so long, before it is made to. */
+/** A process that is let go of has so long to end, before it is made to. */
 const END_MS = 2000;
 
 export class RankProcess {
@@ -66,10 +66,10 @@ export class RankProcess {
     for (const stream of [this.#child.stdout, this.#child.stderr]) (stream as Socket | null)?.unref();
   }
 
-  /** Ends it, gently first. */
+  /** Ends it: it kills itself when it is let go of, or the system does. */
   async end(): Promise<void> {
     this.#child.ref();
-    this.#child.kill("SIGTERM");
+    if (this.#child.connected) this.#child.disconnect();
     const timer = setTimeout(() => this.#child.kill("SIGKILL"), END_MS);
     await this.ended;
     clearTimeout(timer);

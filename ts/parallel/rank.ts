@@ -11,14 +11,16 @@ import { LongcatError } from "../errors.js";
 import type { Round } from "../model/lockstep.js";
 import type { Runner } from "../model/runner.js";
 import { packageVersion } from "../runtime/addon.js";
-import { Connection } from "./connection.js";
-import { Control, dial } from "./control.js";
-import { Channel, Frame, helloBody } from "./messages.js";
+import type { Connection } from "./connection.js";
+import { Control } from "./control.js";
+import { startHeart } from "./heart.js";
+import { dial, introduce, refusal } from "./introduction.js";
+import { Channel, Frame } from "./messages.js";
 import { leaderLost } from "./names.js";
 import { deviceOfRank, hostFacts } from "./rank-device.js";
 import type { RankPlace, ToStarter } from "./rank-process.js";
 import { Requests } from "./requests.js";
-import { watchExchange } from "./watchdog.js";
+import { timeoutOn, watchExchange } from "./watchdog.js";
 import { fromWire, toWire } from "./wire-error.js";
 
 /**
@@ -96,6 +98,7 @@ export class Rank {
         "COMM_ERROR",
         `the leader is longcat-node ${version}, this rank's is ${packageVersion()}; they must be the same`,
       );
+    const stopHeart = await startHeart({ ...this.#place, token: this.#token });
     const parts = await this.#load();
     const { runner } = parts;
     this.#runner = runner;
@@ -114,6 +117,7 @@ export class Rank {
           // NCCL's kernels use the other ranks' memory, even when those are through.
           await control.gather("devices are at rest", new Uint8Array());
           await requests.close();
+          await stopHeart();
           await control.close();
           await parts.close();
         },
@@ -152,10 +156,10 @@ export class Rank {
   }
 
   /** Watches what the runner exchanges with others. What it returns ends the watch. */
-  #watch({ exchange, queue }: Runner): () => void {
+  #watch({ device, exchange, queue }: Runner): () => void {
     if (exchange === undefined) return () => undefined;
     const { timeoutMs } = this.#control.setup.options.parallel;
-    return watchExchange({ exchange, queue }, timeoutMs, {
+    return watchExchange({ exchange, queue }, timeoutOn(device.kind, timeoutMs), {
       onStuck: (waitsFor, ms) => this.#control.stuck(waitsFor, ms),
       onFailure: (error) => this.#control.fail(error),
     });
@@ -168,12 +172,19 @@ export class Rank {
   /** The connection on which the leader's requests come. */
   async #connect(port: number, serve: (connection: Connection) => Requests): Promise<Requests> {
     const { address, rank, ranks, connectMs } = this.#place;
-    const socket = await dial(address, port, connectMs);
-    const onEnd = (why: string): void => this.#end(leaderLost(rank, ranks, why));
-    const connection = new Connection(socket, { onFrame: () => undefined, onEnd });
-    connection.send(Frame.hello, helloBody(Channel.requests, rank, this.#token));
+    let connection: Connection;
+    try {
+      const newcomer = { channel: Channel.requests, rank, token: this.#token };
+      connection = await introduce(await dial(address, port, connectMs), newcomer, connectMs);
+    } catch (error) {
+      const words = `the leader's port for requests, ${address}:${port}, cannot be reached: ${(error as Error).message}`;
+      throw new LongcatError("COMM_ERROR", words, { cause: error });
+    }
     const requests = serve(connection);
-    connection.trust({ onFrame: (_, body) => requests.receive(body), onEnd });
+    connection.trust({
+      onFrame: (kind, body) => (kind === Frame.refused ? this.#end(refusal(body.toString())) : requests.receive(body)),
+      onEnd: (why) => this.#end(leaderLost(rank, ranks, why)),
+    });
     return requests;
   }
 

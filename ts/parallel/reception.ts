@@ -1,13 +1,13 @@
 /**
- * Where ranks arrive: listens, and lets in who says first which rank it is and shows the group's token. Everybody else is told why not.
+ * Where ranks arrive: listens, and lets in who says first which rank it is and proves that it knows the group's token. Everybody else is told why not.
  * @module
  */
 
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { LongcatError } from "../errors.js";
 import { Connection, type ConnectionEvents } from "./connection.js";
-import { Frame, readHello, type ToRank } from "./messages.js";
-import { toWire } from "./wire-error.js";
+import { type Challenge, challenge, equal, type Newcomer, OTHER_TOKEN } from "./introduction.js";
+import { Frame } from "./messages.js";
 
 /** A stranger has so long to say who it is. */
 const HELLO_MS = 10_000;
@@ -20,12 +20,12 @@ export interface ReceptionOptions {
   port: number;
   token: string;
   /** Which of a rank's connections arrive here. */
-  channel: number;
+  channels: readonly number[];
   ranks: number;
 }
 
 /** Takes over a rank's connection; gives why it is not welcome, if it is not. */
-export type Admit = (rank: number, connection: Connection) => string | undefined;
+export type Admit = (newcomer: Newcomer, connection: Connection) => string | undefined;
 
 export class Reception {
   readonly #options: ReceptionOptions;
@@ -67,36 +67,42 @@ export class Reception {
     for (const socket of this.#strangers) socket.destroy();
   }
 
-  /** A connection of somebody who has not said who it is. */
+  /** A connection of somebody who has not proved who it is. It does not keep the process alive. */
   #meet(socket: Socket): void {
-    this.#strangers.add(socket);
+    this.#strangers.add(socket.unref());
     const timer = setTimeout(() => socket.destroy(), HELLO_MS).unref();
-    const known = (): void => {
+    const gone = (): void => {
       clearTimeout(timer);
       this.#strangers.delete(socket);
     };
+    let asked: Challenge | undefined;
+    const answer = (kind: number, body: Buffer): string | undefined => {
+      if (asked !== undefined) {
+        if (kind !== Frame.proof || !equal(body, asked.proof)) return OTHER_TOKEN;
+        gone();
+        connection.keepAlive(true);
+        return this.#admit(asked.newcomer, connection);
+      }
+      asked = kind === Frame.hello ? challenge(body, this.#options.token) : undefined;
+      const why = this.#refuses(asked?.newcomer);
+      if (why === undefined) connection.send(Frame.challenge, asked!.body);
+      return why;
+    };
     const events: ConnectionEvents = {
       onFrame: (kind, body) => {
-        known();
-        const why = this.#check(kind, body, connection);
-        if (why !== undefined) refuse(connection, why);
+        const why = answer(kind, body);
+        if (why !== undefined) connection.dismiss(Frame.refused, Buffer.from(why));
       },
-      onEnd: known,
+      onEnd: () => undefined,
     };
     const connection = new Connection(socket, events, true);
+    socket.once("close", gone);
   }
 
-  #check(kind: number, body: Buffer, connection: Connection): string | undefined {
-    const { token, channel, ranks } = this.#options;
-    const hello = kind === Frame.hello ? readHello(body, token) : undefined;
-    if (hello === undefined) return "this leader's group has another token";
-    if (hello.channel !== channel || hello.rank >= ranks) return `this leader's group has ${ranks} ranks`;
-    return this.#admit(hello.rank, connection);
+  #refuses(newcomer: Newcomer | undefined): string | undefined {
+    const { channels, ranks } = this.#options;
+    if (newcomer === undefined) return "that is no hello";
+    if (!channels.includes(newcomer.channel) || newcomer.rank >= ranks) return `this leader's group has ${ranks} ranks`;
+    return undefined;
   }
-}
-
-function refuse(connection: Connection, why: string): void {
-  const error = new LongcatError("COMM_ERROR", `refused: ${why}`);
-  connection.sendValue(Frame.value, { type: "lost", error: toWire(error) } satisfies ToRank);
-  void connection.close();
 }

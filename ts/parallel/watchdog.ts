@@ -10,6 +10,9 @@ import type { Queue } from "../runtime/device.js";
 /** How often it looks. */
 const LOOK_MS = 250;
 
+/** How long a device may wait for another one if nobody says: on CPUs a rank may have minutes of other work, a long score on few cores. */
+const TIMEOUT_MS = { cuda: 30_000, cpu: 300_000 };
+
 /** The device says whom it waits for when it has waited for so long. */
 const TOLD_AFTER_MS = 1000;
 
@@ -19,6 +22,11 @@ export interface WatchEvents {
   onStuck(waitsFor: number | undefined, ms: number): void;
   /** There is no going on, and nobody to name. */
   onFailure(error: LongcatError): void;
+}
+
+/** What "auto" means on a kind of device. */
+export function timeoutOn(kind: keyof typeof TIMEOUT_MS, given: "auto" | number): number {
+  return given === "auto" ? TIMEOUT_MS[kind] : given;
 }
 
 /** Watches an exchange. What it returns ends the watch. */

@@ -9,14 +9,14 @@ import { fileURLToPath } from "node:url";
 const [ranks, more = "{}"] = process.argv.slice(2);
 const tell = (what) => process.stdout.write(`${JSON.stringify(what)}\n`);
 const place = launcherPlace();
-const { connectMs, ...given } = JSON.parse(more);
+const { parallel, ...given } = JSON.parse(more);
 const options = resolveOptions({
-  ...{ device: "cpu", threads: 1, maxBatchTokens: 128, maxSequences: 8, cacheBytes: 16e6, parallel: { expert: Number(ranks) } },
-  ...given,
+  ...{ device: "cpu", threads: 1, maxBatchTokens: 128, maxSequences: 8, cacheBytes: 16e6 },
+  ...{ ...given, parallel: { expert: Number(ranks), ...parallel } },
 });
 const start = place !== undefined && place.index > 0 ? joinGroup : startGroup;
 try {
-  const group = await start({ directory: fileURLToPath(new URL("../../../models/mini", import.meta.url)), options, place, connectMs });
+  const group = await start({ directory: fileURLToPath(new URL("../../../models/mini", import.meta.url)), options, place });
   (group.lost ?? group.ended).then((error) => tell({ ended: error?.message ?? null }));
   if (group.generate === undefined) tell({ rank: group.rank, ranks: group.ranks });
   else tell({ pids: group.ranks.map(({ pid }) => pid) });
