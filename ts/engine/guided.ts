@@ -33,7 +33,7 @@ export async function answerFormat(call: GuidedCall, text: TextTools | undefined
     throw new LongcatError("OPTION_INVALID", `ignoreEos: not with ${name}, whose answer ends when it is whole`);
   if (text?.grammars === undefined) throw new LongcatError("OPTION_INVALID", `${name}: needs a checkpoint with a tokenizer`);
   await text.grammars.check(format);
-  return format;
+  return JSON.parse(JSON.stringify(format)) as AnswerFormat; // a caller's schema may be no plain data: grammars are of its JSON
 }
 
 /** Of text and ids. */
