@@ -1,7 +1,10 @@
 /** Joining, agreeing, and hearing of losses, over real connections but without models (ts/parallel/coordinator.ts, control.ts). */
+import { spawn } from "node:child_process";
 import { connect } from "node:net";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import type { LongcatError } from "../../ts/errors.js";
+import { LongcatError } from "../../ts/errors.js";
 import type { Round } from "../../ts/model/lockstep.js";
 import { Control } from "../../ts/parallel/control.js";
 import { Coordinator, type CoordinatorOptions } from "../../ts/parallel/coordinator.js";
@@ -223,6 +226,48 @@ describe("a loss", () => {
     void ranks[1]?.control.close();
     made.ended(1, "its process 7 was ended by SIGKILL");
     expect((await lost).error.message).toBe("rank 1 of 2 is lost: its process 7 was ended by SIGKILL");
+  });
+
+  it("of a rank's connection to the leader's main thread is one too", async () => {
+    const { coordinator: made, lost } = await serving();
+    made.disconnected(1, "its connection broke: read ETIMEDOUT");
+    expect((await lost).error.message).toBe("rank 1 of 2 is lost: its connection broke: read ETIMEDOUT");
+  });
+
+  it("is the fault of the rank that ended, though another one has noticed it first", async () => {
+    const { lost, ranks } = await serving({ ranks: 3 });
+    ranks[0]?.control.fail(new LongcatError("COMM_ERROR", "remote process exited"));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    void ranks[2]?.control.close();
+    const { error, rank } = await lost;
+    expect([rank, error.message]).toEqual([2, "rank 2 of 3 is lost: its connection was closed"]);
+  });
+
+  it("keeps the words of who noticed it", async () => {
+    const { coordinator: made, lost, ranks } = await serving();
+    ranks[0]?.control.fail(new LongcatError("CUDA_ERROR", "an illegal address"));
+    await new Promise((resolve) => setTimeout(resolve, 450));
+    made.disconnected(1, "its connection broke");
+    const { error } = await lost;
+    expect(error).toMatchObject({
+      message: "rank 1 of 2 is lost: its connection broke",
+      cause: { code: "CUDA_ERROR", message: "rank 0 of 2: an illegal address" },
+    });
+  });
+
+  it("is none of a rank whose main thread stands still for a while, as long as its heart beats", async () => {
+    const { coordinator: made, lost } = await coordinator({ loadMs: 100_000 });
+    const { control } = await join(made.port, 0);
+    const program = fileURLToPath(new URL("programs/stall.mjs", import.meta.url));
+    const child = spawn(process.execPath, [program, String(made.port), TOKEN, "1", "2", "8"], { stdio: ["ignore", "pipe", "inherit"] });
+    open.push({ destroy: () => child.kill("SIGKILL") });
+    const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+    expect(await lines.next()).toMatchObject({ value: "still" });
+    const awake = control.gather("awake", Uint8Array.of(0));
+    expect(await Promise.race([awake.then(() => "awake"), lost])).toBe("awake");
+    expect(await lines.next()).toMatchObject({ value: "awake" });
+    child.kill("SIGSTOP");
+    expect((await lost).error.message).toBe("rank 1 of 2 is lost: nothing was heard of it for 5 s");
   });
 
   it("of a rank that cannot go on gives its reason", async () => {

@@ -3,8 +3,11 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createServer, type AddressInfo } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { afterEach, describe, expect, it } from "vitest";
-import type { LongcatError } from "../../ts/errors.js";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { LongcatError } from "../../ts/errors.js";
+import { Control } from "../../ts/parallel/control.js";
+import type { RankFacts } from "../../ts/parallel/group.js";
+import * as programs from "../../ts/parallel/programs.js";
 import { ROOT } from "../helpers/paths.js";
 import { childrenOf, gone } from "../helpers/processes.js";
 import { group, longAnswer } from "./groups.js";
@@ -76,6 +79,46 @@ describe("a load", () => {
       message: expect.stringMatching(/^rank [01] of 2 is lost: its process/),
     });
     expect(childrenOf(process.pid)).toEqual(before);
+  });
+
+  it("ends when a rank stands still in its midst", async () => {
+    const before = childrenOf(process.pid);
+    let stopped: number | undefined;
+    const stop = (): void => {
+      if (stopped !== undefined) return;
+      stopped = childrenOf(process.pid).find((pid) => !before.includes(pid))!;
+      process.kill(stopped, "SIGSTOP");
+    };
+    await expect(group(2, "mini", { onProgress: stop })).rejects.toMatchObject({
+      code: "COMM_ERROR",
+      message: expect.stringMatching(/^rank [01] of 2 is lost: nothing was heard of it for 5 s$/),
+    });
+    expect(stopped).toBeDefined();
+    expect(childrenOf(process.pid)).toEqual(before);
+  });
+
+  it("ends when ranks are lost that had loaded, before all their connections were there", async () => {
+    const [address, port, token] = ["127.0.0.1", await freePort(), "secret"];
+    // Ranks that come first, say that they have loaded, and are no more when the true ones are refused.
+    const place = { index: 0, processes: 1, localIndex: 0, localProcesses: 1, address, port, token, launcher: "a test" };
+    const loading = group(2, "mini", {}, { place });
+    loading.catch(() => undefined);
+    const first = await Promise.all([0, 1].map((rank) => Control.join({ address, port, token, rank, ranks: 2, connectMs: 10_000 })));
+    for (const [rank, control] of first.entries()) control.ready({ rank } as RankFacts);
+    await first[0]!.started;
+    await first[1]!.close();
+    await expect(loading).rejects.toMatchObject({ code: "COMM_ERROR", message: expect.stringMatching(/^rank [01] of 2 is lost: /) });
+  });
+
+  it("leaves nothing that keeps the process alive where its first part fails", async () => {
+    const servers = (): number => process.getActiveResourcesInfo().filter((name) => name === "TCPServerWrap").length;
+    const before = servers();
+    vi.spyOn(programs, "programFile").mockImplementation(() => {
+      throw new LongcatError("INTERNAL", "it is not built");
+    });
+    await expect(group(2)).rejects.toMatchObject({ code: "INTERNAL", message: "it is not built" });
+    vi.restoreAllMocks();
+    await vi.waitFor(() => expect(servers()).toBe(before));
   });
 
   it("stops when its signal fires", async () => {

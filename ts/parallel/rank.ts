@@ -99,32 +99,31 @@ export class Rank {
         `the leader is longcat-node ${version}, this rank's is ${packageVersion()}; they must be the same`,
       );
     const stopHeart = await startHeart({ ...this.#place, token: this.#token });
+    const connection = await this.#connect(requestsPort);
     const parts = await this.#load();
     const { runner } = parts;
     this.#runner = runner;
     const stopWatching = this.#watch(runner);
-    const requests = await this.#connect(requestsPort, (reply) => {
-      this.#engine = Engine.fromParts({
-        ...parts,
-        stepsAhead: STEPS_AHEAD,
-        onWork: (working) => control.works(working),
-        onFailure: (error) => control.fail(error),
-        close: async () => {
-          control.quiet();
-          await this.#quiet;
-          await this.#joined;
-          stopWatching();
-          // NCCL's kernels use the other ranks' memory, even when those are through.
-          await control.gather("devices are at rest", new Uint8Array());
-          await requests.close();
-          await stopHeart();
-          await control.close();
-          await parts.close();
-        },
-      });
-      this.#requests = new Requests(this.#engine, reply);
-      return this.#requests;
+    this.#engine = Engine.fromParts({
+      ...parts,
+      stepsAhead: STEPS_AHEAD,
+      onWork: (working) => control.works(working),
+      onFailure: (error) => control.fail(error),
+      close: async () => {
+        control.quiet();
+        await this.#quiet;
+        await this.#joined;
+        stopWatching();
+        // NCCL's kernels use the other ranks' memory, even when those are through.
+        await control.gather("devices are at rest", new Uint8Array());
+        await requests.close();
+        await stopHeart();
+        await control.close();
+        await parts.close();
+      },
     });
+    const requests = new Requests(this.#engine, connection);
+    this.#requests = requests;
     const { info, modelContext, defaults } = parts;
     control.ready({ rank: this.#place.rank, host: hostname(), pid: process.pid, info, limits: runner.limits, modelContext, defaults });
     await control.started;
@@ -169,23 +168,22 @@ export class Rank {
     this.#joined = this.#runner?.join(round).catch((error) => this.#control.fail(error));
   }
 
-  /** The connection on which the leader's requests come. */
-  async #connect(port: number, serve: (connection: Connection) => Requests): Promise<Requests> {
+  /** The connection on which the leader's requests come, once this rank is ready. */
+  async #connect(port: number): Promise<Connection> {
     const { address, rank, ranks, connectMs } = this.#place;
     let connection: Connection;
     try {
       const newcomer = { channel: Channel.requests, rank, token: this.#token };
       connection = await introduce(await dial(address, port, connectMs), newcomer, connectMs);
     } catch (error) {
-      const words = `the leader's port for requests, ${address}:${port}, cannot be reached: ${(error as Error).message}`;
+      const words = `the leader's port for requests, ${port} of ${address}, cannot be reached: ${(error as Error).message}`;
       throw new LongcatError("COMM_ERROR", words, { cause: error });
     }
-    const requests = serve(connection);
     connection.trust({
-      onFrame: (kind, body) => (kind === Frame.refused ? this.#end(refusal(body.toString())) : requests.receive(body)),
+      onFrame: (kind, body) => (kind === Frame.refused ? this.#end(refusal(body.toString())) : this.#requests?.receive(body)),
       onEnd: (why) => this.#end(leaderLost(rank, ranks, why)),
     });
-    return requests;
+    return connection;
   }
 
   /** The leader has closed the group. */
