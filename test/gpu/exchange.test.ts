@@ -4,26 +4,19 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { after, describe, it } from "node:test";
+import { after, it } from "node:test";
 import { ControlWord, type ModelParallel } from "../../ts/model/exchange.js";
 import { openModel } from "../../ts/model/open.js";
 import type { Runner } from "../../ts/model/runner.js";
 import { trace } from "../../ts/model/trace.js";
-import { findGpus } from "../../ts/runtime/gpus.js";
 import { comparable, goldenCases, greedy, logitNoise } from "../helpers/goldens.js";
 import { type ModelName, modelPath, ROOT } from "../helpers/paths.js";
 import { Ranks } from "../helpers/ranks.js";
 import { batch, bits, farthest, prompt, staggered, tokens } from "../helpers/runs.js";
 import { runTogether } from "../helpers/speculation.js";
-import { GPU_MODEL_OPTIONS } from "./gpu.js";
+import { describeOnGpus, GPU_MODEL_OPTIONS } from "./gpu.js";
 
 const STEPS = 12;
-const GPUS = findGpus().devices.length;
-
-/** A suite that needs several GPUs. */
-function describeOnGpus(count: number, name: string, suite: () => void): void {
-  describe(`${name} on ${count} GPUs`, { skip: GPUS < count ? `needs ${count} GPUs, there are ${GPUS}` : false }, suite);
-}
 
 type Options = Exclude<Parameters<typeof Ranks.open>[2], (rank: number) => unknown>;
 
