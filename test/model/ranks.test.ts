@@ -4,7 +4,7 @@
 import { join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { LongcatError } from "../../ts/errors.js";
-import { ControlWord, giveUp, type ModelParallel } from "../../ts/model/exchange.js";
+import { ControlWord, type Exchange, failureOf, giveUp, type ModelParallel } from "../../ts/model/exchange.js";
 import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/model/open.js";
 import { checkRing, type Runner } from "../../ts/model/runner.js";
 import { copyModel, editTensors, type FileTensor, modelPath } from "../helpers/fixtures.js";
@@ -296,6 +296,13 @@ describe("a rank", () => {
     said.mockImplementation((word) => Number(word === ControlWord.giveUp));
     await expect(ranks.alone(0, work)).rejects.toThrow(refused("COMM_ERROR", "the exchange was given up while waiting for "));
     await expect(ranks.alone(0, work)).rejects.toThrow(refused("COMM_ERROR", "this rank has lost step with the others: the exchange was"));
+  });
+
+  it("believes nothing that comes through NCCL once that has noticed a failure", () => {
+    const exchange = (failure: string | null) =>
+      ({ control: { get: () => 0 }, nccl: { communicator: { failure: () => failure } } }) as unknown as Exchange;
+    expect(failureOf(exchange(null))).toBeUndefined();
+    expect(failureOf(exchange("unhandled system error"))).toEqual(refused("COMM_ERROR", "unhandled system error"));
   });
 
   it("fails what is under way with a reason, the first of several", async () => {
