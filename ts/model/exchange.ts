@@ -27,7 +27,7 @@ export interface ModelParallel {
   lockstep: Lockstep;
   /**
    * How rows travel: ranks write them into one another's windows ("peer"), which takes one host; or through NCCL, which takes GPUs. "auto" (the default):
-   * the first where it can be done.
+   * the first where it can be done (`settleSharding`).
    */
   exchange?: "auto" | "peer" | "nccl";
   /** What rows are sent as: what activations are ("auto", the default), or e4m3 with a scale for each 128 numbers. */
