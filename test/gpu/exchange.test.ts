@@ -131,6 +131,27 @@ describeOnGpus(2, "tiny-a", () => {
     }
   });
 
+  it("goes through NCCL, with memory planned for it, where one GPU does not reach another one's memory", async () => {
+    const ranks = await Ranks.openWith(2, (parallel) => {
+      const gather: ModelParallel["gather"] = async (name, bytes) => {
+        const all = await parallel.gather(name, bytes);
+        return name === "windows to try" && parallel.rank === 1 ? [new Uint8Array(all[0]!.length), all[1]!] : all;
+      };
+      return openModel(modelPath("tiny-a"), { ...GPU_MODEL_OPTIONS, device: `cuda:${parallel.rank}`, parallel: { ...parallel, gather } });
+    });
+    try {
+      const peer = await open("tiny-a", 2, { exchange: "peer" });
+      for (const [rank, { runner, sizes }] of ranks.models.entries()) {
+        assert.ok(runner.exchange!.nccl, `rank ${rank}`);
+        assert.equal(sizes.windowBytes, 2 * peer.models[rank]!.sizes.windowBytes);
+      }
+      const work = (runner: Runner) => greedy(runner, prompt(9, 1), STEPS, { logprobs: 5 });
+      assert.deepEqual(bits(await ranks.alone(0, work)), bits(await peer.alone(0, work)));
+    } finally {
+      await ranks.close();
+    }
+  });
+
   it("ends a step with COMM_ERROR when it is told to give up waiting", async () => {
     const ranks = await open("tiny-a", 2);
     const [runner, silent] = ranks.runners as [Runner, Runner];

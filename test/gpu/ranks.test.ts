@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { after, it } from "node:test";
+import { after, before, it } from "node:test";
 import { Engine } from "../../ts/engine/engine.js";
 import type { EngineOptions } from "../../ts/engine/options.js";
 import type { Chunk, GenerateResult } from "../../ts/engine/types.js";
@@ -33,10 +33,8 @@ const TIMEOUT_MS = 2000;
 const MEMORY_BACK_MS = 5000;
 const MEMORY_SLACK_BYTES = 64 * 1024 * 1024;
 
-type Way = "peer" | "nccl";
-
-/** Loads mini on two ranks. They are closed when the suite ends. Call it in a suite. */
-function engines(exchange: Way) {
+/** Loads mini on two ranks, whose rows go that way. All are closed when the suite ends. Call it in a suite. */
+function engines(exchange: "auto" | "peer" | "nccl") {
   const opened: Engine[] = [];
   after(async () => {
     for (const engine of opened) await engine.close();
@@ -114,15 +112,13 @@ for (const way of ["peer", "nccl"] as const)
     RANKS,
     `mini over ranks, exchange ${way},`,
     () => {
-      const load = engines(way);
+      const load = engines(way === "peer" ? "auto" : way);
       let shared: Promise<Engine> | undefined;
       const engine = () => (shared ??= load({ speculative: { drafts: 2 } }));
 
-      it("says what it is; without a choice rows go from GPU to GPU where they can", async () => {
+      it("says which way rows go: without a choice from GPU to GPU", async () => {
         const { info } = await engine();
         assert.deepEqual([info.device, info.parallel], ["cuda", { expert: RANKS, rank: 0, exchange: way }]);
-        const auto = way === "peer" ? await load({ parallel: { expert: RANKS, exchange: "auto" } }) : undefined;
-        if (auto) assert.equal(auto.info.parallel.exchange, "peer");
       });
 
       it("gives the recorded tokens of all cases, all at once, up to the first near tie", async () => {
@@ -187,52 +183,66 @@ function callUntilFailure(engine: Engine, seed: number): { begun: Promise<void>;
 }
 
 /** How rank 1 is lost, and what is said of it. */
-const LOSSES: { way: Way; name: string; signal: NodeJS.Signals; options: EngineOptions; message: RegExp }[] = (
-  ["peer", "nccl"] as const
-).flatMap((way) => [
-  { way, name: "is killed", signal: "SIGKILL", options: {}, message: /^rank 1 of 2 is lost: its process \d+ was ended by SIGKILL/ },
-  { way, name: "stands still", signal: "SIGSTOP", options: {}, message: /^rank 1 of 2 is lost: nothing was heard of it for 5 s/ },
-  {
-    ...{ way, name: "is waited for on the device", signal: "SIGSTOP" },
-    options: { parallel: { expert: RANKS, timeoutMs: TIMEOUT_MS } },
-    message: /^rank 1 of 2 is lost: others have waited for it for 2 s within a step/,
-  },
-]);
+interface Loss {
+  how: string;
+  signal: NodeJS.Signals;
+  message: RegExp;
+  options?: EngineOptions;
+}
 
-for (const { way, name, signal, options, message } of LOSSES)
+const KILLED: Loss = { how: "is killed", signal: "SIGKILL", message: /^rank 1 of 2 is lost: its process \d+ was ended by SIGKILL/ };
+const SILENT: Loss = { how: "stands still", signal: "SIGSTOP", message: /^rank 1 of 2 is lost: nothing was heard of it for 5 s/ };
+/** The other rank's kernels wait for it, and give up in the middle of a step. */
+const AWAITED: Loss = {
+  ...{ how: "is waited for within a step", signal: "SIGSTOP" },
+  message: /^rank 1 of 2 is lost: others have waited for it for 2 s within a step/,
+  options: { parallel: { expert: RANKS, timeoutMs: TIMEOUT_MS } },
+};
+
+for (const [way, losses] of [
+  ["peer", [KILLED, SILENT, AWAITED]],
+  ["nccl", [KILLED, AWAITED]],
+] as const)
   describeOnGpus(
     RANKS,
-    `a rank that is lost, exchange ${way},`,
+    `a rank that is lost under load, exchange ${way},`,
     () => {
       const load = engines(way);
-
-      it(`because it ${name}: all calls end with its name, no process and no memory is kept, and the next load works`, async () => {
-        assert.deepEqual(rankProcesses(), []);
-        const free = await freeBytes();
-        const engine = await load(options);
-        const pids = rankProcesses();
-        assert.equal(pids.length, RANKS);
-        const calls = Array.from({ length: 12 }, (_, seed) => callUntilFailure(engine, seed));
-        await Promise.all(calls.map(({ begun }) => begun));
-        const startMs = performance.now();
-        process.kill(pids[1]!, signal);
-        for (const error of await Promise.all(calls.map(({ failure }) => failure))) {
-          assert.equal(error.code, "COMM_ERROR", error.message);
-          assert.match(error.message, message);
-        }
-        const ms = performance.now() - startMs;
-        console.log(`${way}, a rank that ${name}: all calls have ended after ${ms.toFixed(0)} ms`);
-        assert.ok(ms < DEADLINE_MS, `${ms} ms`);
-        await assert.rejects(engine.ended, { code: "COMM_ERROR", message });
-        await assert.rejects(engine.generate(SUM), { code: "COMM_ERROR", message });
-        await engine.close();
-        await gone(pids);
-        await memoryBack(free);
-        const next = await load();
-        assert.equal((await next.generate(SUM, GREEDY)).text, "136");
-        await next.close();
-        await memoryBack(free);
+      let free: number[];
+      before(async () => {
+        free = await freeBytes();
       });
+      /** What was loaded after the last loss is lost next. */
+      let following: Engine | undefined;
+
+      for (const [i, { how, signal, message, options }] of losses.entries())
+        it(`because it ${how}: all calls end with its name, no process and no memory is kept, and the next load works`, async () => {
+          const engine = following ?? (await load(options));
+          following = undefined;
+          const pids = rankProcesses();
+          try {
+            assert.equal(pids.length, RANKS);
+            const calls = Array.from({ length: CALLERS }, (_, seed) => callUntilFailure(engine, seed));
+            await Promise.all(calls.map(({ begun }) => begun));
+            const startMs = performance.now();
+            process.kill(pids[1]!, signal);
+            for (const error of await Promise.all(calls.map(({ failure }) => failure))) {
+              assert.equal(error.code, "COMM_ERROR", error.message);
+              assert.match(error.message, message);
+            }
+            const ms = performance.now() - startMs;
+            console.log(`${way}, a rank that ${how}: all calls have ended after ${ms.toFixed(0)} ms`);
+            assert.ok(ms < DEADLINE_MS, `${ms} ms`);
+            await assert.rejects(engine.ended, { code: "COMM_ERROR", message });
+            await assert.rejects(engine.generate(SUM), { code: "COMM_ERROR", message });
+          } finally {
+            await engine.close();
+          }
+          await gone(pids);
+          await memoryBack(free);
+          following = await load(losses[i + 1]?.options);
+          assert.equal((await following.generate(SUM, GREEDY)).text, "136");
+        });
     },
     way === "nccl" && noNccl,
   );
