@@ -31,8 +31,8 @@ constexpr size_t kWindowHeaderBytes = size_t{64} << 10;
 constexpr size_t kWindowLineBytes = 128;   // a flag has a cache line of its own, and the one that is fetched along
 constexpr size_t kWindowAlignment = 256;   // of every region
 
-/// A line of the header. `epoch` is the low half of the number of the exchange for which its writer is done; it is written last, after
-/// `count`, the rows that came (a line of sums leaves it alone).
+/// A line of the header. `epoch` tells for which exchange its writer is done: its number's low half (comm/flags.h), or what GPUs make of it
+/// (cuda/exchange.cuh). It is written last, after `count`, the rows that came (a line of sums leaves it alone).
 struct WindowFlag {
   uint32_t epoch;
   int32_t count;
