@@ -22,7 +22,10 @@
   X(kDraftPlanOp)      \
   X(kSampleOp)         \
   X(kTokenLogprobsOp)  \
-  X(kRandomFillOp)
+  X(kRandomFillOp)     \
+  X(kLinearBackwardOp) \
+  X(kRmsNormBackwardOp)\
+  X(kSwigluMlpBackwardOp)
 
 namespace longcat {
 
