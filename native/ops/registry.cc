@@ -25,7 +25,9 @@
   X(kRandomFillOp)     \
   X(kLinearBackwardOp) \
   X(kRmsNormBackwardOp)\
-  X(kSwigluMlpBackwardOp)
+  X(kSwigluMlpBackwardOp) \
+  X(kMlaProjectBackwardOp) \
+  X(kMlaPrefillBackwardOp)
 
 namespace longcat {
 
