@@ -27,7 +27,11 @@
   X(kRmsNormBackwardOp)\
   X(kSwigluMlpBackwardOp) \
   X(kMlaProjectBackwardOp) \
-  X(kMlaPrefillBackwardOp)
+  X(kMlaPrefillBackwardOp) \
+  X(kMoeRouteBackwardOp) \
+  X(kMoeExpertsBackwardOp) \
+  X(kEmbedBackwardOp) \
+  X(kNgramEmbedBackwardOp)
 
 namespace longcat {
 
