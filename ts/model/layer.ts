@@ -126,4 +126,4 @@ function experts(queue: Queue, program: Program, weights: MoeWeights, index: num
 }
 
 /** q_a_layernorm and kv_a_layernorm keep their class's default, whatever rms_norm_eps says. */
-const LATENT_NORM_EPS = 1e-6;
+export const LATENT_NORM_EPS = 1e-6;

@@ -1,0 +1,253 @@
+/**
+ * The trainer: steps of a run, one after another. A step clears the gradients, adds up those of its batches, makes them no longer than they
+ * may be, and moves the weights; then the budget controller moves the router's biases.
+ *
+ * A step depends on the weights, AdamW's state and the step's number alone, and every sum has one order: a run that is saved and resumed
+ * has the bits of one that was not, on any number of threads.
+ * @module
+ */
+
+import { ropeParameters } from "../model/rope.js";
+import { Device, type Queue, type Tensor } from "../runtime/device.js";
+import { ops } from "../runtime/ops.js";
+import { type Batch, countTargets, countTokens, writeBatch } from "./batch.js";
+import { moveBias } from "./budget.js";
+import { loadCheckpoint, readTrainState, saveCheckpoint } from "./checkpoint.js";
+import type { Pass } from "./layer.js";
+import { type BatchCapacity, createMemory } from "./memory.js";
+import { backward, forward, loss } from "./model.js";
+import { Parameters } from "./parameters.js";
+import { drawsOf } from "./random.js";
+import { parseRun, type Run } from "./run.js";
+import { rateShare } from "./schedule.js";
+import { drawTask, taskLength } from "./tasks.js";
+
+/** What a step says of itself. */
+export interface StepReport {
+  /** Steps that are done, this one counted. */
+  step: number;
+  /** Mean cross-entropy of the targets, before the step moved anything. */
+  loss: number;
+  /** The z-loss of a mean row without λ, and the balance loss of a mean layer and batch with α. */
+  zLoss: number;
+  balanceLoss: number;
+  /** Length of all gradients together, before clipping. */
+  gradientNorm: number;
+  /** Share of the peak rate. */
+  rateShare: number;
+  /** FFN experts of a mean token, by layer. */
+  ffnExperts: number[];
+  /** Tokens of the step. */
+  tokens: number;
+}
+
+/** Where a trainer runs. */
+export interface TrainerOptions {
+  threads?: number | "auto";
+}
+
+/** Numbers of a chunk of gradient_norm (native/ops/gradient_norm/params.h). */
+const NORM_CHUNK = 4096;
+
+/** A model in training. */
+export class Trainer {
+  readonly run: Run;
+  /** Weights and what goes with them. */
+  readonly parameters: Parameters;
+  readonly #json: Record<string, unknown>;
+  readonly #device: Device;
+  readonly #queue: Queue;
+  readonly #capacity: BatchCapacity;
+  readonly #pass: Pass;
+  /** Of gradient_norm: sums by chunk, the length, the factor. */
+  readonly #norm: { partial: Tensor; norm: Tensor; factor: Tensor };
+  /** Selection biases by layer, as the device has them. */
+  readonly #biases: Float32Array<ArrayBuffer>[];
+  #step = 0;
+
+  private constructor(json: Record<string, unknown>, run: Run, device: Device, queue: Queue, parameters: Parameters) {
+    const { config, balance, sequences, task } = run;
+    this.#json = json;
+    this.run = run;
+    this.#device = device;
+    this.#queue = queue;
+    this.parameters = parameters;
+    this.#capacity = { sequences, length: taskLength(task), tokens: sequences * taskLength(task) };
+    const memory = createMemory(device, config, this.#capacity, balance?.groups ?? 1);
+    const rope = ropeParameters(config);
+    queue.write(memory.invFreq, rope.invFreq);
+    const alpha = (balance?.alpha ?? 0) / run.accumulate;
+    this.#pass = { config, rope, memory, balance: balance && { ...balance, alpha } };
+    const numbers = parameters.flat.gradient.shape[0]!;
+    this.#norm = {
+      partial: device.tensor("float32", [Math.ceil(numbers / NORM_CHUNK)]),
+      ...{ norm: device.tensor("float32", [1]), factor: device.tensor("float32", [1]) },
+    };
+    this.#biases = parameters.weights.layers.map(() => new Float32Array(config.numExperts + config.numZeroExperts));
+  }
+
+  /**
+   * Begins a run with random weights.
+   *
+   * @param json the run's JSON (ts/train/run.ts)
+   * @throws LongcatError OPTION_INVALID or CONFIG_INVALID naming what is wrong with it
+   */
+  static async begin(json: Record<string, unknown>, options: TrainerOptions = {}): Promise<Trainer> {
+    const trainer = await Trainer.#open(json, options);
+    const { run, parameters } = trainer;
+    await parameters.initialise(trainer.#queue, run.spread, run.seed);
+    return trainer;
+  }
+
+  /**
+   * Goes on with a run from one of its checkpoints.
+   *
+   * @throws LongcatError CHECKPOINT_INVALID if the folder holds none
+   */
+  static async resume(dir: string, options: TrainerOptions = {}): Promise<Trainer> {
+    const { run, step } = readTrainState(dir);
+    const trainer = await Trainer.#open(run, options);
+    try {
+      await loadCheckpoint(trainer.#queue, dir, trainer.parameters);
+      for (const [l, bias] of trainer.#biases.entries()) await trainer.#queue.read(trainer.parameters.weights.layers[l]!.moe.bias, bias);
+    } catch (error) {
+      await trainer.close();
+      throw error;
+    }
+    trainer.#step = step;
+    return trainer;
+  }
+
+  static async #open(json: Record<string, unknown>, { threads = "auto" }: TrainerOptions): Promise<Trainer> {
+    const run = parseRun(json);
+    const device = Device.open({ device: "cpu", threads });
+    try {
+      return new Trainer(json, run, device, device.queue(), await Parameters.create(device, run.config));
+    } catch (error) {
+      await device.close();
+      throw error;
+    }
+  }
+
+  /** Steps that are done. */
+  get steps(): number {
+    return this.#step;
+  }
+
+  /** One step. */
+  async step(): Promise<StepReport> {
+    const { run, parameters } = this;
+    const { numLayers } = run.config;
+    const batches = Array.from({ length: run.accumulate }, (_, i) => this.#draw(this.#step * run.accumulate + i));
+    const targets = batches.reduce((sum, batch) => sum + countTargets(batch), 0);
+    const tokens = batches.reduce((sum, batch) => sum + countTokens(batch), 0);
+    const sums = { loss: 0, zLoss: 0, balanceLoss: 0 };
+    const counts = Array.from({ length: numLayers }, () => new Float64Array(run.config.numExperts));
+
+    await this.#queue.room();
+    this.#queue.fill(parameters.flat.gradient, 0);
+    for (const batch of batches) {
+      writeBatch(this.#queue, this.#pass.memory, this.#capacity, batch, { loss: 1 / targets, zLoss: run.zLoss / tokens });
+      await forward(this.#queue, this.#pass, parameters.weights);
+      await backward(this.#queue, this.#pass, parameters.weights, parameters.gradients);
+      await this.#readBatch(countTokens(batch), sums, counts);
+    }
+    const share = rateShare(run.schedule, this.#step, run.steps);
+    const gradientNorm = await this.#moveWeights(share);
+    this.#moveBiases(counts, tokens, share);
+    await this.#queue.done();
+    this.#step += 1;
+    return {
+      ...{ step: this.#step, loss: sums.loss / targets, zLoss: sums.zLoss / tokens, balanceLoss: sums.balanceLoss / numLayers },
+      ...{ gradientNorm, rateShare: share, tokens },
+      ffnExperts: counts.map((layer) => layer.reduce((sum, n) => sum + n, 0) / tokens),
+    };
+  }
+
+  /** Mean cross-entropy of sequences that the run does not train on. */
+  async evaluate(batches: number): Promise<number> {
+    let [sum, targets] = [0, 0];
+    for (let i = 0; i < batches; i++) {
+      const batch = this.#draw(HELD_OUT + i);
+      await this.#queue.room();
+      writeBatch(this.#queue, this.#pass.memory, this.#capacity, batch, { loss: 0, zLoss: 0 });
+      await forward(this.#queue, this.#pass, this.parameters.weights);
+      loss(this.#queue, this.#pass);
+      sum += await this.#sumOf(this.#pass.memory.loss, countTokens(batch));
+      targets += countTargets(batch);
+    }
+    return sum / targets;
+  }
+
+  /** Writes a checkpoint to the new folder `dir`; an engine loads it, and `resume` goes on from it. */
+  save(dir: string): Promise<void> {
+    return saveCheckpoint(this.#queue, dir, this.parameters, this.run.model, { run: this.#json, step: this.#step });
+  }
+
+  /** Gives everything back. */
+  close(): Promise<void> {
+    return this.#device.close();
+  }
+
+  /** Batch `index` of the run. */
+  #draw(index: number): Batch {
+    const { seed, sequences, task } = this.run;
+    return Array.from({ length: sequences }, (_, s) => drawTask(task, drawsOf(seed, index * sequences + s)));
+  }
+
+  /** Adds a batch's losses and its tokens by expert to what the step has so far. */
+  async #readBatch(
+    rows: number,
+    sums: { loss: number; zLoss: number; balanceLoss: number },
+    counts: readonly Float64Array[],
+  ): Promise<void> {
+    const { memory, balance } = this.#pass;
+    sums.loss += await this.#sumOf(memory.loss, rows);
+    sums.zLoss += await this.#sumOf(memory.zLoss, rows);
+    for (const [l, { moe }] of memory.layers.entries()) {
+      if (balance) sums.balanceLoss += await this.#sumOf(memory.balanceLoss[l]!, 1);
+      const starts = new Int32Array(this.run.config.numExperts + 1);
+      await this.#queue.read(moe.expertStart, starts);
+      counts[l]!.forEach((_, e) => {
+        counts[l]![e]! += starts[e + 1]! - starts[e]!;
+      });
+    }
+  }
+
+  async #sumOf(tensor: Tensor, rows: number): Promise<number> {
+    const numbers = new Float32Array(rows);
+    await this.#queue.read(tensor, numbers);
+    return numbers.reduce((sum, n) => sum + n, 0);
+  }
+
+  /** Clips the gradients and moves every weight that they train; returns their length. */
+  async #moveWeights(share: number): Promise<number> {
+    const { adam, rate } = this.run;
+    const { parameters } = this;
+    const { partial, norm, factor } = this.#norm;
+    ops.gradientNorm(this.#queue, { gradients: parameters.flat.gradient, partial, norm, factor, most: adam.clip });
+    for (const { name, group } of parameters.list) {
+      if (!group) continue;
+      if (!this.#queue.hasRoom(1)) await this.#queue.room();
+      ops.adamw(this.#queue, {
+        ...{ weight: parameters.view("weight", name), gradient: parameters.view("gradient", name) },
+        ...{ momentum: parameters.view("momentum", name), variance: parameters.view("variance", name), factor },
+        ...{ ...adam, decay: group === "norm" ? 0 : adam.decay, rate: share * rate[group], step: this.#step + 1 },
+      });
+    }
+    return this.#sumOf(norm, 1);
+  }
+
+  /** The budget controller's turn. */
+  #moveBiases(counts: readonly Float64Array[], tokens: number, share: number): void {
+    const { budget, config } = this.run;
+    if (!budget) return;
+    for (const [l, bias] of this.#biases.entries()) {
+      moveBias(bias, counts[l]!, tokens, config.topK, budget.meanExperts, budget.mu * share);
+      this.#queue.write(this.parameters.weights.layers[l]!.moe.bias, bias);
+    }
+  }
+}
+
+/** Batches of a run are numbered from 0; those that it is measured on from here, where no run comes to. */
+const HELD_OUT = 2 ** 40;
