@@ -34,6 +34,8 @@ export interface Run {
   sequences: number;
   accumulate: number;
   task: TaskOptions;
+  /** Different sequences that there are to train on, which come again and again; null: every one is new. */
+  distinct: number | null;
   /** Peak rate of each group. */
   rate: Record<ParameterGroup, number>;
   schedule: Schedule;
@@ -64,6 +66,7 @@ export function parseRun(json: unknown): Run {
     "sequences",
     "accumulate",
     "task",
+    "distinct",
     "rate",
     "schedule",
     "adam",
@@ -83,6 +86,7 @@ export function parseRun(json: unknown): Run {
     seed: absent(run["seed"]) ? 0 : integer(run["seed"], "seed", 0, MOST),
     sequences: integer(run["sequences"], "sequences", 1, 1 << 16),
     accumulate: absent(run["accumulate"]) ? 1 : integer(run["accumulate"], "accumulate", 1, 1 << 16),
+    distinct: absent(run["distinct"]) ? null : integer(run["distinct"], "distinct", 1, MOST),
     rate: parseRate(run["rate"]),
     schedule: parseSchedule(run["schedule"]),
     adam: parseAdam(run["adam"]),

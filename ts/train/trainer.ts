@@ -10,7 +10,7 @@
 import { ropeParameters } from "../model/rope.js";
 import { Device, type Queue, type Tensor } from "../runtime/device.js";
 import { ops } from "../runtime/ops.js";
-import { type Batch, countTargets, countTokens, writeBatch } from "./batch.js";
+import { type Batch, type TrainSequence, countTargets, countTokens, writeBatch } from "./batch.js";
 import { moveBias } from "./budget.js";
 import { loadCheckpoint, readTrainState, saveCheckpoint } from "./checkpoint.js";
 import type { Pass } from "./layer.js";
@@ -138,7 +138,7 @@ export class Trainer {
   async step(): Promise<StepReport> {
     const { run, parameters } = this;
     const { numLayers } = run.config;
-    const batches = Array.from({ length: run.accumulate }, (_, i) => this.#draw(this.#step * run.accumulate + i));
+    const batches = Array.from({ length: run.accumulate }, (_, i) => this.#drawBatch(this.#step * run.accumulate + i));
     const targets = batches.reduce((sum, batch) => sum + countTargets(batch), 0);
     const tokens = batches.reduce((sum, batch) => sum + countTokens(batch), 0);
     const sums = { loss: 0, zLoss: 0, balanceLoss: 0 };
@@ -168,7 +168,7 @@ export class Trainer {
   async evaluate(batches: number): Promise<number> {
     let [sum, targets] = [0, 0];
     for (let i = 0; i < batches; i++) {
-      const batch = this.#draw(HELD_OUT + i);
+      const batch = Array.from({ length: this.run.sequences }, (_, s) => this.#drawSequence(HELD_OUT + i * this.run.sequences + s));
       await this.#queue.room();
       writeBatch(this.#queue, this.#pass.memory, this.#capacity, batch, { loss: 0, zLoss: 0 });
       await forward(this.#queue, this.#pass, this.parameters.weights);
@@ -190,9 +190,16 @@ export class Trainer {
   }
 
   /** Batch `index` of the run. */
-  #draw(index: number): Batch {
-    const { seed, sequences, task } = this.run;
-    return Array.from({ length: sequences }, (_, s) => drawTask(task, drawsOf(seed, index * sequences + s)));
+  #drawBatch(index: number): Batch {
+    const { sequences, distinct } = this.run;
+    return Array.from({ length: sequences }, (_, s) => {
+      const sequence = index * sequences + s;
+      return this.#drawSequence(distinct === null ? sequence : sequence % distinct);
+    });
+  }
+
+  #drawSequence(index: number): TrainSequence {
+    return drawTask(this.run.task, drawsOf(this.run.seed, index));
   }
 
   /** Adds a batch's losses and its tokens by expert to what the step has so far. */
@@ -249,5 +256,5 @@ export class Trainer {
   }
 }
 
-/** Batches of a run are numbered from 0; those that it is measured on from here, where no run comes to. */
+/** Sequences of a run are numbered from 0; those that it is measured on from here, where no run comes to. */
 const HELD_OUT = 2 ** 40;
