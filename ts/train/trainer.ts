@@ -46,8 +46,8 @@ export interface TrainerOptions {
   threads?: number | "auto";
 }
 
-/** Numbers of a chunk of gradient_norm (native/ops/gradient_norm/params.h). */
-const NORM_CHUNK = 4096;
+/** Chunks that gradients are cut in to be measured: the length's bits depend on it. */
+const NORM_CHUNKS = 4096;
 
 /** A model in training. */
 export class Trainer {
@@ -78,9 +78,8 @@ export class Trainer {
     queue.write(memory.invFreq, rope.invFreq);
     const alpha = (balance?.alpha ?? 0) / run.accumulate;
     this.#pass = { config, rope, memory, balance: balance && { ...balance, alpha } };
-    const numbers = parameters.flat.gradient.shape[0]!;
     this.#norm = {
-      partial: device.tensor("float32", [Math.ceil(numbers / NORM_CHUNK)]),
+      partial: device.tensor("float32", [NORM_CHUNKS]),
       ...{ norm: device.tensor("float32", [1]), factor: device.tensor("float32", [1]) },
     };
     this.#biases = parameters.weights.layers.map(() => new Float32Array(config.numExperts + config.numZeroExperts));

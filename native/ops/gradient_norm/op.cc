@@ -18,10 +18,12 @@ void prepare(const OpArgs& args, void* storage) {
   auto& p = paramsAt<GradientNormParams>(storage);
   p.count = check.size(kGradients, 0);
   p.gradients = check.dense<const float>(kGradients, DType::f32, {p.count});
-  p.partial = check.dense<float>(kPartial, DType::f32, {normChunks(p.count)});
+  p.chunks = check.size(kPartial, 0);
+  p.partial = check.dense<float>(kPartial, DType::f32, {p.chunks});
   p.norm = check.dense<float>(kNorm, DType::f32, {1});
   p.factor = check.dense<float>(kFactor, DType::f32, {1});
   p.most = check.scalar(0);
+  check.requireArg(kPartial, p.chunks > 0, "has no numbers");
   require(p.most >= 0, "gradient_norm: most must not be negative, is " + std::to_string(p.most));
 }
 

@@ -1,9 +1,7 @@
 // gradient_norm against float64: squares are all positive, 1e-6 of the norm.
-#include "ops/gradient_norm/params.h"
 #include "ops/harness.h"
 
 using namespace longcat;
-
 
 LONGCAT_TEST(gradient_norm) {
   for (int64_t count : {1, 37, 4096, 20000}) {
@@ -15,7 +13,7 @@ LONGCAT_TEST(gradient_norm) {
       std::vector<float> first;
       for (int threads : {1, 2, 3}) {
         for (const double most : {0.0, norm / 4, norm * 4}) {
-          const Tensor partial = t.f32({normChunks(count)}), out = t.f32({1}), factor = t.f32({1});
+          const Tensor partial = t.f32({64}), out = t.f32({1}), factor = t.f32({1});
           t.run(isa, "gradient_norm", args({&gradients, &partial, &out, &factor}, {most}), threads);
           if (first.empty()) first = t.floats(out);
           t.expectClose("norm", t.floats(out), {static_cast<float>(norm)}, 1e-6);
