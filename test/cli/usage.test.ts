@@ -78,7 +78,9 @@ describe("wrong usage", () => {
   const cases: [string[], RegExp][] = [
     [[], /no command/],
     [["dance"], /unknown command "dance"/],
-    [["train"], /train is not there in this version/],
+    [["lab"], /lab is not there in this version/],
+    [["train", "run.json"], /train needs a file and a folder/],
+    [["train", "--resume"], /train --resume needs one folder/],
     [["inspect"], /needs one of model, devices, estimate/],
     [["inspect", "routing"], /inspect routing is not there in this version/],
     [["bench", "all-to-all"], /bench all-to-all is not there in this version/],

@@ -40,6 +40,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: "write a block-FP8 copy of a checkpoint",
     load: async () => (await import("./quantize.js")).quantizeCommand,
   },
+  { name: "train", summary: "train a small model on the CPU", load: async () => (await import("./train.js")).trainCommand },
   {
     name: "bench",
     summary: "decode | prefill | layer | kernels | sampling | speculate | serve: speed beside what the machine allows",
@@ -62,7 +63,7 @@ export const COMMANDS: readonly CommandEntry[] = [
 ];
 
 /** Commands that are planned and not there yet: naming one says so. */
-const NOT_THERE = ["train", "lab"];
+const NOT_THERE = ["lab"];
 
 /** The command that `first` and the words after it name, and the words left over for it. */
 export async function findCommand(first: string, rest: readonly string[]): Promise<{ command: Command; words: readonly string[] }> {

@@ -45,6 +45,9 @@ export interface Run {
   balance: BalanceOptions | null;
   /** λ of the hidden z-loss. */
   zLoss: number;
+  /** Steps between two checkpoints, and between two looks at held-out sequences; both also happen at the end. null: only then. */
+  saveEvery: number | null;
+  evaluateEvery: number | null;
 }
 
 const MOST = Number.MAX_SAFE_INTEGER;
@@ -74,6 +77,8 @@ export function parseRun(json: unknown): Run {
     "budget",
     "balance",
     "zLoss",
+    "saveEvery",
+    "evaluateEvery",
   ];
   rejectUnknownFields(run, known, "run");
   const model = record(run["model"], "model");
@@ -94,6 +99,8 @@ export function parseRun(json: unknown): Run {
     budget: parseBudget(run["budget"], config),
     balance: parseBalance(run["balance"], config),
     zLoss: absent(run["zLoss"]) ? 0 : notNegative(run["zLoss"], "zLoss"),
+    saveEvery: absent(run["saveEvery"]) ? null : integer(run["saveEvery"], "saveEvery", 1, MOST),
+    evaluateEvery: absent(run["evaluateEvery"]) ? null : integer(run["evaluateEvery"], "evaluateEvery", 1, MOST),
   };
 }
 
