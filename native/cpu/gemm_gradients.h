@@ -1,8 +1,8 @@
 // The two products of a backward pass, beside gemm()'s x · Wᵀ, compiled once for each instruction set (namespace LONGCAT_ISA):
 //   gemmNN   A · B    what went in: dx = dy · W
 //   gemmTN   Aᵀ · B   a weight: dW = dyᵀ · x
-// Float32 alone, as what is trained is. Each result is one chain along the depth, ascending, and is added once to what is there, if
-// it is to be: tiles and threads only choose which chains run side by side.
+// Float32 alone, as what is trained is. Each result is one chain along the depth, ascending, which begins at 0 or, where it is added, at what is
+// there: blocks, tiles and threads only choose which chains run side by side.
 #pragma once
 
 #include "cpu/math.h"
