@@ -137,10 +137,8 @@ void gemmTNParallel(const CpuContext& context, const Rows& a, int64_t outputs, i
 }
 
 void addColumnSums(const CpuContext& context, const Rows& a, int64_t rows, int64_t columns, float* out) {
-  constexpr int64_t kStrip = 64;  // whole cache lines, so that tasks do not share any
-  forTasks(context, (columns + kStrip - 1) / kStrip, [&](int64_t task, int) {
-    const int64_t begin = task * kStrip;
-    forLanes(smaller(kStrip, columns - begin), [&](int64_t k, int n) {
+  forColumnStrips(context, columns, [&](int64_t begin, int64_t count) {
+    forLanes(count, [&](int64_t k, int n) {
       Vec total = zero();
       for (int64_t r = 0; r < rows; ++r) total = add(total, loadN(a.at(r) + begin + k, n));
       storeN(out + begin + k, add(loadN(out + begin + k, n), total), n);

@@ -34,10 +34,8 @@ LONGCAT_INLINE void normGradientRow(const NormBackward& norm, int64_t r, const f
 /// dWeight += Σ_rows dout ⊙ x · s · factor, rows ascending, cut in tasks by columns. dOut may be the sum of two.
 LONGCAT_INLINE void addNormWeightGradient(const CpuContext& context, const NormBackward& norm, const Rows& x, const Rows& dOut, const Rows& dOut2,
                                           int64_t rows, float* dWeight) {
-  constexpr int64_t kStrip = 64;  // whole cache lines, so that tasks do not share any
-  forTasks(context, (norm.width + kStrip - 1) / kStrip, [&](int64_t task, int) {
-    const int64_t begin = task * kStrip;
-    forLanes(smaller(kStrip, norm.width - begin), [&](int64_t k, int n) {
+  forColumnStrips(context, norm.width, [&](int64_t begin, int64_t count) {
+    forLanes(count, [&](int64_t k, int n) {
       const int64_t c = begin + k;
       Vec total = zero();
       for (int64_t r = 0; r < rows; ++r) {

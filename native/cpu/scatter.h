@@ -10,9 +10,7 @@ namespace longcat::LONGCAT_ISA {
 /// meet in no other order, on whatever thread.
 template <class Id>
 LONGCAT_INLINE void addRowsById(const CpuContext& context, const Rows& from, int64_t rows, int64_t columns, const Id& idOf, float factor, float* table) {
-  constexpr int64_t kStrip = 64;  // whole cache lines, so that tasks do not share any
-  forTasks(context, rows ? (columns + kStrip - 1) / kStrip : 0, [&](int64_t task, int) {
-    const int64_t begin = task * kStrip, count = smaller(kStrip, columns - begin);
+  forColumnStrips(context, columns, [&](int64_t begin, int64_t count) {
     for (int64_t r = 0; r < rows; ++r) {
       const float* row = from.at(r) + begin;
       float* to = table + idOf(r) * columns + begin;

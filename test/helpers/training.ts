@@ -1,6 +1,6 @@
 /** Models and runs small enough to train in a test. */
 
-/** config.json of a LongCat-Flash of 60 thousand numbers: sizes that differ, so that none stands for another. */
+/** config.json of a LongCat-Flash of 78 thousand numbers: sizes that differ, so that none stands for another. */
 export const TOY = {
   architectures: ["LongcatFlashForCausalLM"],
   model_type: "longcat_flash",

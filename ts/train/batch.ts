@@ -5,7 +5,7 @@
 
 import { LongcatError } from "../errors.js";
 import { StepCount } from "../model/program.js";
-import type { Queue } from "../runtime/device.js";
+import type { Queue, Tensor } from "../runtime/device.js";
 import type { BatchCapacity, TrainMemory } from "./memory.js";
 
 /** A sequence. */
@@ -42,43 +42,35 @@ export interface LossScales {
 export function writeBatch(queue: Queue, memory: TrainMemory, capacity: BatchCapacity, batch: Batch, scales: LossScales): void {
   check(batch, capacity);
   const rows = countTokens(batch);
-  const starts = [0];
-  for (const { tokens } of batch) starts.push(starts.at(-1)! + tokens.length);
   const counts = new Int32Array(8);
   counts[StepCount.numRows] = counts[StepCount.numPrefillRows] = rows;
   counts[StepCount.numSequences] = counts[StepCount.numPrefillSequences] = batch.length;
+  const starts = [0];
+  for (const { tokens } of batch) starts.push(starts.at(-1)! + tokens.length);
   // Blocks of one position: that of a sequence's position p is row start + p.
   const blockTables = new Int32Array(capacity.sequences * capacity.length);
   batch.forEach(({ tokens }, s) => {
-    tokens.forEach((_, p) => {
-      blockTables[s * capacity.length + p] = starts[s]! + p;
-    });
+    for (let p = 0; p < tokens.length; p++) blockTables[s * capacity.length + p] = starts[s]! + p;
   });
-  const { batch: to } = memory;
-  queue.write(to.counts, counts);
-  queue.write(to.tokenIds, Int32Array.from(batch.flatMap(({ tokens }) => tokens)));
-  queue.write(to.promptPositions, Int32Array.from(batch.flatMap(({ tokens }) => tokens.map((_, p) => p))));
-  queue.write(to.targets, Int32Array.from(batch.flatMap(({ targets }) => targets)));
-  queue.write(to.seqStart, Int32Array.from(starts));
-  queue.write(
-    to.seqSlot,
-    Int32Array.from(batch, (_, s) => s),
-  );
-  queue.write(
-    to.seqLimit,
-    Int32Array.from(batch, () => capacity.length),
-  );
-  queue.write(
-    to.seqNext,
-    Int32Array.from(batch, () => -1),
-  );
-  queue.write(to.blockTables, blockTables);
-  queue.write(to.lossScale, Float32Array.of(scales.loss));
-  queue.write(to.zLossScale, Float32Array.of(scales.zLoss));
-}
+  const bySequence = (of: (s: number) => number) => Int32Array.from(batch, (_, s) => of(s));
+  const byToken = (of: (sequence: TrainSequence) => readonly number[]) => Int32Array.from(batch.flatMap(of));
 
-/** Commands that writeBatch enqueues. */
-export const BATCH_COMMANDS = 11;
+  const { batch: to } = memory;
+  const values: [Tensor, Int32Array | Float32Array][] = [
+    [to.counts, counts],
+    [to.tokenIds, byToken(({ tokens }) => tokens)],
+    [to.promptPositions, byToken(({ tokens }) => tokens.map((_, p) => p))],
+    [to.targets, byToken(({ targets }) => targets)],
+    [to.seqStart, Int32Array.from(starts)],
+    [to.seqSlot, bySequence((s) => s)],
+    [to.seqLimit, bySequence(() => capacity.length)],
+    [to.seqNext, bySequence(() => -1)],
+    [to.blockTables, blockTables],
+    [to.lossScale, Float32Array.of(scales.loss)],
+    [to.zLossScale, Float32Array.of(scales.zLoss)],
+  ];
+  for (const [tensor, numbers] of values) queue.write(tensor, numbers);
+}
 
 function check(batch: Batch, capacity: BatchCapacity): void {
   const most = Math.max(...batch.map(({ tokens }) => tokens.length));

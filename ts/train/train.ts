@@ -30,7 +30,7 @@ export interface TrainResult {
   steps: number;
   /** Mean cross-entropy of sequences that were not trained on. */
   heldOutLoss: number;
-  /** The folder of the last checkpoint: `Engine.load` takes it, if a tokenizer is put beside it. */
+  /** The folder of the last checkpoint: `Engine.load` takes it. It has no tokenizer, so prompts are token ids. */
   checkpoint: string;
 }
 
