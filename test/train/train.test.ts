@@ -39,7 +39,9 @@ describe("a run", () => {
     ]);
     expect(steps.map(({ heldOutLoss }) => heldOutLoss !== null)).toEqual(steps.map(({ step }) => step % 6 === 0));
     const [header, ...lines] = readFileSync(join(output, "steps.csv"), "utf8").trimEnd().split("\n");
-    expect(header).toBe("step,loss,held_out_loss,z_loss,balance_loss,gradient_norm,rate_share,ffn_experts_0,ffn_experts_1");
+    expect(header).toBe(
+      "step,loss,held_out_loss,z_loss,balance_loss,hidden_norm,gradient_norm,rate_share,ffn_experts_0,ffn_experts_1,ffn_spread_0,ffn_spread_1",
+    );
     expect(lines.map((line) => line.split(",").slice(0, 2).map(Number))).toEqual(steps.map(({ step, loss }) => [step, loss]));
     expect(readFileSync(join(output, "loss.svg"), "utf8")).toMatch(/^<svg .*<circle .*<\/svg>\n$/s);
   });

@@ -165,7 +165,7 @@ function mlpBackward(
 function experts(queue: Queue, { config, memory }: Pass, weights: MoeWeights, to: MoeMemory, h: Tensor, out: Tensor): void {
   const { rows, forward } = memory;
   ops.moeRoute(queue, {
-    ...{ h, classifier: weights.classifier, bias: weights.bias, ...to, ffnCount: forward.ffnCount, rows },
+    ...{ h, classifier: weights.classifier, bias: weights.bias, ...to, rows },
     ...{ experts: config.numExperts, factor: config.routedScalingFactor },
   });
   ops.moeExperts(queue, {

@@ -32,8 +32,9 @@ export class StepLog {
   }
 
   add(step: LoggedStep): void {
-    const { loss, heldOutLoss, zLoss, balanceLoss, gradientNorm, rateShare, ffnExperts } = step;
-    const line = [step.step, loss, heldOutLoss ?? "", zLoss, balanceLoss, gradientNorm, rateShare, ...ffnExperts].join(",");
+    const { loss, heldOutLoss, zLoss, balanceLoss, hiddenNorm, gradientNorm, rateShare, ffnExperts, ffnSpread } = step;
+    const whole = [step.step, loss, heldOutLoss ?? "", zLoss, balanceLoss, hiddenNorm, gradientNorm, rateShare];
+    const line = [...whole, ...ffnExperts, ...ffnSpread].join(",");
     this.#note(line);
     appendFileSync(this.#file, `${line}\n`);
   }
@@ -50,8 +51,9 @@ export class StepLog {
 }
 
 function header(numLayers: number): string {
-  const layers = Array.from({ length: numLayers }, (_, l) => `ffn_experts_${l}`);
-  return ["step", "loss", "held_out_loss", "z_loss", "balance_loss", "gradient_norm", "rate_share", ...layers].join(",");
+  const byLayer = (name: string) => Array.from({ length: numLayers }, (_, l) => `${name}_${l}`);
+  const whole = ["step", "loss", "held_out_loss", "z_loss", "balance_loss", "hidden_norm", "gradient_norm", "rate_share"];
+  return [...whole, ...byLayer("ffn_experts"), ...byLayer("ffn_spread")].join(",");
 }
 
 const [WIDTH, HEIGHT, LEFT, TOP] = [640, 320, 60, 48];

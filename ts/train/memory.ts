@@ -43,6 +43,7 @@ export interface MoeMemory {
   ids: Tensor;
   weights: Tensor;
   identityWeight: Tensor;
+  ffnCount: Tensor;
   expertStart: Tensor;
   planRow: Tensor;
   slotPlan: Tensor;
@@ -79,7 +80,7 @@ export function createMemory(device: Device, config: ModelConfig, { tokens: T, s
     return { q: f(...query), cache, latents: cache.view("float32", [T, latentWidth]), heads: f(T, H * v), state: f(T, H, 2) };
   };
   const moe = (): MoeMemory => ({
-    ...{ scores: f(T, all), ids: i(T, K), weights: f(T, K), identityWeight: f(T) },
+    ...{ scores: f(T, all), ids: i(T, K), weights: f(T, K), identityWeight: f(T), ffnCount: i(T) },
     ...{ expertStart: i(N + 1), planRow: i(T * K), slotPlan: i(T, K) },
   });
   const layer = (): LayerMemory => ({ norms: [norm(), norm(), norm(), norm()], attention: [attention(), attention()], moe: moe() });
@@ -109,7 +110,7 @@ export function createMemory(device: Device, config: ModelConfig, { tokens: T, s
     forward: {
       ...{ attended: f(T, D), dense: f(T, D), experts: f(T, D) },
       ...{ qLatent: f(T, qLoraRank), kvLatent: f(T, latentWidth), ffnHidden: f(T, ffnHiddenSize) },
-      ...{ expertHidden: f(T * K, expertFfnHiddenSize), expertPartial: f(T * K, D), ffnCount: i(T) },
+      ...{ expertHidden: f(T * K, expertFfnHiddenSize), expertPartial: f(T * K, D) },
     },
     /** Passes through a backward. dX is the gradient of the residual stream. */
     backward: {

@@ -20,25 +20,17 @@ import { Parameters } from "./parameters.js";
 import { drawsOf } from "./random.js";
 import { parseRun, type Run } from "./run.js";
 import { rateShare } from "./schedule.js";
+import { type PassReport, StepTally, sumOf } from "./tally.js";
 import { drawTask, taskLength } from "./tasks.js";
 
 /** What a step says of itself. */
-export interface StepReport {
+export interface StepReport extends PassReport {
   /** Steps that are done, this one counted. */
   step: number;
-  /** Mean cross-entropy of the targets, before the step moved anything. */
-  loss: number;
-  /** The z-loss of a mean row without λ, and the balance loss of a mean layer and batch with α. */
-  zLoss: number;
-  balanceLoss: number;
   /** Length of all gradients together, before clipping. */
   gradientNorm: number;
   /** Share of the peak rate. */
   rateShare: number;
-  /** FFN experts of a mean token, by layer. */
-  ffnExperts: number[];
-  /** Tokens of the step. */
-  tokens: number;
 }
 
 /** Where a trainer runs. */
@@ -136,12 +128,10 @@ export class Trainer {
   /** One step. */
   async step(): Promise<StepReport> {
     const { run, parameters } = this;
-    const { numLayers } = run.config;
     const batches = Array.from({ length: run.accumulate }, (_, i) => this.#drawBatch(this.#step * run.accumulate + i));
     const targets = batches.reduce((sum, batch) => sum + countTargets(batch), 0);
     const tokens = batches.reduce((sum, batch) => sum + countTokens(batch), 0);
-    const sums = { loss: 0, zLoss: 0, balanceLoss: 0 };
-    const counts = Array.from({ length: numLayers }, () => new Float64Array(run.config.numExperts));
+    const tally = new StepTally(this.#pass);
 
     await this.#queue.room();
     this.#queue.fill(parameters.flat.gradient, 0);
@@ -149,18 +139,14 @@ export class Trainer {
       writeBatch(this.#queue, this.#pass.memory, this.#capacity, batch, { loss: 1 / targets, zLoss: run.zLoss / tokens });
       await forward(this.#queue, this.#pass, parameters.weights);
       await backward(this.#queue, this.#pass, parameters.weights, parameters.gradients);
-      await this.#readBatch(countTokens(batch), sums, counts);
+      await tally.add(this.#queue, countTokens(batch));
     }
     const share = rateShare(run.schedule, this.#step, run.steps);
     const gradientNorm = await this.#moveWeights(share);
-    this.#moveBiases(counts, tokens, share);
+    this.#moveBiases(tally, share);
     await this.#queue.done();
     this.#step += 1;
-    return {
-      ...{ step: this.#step, loss: sums.loss / targets, zLoss: sums.zLoss / tokens, balanceLoss: sums.balanceLoss / numLayers },
-      ...{ gradientNorm, rateShare: share, tokens },
-      ffnExperts: counts.map((layer) => layer.reduce((sum, n) => sum + n, 0) / tokens),
-    };
+    return { step: this.#step, ...tally.report(targets), gradientNorm, rateShare: share };
   }
 
   /** Mean cross-entropy of sequences that the run does not train on. */
@@ -172,7 +158,7 @@ export class Trainer {
       writeBatch(this.#queue, this.#pass.memory, this.#capacity, batch, { loss: 0, zLoss: 0 });
       await forward(this.#queue, this.#pass, this.parameters.weights);
       loss(this.#queue, this.#pass);
-      sum += await this.#sumOf(this.#pass.memory.loss, countTokens(batch));
+      sum += await sumOf(this.#queue, this.#pass.memory.loss, countTokens(batch));
       targets += countTargets(batch);
     }
     return sum / targets;
@@ -201,31 +187,6 @@ export class Trainer {
     return drawTask(this.run.task, drawsOf(this.run.seed, index));
   }
 
-  /** Adds a batch's losses and its tokens by expert to what the step has so far. */
-  async #readBatch(
-    rows: number,
-    sums: { loss: number; zLoss: number; balanceLoss: number },
-    counts: readonly Float64Array[],
-  ): Promise<void> {
-    const { memory, balance } = this.#pass;
-    sums.loss += await this.#sumOf(memory.loss, rows);
-    sums.zLoss += await this.#sumOf(memory.zLoss, rows);
-    for (const [l, { moe }] of memory.layers.entries()) {
-      if (balance) sums.balanceLoss += await this.#sumOf(memory.balanceLoss[l]!, 1);
-      const starts = new Int32Array(this.run.config.numExperts + 1);
-      await this.#queue.read(moe.expertStart, starts);
-      counts[l]!.forEach((_, e) => {
-        counts[l]![e]! += starts[e + 1]! - starts[e]!;
-      });
-    }
-  }
-
-  async #sumOf(tensor: Tensor, rows: number): Promise<number> {
-    const numbers = new Float32Array(rows);
-    await this.#queue.read(tensor, numbers);
-    return numbers.reduce((sum, n) => sum + n, 0);
-  }
-
   /** Clips the gradients and moves every weight that they train; returns their length. */
   async #moveWeights(share: number): Promise<number> {
     const { adam, rate } = this.run;
@@ -241,11 +202,11 @@ export class Trainer {
         ...{ ...adam, decay: group === "norm" ? 0 : adam.decay, rate: share * rate[group], step: this.#step + 1 },
       });
     }
-    return this.#sumOf(norm, 1);
+    return sumOf(this.#queue, norm, 1);
   }
 
   /** The budget controller's turn. */
-  #moveBiases(counts: readonly Float64Array[], tokens: number, share: number): void {
+  #moveBiases({ counts, tokens }: StepTally, share: number): void {
     const { budget, config } = this.run;
     if (!budget) return;
     for (const [l, bias] of this.#biases.entries()) {
