@@ -164,6 +164,16 @@ export class Trainer {
     return sum / targets;
   }
 
+  /** Root mean square of the last step's gradients, tensor by tensor, of those that had any. */
+  async gradientSizes(): Promise<number[]> {
+    const all = await this.#queue.readFloats(this.parameters.flat.gradient);
+    const sizes = this.parameters.list.map(({ offset, count }) => {
+      const squares = all.subarray(offset, offset + count).reduce((sum, g) => sum + g * g, 0);
+      return Math.sqrt(squares / count);
+    });
+    return sizes.filter((size) => size > 0);
+  }
+
   /** Writes a checkpoint to the new folder `dir`; an engine loads it, and `resume` goes on from it. */
   save(dir: string): Promise<void> {
     return saveCheckpoint(this.#queue, dir, this.parameters, this.run.model, { run: this.#json, step: this.#step });
