@@ -54,7 +54,7 @@ export type { DeviceKind } from "./model/placement.js";
 export type { CacheDType } from "./model/state.js";
 export type { NgramPlace } from "./model/weights.js";
 export type { LoggedStep as TrainStep } from "./train/log.js";
-export { resumeTraining, type TrainOptions, type TrainResult, train } from "./train/train.js";
+export { growTraining, resumeTraining, type TrainOptions, type TrainResult, train } from "./train/train.js";
 export { listDevices };
 
 /** The version of this package, as its package.json has it. */

@@ -78,10 +78,11 @@ describe("wrong usage", () => {
   const cases: [string[], RegExp][] = [
     [[], /no command/],
     [["dance"], /unknown command "dance"/],
-    [["lab"], /lab needs one of budget, epsilon, zero, zloss/],
-    [["lab", "growth"], /lab has no "growth"; there are budget/],
+    [["lab"], /lab needs one of budget, epsilon, growth, zero, zloss/],
+    [["lab", "transfer"], /lab has no "transfer"; there are budget/],
     [["train", "run.json"], /train needs a file and a folder/],
     [["train", "--resume"], /train --resume needs one folder/],
+    [["train", "--grow", "2", "out"], /train --grow needs two folders/],
     [["inspect"], /needs one of model, devices, estimate/],
     [["inspect", "routing"], /inspect routing is not there in this version/],
     [["bench", "all-to-all"], /bench all-to-all is not there in this version/],

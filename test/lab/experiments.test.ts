@@ -34,6 +34,12 @@ describe("the experiments", () => {
     expect(large).toBeGreaterThan(least! + 0.5);
   });
 
+  it("growth: so short a run cannot tell, and says so", async () => {
+    const { outcome, runs } = await brief("growth");
+    expect([outcome.agrees, runs]).toEqual([false, 4]);
+    expect(outcome.verdict).toMatch(/^stacking after 20 of 60 steps raises the loss by .* nothing that could be told from noise$/);
+  });
+
   it("zero: so short a run cannot tell, and says so", async () => {
     const { outcome } = await brief("zero");
     expect([outcome.agrees, outcome.verdict]).toEqual([false, expect.stringContaining("nothing that could be told from noise")]);

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type LongcatErrorCode, resumeTraining, type TrainStep, train } from "../../ts/index.js";
+import { growTraining, type LongcatErrorCode, resumeTraining, type TrainStep, train } from "../../ts/index.js";
 import { longcat } from "../cli/longcat.js";
 import { refused } from "../helpers/mini.js";
 import { TOY, toyRun } from "../helpers/training.js";
@@ -68,6 +68,7 @@ describe("a run", () => {
     mkdirSync(full);
     writeFileSync(join(full, "a"), "");
     await expect(train(SHORT, full)).rejects.toThrow(refused("OPTION_INVALID", "a new or empty folder"));
+    await expect(growTraining(join(dir, "whole"), 1, full)).rejects.toThrow(refused("OPTION_INVALID", "copies: 1 is not accepted"));
     await expect(resumeTraining(full)).rejects.toThrow(refused("CHECKPOINT_INVALID", "holds no checkpoint"));
     expect(readdirSync(full)).toEqual(["a"]);
   });
@@ -110,6 +111,15 @@ describe("longcat train", () => {
     expect(filesOf(output)).toEqual(filesOf(join(dir, "whole")));
     const second = await longcat(["train", "--resume", output]);
     expect([second.code, second.stdout]).toEqual([0, first.stdout]);
+  });
+
+  it("grows", async () => {
+    const grown = join(dir, "grown");
+    const { code, stdout } = await longcat(["train", "--grow", "2", join(dir, "typed", "checkpoint-00000005"), grown]);
+    expect([code, stdout]).toEqual([0, expect.stringContaining("after 12 steps")]);
+    const config = JSON.parse(readFileSync(join(grown, "checkpoint-00000012", "config.json"), "utf8")) as Record<string, unknown>;
+    expect(config["num_layers"]).toBe(4);
+    expect(readFileSync(join(grown, "steps.csv"), "utf8")).toMatch(/ffn_spread_3\n6,/);
   });
 
   it("says in a line what is wrong with a file", async () => {

@@ -118,6 +118,60 @@ describe("the budget controller", () => {
   });
 });
 
+describe("growth", () => {
+  /** The numbers of a tensor in a checkpoint of `trainer`. */
+  const numbers = async (trainer: Trainer, path: string, file: string, names: string[]) => {
+    if (!existsSync(path)) await trainer.save(path);
+    const bytes = readFileSync(join(path, file));
+    const headerBytes = Number(bytes.readBigUInt64LE(0));
+    const header = JSON.parse(bytes.toString("utf8", 8, 8 + headerBytes)) as Record<string, { data_offsets: [number, number] }>;
+    return names.map((name) =>
+      bytes.subarray(...(header[name]!.data_offsets.map((at) => at + 8 + headerBytes) as [number, number])).toString("hex"),
+    );
+  };
+
+  it("stacks layers with all of their training state, goes on at the same step, and an engine loads it", async () => {
+    const small = await begin({ steps: 40 });
+    await steps(small, 10);
+    await small.save(join(dir, "small"));
+    const grown = await Trainer.grow(join(dir, "small"), 2, { threads: 2 });
+    open.push(grown);
+    expect([grown.steps, grown.run.config.numLayers]).toEqual([10, 4]);
+    const of = (layer: number) => [
+      `model.layers.${layer}.mlps.0.up_proj.weight`,
+      `model.layers.${layer}.mlp.router.e_score_correction_bias`,
+    ];
+    const path = join(dir, "grown");
+    for (const layer of [0, 1]) {
+      const source = await numbers(small, join(dir, "small"), "model.safetensors", of(layer));
+      expect(await numbers(grown, path, "model.safetensors", of(layer))).toEqual(source);
+      expect(await numbers(grown, path, "model.safetensors", of(layer + 2))).toEqual(source);
+      const state = (at: number) =>
+        of(at)
+          .slice(0, 1)
+          .flatMap((name) => [`momentum.${name}`, `variance.${name}`]);
+      const wanted = await numbers(small, join(dir, "small"), "training/optimizer.safetensors", state(layer));
+      expect(await numbers(grown, path, "training/optimizer.safetensors", state(layer + 2))).toEqual(wanted);
+    }
+    const [report] = await steps(grown, 1);
+    expect([report!.step, report!.ffnExperts.length]).toEqual([11, 4]);
+    const model = await openModel(path, TEST_MODEL_OPTIONS);
+    takeSlot(model.runner, 0, 0, 16, 0);
+    const [result] = await model.runner.step([{ slot: 0, position: 0, tokens: [1, 5, 3], sample: true }]);
+    expect(result!.drawn).toHaveLength(1);
+    await model.close();
+  });
+
+  it("of a run goes on with the layers that it grew", async () => {
+    const grown = await Trainer.grow(join(dir, "small"), 2);
+    open.push(grown);
+    await grown.save(join(dir, "grown-once"));
+    const resumed = await Trainer.resume(join(dir, "grown-once"));
+    open.push(resumed);
+    expect(await steps(resumed, 2)).toEqual(await steps(grown, 2));
+  });
+});
+
 describe("a checkpoint", () => {
   it("is not written over anything, and half a one is not left", async () => {
     const trainer = await begin();

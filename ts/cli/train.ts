@@ -4,44 +4,49 @@
  */
 
 import { readFileSync } from "node:fs";
-import { LongcatError, resumeTraining, train, type TrainStep } from "../index.js";
+import { growTraining, LongcatError, resumeTraining, type TrainOptions, type TrainResult, type TrainStep, train } from "../index.js";
 import type { Command } from "./command.js";
 import { type ParsedFlags, UsageError } from "./flags.js";
 import { interruptible } from "./interrupt.js";
 import { note, print } from "./output.js";
 
 export const trainCommand: Command = {
-  usage: ["train RUN.json OUT", "train --resume OUT"],
+  usage: ["train RUN.json OUT", "train --resume OUT", "train --grow COPIES CHECKPOINT OUT"],
   about:
     "Trains the model that RUN.json describes, on the CPU, and writes checkpoints, steps.csv and loss.svg to the new folder OUT. " +
-    "Ctrl-C saves a checkpoint; --resume goes on from the newest one, to the same bits. docs/lab.md describes the file.",
+    "Ctrl-C saves a checkpoint; --resume goes on from the newest one, to the same bits; --grow goes on from CHECKPOINT with COPIES of its " +
+    "layers stacked. docs/lab.md describes the file.",
   flags: [
     { name: "resume", kind: "flag", help: "go on with the run in OUT" },
+    { name: "grow", kind: "number", value: "COPIES", help: "go on with a model of so many times the layers" },
     { name: "threads", kind: "number", value: "N", help: "threads of the CPU (default: all that this process may use)" },
   ],
   maxPositionals: 2,
   run: async (flags) => {
     const threads = flags.number("threads");
     const progress = new StepLines();
-    const result = await interruptible((signal) => {
-      const options = { signal, ...(threads !== undefined && { threads }), onStep: (step: TrainStep) => progress.step(step) };
-      const { resume, run, output } = whatToDo(flags);
-      return resume ? resumeTraining(output, options) : train(run, output, options);
-    });
+    const result = await interruptible((signal) =>
+      start(flags, { signal, ...(threads !== undefined && { threads }), onStep: (step: TrainStep) => progress.step(step) }),
+    );
     await print(`held-out loss ${result.heldOutLoss.toFixed(4)} after ${result.steps} steps\n`);
     note(`wrote ${result.checkpoint}`);
     return undefined;
   },
 };
 
-function whatToDo(flags: ParsedFlags): { resume: boolean; run: Record<string, unknown>; output: string } {
+/** Does what the words ask for. */
+function start(flags: ParsedFlags, options: TrainOptions): Promise<TrainResult> {
   const [first, second] = flags.positionals;
+  const copies = flags.number("grow");
   if (flags.on("resume")) {
-    if (first === undefined || second !== undefined) throw new UsageError("train --resume needs one folder: OUT");
-    return { resume: true, run: {}, output: first };
+    if (first === undefined || second !== undefined || copies !== undefined) throw new UsageError("train --resume needs one folder: OUT");
+    return resumeTraining(first, options);
   }
-  if (first === undefined || second === undefined) throw new UsageError("train needs a file and a folder: RUN.json and OUT");
-  return { resume: false, run: readRun(first), output: second };
+  if (first === undefined || second === undefined)
+    throw new UsageError(
+      copies === undefined ? "train needs a file and a folder: RUN.json and OUT" : "train --grow needs two folders: CHECKPOINT and OUT",
+    );
+  return copies === undefined ? train(readRun(first), second, options) : growTraining(first, copies, second, options);
 }
 
 function readRun(file: string): Record<string, unknown> {

@@ -4,6 +4,10 @@
  * @module
  */
 
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
 import type { Plot } from "../train/plot.js";
 import { type StepReport, Trainer } from "../train/trainer.js";
 
@@ -19,8 +23,10 @@ export interface TrainedRun {
 export interface Lab {
   /** The same question with far fewer steps, for tests: some seconds. */
   brief: boolean;
-  /** Trains a run. */
+  /** Trains a run to its end. */
   train(run: Record<string, unknown>): Promise<TrainedRun>;
+  /** Trains a run to its end, whose layers are stacked `copies` times behind step `at`. */
+  trainGrown(run: Record<string, unknown>, at: number, copies: number): Promise<TrainedRun>;
 }
 
 /** What came of it. */
@@ -47,23 +53,48 @@ const HELD_OUT_BATCHES = 8;
 /** A lab whose runs have so many threads. `onRun` is told of each run before it begins, counted from 1. */
 export function openLab(brief: boolean, threads: number | "auto", onRun: (run: number) => void, signal?: AbortSignal): Lab {
   let runs = 0;
+  const stepsTo = async (trainer: Trainer, end: number) => {
+    const steps: StepReport[] = [];
+    while (trainer.steps < end) {
+      signal?.throwIfAborted();
+      steps.push(await trainer.step());
+    }
+    return steps;
+  };
+  const finish = async (trainer: Trainer, before: StepReport[]): Promise<TrainedRun> => {
+    const steps = [...before, ...(await stepsTo(trainer, trainer.run.steps))];
+    return { steps, heldOutLoss: await trainer.evaluate(HELD_OUT_BATCHES), gradientSizes: await trainer.gradientSizes() };
+  };
   return {
     brief,
     train: async (json) => {
       onRun(++runs);
-      const trainer = await Trainer.begin(json, { threads });
+      return closing(await Trainer.begin(json, { threads }), (trainer) => finish(trainer, []));
+    },
+    trainGrown: async (json, at, copies) => {
+      onRun(++runs);
+      const dir = mkdtempSync(join(tmpdir(), "longcat-lab-"));
       try {
-        const steps: StepReport[] = [];
-        while (trainer.steps < trainer.run.steps) {
-          signal?.throwIfAborted();
-          steps.push(await trainer.step());
-        }
-        return { steps, heldOutLoss: await trainer.evaluate(HELD_OUT_BATCHES), gradientSizes: await trainer.gradientSizes() };
+        const checkpoint = join(dir, "checkpoint");
+        const steps = await closing(await Trainer.begin(json, { threads }), async (trainer) => {
+          const first = await stepsTo(trainer, at);
+          await trainer.save(checkpoint);
+          return first;
+        });
+        return await closing(await Trainer.grow(checkpoint, copies, { threads }), (trainer) => finish(trainer, steps));
       } finally {
-        await trainer.close();
+        rmSync(dir, { recursive: true, force: true });
       }
     },
   };
+}
+
+async function closing<T>(trainer: Trainer, work: (trainer: Trainer) => Promise<T>): Promise<T> {
+  try {
+    return await work(trainer);
+  } finally {
+    await trainer.close();
+  }
 }
 
 /** The model of the experiments: all that LongCat-Flash has, 78 thousand numbers. */
@@ -93,4 +124,15 @@ export function mean(numbers: readonly number[]): number {
 /** A number of each step, as the mean of twenty at a time. */
 export function smoothed(steps: readonly StepReport[], of: (step: StepReport) => number): [number, number][] {
   return steps.filter(({ step }) => step % 20 === 0).map(({ step }) => [step, mean(steps.slice(step - 20, step).map(of))]);
+}
+
+/** A difference over seeds: its mean, whether that is more than twice its standard error, and words for both. */
+export function compared(differences: readonly number[]): { average: number; told: boolean; words: string } {
+  const average = mean(differences);
+  const error = Math.sqrt(mean(differences.map((d) => (d - average) ** 2)) / (differences.length - 1));
+  const told = Math.abs(average) >= 2 * error;
+  const words =
+    `${Math.abs(average).toFixed(3)} ${average < 0 ? "lower" : "higher"} over ${differences.length} seeds (standard error ${error.toFixed(3)})` +
+    (told ? "" : ": nothing that could be told from noise");
+  return { average, told, words };
 }

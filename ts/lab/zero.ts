@@ -3,7 +3,7 @@
  * @module
  */
 
-import { type Experiment, LAB_MODEL, labRun, mean, smoothed, type TrainedRun } from "./experiment.js";
+import { compared, type Experiment, LAB_MODEL, labRun, mean, smoothed, type TrainedRun } from "./experiment.js";
 
 export const zero: Experiment = {
   name: "zero",
@@ -20,21 +20,14 @@ export const zero: Experiment = {
         none: await lab.train(labRun(steps, { seed, budget, model: without })),
       });
     }
-    const differences = pairs.map(({ zero, none }) => zero.heldOutLoss - none.heldOutLoss);
-    const average = mean(differences);
-    // Of the mean: from how far seeds are apart; of one seed nothing can be said.
-    const error =
-      seeds.length < 2 ? Number.POSITIVE_INFINITY : Math.sqrt(mean(differences.map((d) => (d - average) ** 2)) / (seeds.length - 1));
-    const told = Math.abs(average) >= 2 * error;
+    const { average, told, words } = compared(pairs.map(({ zero, none }) => zero.heldOutLoss - none.heldOutLoss));
     const used = mean(pairs.flatMap(({ zero }) => zero.steps.slice(-50).flatMap(({ ffnExperts }) => ffnExperts)));
     return {
       table: [
         ["seed", "with zero experts", "without"],
         ...pairs.map(({ zero, none }, i) => [String(seeds[i]), zero.heldOutLoss.toFixed(3), none.heldOutLoss.toFixed(3)]),
       ],
-      verdict:
-        `with zero experts (${used.toFixed(2)} FFN experts a token) the held-out loss is ${Math.abs(average).toFixed(3)} ${average < 0 ? "lower" : "higher"} than without ` +
-        `over ${seeds.length} seeds of ${steps} steps (standard error ${error.toFixed(3)})${told ? "" : ": nothing that could be told from noise"}`,
+      verdict: `after ${steps} steps the held-out loss with zero experts (${used.toFixed(2)} FFN experts a token) beside that without is ${words}`,
       agrees: told && average < 0,
       plot: {
         ...{ title: "Loss of the batches, mean of 20 steps, first seed", x: "step", y: "cross-entropy" },

@@ -52,7 +52,9 @@ export async function saveCheckpoint(
     writeFileSync(join(partial, "config.json"), JSON.stringify(config, null, 2));
     writeFileSync(join(partial, FOLDER, RUN_NAME), JSON.stringify(state, null, 2));
     await writeTensors(queue, join(partial, SINGLE_NAME), parameters, ["weight"], ({ name }) => name);
-    await writeTensors(queue, join(partial, FOLDER, OPTIMIZER_NAME), parameters, ["momentum", "variance"], stateName);
+    await writeTensors(queue, join(partial, FOLDER, OPTIMIZER_NAME), parameters, ["momentum", "variance"], ({ name }, memory) =>
+      stateName(name, memory),
+    );
     renameSync(partial, dir);
   } catch (error) {
     rmSync(partial, { recursive: true, force: true });
@@ -76,14 +78,27 @@ export function readTrainState(dir: string): TrainState {
   throw new LongcatError("CHECKPOINT_INVALID", `${path}: holds no run`);
 }
 
-/** Fills weights, momenta and variances from a checkpoint. */
-export async function loadCheckpoint(queue: Queue, dir: string, parameters: Parameters): Promise<void> {
-  await readTensors(queue, join(dir, SINGLE_NAME), parameters, ["weight"], ({ name }) => name);
-  await readTensors(queue, join(dir, FOLDER, OPTIMIZER_NAME), parameters, ["momentum", "variance"], stateName);
+/**
+ * Fills weights, momenta and variances from a checkpoint.
+ *
+ * @param sourceOf the checkpoint's name of a tensor of the model. Default: the same.
+ */
+export async function loadCheckpoint(
+  queue: Queue,
+  dir: string,
+  parameters: Parameters,
+  sourceOf: (name: string) => string = (name) => name,
+): Promise<void> {
+  await readTensors(queue, join(dir, SINGLE_NAME), parameters, ["weight"], ({ name }) => sourceOf(name));
+  const optimizer = join(dir, FOLDER, OPTIMIZER_NAME);
+  await readTensors(queue, optimizer, parameters, ["momentum", "variance"], ({ name }, memory) => stateName(sourceOf(name), memory));
 }
 
 type NameOf = (parameter: Parameter, memory: Memory) => string;
-const stateName: NameOf = ({ name }, memory) => `${memory}.${name}`;
+
+function stateName(name: string, memory: Memory): string {
+  return `${memory}.${name}`;
+}
 
 async function writeTensors(
   queue: Queue,

@@ -11,7 +11,7 @@
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { invalid } from "../checks.js";
+import { integer, invalid } from "../checks.js";
 import { LongcatError } from "../errors.js";
 import { kindOf } from "../model/files.js";
 import { type LoggedStep, StepLog } from "./log.js";
@@ -42,12 +42,33 @@ export interface TrainResult {
  * @throws LongcatError OPTION_INVALID or CONFIG_INVALID naming the field that is wrong; ABORTED after a checkpoint, if the signal says so
  */
 export async function train(run: Record<string, unknown>, output: string, options: TrainOptions = {}): Promise<TrainResult> {
-  const kind = kindOf(output);
-  if (kind !== "absent" && !(kind === "folder" && readdirSync(output).length === 0))
-    throw invalid("output", output, "a new or empty folder");
+  requireNewFolder(output);
   const trainer = await Trainer.begin(run, options);
   mkdirSync(output, { recursive: true });
   return toTheEnd(trainer, output, options);
+}
+
+/**
+ * Goes on with a run in a model of more layers: `copies` of those that a checkpoint has, stacked, with all training state kept (the report's
+ * model growth).
+ *
+ * @param checkpoint one of a run's folders checkpoint-…
+ * @param copies at least 2
+ * @param output a new or empty folder for the grown run
+ * @throws LongcatError CHECKPOINT_INVALID if it holds no checkpoint of a run; else as `train` does
+ */
+export async function growTraining(checkpoint: string, copies: number, output: string, options: TrainOptions = {}): Promise<TrainResult> {
+  integer(copies, "copies", 2, 1024);
+  requireNewFolder(output);
+  const trainer = await Trainer.grow(checkpoint, copies, options);
+  mkdirSync(output, { recursive: true });
+  return toTheEnd(trainer, output, options);
+}
+
+function requireNewFolder(output: string): void {
+  const kind = kindOf(output);
+  if (kind !== "absent" && !(kind === "folder" && readdirSync(output).length === 0))
+    throw invalid("output", output, "a new or empty folder");
 }
 
 /**

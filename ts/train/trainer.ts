@@ -97,9 +97,35 @@ export class Trainer {
    */
   static async resume(dir: string, options: TrainerOptions = {}): Promise<Trainer> {
     const { run, step } = readTrainState(dir);
+    return Trainer.#from(dir, run, step, (name) => name, options);
+  }
+
+  /**
+   * Goes on from a checkpoint with a model of more layers: `copies` of the layers that it has, one stack upon the other. Embedding, head and
+   * final norm stay, and so does all training state: momenta, variances, the step and with it the rate.
+   *
+   * @throws LongcatError as `resume` does
+   */
+  static async grow(dir: string, copies: number, options: TrainerOptions = {}): Promise<Trainer> {
+    const { run, step } = readTrainState(dir);
+    const { numLayers } = parseRun(run).config;
+    const { num_hidden_layers: _, ...model } = run["model"] as Record<string, unknown>;
+    const grown = { ...run, model: { ...model, num_layers: copies * numLayers } };
+    const sourceOf = (name: string) =>
+      name.replace(/^model\.layers\.(\d+)\./, (__, layer: string) => `model.layers.${Number(layer) % numLayers}.`);
+    return Trainer.#from(dir, grown, step, sourceOf, options);
+  }
+
+  static async #from(
+    dir: string,
+    run: Record<string, unknown>,
+    step: number,
+    sourceOf: (name: string) => string,
+    options: TrainerOptions,
+  ): Promise<Trainer> {
     const trainer = await Trainer.#open(run, options);
     try {
-      await loadCheckpoint(trainer.#queue, dir, trainer.parameters);
+      await loadCheckpoint(trainer.#queue, dir, trainer.parameters, sourceOf);
       for (const [l, bias] of trainer.#biases.entries()) await trainer.#queue.read(trainer.parameters.weights.layers[l]!.moe.bias, bias);
     } catch (error) {
       await trainer.close();
