@@ -48,6 +48,11 @@ LONGCAT_INLINE void forColumnStrips(const CpuContext& context, int64_t columns, 
   forTasks(context, (columns + kStrip - 1) / kStrip, [&](int64_t task, int) { f(task * kStrip, smaller(kStrip, columns - task * kStrip)); });
 }
 
+/// to += factor · from.
+LONGCAT_INLINE void addScaled(const float* from, int64_t count, float factor, float* to) {
+  forLanes(count, [&](int64_t k, int n) { storeN(to + k, fma(set1(factor), loadN(from + k, n), loadN(to + k, n)), n); });
+}
+
 /// Σ x², in four chains of vectors folded in one fixed order.
 LONGCAT_INLINE float sumOfSquares(const float* x, int64_t width) {
   Vec chains[4] = {zero(), zero(), zero(), zero()};
