@@ -80,7 +80,7 @@ export class PieceMerger {
 }
 
 /** A binary heap of numbers, smallest first. */
-class KeyHeap {
+export class KeyHeap {
   #keys: Float64Array;
   #size = 0;
 

@@ -4,7 +4,8 @@
  *
  * ```
  *   config.json model.safetensors          float32
- *   training/run.json                      the run, and how many steps are done
+ *   tokenizer.json …                       of a run on text
+ *   training/run.json                      the run, how many steps are done, and a digest of its texts
  *   training/optimizer.safetensors         momentum.NAME, variance.NAME
  * ```
  * @module
@@ -27,6 +28,17 @@ export interface TrainState {
   run: Record<string, unknown>;
   /** Steps that are done. */
   step: number;
+  /** Digest of the texts and the tokenizer; null for a task. */
+  data: string | null;
+}
+
+/** What goes into a checkpoint beside tensors. */
+export interface CheckpointText {
+  /** config.json */
+  config: Record<string, unknown>;
+  /** Files of the tokenizer by name. */
+  files: ReadonlyMap<string, Uint8Array>;
+  state: TrainState;
 }
 
 const FOLDER = "training";
@@ -42,14 +54,14 @@ export async function saveCheckpoint(
   queue: Queue,
   dir: string,
   parameters: Parameters,
-  config: Record<string, unknown>,
-  state: TrainState,
+  { config, files, state }: CheckpointText,
 ): Promise<void> {
   if (existsSync(dir)) throw invalid("checkpoint", dir, "a folder that is not there yet");
   const partial = `${dir}.partial-${process.pid}`;
   mkdirSync(join(partial, FOLDER), { recursive: true });
   try {
     writeFileSync(join(partial, "config.json"), JSON.stringify(config, null, 2));
+    for (const [name, bytes] of files) writeFileSync(join(partial, name), bytes);
     writeFileSync(join(partial, FOLDER, RUN_NAME), JSON.stringify(state, null, 2));
     await writeTensors(queue, join(partial, SINGLE_NAME), parameters, ["weight"], ({ name }) => name);
     await writeTensors(queue, join(partial, FOLDER, OPTIMIZER_NAME), parameters, ["momentum", "variance"], ({ name }, memory) =>
@@ -70,8 +82,8 @@ export async function saveCheckpoint(
 export function readTrainState(dir: string): TrainState {
   const path = join(dir, FOLDER, RUN_NAME);
   try {
-    const { run, step } = JSON.parse(readFileSync(path, "utf8")) as Partial<TrainState>;
-    if (typeof run === "object" && run !== null && Number.isSafeInteger(step) && step! >= 0) return { run, step: step! };
+    const { run, step, data = null } = JSON.parse(readFileSync(path, "utf8")) as Partial<TrainState>;
+    if (typeof run === "object" && run !== null && Number.isSafeInteger(step) && step! >= 0) return { run, step: step!, data };
   } catch (error) {
     throw new LongcatError("CHECKPOINT_INVALID", `${path}: cannot be read, so there is no run to go on with`, { cause: error });
   }

@@ -23,3 +23,13 @@ const TRAINING = 1;
 export function wholeBelow(n: number, random: () => number): number {
   return Math.floor(random() * n);
 }
+
+/** 0 … n−1 in random order. */
+export function shuffled(n: number, random: () => number): number[] {
+  const list = Array.from({ length: n }, (_, i) => i);
+  for (let i = n - 1; i > 0; i--) {
+    const j = wholeBelow(i + 1, random);
+    [list[i], list[j]] = [list[j]!, list[i]!];
+  }
+  return list;
+}

@@ -7,6 +7,7 @@ import { absent, integer, invalid, number, oneOf, record, rejectUnknownFields } 
 import { LongcatError } from "../errors.js";
 import { type ModelConfig, parseConfig } from "../model/config.js";
 import type { BudgetOptions } from "./budget.js";
+import { type DataOptions, parseData } from "./data/options.js";
 import type { BalanceOptions } from "./layer.js";
 import { initialSpread, type InitialSpread, PARAMETER_GROUPS, type ParameterGroup } from "./parameters.js";
 import type { Schedule } from "./schedule.js";
@@ -23,6 +24,9 @@ export interface AdamOptions {
   clip: number;
 }
 
+/** What is trained on: a task over bare ids, or text. */
+export type RunSource = { kind: "task"; task: TaskOptions } | { kind: "data"; data: DataOptions };
+
 /** A whole run. */
 export interface Run {
   /** config.json of the model, as it is written into checkpoints. */
@@ -33,8 +37,8 @@ export interface Run {
   /** Sequences of a batch, and batches of a step. */
   sequences: number;
   accumulate: number;
-  task: TaskOptions;
-  /** Different sequences that there are to train on, which come again and again; null: every one is new. */
+  source: RunSource;
+  /** Different sequences of a task that there are to train on, which come again and again; null: every one is new. */
   distinct: number | null;
   /** Peak rate of each group. */
   rate: Record<ParameterGroup, number>;
@@ -69,6 +73,7 @@ export function parseRun(json: unknown): Run {
     "sequences",
     "accumulate",
     "task",
+    "data",
     "distinct",
     "rate",
     "schedule",
@@ -83,11 +88,11 @@ export function parseRun(json: unknown): Run {
   rejectUnknownFields(run, known, "run");
   const model = record(run["model"], "model");
   const config = parseConfig(model, "model");
-  const task = parseTask(run["task"]);
-  checkTogether(config, task);
+  const source = parseSource(run);
+  checkTogether(config, source);
   const steps = integer(run["steps"], "steps", 1, MOST);
   return {
-    ...{ model, config, task, steps },
+    ...{ model, config, source, steps },
     seed: absent(run["seed"]) ? 0 : integer(run["seed"], "seed", 0, MOST),
     sequences: integer(run["sequences"], "sequences", 1, 1 << 16),
     accumulate: absent(run["accumulate"]) ? 1 : integer(run["accumulate"], "accumulate", 1, 1 << 16),
@@ -102,6 +107,14 @@ export function parseRun(json: unknown): Run {
     saveEvery: absent(run["saveEvery"]) ? null : integer(run["saveEvery"], "saveEvery", 1, MOST),
     evaluateEvery: absent(run["evaluateEvery"]) ? null : integer(run["evaluateEvery"], "evaluateEvery", 1, MOST),
   };
+}
+
+function parseSource({ task, data, distinct }: Record<string, unknown>): RunSource {
+  if (absent(data)) return { kind: "task", task: parseTask(task) };
+  if (!absent(task)) throw new LongcatError("OPTION_INVALID", "data, task: a run has one of them");
+  if (!absent(distinct))
+    throw new LongcatError("OPTION_INVALID", "distinct: is for runs with a task; a run with data has as much as its sources");
+  return { kind: "data", data: parseData(data) };
 }
 
 function parseTask(value: unknown): TaskOptions {
@@ -191,11 +204,12 @@ function parseBalance(value: unknown, config: ModelConfig): BalanceOptions | nul
   return { alpha: notNegative(balance["alpha"], "balance.alpha"), groups, meanExperts };
 }
 
-function checkTogether(config: ModelConfig, task: TaskOptions): void {
-  const [ids, length] = [taskVocabulary(task), taskLength(task)];
-  if (config.vocabSize < ids) throw invalid("model.vocab_size", config.vocabSize, `at least the ${ids} ids of the task`);
+function checkTogether(config: ModelConfig, source: RunSource): void {
+  const length = source.kind === "task" ? taskLength(source.task) : source.data.length;
   if (config.maxPositionEmbeddings < length)
-    throw invalid("model.max_position_embeddings", config.maxPositionEmbeddings, `at least the ${length} tokens of the task's sequences`);
+    throw invalid("model.max_position_embeddings", config.maxPositionEmbeddings, `at least the ${length} tokens of the run's sequences`);
+  const ids = source.kind === "task" ? taskVocabulary(source.task) : 0;
+  if (config.vocabSize < ids) throw invalid("model.vocab_size", config.vocabSize, `at least the ${ids} ids of the task`);
   if (config.quantization)
     throw new LongcatError("OPTION_INVALID", "model.quantization_config: float32 weights are trained; give a config without it");
 }

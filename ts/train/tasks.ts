@@ -6,7 +6,7 @@
  */
 
 import type { TrainSequence } from "./batch.js";
-import { wholeBelow } from "./random.js";
+import { shuffled, wholeBelow } from "./random.js";
 
 const BEGIN = 1;
 const END = 2;
@@ -64,14 +64,4 @@ export function drawTask(task: TaskOptions, random: () => number): TrainSequence
 function predicting(given: readonly number[], wanted: readonly number[]): TrainSequence {
   const all = [...given, ...wanted];
   return { tokens: all.slice(0, -1), targets: all.slice(1).map((token, i) => (i + 1 >= given.length ? token : -1)) };
-}
-
-/** 0 … n−1 in random order. */
-function shuffled(n: number, random: () => number): number[] {
-  const list = Array.from({ length: n }, (_, i) => i);
-  for (let i = n - 1; i > 0; i--) {
-    const j = wholeBelow(i + 1, random);
-    [list[i], list[j]] = [list[j]!, list[i]!];
-  }
-  return list;
 }

@@ -7,21 +7,21 @@
  * @module
  */
 
+import { LongcatError } from "../errors.js";
 import { ropeParameters } from "../model/rope.js";
 import { Device, type Queue, type Tensor } from "../runtime/device.js";
 import { ops } from "../runtime/ops.js";
-import { type Batch, type TrainSequence, countTargets, countTokens, writeBatch } from "./batch.js";
+import { countTargets, countTokens, writeBatch } from "./batch.js";
 import { moveBias } from "./budget.js";
-import { loadCheckpoint, readTrainState, saveCheckpoint } from "./checkpoint.js";
+import { loadCheckpoint, readTrainState, saveCheckpoint, type TrainState } from "./checkpoint.js";
+import { openData, type TrainData } from "./data.js";
 import type { Pass } from "./layer.js";
-import { type BatchCapacity, createMemory } from "./memory.js";
+import { createMemory } from "./memory.js";
 import { backward, forward, loss } from "./model.js";
 import { Parameters } from "./parameters.js";
-import { drawsOf } from "./random.js";
 import { parseRun, type Run } from "./run.js";
 import { rateShare } from "./schedule.js";
 import { type PassReport, StepTally, sumOf } from "./tally.js";
-import { drawTask, taskLength } from "./tasks.js";
 
 /** What a step says of itself. */
 export interface StepReport extends PassReport {
@@ -49,7 +49,7 @@ export class Trainer {
   readonly #json: Record<string, unknown>;
   readonly #device: Device;
   readonly #queue: Queue;
-  readonly #capacity: BatchCapacity;
+  readonly #data: TrainData;
   readonly #pass: Pass;
   /** Of gradient_norm: sums by chunk, the length, the factor. */
   readonly #norm: { partial: Tensor; norm: Tensor; factor: Tensor };
@@ -57,15 +57,15 @@ export class Trainer {
   readonly #biases: Float32Array<ArrayBuffer>[];
   #step = 0;
 
-  private constructor(json: Record<string, unknown>, run: Run, device: Device, queue: Queue, parameters: Parameters) {
-    const { config, balance, sequences, task } = run;
+  private constructor(json: Record<string, unknown>, run: Run, data: TrainData, device: Device, queue: Queue, parameters: Parameters) {
+    const { config, balance } = run;
     this.#json = json;
     this.run = run;
     this.#device = device;
     this.#queue = queue;
     this.parameters = parameters;
-    this.#capacity = { sequences, length: taskLength(task), tokens: sequences * taskLength(task) };
-    const memory = createMemory(device, config, this.#capacity, balance?.groups ?? 1);
+    this.#data = data;
+    const memory = createMemory(device, config, data.capacity, balance?.groups ?? 1);
     const rope = ropeParameters(config);
     queue.write(memory.invFreq, rope.invFreq);
     const alpha = (balance?.alpha ?? 0) / run.accumulate;
@@ -93,11 +93,10 @@ export class Trainer {
   /**
    * Goes on with a run from one of its checkpoints.
    *
-   * @throws LongcatError CHECKPOINT_INVALID if the folder holds none
+   * @throws LongcatError CHECKPOINT_INVALID if the folder holds none, or the texts that it was trained on are not what they were
    */
   static async resume(dir: string, options: TrainerOptions = {}): Promise<Trainer> {
-    const { run, step } = readTrainState(dir);
-    return Trainer.#from(dir, run, step, (name) => name, options);
+    return Trainer.#from(dir, readTrainState(dir), (name) => name, options);
   }
 
   /**
@@ -107,24 +106,26 @@ export class Trainer {
    * @throws LongcatError as `resume` does
    */
   static async grow(dir: string, copies: number, options: TrainerOptions = {}): Promise<Trainer> {
-    const { run, step } = readTrainState(dir);
+    const state = readTrainState(dir);
+    const { run } = state;
     const { numLayers } = parseRun(run).config;
     const { num_hidden_layers: _, ...model } = run["model"] as Record<string, unknown>;
     const grown = { ...run, model: { ...model, num_layers: copies * numLayers } };
     const sourceOf = (name: string) =>
       name.replace(/^model\.layers\.(\d+)\./, (__, layer: string) => `model.layers.${Number(layer) % numLayers}.`);
-    return Trainer.#from(dir, grown, step, sourceOf, options);
+    return Trainer.#from(dir, { ...state, run: grown }, sourceOf, options);
   }
 
   static async #from(
     dir: string,
-    run: Record<string, unknown>,
-    step: number,
+    { run, step, data }: TrainState,
     sourceOf: (name: string) => string,
     options: TrainerOptions,
   ): Promise<Trainer> {
     const trainer = await Trainer.#open(run, options);
     try {
+      if (trainer.#data.digest !== data)
+        throw new LongcatError("CHECKPOINT_INVALID", `${dir}: the texts or the tokenizer that it was trained on are not what they were`);
       await loadCheckpoint(trainer.#queue, dir, trainer.parameters, sourceOf);
       for (const [l, bias] of trainer.#biases.entries()) await trainer.#queue.read(trainer.parameters.weights.layers[l]!.moe.bias, bias);
     } catch (error) {
@@ -137,9 +138,10 @@ export class Trainer {
 
   static async #open(json: Record<string, unknown>, { threads = "auto" }: TrainerOptions): Promise<Trainer> {
     const run = parseRun(json);
+    const data = await openData(run);
     const device = Device.open({ device: "cpu", threads });
     try {
-      return new Trainer(json, run, device, device.queue(), await Parameters.create(device, run.config));
+      return new Trainer(json, run, data, device, device.queue(), await Parameters.create(device, run.config));
     } catch (error) {
       await device.close();
       throw error;
@@ -154,7 +156,7 @@ export class Trainer {
   /** One step. */
   async step(): Promise<StepReport> {
     const { run, parameters } = this;
-    const batches = Array.from({ length: run.accumulate }, (_, i) => this.#drawBatch(this.#step * run.accumulate + i));
+    const batches = Array.from({ length: run.accumulate }, (_, i) => this.#data.batch(this.#step * run.accumulate + i));
     const targets = batches.reduce((sum, batch) => sum + countTargets(batch), 0);
     const tokens = batches.reduce((sum, batch) => sum + countTokens(batch), 0);
     const tally = new StepTally(this.#pass);
@@ -162,7 +164,7 @@ export class Trainer {
     await this.#queue.room();
     this.#queue.fill(parameters.flat.gradient, 0);
     for (const batch of batches) {
-      writeBatch(this.#queue, this.#pass.memory, this.#capacity, batch, { loss: 1 / targets, zLoss: run.zLoss / tokens });
+      writeBatch(this.#queue, this.#pass.memory, this.#data.capacity, batch, { loss: 1 / targets, zLoss: run.zLoss / tokens });
       await forward(this.#queue, this.#pass, parameters.weights);
       await backward(this.#queue, this.#pass, parameters.weights, parameters.gradients);
       await tally.add(this.#queue, countTokens(batch));
@@ -179,9 +181,9 @@ export class Trainer {
   async evaluate(batches: number): Promise<number> {
     let [sum, targets] = [0, 0];
     for (let i = 0; i < batches; i++) {
-      const batch = Array.from({ length: this.run.sequences }, (_, s) => this.#drawSequence(HELD_OUT + i * this.run.sequences + s));
+      const batch = this.#data.heldOut(i);
       await this.#queue.room();
-      writeBatch(this.#queue, this.#pass.memory, this.#capacity, batch, { loss: 0, zLoss: 0 });
+      writeBatch(this.#queue, this.#pass.memory, this.#data.capacity, batch, { loss: 0, zLoss: 0 });
       await forward(this.#queue, this.#pass, this.parameters.weights);
       loss(this.#queue, this.#pass);
       sum += await sumOf(this.#queue, this.#pass.memory.loss, countTokens(batch));
@@ -202,25 +204,13 @@ export class Trainer {
 
   /** Writes a checkpoint to the new folder `dir`; an engine loads it, and `resume` goes on from it. */
   save(dir: string): Promise<void> {
-    return saveCheckpoint(this.#queue, dir, this.parameters, this.run.model, { run: this.#json, step: this.#step });
+    const state = { run: this.#json, step: this.#step, data: this.#data.digest };
+    return saveCheckpoint(this.#queue, dir, this.parameters, { config: this.run.model, files: this.#data.files, state });
   }
 
   /** Gives everything back. */
   close(): Promise<void> {
     return this.#device.close();
-  }
-
-  /** Batch `index` of the run. */
-  #drawBatch(index: number): Batch {
-    const { sequences, distinct } = this.run;
-    return Array.from({ length: sequences }, (_, s) => {
-      const sequence = index * sequences + s;
-      return this.#drawSequence(distinct === null ? sequence : sequence % distinct);
-    });
-  }
-
-  #drawSequence(index: number): TrainSequence {
-    return drawTask(this.run.task, drawsOf(this.run.seed, index));
   }
 
   /** Clips the gradients and moves every weight that they train; returns their length. */
@@ -251,6 +241,3 @@ export class Trainer {
     }
   }
 }
-
-/** Sequences of a run are numbered from 0; those that it is measured on from here, where no run comes to. */
-const HELD_OUT = 2 ** 40;
