@@ -3,14 +3,13 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Engine, resumeTraining, train } from "../../ts/index.js";
+import { resumeTraining, train } from "../../ts/index.js";
 import { drawCorpus } from "../../ts/train/data/corpus/index.js";
 import { isChat, plainText } from "../../ts/train/data/document.js";
 import { parseData } from "../../ts/train/data/options.js";
-import { readSources } from "../../ts/train/data/sources.js";
 import { TextData } from "../../ts/train/data/text.js";
 import { MINI } from "../text/fixtures.js";
-import { GREEDY, refused } from "../helpers/mini.js";
+import { refused } from "../helpers/mini.js";
 import { TOY, toyRun } from "../helpers/training.js";
 
 let dir = "";
@@ -32,23 +31,6 @@ const filesOf = (folder: string) =>
       .filter((entry) => entry.isFile())
       .map(({ parentPath, name }) => [join(parentPath, name).slice(folder.length), readFileSync(join(parentPath, name), "base64")]),
   );
-
-describe("a run on sums", () => {
-  it("learns them, and an engine that loads it answers questions that it never saw, in text", async () => {
-    const { checkpoint } = await train(textRun(SUMS, { steps: 300, sequences: 24 }), join(dir, "sums"), { threads: 2 });
-    const chats = readSources(parseData(SUMS), 3).flatMap(({ heldOut }) => heldOut.filter(isChat));
-    const answers = chats.map(({ messages }) => messages.at(-1)!.content as string);
-    const engine = await Engine.load(checkpoint, { threads: 2 });
-    const results = await Promise.all(
-      chats.map(({ messages }) => engine.generate({ messages: messages.slice(0, -1) }, { ...GREEDY, maxTokens: 4 })),
-    );
-    await engine.close();
-    const right = results.filter(({ text }, i) => text === answers[i]).length;
-    const commonest = Math.max(...answers.map((answer) => answers.filter((other) => other === answer).length));
-    expect(answers.length).toBeGreaterThan(50);
-    expect(right).toBeGreaterThan(3 * commonest);
-  });
-});
 
 /** All kinds of sources, which end and begin again within a few steps. */
 function mixedRun(name: string, changes: Record<string, unknown> = {}): Record<string, unknown> {

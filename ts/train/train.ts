@@ -30,7 +30,7 @@ export interface TrainResult {
   steps: number;
   /** Mean cross-entropy of sequences that were not trained on. */
   heldOutLoss: number;
-  /** The folder of the last checkpoint: `Engine.load` takes it. It has no tokenizer, so prompts are token ids. */
+  /** The folder of the last checkpoint: `Engine.load` takes it. After a task it has no tokenizer, so prompts are token ids. */
   checkpoint: string;
 }
 
@@ -39,7 +39,7 @@ export interface TrainResult {
  *
  * @param run the parsed JSON of a run file
  * @param output a new or empty folder, where checkpoints, steps.csv and loss.svg are written
- * @throws LongcatError OPTION_INVALID or CONFIG_INVALID naming the field that is wrong; ABORTED after a checkpoint, if the signal says so
+ * @throws LongcatError OPTION_INVALID or CONFIG_INVALID naming the field that is wrong, or a file; TOKENIZER_INVALID; ABORTED after a checkpoint, if the signal says so
  */
 export async function train(run: Record<string, unknown>, output: string, options: TrainOptions = {}): Promise<TrainResult> {
   requireNewFolder(output);
@@ -75,7 +75,7 @@ function requireNewFolder(output: string): void {
  * Goes on with a run that was stopped, from its newest checkpoint. What comes of it has the bits of a run that was not.
  *
  * @param output the folder that `train` was given
- * @throws LongcatError CHECKPOINT_INVALID if no checkpoint is there; ABORTED as `train` does
+ * @throws LongcatError CHECKPOINT_INVALID if no checkpoint is there, or the run's texts are not what they were; ABORTED as `train` does
  */
 export async function resumeTraining(output: string, options: TrainOptions = {}): Promise<TrainResult> {
   const trainer = await Trainer.resume(join(output, newestCheckpoint(output)), options);
