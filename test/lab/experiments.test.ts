@@ -1,6 +1,11 @@
 /** The experiments in their brief form: what they find at full length (docs/lab.md) shows in some seconds too, or cannot be told. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { EXPERIMENTS, type Outcome, openLab, plotSvg } from "../../ts/lab/index.js";
+import { CORPUS_PARTS, drawCorpus } from "../../ts/train/data/corpus/index.js";
+import { readJsonl } from "../../ts/train/data/read.js";
 import { longcat } from "../cli/longcat.js";
 
 async function brief(name: string): Promise<{ outcome: Outcome; runs: number }> {
@@ -54,5 +59,20 @@ describe("longcat lab", () => {
     expect([name, typeof claim, typeof agrees]).toEqual(["zloss", "string", "boolean"]);
     expect(verdict).toMatch(/^after 100 steps/);
     expect(table).toHaveLength(5);
+  });
+
+  it("writes the corpus, which a run's sources read", async () => {
+    const dir = mkdtempSync(join(tmpdir(), "longcat-corpus-"));
+    try {
+      const output = join(dir, "corpus");
+      const { code, stdout } = await longcat(["lab", "corpus", output, "--documents", "20", "--seed", "4"]);
+      expect([code, stdout.trimEnd().split("\n")]).toEqual([0, CORPUS_PARTS.map((part) => join(output, `${part}.jsonl`))]);
+      for (const part of CORPUS_PARTS)
+        expect(readJsonl(join(output, `${part}.jsonl`))).toEqual(drawCorpus(part, { documents: 20, digits: 2 }, 4));
+      const again = await longcat(["lab", "corpus", output]);
+      expect([again.code, again.stderr]).toEqual([1, expect.stringContaining("a folder that is not there yet")]);
+    } finally {
+      rmSync(dir, { recursive: true, force: true });
+    }
   });
 });

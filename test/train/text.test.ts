@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { resumeTraining, train } from "../../ts/index.js";
 import { drawCorpus } from "../../ts/train/data/corpus/index.js";
-import { isChat, plainText } from "../../ts/train/data/document.js";
+import { plainText } from "../../ts/train/data/document.js";
 import { parseData } from "../../ts/train/data/options.js";
 import { TextData } from "../../ts/train/data/text.js";
 import { MINI } from "../text/fixtures.js";

@@ -1,9 +1,9 @@
 /**
- * `longcat lab`: one of the report's claims, tried at toy width.
+ * `longcat lab`: one of the report's claims, tried at toy width; or the corpus that such models can be trained on, as files.
  * @module
  */
 
-import { EXPERIMENTS, openLab, plotSvg } from "../lab/index.js";
+import { EXPERIMENTS, openLab, plotSvg, writeCorpus } from "../lab/index.js";
 import { chartFile, writeChart } from "./chart-file.js";
 import { type Command, JSON_FLAG } from "./command.js";
 import { UsageError } from "./flags.js";
@@ -13,17 +13,28 @@ import { alignColumns, note, print, printJson } from "./output.js";
 const names = () => EXPERIMENTS.map(({ name }) => name).join(", ");
 
 export const labCommand: Command = {
-  usage: ["lab NAME"],
-  about: `Trains some toy models on the CPU to see whether what the report says of training shows there, and prints the numbers and a verdict. NAME: ${names()}.`,
+  usage: ["lab NAME", "lab corpus OUT"],
+  about: `Trains some toy models on the CPU to see whether what the report says of training shows there, and prints the numbers and a verdict. NAME: ${names()}. "lab corpus" writes stories, sums, recalls, tool uses and reasoning as JSONL to the new folder OUT.`,
   flags: [
     { name: "brief", kind: "flag", help: "far fewer steps: some seconds, and a weaker verdict" },
     { name: "svg", kind: "text", value: "FILE", help: "writes a picture" },
+    { name: "documents", kind: "number", value: "N", help: "of each part of the corpus (default: 1000)" },
+    { name: "seed", kind: "number", value: "S", help: "of the corpus (default: 0)" },
     { name: "threads", kind: "number", value: "N", help: "threads of the CPU (default: all that this process may use)" },
     JSON_FLAG,
   ],
-  maxPositionals: 1,
+  maxPositionals: 2,
   run: async (flags) => {
-    const [name = ""] = flags.positionals;
+    const [name = "", output] = flags.positionals;
+    if (name === "corpus") {
+      if (output === undefined) throw new UsageError("lab corpus needs a folder: OUT");
+      const [documents, seed] = [flags.number("documents"), flags.number("seed")];
+      await print(
+        `${writeCorpus(output, { ...(documents !== undefined && { documents }), ...(seed !== undefined && { seed }) }).join("\n")}\n`,
+      );
+      return undefined;
+    }
+    if (output !== undefined) throw new UsageError(`lab ${name} takes no further words`);
     const experiment = EXPERIMENTS.find((one) => one.name === name);
     if (!experiment) throw new UsageError(`lab ${name === "" ? "needs one of" : `has no ${JSON.stringify(name)}; there are`} ${names()}`);
     const svg = chartFile(flags);

@@ -1,5 +1,5 @@
 /**
- * The experiments of `longcat lab`.
+ * What `longcat lab` runs: the experiments, and the made corpus as files.
  * @module
  */
 
@@ -11,6 +11,7 @@ import { zero } from "./zero.js";
 import { zloss } from "./zloss.js";
 
 export { plotSvg } from "../train/plot.js";
+export { writeCorpus } from "./corpus.js";
 export { type Experiment, type Lab, type Outcome, openLab } from "./experiment.js";
 
 /** All of them. */
