@@ -61,6 +61,16 @@ describe("longcat lab", () => {
     expect(table).toHaveLength(5);
   });
 
+  it.each([
+    [["lab", "zloss", "--seed", "1"], "--seed is for lab corpus"],
+    [["lab", "corpus", "nowhere", "--brief"], "--brief is for experiments"],
+    [["lab", "corpus"], "lab corpus needs a folder: OUT"],
+    [["lab", "zloss", "more"], "lab zloss takes no further words"],
+  ])("%j: what would do nothing is refused", async (words, message) => {
+    const { code, stderr } = await longcat(words);
+    expect([code, stderr]).toEqual([2, expect.stringContaining(message)]);
+  });
+
   it("writes the corpus, which a run's sources read", async () => {
     const dir = mkdtempSync(join(tmpdir(), "longcat-corpus-"));
     try {

@@ -6,7 +6,7 @@
 import { EXPERIMENTS, openLab, plotSvg, writeCorpus } from "../lab/index.js";
 import { chartFile, writeChart } from "./chart-file.js";
 import { type Command, JSON_FLAG } from "./command.js";
-import { UsageError } from "./flags.js";
+import { type ParsedFlags, UsageError } from "./flags.js";
 import { interruptible } from "./interrupt.js";
 import { alignColumns, note, print, printJson } from "./output.js";
 
@@ -28,6 +28,7 @@ export const labCommand: Command = {
     const [name = "", output] = flags.positionals;
     if (name === "corpus") {
       if (output === undefined) throw new UsageError("lab corpus needs a folder: OUT");
+      refuseFlags(flags, ["brief", "svg", "threads", "json"], "experiments");
       const [documents, seed] = [flags.number("documents"), flags.number("seed")];
       await print(
         `${writeCorpus(output, { ...(documents !== undefined && { documents }), ...(seed !== undefined && { seed }) }).join("\n")}\n`,
@@ -35,6 +36,7 @@ export const labCommand: Command = {
       return undefined;
     }
     if (output !== undefined) throw new UsageError(`lab ${name} takes no further words`);
+    refuseFlags(flags, ["documents", "seed"], "lab corpus");
     const experiment = EXPERIMENTS.find((one) => one.name === name);
     if (!experiment) throw new UsageError(`lab ${name === "" ? "needs one of" : `has no ${JSON.stringify(name)}; there are`} ${names()}`);
     const svg = chartFile(flags);
@@ -48,3 +50,9 @@ export const labCommand: Command = {
     return undefined;
   },
 };
+
+/** A flag that would do nothing is a mistake. */
+function refuseFlags(flags: ParsedFlags, names: readonly string[], whose: string): void {
+  const given = names.find((name) => flags.on(name) || flags.text(name) !== undefined);
+  if (given !== undefined) throw new UsageError(`--${given} is for ${whose}`);
+}

@@ -48,7 +48,7 @@ export function writeBatch(queue: Queue, memory: TrainMemory, capacity: BatchCap
   const starts = [0];
   for (const { tokens } of batch) starts.push(starts.at(-1)! + tokens.length);
   // Blocks of one position: that of a sequence's position p is row start + p.
-  const blockTables = new Int32Array(capacity.sequences * capacity.length);
+  const blockTables = new Int32Array(batch.length * capacity.length);
   batch.forEach(({ tokens }, s) => {
     for (let p = 0; p < tokens.length; p++) blockTables[s * capacity.length + p] = starts[s]! + p;
   });

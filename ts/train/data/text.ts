@@ -42,7 +42,6 @@ export class TextData implements TrainData {
   readonly digest: string;
   readonly #run: TextRun;
   readonly #sources: SourceRows[];
-  readonly #weights: number[];
   readonly #mixture: Mixture;
   /** Orders of a source's rows, by source and round; only a run's current rounds are asked for. */
   readonly #orders = new Map<string, number[]>();
@@ -50,11 +49,10 @@ export class TextData implements TrainData {
   private constructor(options: DataOptions, run: TextRun, files: TokenizerFiles, sources: SourceRows[]) {
     this.#run = run;
     this.#sources = sources;
-    this.#weights = options.sources.map(({ weight }) => weight);
-    this.#mixture = new Mixture(this.#weights);
+    this.#mixture = new Mixture(options.sources.map(({ weight }) => weight));
     this.files = files;
     this.digest = digestOf(files, sources);
-    const most = Math.max(...sources.flatMap(({ train, heldOut }) => [...train, ...heldOut].map((row) => row.length)));
+    const most = sources.flatMap(({ train, heldOut }) => [...train, ...heldOut]).reduce((max, row) => Math.max(max, row.length), 0);
     const { sequences } = run;
     this.capacity = { tokens: sequences * options.length, sequences: sequences * most, length: options.length };
   }
@@ -141,7 +139,7 @@ function digestOf(files: TokenizerFiles, sources: readonly SourceRows[]): string
   for (const [name, bytes] of files) hash.update(name).update(bytes);
   for (const { train, heldOut } of sources) {
     for (const row of [...train, ...heldOut]) {
-      for (const { tokens, targets } of row) hash.update(Int32Array.of(tokens.length, ...tokens, ...targets));
+      for (const { tokens, targets } of row) hash.update(Int32Array.from([tokens.length, ...tokens, ...targets]));
     }
   }
   return hash.digest("hex");
