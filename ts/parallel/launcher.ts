@@ -25,6 +25,11 @@ export interface LauncherPlace {
   launcher: string;
 }
 
+/** Whether all processes are on this host. */
+export function isOneHost(place: Pick<LauncherPlace, "processes" | "localProcesses"> | undefined): boolean {
+  return place === undefined || place.localProcesses === place.processes;
+}
+
 /** Variables by name, as `process.env` has them. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -62,8 +67,7 @@ function placeOf({ job, address, ...found }: Found, env: Environment): LauncherP
       "OPTION_INVALID",
       `${launcher}: process ${index} of ${processes}, ${localIndex} of ${localProcesses} on this host, is impossible`,
     );
-  const isOneHost = localProcesses === processes;
-  const leader = isOneHost ? "127.0.0.1" : (env["MASTER_ADDR"] ?? address);
+  const leader = isOneHost(found) ? "127.0.0.1" : (env["MASTER_ADDR"] ?? address);
   if (leader === undefined)
     throw new LongcatError(
       "OPTION_INVALID",
