@@ -19,7 +19,7 @@ export interface LauncherPlace {
   /** Where the leader listens: for control there, and on several hosts for requests at the next port. */
   address: string;
   port: number;
-  /** What ranks show to the leader, so that strays are refused. */
+  /** What ranks and leader prove to each other that they know. */
   token: string;
   /** Who started the processes, for messages. */
   launcher: string;
