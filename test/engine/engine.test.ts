@@ -561,7 +561,7 @@ describe("faults of the scheduler itself", () => {
     const calls = ["abc", "def", "ghi", "abc", "def", "ghi"].map((prompt) => engine.generate(prompt, { maxTokens: 9, ignoreEos: true }));
     for (const { status, ...rest } of await Promise.allSettled([
       ...calls,
-      engine.score("abc"),
+      engine.score("abc".repeat(12)), // longer than the steps before
       collect(engine.stream("abc", { ignoreEos: true })),
     ])) {
       expect(status).toBe("rejected");

@@ -3,12 +3,13 @@
  * processes, and takes a turn of the event loop.
  */
 import { Engine } from "../../ts/engine/engine.js";
-import type { Chunk, EngineInfo, EngineStats, GenerateResult, Prompt, ScoreResult, TokenPrompt } from "../../ts/engine/types.js";
+import type { EncodedPrompt } from "../../ts/engine/prompt.js";
+import type { Chunk, EngineInfo, EngineStats, GenerateResult, ScoreResult, TokenPrompt } from "../../ts/engine/types.js";
 import { LongcatError } from "../../ts/errors.js";
 import type { RunnerLimits } from "../../ts/model/runner-types.js";
 import { GroupCore } from "../../ts/parallel/group-core.js";
 import type { RankFacts, RankGroup, RemoteCall } from "../../ts/parallel/group.js";
-import type { GenerateParams } from "../../ts/sampling/parameters.js";
+import type { PlainParameters } from "../../ts/sampling/parameters.js";
 import { FakeRunner, hashNext, type NextToken } from "./fake-runner.js";
 import { END_TOKEN, fakeText } from "./fake-text.js";
 
@@ -20,7 +21,7 @@ export class FakeGroup implements RankGroup {
   readonly engines: Engine[];
   readonly lost: Promise<LongcatError>;
   /** Every call, by rank. */
-  readonly calls: { rank: number; prompt: unknown; params: unknown }[] = [];
+  readonly calls: { rank: number; prompt: EncodedPrompt; parameters?: PlainParameters }[] = [];
   closed = false;
   /** Whether a rank answers at all. */
   silent = false;
@@ -45,24 +46,17 @@ export class FakeGroup implements RankGroup {
     });
   }
 
-  generate(
-    rank: number,
-    prompt: Prompt,
-    params: Omit<GenerateParams, "signal">,
-    onChunk: (chunk: Chunk) => void,
-  ): RemoteCall<GenerateResult> {
-    this.calls.push({ rank, prompt, params });
-    const [there, given] = structuredClone([prompt, params]);
+  generate(rank: number, prompt: EncodedPrompt, parameters: PlainParameters, onChunk: (chunk: Chunk) => void): RemoteCall<GenerateResult> {
+    this.calls.push({ rank, prompt, parameters });
+    const [there, given] = [structuredClone(prompt), structuredClone(parameters)];
     return this.#remote((signal, listen) =>
-      (this.engines[rank] as Engine).generate(there as string, { ...given, signal }, (chunk) =>
-        listen(() => onChunk(structuredClone(chunk))),
-      ),
+      (this.engines[rank] as Engine).generateEncoded(there, { ...given, signal }, (chunk) => listen(() => onChunk(structuredClone(chunk)))),
     );
   }
 
   score(rank: number, prompt: readonly number[] | string | TokenPrompt): RemoteCall<ScoreResult> {
-    this.calls.push({ rank, prompt, params: {} });
-    const there = structuredClone(prompt);
+    const there = structuredClone(prompt) as number[];
+    this.calls.push({ rank, prompt: { ids: there } });
     return this.#remote((signal) => (this.engines[rank] as Engine).score(there, { signal }));
   }
 

@@ -76,7 +76,7 @@ export const fakeText: TextTools = {
   encode: async (text) => ({ ids: encodeFake(text) }),
   encodeChat: async (chat) => ({
     ids: encodeFake(chat.messages.map(({ content }) => content).join("")),
-    newParser: (stop) => new FakeParser(stop),
+    ...{ tools: [], callForm: "json", startsInReasoning: false },
   }),
   newParser: (stop) => new FakeParser(stop),
   decode: decodeFake,

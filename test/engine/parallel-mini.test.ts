@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import type { Engine } from "../../ts/engine/engine.js";
 import type { EngineOptions } from "../../ts/engine/options.js";
-import type { Choice, GenerateResult, Prompt, TokenLogprob } from "../../ts/engine/types.js";
+import type { Choice, Chunk, GenerateResult, Prompt, TokenLogprob } from "../../ts/engine/types.js";
 import type { LongcatError } from "../../ts/errors.js";
 import type { GenerateParams } from "../../ts/sampling/parameters.js";
 import { alive, collect, engines, GOLDENS, GREEDY, ids, idle, promptOf, refused, SORT, SUM, THINK, user } from "../helpers/mini.js";
@@ -44,6 +44,13 @@ const answer = ({ text, tokens, finishReason, reasoning, toolCalls, usage }: Cho
   ...{ text, tokens, finishReason, reasoning, promptTokens: usage.promptTokens, completionTokens: usage.completionTokens },
   toolCalls: toolCalls?.map(({ name, arguments: text }) => [name, text]),
 });
+/** The same of a chunk. */
+const piece = ({ toolCallDelta, toolCalls, usage, ...rest }: Chunk) => ({
+  ...rest,
+  ...(usage && { usage: { ...usage, cachedTokens: 0 } }),
+  ...(toolCallDelta && { toolCallDelta: { ...toolCallDelta, id: toolCallDelta.id && "drawn" } }),
+  ...(toolCalls && { toolCalls: toolCalls.map((call) => ({ ...call, id: "drawn" })) }),
+});
 const CALCULATOR = {
   type: "function" as const,
   function: {
@@ -52,6 +59,13 @@ const CALCULATOR = {
     parameters: { type: "object", properties: { expression: { type: "string" } }, required: ["expression"] },
   },
 };
+
+const CLOCK = {
+  type: "function" as const,
+  function: { name: "clock", parameters: { type: "object", properties: { zone: { enum: ["CET", "UTC"] } } } },
+};
+const CALL_CLOCK = { type: "function" as const, function: { name: "clock" } };
+const INTEGER: GenerateParams = { responseFormat: { type: "json_schema", json_schema: { schema: { type: "integer", maximum: 99_999 } } } };
 
 describe("mini on two ranks", () => {
   it("says what it is", () => {
@@ -79,19 +93,57 @@ describe("mini on two ranks", () => {
     ["reasoning", THINK, GREEDY],
     ["several choices", SORT, { ...GREEDY, n: 3 }],
     ["a tool call", { ...user("What is 441 * 861?"), tools: [CALCULATOR], toolChoice: "required" }, GREEDY],
+    ["a call that is free to come", { ...user("What is 441 * 861?"), tools: [CALCULATOR] }, GREEDY],
     [
-      "a format",
-      user("Describe a cat."),
-      { ...GREEDY, maxTokens: 60, responseFormat: { type: "json_schema", schema: { type: "integer" } } },
+      "a call of one of several tools",
+      { ...user("What is 441 * 861?"), tools: [CALCULATOR, CLOCK] },
+      { ...GREEDY, toolChoice: CALL_CLOCK },
     ],
+    ["a call after reasoning", { ...THINK, tools: [CLOCK], toolChoice: "required" }, { ...GREEDY, maxTokens: 300 }],
+    ["no call", { ...user("What is 441 * 861?"), tools: [CALCULATOR] }, { ...GREEDY, toolChoice: "none" }],
+    ["a format", user("Describe a cat."), { ...GREEDY, maxTokens: 60, ...INTEGER }],
+    ["a format, of text", "Once upon a time", { ...GREEDY, maxTokens: 60, ...INTEGER }],
+    ["a format after reasoning", THINK, { ...GREEDY, maxTokens: 300, ...INTEGER }],
+    ["a format or a call, drawn", { ...user("Hm?"), tools: [CALCULATOR] }, { temperature: 1.5, seed: 5, n: 4, maxTokens: 200, ...INTEGER }],
+    ["any object", user("Describe a cat."), { temperature: 1, seed: 2, maxTokens: 80, responseFormat: { type: "json_object" } }],
+    ["special tokens in a text", "<longcat_think>\nHm", { ...GREEDY, maxTokens: 40, parseSpecial: true }],
+    ["a stop string in reasoning", THINK, { ...GREEDY, stop: ["\n", "e "] }],
     ["an array", [SUM, "Once upon a time", ids(40)], { ...GREEDY, maxTokens: 12 }],
     ["a stop string", "Once upon a time", { ...GREEDY, maxTokens: 40, stop: ["."] }],
-  ])("answers as on one device: %s", async (_, prompt, params) => {
+  ])("answers as on one device, piece by piece: %s", async (_, prompt, params) => {
     const ask = async (of: Engine) => {
-      const result: GenerateResult | GenerateResult[] = await of.generate(prompt as string, params);
-      return [result].flat().flatMap((first) => (first.choices ?? [first]).map(answer));
+      const chunks: Chunk[] = [];
+      const result: GenerateResult | GenerateResult[] = await of.generate(prompt as string, params, (chunk) => chunks.push(chunk));
+      const choices = [result].flat().flatMap((first) => (first.choices ?? [first]).map(answer));
+      return { choices, chunks: chunks.map(piece).sort((a, b) => a.index - b.index) };
     };
     expect(await ask(engine)).toEqual(await ask(one));
+  });
+
+  it("refuses as one device does, before anything runs", async () => {
+    const refusals = async (of: Engine) => {
+      const asked: [Prompt | Prompt[], GenerateParams][] = [
+        [user("a"), { responseFormat: { type: "json_schema", json_schema: { schema: { type: "integer", multipleOf: 7 } } } }],
+        [[SUM, { ...SUM, tools: [{ ...CALCULATOR, function: { name: "f", parameters: { not: {} } } }] }], { toolChoice: "required" }],
+        [user("a"), { responseFormat: { type: "json_object" }, ignoreEos: true }],
+        [{ ...user("a"), tools: [CALCULATOR] }, { toolChoice: { type: "function", function: { name: "x" } } }],
+      ];
+      const errors: string[] = [];
+      for (const [prompt, params] of asked)
+        await of.generate(prompt as string, params).catch(({ code, message }: LongcatError) => errors.push(`${code} ${message}`));
+      return errors;
+    };
+    const { generatedTokens } = engine.stats;
+    const errors = await refusals(engine);
+    expect(errors).toHaveLength(4);
+    expect(errors).toEqual(await refusals(one));
+    expect(engine.stats.generatedTokens).toBe(generatedTokens);
+  });
+
+  it("takes schemas that are no plain data, as one device does", async () => {
+    const schema = new Proxy({ type: "integer", description: () => "a function", maximum: 9 }, {});
+    const params: GenerateParams = { ...GREEDY, responseFormat: { type: "json_schema", schema } };
+    expect(answer(await engine.generate(SUM, params))).toEqual(answer(await one.generate(SUM, params)));
   });
 
   it("streams what it generates", async () => {

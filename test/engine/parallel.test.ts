@@ -4,7 +4,7 @@ import { Engine } from "../../ts/engine/engine.js";
 import type { Chunk, EngineInfo, GenerateResult, Prompt } from "../../ts/engine/types.js";
 import { LongcatError } from "../../ts/errors.js";
 import { FollowerCore } from "../../ts/parallel/follower-core.js";
-import type { GenerateParams } from "../../ts/sampling/parameters.js";
+import { type GenerateParams, resolveParameters } from "../../ts/sampling/parameters.js";
 import { refused } from "../helpers/mini.js";
 import { FakeGroup, groupEngine } from "./fake-group.js";
 import { FakeRunner, hashNext, type NextToken } from "./fake-runner.js";
@@ -134,6 +134,31 @@ describe("calls and ranks", () => {
     await expect(engine.generate({ tokens: new Array(65).fill(1) })).rejects.toThrow(refused("CONTEXT_OVERFLOW"));
     await expect(engine.score([])).rejects.toThrow(refused("PROMPT_INVALID"));
     expect(group.calls).toEqual([]);
+  });
+
+  it("a chat is rendered and encoded once; its rank gets ids, and how the answer is read, as plain data", async () => {
+    const encodeChat = vi.spyOn(fakeText, "encodeChat");
+    const { engine, group } = make(1);
+    const messages = [{ role: "user" as const, content: "hello" }];
+    await engine.generate(
+      { messages },
+      { maxTokens: 4, toolChoice: "none", stop: "x", stopTokens: [3], signal: AbortSignal.timeout(60_000) },
+    );
+    expect(encodeChat).toHaveBeenCalledTimes(1);
+    encodeChat.mockRestore();
+    const [{ prompt, parameters }] = group.calls as [FakeGroup["calls"][number]];
+    expect(prompt).toEqual({ ids: encodeFake("hello"), chat: { tools: [], callForm: "json", startsInReasoning: false } });
+    const {
+      responseFormat: _,
+      toolChoice: __,
+      parseSpecial: ___,
+      ...rest
+    } = resolveParameters(
+      { maxTokens: 4, stop: "x", stopTokens: [3] },
+      { size: 50, has: () => true, hasTokenizer: true },
+      { temperature: 0 },
+    );
+    expect(parameters).toEqual(rest);
   });
 
   it("the smallest context of all ranks holds", async () => {

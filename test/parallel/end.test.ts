@@ -11,6 +11,7 @@ import type { ToStarter } from "../../ts/parallel/rank-process.js";
 import { RequestServer } from "../../ts/parallel/request-server.js";
 import { packageVersion } from "../../ts/runtime/addon.js";
 import { Device } from "../../ts/runtime/device.js";
+import { DEFAULT_PARAMETERS } from "../../ts/sampling/parameters.js";
 import { modelPath } from "../helpers/paths.js";
 import { SMALL } from "./groups.js";
 
@@ -59,7 +60,8 @@ const LONG_MS = 800;
 
 it("in good order, though closing their devices takes long", async () => {
   const { coordinator, remotes, told, ended, lost, over } = await serving();
-  const { tokens } = await remotes[1]!.generate({ tokens: [5, 9, 17] }, { maxTokens: 4, temperature: 0 }, () => undefined).done;
+  const parameters = { ...DEFAULT_PARAMETERS, maxTokens: 4, temperature: 0 };
+  const { tokens } = await remotes[1]!.generate({ ids: [5, 9, 17] }, parameters, () => undefined).done;
   expect(tokens).toHaveLength(4);
   const close = Device.prototype.close;
   vi.spyOn(Device.prototype, "close").mockImplementation(async function (this: Device) {
@@ -103,7 +105,8 @@ it("without a word of what their devices leave behind, when one of them is lost"
     giveUp.call(this, why);
   });
   const begun = remotes.map(
-    (remote) => new Promise((began) => remote.generate({ tokens: [5, 9, 17] }, { maxTokens: 100, ignoreEos: true }, began)),
+    (remote) =>
+      new Promise((began) => remote.generate({ ids: [5, 9, 17] }, { ...DEFAULT_PARAMETERS, maxTokens: 100, ignoreEos: true }, began)),
   );
   await Promise.all(begun);
   coordinator.ended(1, "a test says so");

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Engine } from "../../ts/engine/engine.js";
 import type { Chunk, Prompt } from "../../ts/engine/types.js";
+import type { GenerateParams } from "../../ts/sampling/parameters.js";
 import { modelPath } from "../helpers/paths.js";
 import { childrenOf, gone } from "../helpers/processes.js";
 import { group, longAnswer, SMALL } from "./groups.js";
@@ -131,6 +132,12 @@ describe("a group", () => {
   });
 });
 
+/** A format of which a rank finds only when it draws that its answer cannot begin. */
+async function impossible(): Promise<GenerateParams> {
+  await using engine = await Engine.load(modelPath("mini"), SMALL);
+  return { responseFormat: { type: "json_schema", schema: { const: 7 } }, stopTokens: await engine.tokenize("7") };
+}
+
 describe("a call to a rank", () => {
   it("ends when it is aborted, with what there was", async () => {
     const some = await group(2);
@@ -156,8 +163,13 @@ describe("a call to a rank", () => {
 
   it("rejects with the rank's own error", async () => {
     const some = await group(2);
-    await expect(some.generate(1, { tokens: [] }, {}, () => undefined).done).rejects.toMatchObject({ code: "PROMPT_INVALID" });
-    await expect(some.generate(1, "x", { logitBias: { 1: 1e9 } }, () => undefined).done).rejects.toMatchObject({ code: "OPTION_INVALID" });
+    const long = longAnswer(some, 1);
+    await long.started;
+    await expect(some.generate(1, "x", await impossible(), () => undefined).done).rejects.toMatchObject({
+      code: "OPTION_INVALID",
+      message: "responseFormat: no token goes on in this format that is not a stop token",
+    });
+    expect((await long.done).finishReason).toBe("length");
   });
 
   it("ends when the group is closed, with what there was; no process is left", async () => {

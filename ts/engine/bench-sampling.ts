@@ -111,7 +111,7 @@ export async function benchSampling(plan: SamplingPlan): Promise<SamplingResult>
   for (const schema of SCHEMAS) {
     const format: AnswerFormat = { json: { schema, path: "schema" }, afterReasoning: false };
     const begun = performance.now();
-    makers.push(await grammars.guides(format, false));
+    makers.push(await grammars.guides(format));
     compileMs.push(performance.now() - begun);
   }
   const device = Device.open({ threads: 1 });
@@ -134,7 +134,7 @@ async function timeVocabulary(grammars: Grammars): Promise<Pick<SamplingResult, 
   };
   setImmediate(watch);
   const begun = performance.now();
-  await grammars.guides({ json: { schema: true, path: "schema" }, afterReasoning: false }, false);
+  await grammars.guides({ json: { schema: true, path: "schema" }, afterReasoning: false });
   done = true;
   return { vocabularyMs: performance.now() - begun, vocabularyTurnMs: longest };
 }

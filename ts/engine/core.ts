@@ -6,14 +6,14 @@
 
 import type { LongcatError } from "../errors.js";
 import type { RunnerLimits } from "../model/runner-types.js";
-import type { Parameters } from "../sampling/parameters.js";
-import type { PreparedPrompt } from "./prompt.js";
+import type { RunParameters } from "../sampling/parameters.js";
+import type { EncodedPrompt } from "./prompt.js";
 import type { Chunk, EngineStats, GenerateResult, ScoreResult } from "./types.js";
 
 /** A generation from one prompt. */
 export interface Generation {
-  prompt: PreparedPrompt;
-  parameters: Parameters;
+  prompt: EncodedPrompt;
+  parameters: RunParameters;
   /** When the caller called, as `performance.now` has it. */
   startedMs: number;
   /** What it throws ends the call, which rejects with it. */
@@ -42,7 +42,8 @@ export interface EngineCore {
   readonly failure?: LongcatError | undefined;
   /** Where it can end by itself: resolves when it has, with what ended it if that was a failure. */
   readonly ended?: Promise<LongcatError | undefined>;
-  generate(generation: Generation): CoreCall<GenerateResult>;
+  /** Makes ready whatever takes its time, so that several generations can start together. What it gives starts this one. */
+  prepare(generation: Generation): Promise<() => CoreCall<GenerateResult>>;
   score(scoring: Scoring): CoreCall<ScoreResult>;
   /** Aborts what runs, and waits until none of it is left; calls that come later are aborted at once. */
   close(): Promise<void>;

@@ -9,6 +9,7 @@ import {
   type GenerateParams,
   type Parameters,
   resolveParameters,
+  type RunParameters,
   type SamplingDefaults,
   type VocabularyFacts,
 } from "../sampling/parameters.js";
@@ -20,10 +21,10 @@ import { follows, loadGroup } from "./load-group.js";
 import { type EngineOptions, resolveOptions } from "./options.js";
 import {
   checkIds,
-  type PreparedPrompt,
+  type EncodedPrompt,
+  encodePrompt,
   type PromptLimits,
   type PromptParameters,
-  preparePrompt,
   type TextTools,
   vocabularyFacts,
 } from "./prompt.js";
@@ -219,7 +220,7 @@ export class Engine implements AsyncDisposable {
     this.#assertOpen();
     const { parseSpecial, signal } = checkScoreOptions(options);
     const asPrompt: Prompt = Array.isArray(prompt) ? { tokens: prompt } : (prompt as string | TokenPrompt);
-    const { ids } = await this.#prepare(asPrompt, { parseSpecial });
+    const { ids } = await this.#encode(asPrompt, { parseSpecial });
     return this.#core.score({ ids, signal }).done;
   }
 
@@ -231,7 +232,7 @@ export class Engine implements AsyncDisposable {
   async tokenize(prompt: Prompt, options?: { parseSpecial?: boolean | null } | null): Promise<number[]> {
     this.#assertOpen();
     const { parseSpecial } = checkScoreOptions(options);
-    return [...(await preparePrompt(prompt, { parseSpecial }, this.#limits, this.#parts.text)).ids];
+    return [...(await encodePrompt(prompt, { parseSpecial }, this.#limits, this.#parts.text)).ids];
   }
 
   /**
@@ -244,6 +245,17 @@ export class Engine implements AsyncDisposable {
     const { text } = this.#parts;
     if (text === undefined) throw new LongcatError("PROMPT_INVALID", "this checkpoint has no tokenizer: ids have no text");
     return text.decode(checkIds(tokens, "tokens", this.#limits.vocabulary));
+  }
+
+  /**
+   * Generates an answer to a prompt that another engine over the same checkpoint has checked, with parameters that it has resolved.
+   * @internal
+   */
+  async generateEncoded(prompt: EncodedPrompt, parameters: RunParameters, onChunk: OnChunk): Promise<GenerateResult> {
+    const startedMs = performance.now();
+    this.#assertOpen();
+    const start = await this.#core.prepare({ prompt, parameters, startedMs, onChunk });
+    return start().done;
   }
 
   /** Whether it was closed: every call is then `DISPOSED`. */
@@ -295,10 +307,10 @@ export class Engine implements AsyncDisposable {
     return resolveParameters(params, this.#vocabulary, this.#parts.defaults);
   }
 
-  /** A prompt's ids. Closing the engine aborts this as it does all that runs. */
-  async #prepare(prompt: Prompt, parameters: PromptParameters): Promise<PreparedPrompt> {
+  /** Encodes a prompt. Closing the engine aborts this as it does all that runs. */
+  async #encode(prompt: Prompt, parameters: PromptParameters): Promise<EncodedPrompt> {
     try {
-      return await preparePrompt(prompt, parameters, this.#limits, this.#parts.text);
+      return await encodePrompt(prompt, parameters, this.#limits, this.#parts.text);
     } catch (error) {
       if (!(error instanceof LongcatError) || error.code !== "DISPOSED") throw error;
       throw new LongcatError("ABORTED", "the engine was closed", { cause: error });
@@ -308,35 +320,40 @@ export class Engine implements AsyncDisposable {
   async #submit(prompt: Prompt, params: GenerateParams | null | undefined, onChunk: OnChunk): Promise<CoreCall<GenerateResult>> {
     const startedMs = performance.now();
     const parameters = this.#parameters(params);
-    const prepared = await this.#prepare(prompt, parameters);
-    return this.#core.generate({ prompt: prepared, parameters, startedMs, onChunk });
+    const start = await this.#prepare(prompt, parameters, startedMs, onChunk);
+    return start();
+  }
+
+  /** Encodes a prompt and makes its run ready. */
+  async #prepare(prompt: Prompt, parameters: Parameters, startedMs: number, onChunk: OnChunk): Promise<() => CoreCall<GenerateResult>> {
+    const encoded = await this.#encode(prompt, parameters);
+    const { responseFormat: _, toolChoice: __, parseSpecial: ___, ...rest } = parameters; // the encoded prompt has these in it
+    return this.#core.prepare({ prompt: encoded, parameters: rest, startedMs, onChunk });
   }
 
   async #generateAll(prompts: readonly Prompt[], params: GenerateParams | null | undefined, onChunk: OnChunk): Promise<GenerateResult[]> {
     const startedMs = performance.now();
     const parameters = this.#parameters(params);
-    const prepared: PreparedPrompt[] = [];
+    const starts: (() => CoreCall<GenerateResult>)[] = [];
     let turnedMs = startedMs;
     for (const [i, prompt] of prompts.entries()) {
       if (performance.now() - turnedMs > LONGEST_TURN_MS) {
         await eventLoopTurn();
         turnedMs = performance.now();
       }
+      const counted: OnChunk = (chunk) => {
+        chunk.index += i * parameters.n;
+        onChunk(chunk);
+      };
       try {
-        prepared.push(await this.#prepare(prompt, parameters));
+        starts.push(await this.#prepare(prompt, parameters, startedMs, counted));
       } catch (error) {
         throw atPosition(error, i);
       }
     }
     const calls: CoreCall<GenerateResult>[] = [];
     try {
-      for (const [i, prompt] of prepared.entries()) {
-        const counted: OnChunk = (chunk) => {
-          chunk.index += i * parameters.n;
-          onChunk(chunk);
-        };
-        calls.push(this.#core.generate({ prompt, parameters, startedMs, onChunk: counted }));
-      }
+      for (const start of starts) calls.push(start());
       return await Promise.all(calls.map(({ done }) => done));
     } catch (error) {
       for (const call of calls) call.abort("another prompt of the array failed");

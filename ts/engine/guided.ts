@@ -4,9 +4,9 @@
  */
 
 import { LongcatError } from "../errors.js";
-import type { AnswerFormat, NewGuide } from "../grammar/index.js";
+import type { AnswerFormat } from "../grammar/index.js";
 import type { Parameters } from "../sampling/parameters.js";
-import type { CallForm, Tool, ToolChoice } from "../text/index.js";
+import type { ChatAnswer, ToolChoice } from "../text/index.js";
 import { eventLoopTurn } from "./event-loop.js";
 import type { TextTools } from "./prompt.js";
 import type { Batch } from "./scheduler.js";
@@ -15,33 +15,33 @@ import type { Batch } from "./scheduler.js";
 export interface GuidedCall {
   parameters: Partial<Pick<Parameters, "responseFormat" | "ignoreEos">>;
   /** Of the chat or the parameters. */
-  toolChoice?: ToolChoice;
-  /** Tools that the prompt shows. */
-  tools?: readonly Tool[];
-  /** How the model writes calls. */
-  callForm?: CallForm;
-  /** The prompt has opened reasoning, which comes before what is guided. */
-  inReasoning: boolean;
+  toolChoice: ToolChoice | undefined;
+  /** Absent: text or ids. */
+  chat: ChatAnswer | undefined;
 }
 
 /**
- * What makes the guides of a call's choices; undefined: they are free.
+ * What a call's answers are kept to, checked; undefined: they are free.
  *
  * @throws LongcatError `OPTION_INVALID`: a schema that cannot be kept, or parameters that exclude each other.
  */
-export async function guidesOf(call: GuidedCall, text: TextTools | undefined): Promise<NewGuide | undefined> {
+export async function answerFormat(call: GuidedCall, text: TextTools | undefined): Promise<AnswerFormat | undefined> {
   const format = formatOf(call);
   if (format === undefined) return undefined;
   const name = format.json === undefined ? "toolChoice" : "responseFormat";
   if (call.parameters.ignoreEos)
     throw new LongcatError("OPTION_INVALID", `ignoreEos: not with ${name}, whose answer ends when it is whole`);
   if (text?.grammars === undefined) throw new LongcatError("OPTION_INVALID", `${name}: needs a checkpoint with a tokenizer`);
-  return text.grammars.guides(format, call.inReasoning);
+  await text.grammars.check(format);
+  return JSON.parse(JSON.stringify(format)) as AnswerFormat; // a caller's schema may be no plain data: grammars are of its JSON
 }
 
-function formatOf({ parameters, toolChoice, tools = [], callForm: form = "json", inReasoning }: GuidedCall): AnswerFormat | undefined {
-  const { responseFormat } = parameters;
-  const afterReasoning = inReasoning;
+/** Of text and ids. */
+const NO_CHAT: ChatAnswer = { tools: [], callForm: "json", startsInReasoning: false };
+
+function formatOf({ parameters: { responseFormat }, toolChoice, chat }: GuidedCall): AnswerFormat | undefined {
+  const { tools, callForm: form, startsInReasoning } = chat ?? NO_CHAT;
+  const afterReasoning = startsInReasoning !== false;
   if (toolChoice === undefined || toolChoice === "auto" || toolChoice === "none") {
     if (responseFormat === undefined) return undefined;
     // Left to itself the model may call a tool instead, with any arguments.

@@ -1,16 +1,17 @@
 /**
- * From what a caller hands in to token ids and a parser for what comes out. All checks of prompts are here.
+ * From what a caller hands in to token ids, and from these to what reads the answer. All checks of prompts are here. What lies between is plain data: a
+ * prompt is rendered, encoded and checked once, in the process that the call came to; the one that runs it makes parser and guides.
  * @module
  */
 
 import { absent, invalid, isPlain, rejectUnknown, show } from "../checks.js";
 import { LongcatError } from "../errors.js";
 import type { Parameters, VocabularyFacts } from "../sampling/parameters.js";
-import type { CallForm, ChatPrompt, EncodeResult, Tool, ToolChoice } from "../text/index.js";
-import type { Grammars, NewGuide } from "../grammar/index.js";
+import type { ChatAnswer, ChatPrompt, EncodeResult, ToolChoice } from "../text/index.js";
+import type { AnswerFormat, Grammars, NewGuide } from "../grammar/index.js";
 import { SILENT_PARSER, type TokenParser } from "./choice.js";
-import { type GuidedCall, guidesOf } from "./guided.js";
-import type { Prompt, TokenPrompt } from "./types.js";
+import { answerFormat } from "./guided.js";
+import type { Prompt } from "./types.js";
 
 /** What the engine needs of a checkpoint's tokenizer and template; see text-tools.ts. */
 export interface TextTools {
@@ -20,31 +21,30 @@ export interface TextTools {
   readonly endTokenIds: readonly number[];
   /** `maxTokens`: a text that certainly has more may be refused before any work. */
   encode(text: string, options: { parseSpecial: boolean; maxTokens: number }): Promise<EncodeResult>;
-  /** Checks, renders and encodes. `newParser` reads the answer of this chat: reasoning and tool calls as its template writes them. */
-  encodeChat(chat: ChatPrompt, options: { maxTokens: number }): Promise<EncodeResult & EncodedAnswer>;
-  /** Reads the continuation of raw text or ids: as it is, tags and special tokens written out, but no end token. */
-  newParser(stop: readonly string[]): TokenParser;
+  /** Checks, renders and encodes. */
+  encodeChat(chat: ChatPrompt, options: { maxTokens: number }): Promise<EncodeResult & ChatAnswer>;
+  /**
+   * Reads the answer to a chat: reasoning and tool calls as its template writes them; or the continuation of raw text or ids: as it is, tags and special
+   * tokens written out, but no end token.
+   */
+  newParser(stop: readonly string[], chat: ChatAnswer | undefined): TokenParser;
   decode(ids: readonly number[]): string;
   tokenBytes(id: number): Uint8Array;
   /** Keeps answers to formats. */
   readonly grammars?: Grammars;
 }
 
-/** What a rendered chat says of the answer to come. */
-export interface EncodedAnswer extends Pick<PreparedPrompt, "newParser"> {
-  /** Tools that the prompt shows. */
-  tools?: readonly Tool[];
-  /** How the model writes calls. Default JSON. */
-  callForm?: CallForm;
-  /** Whether the prompt has opened reasoning. */
-  startsInReasoning?: boolean | string;
+/** A prompt that is checked, and how its answer is read: plain data, which runs the same on every engine over its checkpoint. */
+export interface EncodedPrompt {
+  ids: readonly number[];
+  /** Of a chat. */
+  chat?: ChatAnswer;
+  /** What the answer is kept to; absent: it is free. */
+  format?: AnswerFormat;
 }
 
-/** A prompt ready to run. */
-export interface PreparedPrompt {
-  ids: readonly number[];
-  /** A prompt of which another engine over this checkpoint makes the same: a chat, or ids. */
-  source: ChatPrompt | TokenPrompt;
+/** What reads the choices of a prompt's answer. */
+export interface AnswerReader {
   newParser(stop: readonly string[]): TokenParser;
   /** Makes the guide of a choice; absent: its answer is free. */
   newGuide?: NewGuide;
@@ -63,47 +63,48 @@ export interface PromptLimits {
 }
 
 /**
- * Encodes and checks one prompt.
+ * Encodes and checks one prompt, the format of its answer too.
  *
  * @throws LongcatError `PROMPT_INVALID`, `CONTEXT_OVERFLOW` (prompt longer than the model's context), `OUT_OF_MEMORY` (longer than what the
  * cache holds), `OPTION_INVALID` (parameters that do not fit this kind of prompt).
  */
-export async function preparePrompt(
+export async function encodePrompt(
   prompt: Prompt,
   parameters: PromptParameters,
   limits: PromptLimits,
   text: TextTools | undefined,
-): Promise<PreparedPrompt> {
-  const { call, ...prepared } = await encodePrompt(prompt, parameters, limits, text);
-  checkLength(prepared.ids.length, limits);
-  const newGuide = await guidesOf({ parameters, inReasoning: false, ...call }, text);
-  return newGuide === undefined ? prepared : { ...prepared, newGuide };
+): Promise<EncodedPrompt> {
+  const { toolChoice, ...encoded } = await encode(prompt, parameters, limits, text);
+  checkLength(encoded.ids.length, limits);
+  const format = await answerFormat({ parameters, toolChoice, chat: encoded.chat }, text);
+  return format === undefined ? encoded : { ...encoded, format };
 }
 
-/** A prompt's ids, and of a chat what decides on the format of its answer. */
-type Encoded = Omit<PreparedPrompt, "newGuide"> & { call?: Omit<GuidedCall, "parameters"> };
+/** What reads the answer to a prompt. */
+export async function answerReader({ chat, format }: EncodedPrompt, text: TextTools | undefined): Promise<AnswerReader> {
+  const newParser = (stop: readonly string[]): TokenParser => text?.newParser(stop, chat) ?? SILENT_PARSER;
+  const newGuide = format && (await text?.grammars?.guides(format));
+  return { newParser, ...(newGuide && { newGuide }) };
+}
 
-async function encodePrompt(
-  prompt: unknown,
-  parameters: PromptParameters,
-  limits: PromptLimits,
-  text: TextTools | undefined,
-): Promise<Encoded> {
+/** A prompt's ids, and of a chat what decides on its answer. */
+interface Encoded extends Pick<EncodedPrompt, "ids" | "chat"> {
+  toolChoice?: ToolChoice;
+}
+
+async function encode(prompt: unknown, parameters: PromptParameters, limits: PromptLimits, text: TextTools | undefined): Promise<Encoded> {
   if (isPlain(prompt) && "messages" in prompt) return encodeChat(prompt, parameters, limits, text);
   if (!absent(parameters.toolChoice)) throw new LongcatError("OPTION_INVALID", "toolChoice: needs a chat prompt ({ messages, tools })");
   if (typeof prompt === "string") {
     const { parseSpecial } = parameters;
-    const given = tools(text, "a string prompt");
-    const encoded = await given.encode(prompt, { parseSpecial, maxTokens: limits.modelContext });
-    const ids = idsOf(encoded, limits);
-    return { ids, source: { tokens: ids }, newParser: (stop) => given.newParser(stop) };
+    const encoded = await tools(text, "a string prompt").encode(prompt, { parseSpecial, maxTokens: limits.modelContext });
+    return { ids: idsOf(encoded, limits) };
   }
   if (parameters.parseSpecial) throw new LongcatError("OPTION_INVALID", "parseSpecial: needs a string prompt");
   if (!isPlain(prompt) || !("tokens" in prompt)) throw invalid("prompt", prompt, "a string, { messages } or { tokens }", "PROMPT_INVALID");
   rejectUnknown(prompt, ["tokens"], "field of a token prompt", "PROMPT_INVALID");
   checkNumber(prompt["tokens"], limits);
-  const ids = checkIds(prompt["tokens"], "tokens", limits.vocabulary);
-  return { ids, source: { tokens: ids }, newParser: (stop) => text?.newParser(stop) ?? SILENT_PARSER };
+  return { ids: checkIds(prompt["tokens"], "tokens", limits.vocabulary) };
 }
 
 async function encodeChat(
@@ -123,11 +124,10 @@ async function encodeChat(
   const { messages } = prompt;
   if (Array.isArray(messages)) checkContext(messages.length, limits); // a message is a token at least: too many need no rendering
   const toolChoice = toolChoiceOf(prompt, parameters) as ToolChoice | undefined; // encodeChat checks it
-  const chat = { ...prompt, toolChoice } as unknown as ChatPrompt;
-  const encoded = await given.encodeChat(chat, { maxTokens: limits.modelContext });
-  const { newParser, tools: shown = [], callForm, startsInReasoning = false } = encoded;
-  const call = { ...(!absent(toolChoice) && { toolChoice }), tools: shown, callForm, inReasoning: startsInReasoning !== false };
-  return { ids: idsOf(encoded, limits), source: chat, newParser, call };
+  const encoded = await given.encodeChat({ ...prompt, toolChoice } as unknown as ChatPrompt, { maxTokens: limits.modelContext });
+  const { tools: shown, callForm, startsInReasoning } = encoded;
+  const ids = idsOf(encoded, limits);
+  return { ids, chat: { tools: shown, callForm, startsInReasoning }, ...(!absent(toolChoice) && { toolChoice }) };
 }
 
 function idsOf(encoded: EncodeResult, limits: PromptLimits): readonly number[] {

@@ -5,10 +5,11 @@
 
 import { LongcatError } from "../errors.js";
 import type { RunnerLimits, SlotSampling, StepResult, StepSequence } from "../model/runner-types.js";
-import { choiceSeed, DEFAULT_PARAMETERS, type Parameters } from "../sampling/parameters.js";
+import { choiceSeed, DEFAULT_PARAMETERS, type RunParameters } from "../sampling/parameters.js";
 import { onAbort } from "./abort.js";
 import { averageRouting, ChoiceOutput, finiteLogprob } from "./choice.js";
-import type { PreparedPrompt } from "./prompt.js";
+import type { Generation } from "./core.js";
+import type { AnswerReader } from "./prompt.js";
 import { Sequence } from "./sequence.js";
 import type { Chunk, GenerateResult, ScoreResult, Usage } from "./types.js";
 
@@ -104,15 +105,15 @@ export class GenerateRequest extends Request<GenerateResult> {
   readonly #emit: (chunk: Chunk) => void;
   readonly #numPromptTokens: number;
 
-  constructor(host: RequestHost, prompt: PreparedPrompt, parameters: Parameters, startedMs: number, emit: (chunk: Chunk) => void) {
+  constructor(host: RequestHost, { prompt, parameters, startedMs, onChunk }: Generation, reader: AnswerReader) {
     super(host, parameters.signal);
-    this.#emit = emit;
+    this.#emit = onChunk;
     this.#numPromptTokens = prompt.ids.length;
     const maxNewTokens = Math.min(parameters.maxTokens, host.limits.contextLength - prompt.ids.length);
     const endTokens: ReadonlySet<number> = parameters.ignoreEos ? new Set() : host.endTokens;
     const ends = new Set([...endTokens, ...parameters.stopTokens]);
     const indices = Array.from({ length: parameters.n }, (_, index) => index);
-    const guides = indices.map(() => prompt.newGuide?.(ends));
+    const guides = indices.map(() => reader.newGuide?.(ends));
     this.#outputs = indices.map(
       (index) =>
         new ChoiceOutput({
@@ -122,7 +123,7 @@ export class GenerateRequest extends Request<GenerateResult> {
           endTokens,
           stopTokens: parameters.stopTokens,
           logprobs: parameters.logprobs,
-          parser: prompt.newParser(parameters.stop),
+          parser: reader.newParser(parameters.stop),
           ...(guides[index] && { guide: guides[index] }),
           tokenBytes: (id) => host.tokenBytes(id),
           stepOverMs: () => host.stepOverMs() - startedMs,
@@ -245,7 +246,7 @@ export function asLongcatError(error: unknown): LongcatError {
   return new LongcatError("INTERNAL", `a step failed: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
 }
 
-function slotSampling(parameters: Parameters, seed: number, promptTokens: readonly number[]): SlotSampling {
+function slotSampling(parameters: RunParameters, seed: number, promptTokens: readonly number[]): SlotSampling {
   const { temperature, topP, topK, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logprobs, logitBias } = parameters;
   return { temperature, topP, topK, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logprobs, logitBias, seed, promptTokens };
 }

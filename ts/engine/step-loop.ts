@@ -10,7 +10,7 @@ import { DraftPolicy } from "./draft-policy.js";
 import { eventLoopTurn } from "./event-loop.js";
 import { setMasks } from "./guided.js";
 import { MOST_AUTO_DRAFTS } from "./options.js";
-import type { TextTools } from "./prompt.js";
+import { answerReader, type TextTools } from "./prompt.js";
 import { asLongcatError, GenerateRequest, type RequestHost, ScoreRequest } from "./request.js";
 import { type Admission, type Batch, type Eviction, type Growth, Scheduler } from "./scheduler.js";
 import { StepClock } from "./step-clock.js";
@@ -106,12 +106,13 @@ export class StepLoop implements EngineCore {
     };
   }
 
-  generate({ prompt, parameters, startedMs, onChunk }: Generation): CoreCall<GenerateResult> {
-    const emit: Generation["onChunk"] = (chunk) => {
+  async prepare(generation: Generation): Promise<() => CoreCall<GenerateResult>> {
+    const reader = await answerReader(generation.prompt, this.#parts.text);
+    const onChunk: Generation["onChunk"] = (chunk) => {
       this.#counters.generatedTokens += chunk.tokens.length;
-      onChunk(chunk);
+      generation.onChunk(chunk);
     };
-    return this.#run(new GenerateRequest(this.#host, prompt, parameters, startedMs, emit));
+    return () => this.#run(new GenerateRequest(this.#host, { ...generation, onChunk }, reader));
   }
 
   score({ ids, signal }: Scoring): CoreCall<ScoreResult> {

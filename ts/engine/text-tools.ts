@@ -22,12 +22,8 @@ export async function loadTextTools(dir: string, vocabularySize: number): Promis
     allowedIds: tokenizer.allowedIds,
     endTokenIds: tokenizer.endTokenIds,
     encode: (text, options) => tokenizer.encodeAsync(text, options),
-    async encodeChat(chat, options) {
-      const encoded = await (template as ChatTemplate).encodeAsync(chat, options);
-      const { tools, startsInReasoning } = encoded;
-      return { ...encoded, newParser: (stop) => new OutputParser({ tokenizer, stop, tools, startsInReasoning }) };
-    },
-    newParser: (stop) => new OutputParser({ tokenizer, stop, mode: "raw" }),
+    encodeChat: (chat, options) => (template as ChatTemplate).encodeAsync(chat, options),
+    newParser: (stop, chat) => new OutputParser({ tokenizer, stop, ...(chat ?? { mode: "raw" }) }),
     decode: (ids) => tokenizer.decode(ids),
     tokenBytes,
     grammars: new Grammars(vocabularySize, { textIds, tokenBytes, special }),

@@ -26,7 +26,7 @@ export interface AnswerFormat {
   json?: { schema: unknown; path: string };
   /** Calls of these tools, one or one and more, in the form that the model's template writes them in. */
   calls?: { tools: readonly CallableTool[]; several: boolean; form: CallForm };
-  /** Whether line breaks may come first, as behind reasoning. */
+  /** The prompt has opened reasoning: it comes first and is free, and line breaks may follow it. */
   afterReasoning: boolean;
 }
 

@@ -7,7 +7,7 @@ import { LongcatError } from "../errors.js";
 import { type AnswerFormat, compileAnswer, schemaText } from "./answer.js";
 import type { Automaton } from "./automaton.js";
 import { Guide } from "./guide.js";
-import { type TokenSource, Vocabulary } from "./vocabulary.js";
+import { specialSymbols, type TokenSource, Vocabulary } from "./vocabulary.js";
 
 export { type AnswerFormat, ANY_OBJECT, type CallableTool } from "./answer.js";
 export { Guide } from "./guide.js";
@@ -25,6 +25,7 @@ const MAX_PLACES = 200_000;
 export class Grammars {
   readonly #source: TokenSource;
   readonly #size: number;
+  readonly #symbols: ReadonlyMap<string, number>;
   #vocabulary: Promise<Vocabulary> | undefined;
   readonly #kept = new Map<string, Automaton>();
 
@@ -32,29 +33,42 @@ export class Grammars {
   constructor(size: number, source: TokenSource) {
     this.#size = size;
     this.#source = source;
+    this.#symbols = specialSymbols(source);
   }
 
   /**
-   * What makes guides of an answer's format.
+   * Checks an answer's format without what only guides need: the vocabulary is not sorted.
    *
-   * @param format what to write.
-   * @param inReasoning the prompt has opened reasoning.
    * @throws LongcatError `OPTION_INVALID` naming the part of a schema that is not supported, or cannot be satisfied.
    */
-  async guides(format: AnswerFormat, inReasoning: boolean): Promise<NewGuide> {
-    const reasoningEnd = inReasoning ? this.#source.special.get(THINK_CLOSE) : undefined;
-    if (inReasoning && reasoningEnd === undefined)
-      throw new LongcatError(
-        "OPTION_INVALID",
-        `responseFormat: not with reasoning, which this tokenizer has no token ${THINK_CLOSE} to end`,
-      );
-    const key = keyOf(format);
+  async check(format: AnswerFormat): Promise<void> {
+    this.#reasoningEnd(format);
+    await this.#automaton(format);
+  }
+
+  /** What makes guides of an answer's format. Throws what {@link check} throws. */
+  async guides(format: AnswerFormat): Promise<NewGuide> {
+    const reasoningEnd = this.#reasoningEnd(format);
     this.#vocabulary ??= Vocabulary.build(this.#size, this.#source);
     const vocabulary = await this.#vocabulary;
-    const automaton = this.#find(key) ?? (await compileAnswer(format, (text) => vocabulary.symbolOf(text)));
-    this.#keep(key, automaton);
+    const automaton = await this.#automaton(format);
     const { tokenBytes } = this.#source;
     return (ends) => new Guide({ automaton, vocabulary, tokenBytes, ends, reasoningEnd });
+  }
+
+  /** The token that ends the reasoning before an answer; undefined: there is none. */
+  #reasoningEnd({ afterReasoning }: AnswerFormat): number | undefined {
+    if (!afterReasoning) return undefined;
+    const end = this.#source.special.get(THINK_CLOSE);
+    if (end !== undefined) return end;
+    throw new LongcatError("OPTION_INVALID", `responseFormat: not with reasoning, which this tokenizer has no token ${THINK_CLOSE} to end`);
+  }
+
+  async #automaton(format: AnswerFormat): Promise<Automaton> {
+    const key = keyOf(format);
+    const automaton = this.#find(key) ?? (await compileAnswer(format, (text) => this.#symbols.get(text)));
+    this.#keep(key, automaton);
+    return automaton;
   }
 
   #find(key: string): Automaton | undefined {

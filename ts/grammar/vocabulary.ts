@@ -17,6 +17,11 @@ export interface TokenSource {
   special: ReadonlyMap<string, number>;
 }
 
+/** The symbols of special tokens in a grammar, by their texts. */
+export function specialSymbols({ special }: TokenSource): ReadonlyMap<string, number> {
+  return new Map([...special.keys()].map((text, i) => [text, FIRST_SPECIAL + i]));
+}
+
 /** How long building a vocabulary may keep the event loop from turning. */
 const TURN_MS = 3;
 /** Plain tokens of more characters are let through only where there is no limit. */
@@ -45,7 +50,6 @@ export class Vocabulary {
   /** Element k: plain tokens of at most k characters; the last: all of them. */
   readonly #bodies: readonly Int32Array[];
   readonly #special: readonly { symbol: number; id: number }[];
-  readonly #symbols: ReadonlyMap<string, number>;
   readonly #kept: State[] = [];
 
   private constructor(size: number, plain: TokenTrie, other: TokenTrie, bodies: readonly Int32Array[], source: TokenSource) {
@@ -53,8 +57,8 @@ export class Vocabulary {
     this.#plain = plain;
     this.#other = other;
     this.#bodies = bodies;
-    this.#special = [...source.special.values()].map((id, i) => ({ symbol: FIRST_SPECIAL + i, id }));
-    this.#symbols = new Map([...source.special.keys()].map((text, i) => [text, FIRST_SPECIAL + i]));
+    const symbols = specialSymbols(source);
+    this.#special = [...source.special].map(([text, id]) => ({ symbol: symbols.get(text) as number, id }));
   }
 
   /**
@@ -97,11 +101,6 @@ export class Vocabulary {
       return trie.build(TURN_MS, turn);
     };
     return new Vocabulary(size, await build(plain), await build(other), exact, source);
-  }
-
-  /** The symbol of a special token; undefined if the tokenizer does not have it. */
-  symbolOf(text: string): number | undefined {
-    return this.#symbols.get(text);
   }
 
   /** The symbol of a token id that is special; undefined for all others. */

@@ -26,7 +26,7 @@ export class FollowerCore implements EngineCore {
     throw this.failure;
   }
 
-  generate(): never {
+  prepare(): never {
     throw this.failure;
   }
 

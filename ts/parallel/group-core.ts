@@ -1,5 +1,5 @@
 /**
- * An engine's calls, answered by a group of ranks: each goes to one rank, whose engine checks it once more and runs it.
+ * An engine's calls, answered by a group of ranks: each goes to one rank, whose engine runs it.
  * @module
  */
 
@@ -7,7 +7,6 @@ import { onAbort } from "../engine/abort.js";
 import type { CoreCall, EngineCore, Generation, Scoring } from "../engine/core.js";
 import type { Chunk, EngineStats, GenerateResult, ScoreResult } from "../engine/types.js";
 import { LongcatError } from "../errors.js";
-import { asGiven } from "../sampling/parameters.js";
 import type { RankFacts, RankGroup, RemoteCall } from "./group.js";
 import { type Placement, Router } from "./router.js";
 import { totalStats } from "./total-stats.js";
@@ -48,7 +47,12 @@ export class GroupCore implements EngineCore {
     return this.#failure;
   }
 
-  generate({ prompt, parameters, startedMs, onChunk }: Generation): CoreCall<GenerateResult> {
+  /** Nothing takes its time here: the rank makes parser and guides. */
+  async prepare(generation: Generation): Promise<() => CoreCall<GenerateResult>> {
+    return () => this.#generate(generation);
+  }
+
+  #generate({ prompt, parameters: { signal, ...parameters }, startedMs, onChunk }: Generation): CoreCall<GenerateResult> {
     const place = this.#router.place({ prompt: prompt.ids, sequences: parameters.n, reuses: true });
     const times = new FirstTokens(startedMs);
     const take = (chunk: Chunk): void => {
@@ -56,8 +60,8 @@ export class GroupCore implements EngineCore {
       if (chunk.tokens.length > 0) place.generated(chunk.tokens.length);
       onChunk(chunk);
     };
-    const send = () => this.#group.generate(place.rank, prompt.source, asGiven(parameters), take);
-    return this.#track(place, parameters.signal, send, (result) => times.writeTo(result));
+    const send = () => this.#group.generate(place.rank, prompt, parameters, take);
+    return this.#track(place, signal, send, (result) => times.writeTo(result));
   }
 
   score({ ids, signal }: Scoring): CoreCall<ScoreResult> {

@@ -6,9 +6,10 @@
 import type { LongcatError } from "../errors.js";
 import type { ScoreOptions } from "../engine/engine.js";
 import type { ResolvedOptions } from "../engine/options.js";
-import type { Chunk, EngineInfo, EngineStats, GenerateResult, Prompt, ScoreResult, TokenPrompt } from "../engine/types.js";
+import type { EncodedPrompt } from "../engine/prompt.js";
+import type { Chunk, EngineInfo, EngineStats, GenerateResult, ScoreResult, TokenPrompt } from "../engine/types.js";
 import type { RunnerLimits } from "../model/runner-types.js";
-import type { GenerateParams, SamplingDefaults } from "../sampling/parameters.js";
+import type { PlainParameters, SamplingDefaults } from "../sampling/parameters.js";
 import type { LauncherPlace } from "./launcher.js";
 
 export { type LauncherPlace, launcherPlace } from "./launcher.js";
@@ -62,12 +63,7 @@ export interface RankGroup {
   /** By rank. */
   readonly ranks: readonly RankFacts[];
   /** One prompt to one rank. `onChunk` is called with each piece of the answer; what it throws ends the call, which rejects with it. */
-  generate(
-    rank: number,
-    prompt: Prompt,
-    params: Omit<GenerateParams, "signal">,
-    onChunk: (chunk: Chunk) => void,
-  ): RemoteCall<GenerateResult>;
+  generate(rank: number, prompt: EncodedPrompt, parameters: PlainParameters, onChunk: (chunk: Chunk) => void): RemoteCall<GenerateResult>;
   score(rank: number, prompt: readonly number[] | string | TokenPrompt, options: Omit<ScoreOptions, "signal">): RemoteCall<ScoreResult>;
   /** The newest that is known: each rank tells a few times a second while it works, and when it comes to rest. */
   stats(rank: number): EngineStats;

@@ -7,10 +7,11 @@ import { randomBytes } from "node:crypto";
 import { resolve as absolutePath } from "node:path";
 import { onAbort } from "../engine/abort.js";
 import type { ScoreOptions } from "../engine/engine.js";
-import type { Chunk, EngineStats, GenerateResult, Prompt, ScoreResult, TokenPrompt } from "../engine/types.js";
+import type { EncodedPrompt } from "../engine/prompt.js";
+import type { Chunk, EngineStats, GenerateResult, ScoreResult, TokenPrompt } from "../engine/types.js";
 import { LongcatError } from "../errors.js";
 import { packageVersion } from "../runtime/addon.js";
-import type { GenerateParams } from "../sampling/parameters.js";
+import type { PlainParameters } from "../sampling/parameters.js";
 import { CoordinatorThread } from "./coordinator-thread.js";
 import type { GroupOptions, RankFacts, RankGroup, RemoteCall } from "./group.js";
 import { isOneHost } from "./launcher.js";
@@ -156,13 +157,8 @@ class Group implements RankGroup {
     await Promise.all(this.#remotes.map(({ heard }) => heard));
   }
 
-  generate(
-    rank: number,
-    prompt: Prompt,
-    params: Omit<GenerateParams, "signal">,
-    onChunk: (chunk: Chunk) => void,
-  ): RemoteCall<GenerateResult> {
-    return this.#remote(rank).generate(prompt, params, onChunk);
+  generate(rank: number, prompt: EncodedPrompt, parameters: PlainParameters, onChunk: (chunk: Chunk) => void): RemoteCall<GenerateResult> {
+    return this.#remote(rank).generate(prompt, parameters, onChunk);
   }
 
   score(rank: number, prompt: readonly number[] | string | TokenPrompt, options: Omit<ScoreOptions, "signal">): RemoteCall<ScoreResult> {

@@ -5,10 +5,11 @@
  */
 
 import type { ResolvedOptions } from "../engine/options.js";
-import type { Chunk, EngineStats, Prompt, TokenPrompt } from "../engine/types.js";
+import type { EncodedPrompt } from "../engine/prompt.js";
+import type { Chunk, EngineStats, TokenPrompt } from "../engine/types.js";
 import type { ScoreOptions } from "../engine/engine.js";
 import type { Forward, Round } from "../model/lockstep.js";
-import type { GenerateParams } from "../sampling/parameters.js";
+import type { PlainParameters } from "../sampling/parameters.js";
 import type { RankFacts } from "./group.js";
 import type { WireError } from "./wire-error.js";
 
@@ -80,7 +81,7 @@ export type ToCoordinator =
 
 /** Leader → rank, on the requests' connection. */
 export type ToRequests =
-  | { type: "generate"; id: number; prompt: Prompt; params: Omit<GenerateParams, "signal"> }
+  | { type: "generate"; id: number; prompt: EncodedPrompt; parameters: PlainParameters }
   | { type: "score"; id: number; prompt: readonly number[] | string | TokenPrompt; options: Omit<ScoreOptions, "signal"> }
   | { type: "abort"; id: number };
 

@@ -4,9 +4,10 @@
  */
 
 import type { ScoreOptions } from "../engine/engine.js";
-import type { Chunk, EngineStats, GenerateResult, Prompt, ScoreResult, TokenPrompt } from "../engine/types.js";
+import type { EncodedPrompt } from "../engine/prompt.js";
+import type { Chunk, EngineStats, GenerateResult, ScoreResult, TokenPrompt } from "../engine/types.js";
 import { LongcatError } from "../errors.js";
-import type { GenerateParams } from "../sampling/parameters.js";
+import type { PlainParameters } from "../sampling/parameters.js";
 import { type Connection, readValue } from "./connection.js";
 import type { RemoteCall } from "./group.js";
 import { Frame, type ToLeader, type ToRequests } from "./messages.js";
@@ -42,8 +43,8 @@ export class RemoteRank {
     return structuredClone(this.#stats as EngineStats);
   }
 
-  generate(prompt: Prompt, params: Omit<GenerateParams, "signal">, onChunk: (chunk: Chunk) => void): RemoteCall<GenerateResult> {
-    return this.#call((id) => ({ type: "generate", id, prompt, params }), onChunk);
+  generate(prompt: EncodedPrompt, parameters: PlainParameters, onChunk: (chunk: Chunk) => void): RemoteCall<GenerateResult> {
+    return this.#call((id) => ({ type: "generate", id, prompt, parameters }), onChunk);
   }
 
   score(prompt: readonly number[] | string | TokenPrompt, options: Omit<ScoreOptions, "signal">): RemoteCall<ScoreResult> {

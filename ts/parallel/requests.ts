@@ -38,7 +38,7 @@ export class Requests {
         break;
       case "generate":
         this.#answer(message.id, (signal) =>
-          this.#engine.generate(message.prompt, { ...message.params, signal }, (chunk) => this.#push(message.id, chunk)),
+          this.#engine.generateEncoded(message.prompt, { ...message.parameters, signal }, (chunk) => this.#push(message.id, chunk)),
         );
         break;
       case "score":

@@ -111,6 +111,12 @@ export interface Parameters extends Omit<SlotSampling, "seed" | "promptTokens"> 
   signal?: AbortSignal;
 }
 
+/** Those that say nothing of how a prompt is read or what its answer is kept to, which an encoded prompt knows. */
+export type RunParameters = Omit<Parameters, "responseFormat" | "toolChoice" | "parseSpecial">;
+
+/** As they travel to another process. */
+export type PlainParameters = Omit<RunParameters, "signal">;
+
 /** Sampling values that a checkpoint's generation_config.json may set. */
 export type SamplingDefaults = Partial<
   Pick<Parameters, "temperature" | "topP" | "topK" | "minP" | "repetitionPenalty" | "presencePenalty" | "frequencyPenalty">
@@ -231,21 +237,6 @@ export function resolveParameters(params: unknown, vocabulary: VocabularyFacts, 
   const resolved: Parameters = { ...DEFAULT_PARAMETERS, ...withoutAbsent(defaults) };
   for (const name of PARAMETER_NAMES) if (!absent(input[name])) CHECKS[name](input[name], resolved, vocabulary);
   return resolved;
-}
-
-/**
- * Checked parameters as a caller would give them, for another engine over the same checkpoint: without the signal, and without `parseSpecial`, since a text
- * has become ids by now.
- */
-export function asGiven({ maxTokens, logprobs, responseFormat, stopTokens, ...rest }: Parameters): Omit<GenerateParams, "signal"> {
-  const { signal: _, parseSpecial: __, ...same } = rest;
-  return {
-    ...same,
-    ...(maxTokens !== Number.POSITIVE_INFINITY && { maxTokens }),
-    ...(logprobs >= 0 && { logprobs }),
-    ...(responseFormat && { responseFormat: { type: "json_schema", schema: responseFormat.schema as object } }),
-    stopTokens: [...stopTokens],
-  };
 }
 
 /** The seed of choice `index`: seed + index, from 0 again beyond 2^53−1. */

@@ -16,18 +16,22 @@ import type { Tool } from "./types.js";
 /** Where the answer begins: in plain text, or in reasoning that the prompt has opened. */
 export type ReasoningStart = false | "after-tag" | "after-newline";
 
-/** A rendered chat prompt, before it is encoded. */
-export interface RenderedChat {
-  /** The text, special tokens included. */
-  rendered: string;
-  /** The same text cut at the special tokens that the template wrote. */
-  segments: Segment[];
+/** What a rendered chat says of the answer to come: all that its parser needs. */
+export interface ChatAnswer {
   /** Whether generation starts inside reasoning. */
   startsInReasoning: ReasoningStart;
   /** The tools that the prompt shows. */
   tools: Tool[];
   /** How the template writes the calls of a history, and so the model its own. */
   callForm: CallForm;
+}
+
+/** A rendered chat prompt, before it is encoded. */
+export interface RenderedChat extends ChatAnswer {
+  /** The text, special tokens included. */
+  rendered: string;
+  /** The same text cut at the special tokens that the template wrote. */
+  segments: Segment[];
 }
 
 /** A chat prompt as ids. */

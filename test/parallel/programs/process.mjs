@@ -3,6 +3,7 @@
 import { createInterface } from "node:readline";
 import { joinGroup, launcherPlace, startGroup } from "../../../dist/parallel/group.js";
 import { resolveOptions } from "../../../dist/engine/options.js";
+import { DEFAULT_PARAMETERS } from "../../../dist/sampling/parameters.js";
 import { fileURLToPath } from "node:url";
 
 const [ranks, more = "{}"] = process.argv.slice(2);
@@ -21,7 +22,8 @@ try {
   else tell({ pids: group.ranks.map(({ pid }) => pid) });
   createInterface({ input: process.stdin }).on("line", async (line) => {
     if (line === "answer") {
-      const { tokens } = await group.generate(group.ranks.length - 1, "Once upon a time", { temperature: 0, maxTokens: 8 }, () => undefined).done;
+      const parameters = { ...DEFAULT_PARAMETERS, temperature: 0, maxTokens: 8, ignoreEos: true };
+      const { tokens } = await group.generate(group.ranks.length - 1, { ids: [5, 9, 17] }, parameters, () => undefined).done;
       tell({ tokens });
     } else if (line === "leave") {
       process.stdin.destroy(); // nothing keeps the process now but the group
