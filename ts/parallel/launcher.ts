@@ -59,9 +59,15 @@ interface Found extends Pick<LauncherPlace, "index" | "processes" | "localIndex"
  * @throws LongcatError OPTION_INVALID: a variable makes no sense, or the leader's address is missing
  */
 export function launcherPlace(env: Environment = process.env): LauncherPlace | undefined {
+  const found = launched(env);
+  return found && placeOf(found, env);
+}
+
+/** Who has started this process as one of several. undefined: it was started alone. */
+export function launched(env: Environment = process.env): Found | undefined {
   for (const find of [torchrun, openMpi, slurm, leaderWorkerSet]) {
     const found = find(env);
-    if (found !== undefined && found.processes > 1) return placeOf(found, env);
+    if (found !== undefined && found.processes > 1) return found;
   }
   return undefined;
 }
