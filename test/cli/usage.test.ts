@@ -51,6 +51,11 @@ describe("errors", () => {
     [["generate", "a", "--max-tokens", "-1"], /^error: OPTION_INVALID: maxTokens: -1 .* \(--max-tokens\)$/m],
     [["generate", "a", "--cache-dtype", "int8"], /^error: OPTION_INVALID: cacheDType: "int8" .* \(--cache-dtype\)$/m],
     [["generate", "a", "--ranks", "0"], /^error: OPTION_INVALID: parallel\.expert: 0 .* \(--ranks\)$/m],
+    [["generate", "a", "--ranks", "2", "--rank-timeout", "1"], /^error: OPTION_INVALID: parallel\.timeoutMs: 1000 .* \(--rank-timeout\)$/m],
+    [
+      ["generate", "a", "--ranks", "2", "--join-timeout", "0"],
+      /^error: OPTION_INVALID: parallel\.joinTimeoutMs: 0 .* \(--join-timeout\)$/m,
+    ],
     [["generate", "a", "--dispatch-dtype", "fp4"], /^error: OPTION_INVALID: parallel\.dispatchDType: "fp4" .* \(--dispatch-dtype\)$/m],
     [["serve", "--drain-timeout", "-1"], /^error: OPTION_INVALID: drainTimeoutMs: -1000 .* \(--drain-timeout\)$/m],
     [["generate", "a", "--device", "tpu"], /^error: OPTION_INVALID: device: "tpu" .*[^)]$/m],

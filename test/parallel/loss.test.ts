@@ -1,6 +1,6 @@
 /** Ranks and leaders that die, stand still or never come: nobody waits for long, everybody is told who it was, nothing is left (field trial B19). */
 import { type ChildProcess, spawn } from "node:child_process";
-import { createServer, type AddressInfo } from "node:net";
+import { createServer, type AddressInfo, Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, it, vi } from "vitest";
@@ -49,6 +49,18 @@ describe("a rank that is lost under load", () => {
     for (const { pid } of some.ranks) for (const signal of ["SIGINT", "SIGHUP", "SIGTERM"]) process.kill(pid, signal);
     await new Promise((resolve) => setTimeout(resolve, 500));
     expect((await some.generate(1, "Once", { maxTokens: 2 }, () => undefined).done).tokens).toHaveLength(2);
+  });
+
+  it("is one too whose connection for requests breaks, and nothing else", async () => {
+    const connections = vi.spyOn(Socket.prototype, "setKeepAlive");
+    const some = await group(2);
+    const call = longAnswer(some, 1);
+    await call.started;
+    for (const { pid } of some.ranks) process.kill(pid, "SIGSTOP"); // they notice nothing
+    for (const socket of connections.mock.contexts as Socket[]) socket.resetAndDestroy();
+    vi.restoreAllMocks();
+    const message = expect.stringMatching(/^rank [01] of 2 is lost: its connection was closed$/);
+    await expect(call.done).rejects.toMatchObject({ code: "COMM_ERROR", message });
   });
 
   it("is told while nothing runs, too", async () => {

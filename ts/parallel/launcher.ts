@@ -19,10 +19,15 @@ export interface LauncherPlace {
   /** Where the leader listens: for control there, and on several hosts for requests at the next port. */
   address: string;
   port: number;
-  /** What ranks show to the leader, so that strays are refused. */
+  /** What ranks and leader prove to each other that they know. */
   token: string;
   /** Who started the processes, for messages. */
   launcher: string;
+}
+
+/** Whether all processes are on this host. */
+export function isOneHost(place: Pick<LauncherPlace, "processes" | "localProcesses"> | undefined): boolean {
+  return place === undefined || place.localProcesses === place.processes;
 }
 
 /** Variables by name, as `process.env` has them. */
@@ -62,8 +67,7 @@ function placeOf({ job, address, ...found }: Found, env: Environment): LauncherP
       "OPTION_INVALID",
       `${launcher}: process ${index} of ${processes}, ${localIndex} of ${localProcesses} on this host, is impossible`,
     );
-  const isOneHost = localProcesses === processes;
-  const leader = isOneHost ? "127.0.0.1" : (env["MASTER_ADDR"] ?? address);
+  const leader = isOneHost(found) ? "127.0.0.1" : (env["MASTER_ADDR"] ?? address);
   if (leader === undefined)
     throw new LongcatError(
       "OPTION_INVALID",
