@@ -3,7 +3,8 @@
 //   header      flags: one line for each source of rows, one for each source of sums
 //   rows        [ranks · tokens, width]   row s · tokens + j: the j-th row that rank s sent here; activations, or e4m3 codes with FP8
 //   scales      [ranks · tokens, ⌈width / 128⌉] float32, with FP8 alone: of each 128 codes
-//   ids         [ranks · tokens, slots] int32: the row's experts among this rank's own, ascending, -1 behind them
+//   ids         [ranks · tokens, slots] int32: the row's experts among this rank's own, ascending, -1 behind them. Between GPUs they travel as
+//               numbers from 1 on, and all are zeros between exchanges (ops/ep_dispatch/plan.cuh)
 //   weights     [ranks · tokens, slots] float32: theirs
 //   sums        [ranks · tokens, width]   row e · tokens + j: what rank e's experts make of the j-th row sent to it; activations. Between
 //               exchanges of GPUs all are zeros (ops/ep_combine/arrivals.cuh)
@@ -30,8 +31,8 @@ constexpr size_t kWindowHeaderBytes = size_t{64} << 10;
 constexpr size_t kWindowLineBytes = 128;   // a flag has a cache line of its own, and the one that is fetched along
 constexpr size_t kWindowAlignment = 256;   // of every region
 
-/// A line of the header. `epoch` is the low half of the number of the exchange for which its writer is done; it is written last, after
-/// `count`, the rows that came (a line of sums leaves it alone).
+/// A line of the header. `epoch` tells for which exchange its writer is done: its number's low half (comm/flags.h), or what GPUs make of it
+/// (cuda/exchange.cuh). It is written last, after `count`, the rows that came (a line of sums leaves it alone).
 struct WindowFlag {
   uint32_t epoch;
   int32_t count;

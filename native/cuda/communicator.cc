@@ -71,8 +71,9 @@ class NcclCommunicator final : public Communicator {
 
   void abort() override {
     if (ended_.exchange(true)) return;
-    // NCCL frees the communicator under whoever is in a call with it. Calls only enqueue, so this is not a wait for another rank.
-    const std::lock_guard<std::mutex> lock(calls_);
+    // NCCL frees the communicator under whoever is in a call with it. Calls only enqueue, so this is not a wait for another rank; whoever comes
+    // behind it finds that it has ended. Nobody is kept waiting meanwhile: the owner thread has graphs to destroy, for which NCCL waits here.
+    { const std::lock_guard<std::mutex> last(calls_); }
     nccl_->ncclCommAbort(communicator_);
   }
 

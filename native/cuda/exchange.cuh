@@ -60,9 +60,10 @@ __device__ __forceinline__ uint64_t nanoseconds() {
   return now;
 }
 
-/// The exchange that is under way, as flags have it: a low half, which may wrap around. Whoever waits for a flag waits for this number and no
-/// other: nobody is ahead, since that takes what the waiting rank has not sent, and senders that a program does not have may be long behind.
-__device__ __forceinline__ uint32_t exchangeOf(const int64_t* epoch) { return static_cast<uint32_t>(*epoch + 1); }
+/// The exchange that is under way, as flags have it: 31 bits of its number, which wrap around, and one that no flag has which was never raised.
+/// Whoever waits for a flag waits for this and no other: nobody is ahead, since that takes what the waiting rank has not sent, and senders that
+/// a program does not have may be long behind.
+__device__ __forceinline__ uint32_t exchangeOf(const int64_t* epoch) { return static_cast<uint32_t>(*epoch + 1) | uint32_t{1} << 31; }
 
 // ---- Sending and waiting
 

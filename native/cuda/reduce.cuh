@@ -1,5 +1,5 @@
 // Sums and maxima over a warp or a block, in one fixed order: a butterfly within each warp, then the warps' results by one of their own. Sums up to
-// each lane.
+// each lane or thread.
 #pragma once
 
 #include <cstdint>
@@ -45,6 +45,18 @@ __device__ T blockSum(T v, T* shared) {
   if (lane == 0) shared[warp] = v;
   __syncthreads();
   return warpSum(lane < warps ? shared[lane] : T(0));
+}
+
+/// The sum over this thread of the block and those before it. `shared`: 32 values of T. blockDim.x is a multiple of 32; every thread calls.
+template <class T>
+__device__ T blockInclusiveSum(T v, T* shared) {
+  v = warpInclusiveSum(v);
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  __syncthreads();  // of an earlier use
+  if (lane == 31) shared[warp] = v;
+  __syncthreads();
+  const T total = lane < warps ? shared[lane] : T(0), upTo = warpInclusiveSum(total);
+  return v + __shfl_sync(kAllLanes, upTo - total, warp);
 }
 
 /// The block's maximum, to every thread. `lowest`: what is less than everything.

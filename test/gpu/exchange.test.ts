@@ -4,26 +4,19 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { after, describe, it } from "node:test";
+import { after, it } from "node:test";
 import { ControlWord, type ModelParallel } from "../../ts/model/exchange.js";
 import { openModel } from "../../ts/model/open.js";
 import type { Runner } from "../../ts/model/runner.js";
 import { trace } from "../../ts/model/trace.js";
-import { findGpus } from "../../ts/runtime/gpus.js";
 import { comparable, goldenCases, greedy, logitNoise } from "../helpers/goldens.js";
 import { type ModelName, modelPath, ROOT } from "../helpers/paths.js";
 import { Ranks } from "../helpers/ranks.js";
 import { batch, bits, farthest, prompt, staggered, tokens } from "../helpers/runs.js";
 import { runTogether } from "../helpers/speculation.js";
-import { GPU_MODEL_OPTIONS } from "./gpu.js";
+import { describeOnGpus, GPU_MODEL_OPTIONS } from "./gpu.js";
 
 const STEPS = 12;
-const GPUS = findGpus().devices.length;
-
-/** A suite that needs several GPUs. */
-function describeOnGpus(count: number, name: string, suite: () => void): void {
-  describe(`${name} on ${count} GPUs`, { skip: GPUS < count ? `needs ${count} GPUs, there are ${GPUS}` : false }, suite);
-}
 
 type Options = Exclude<Parameters<typeof Ranks.open>[2], (rank: number) => unknown>;
 
@@ -135,6 +128,27 @@ describeOnGpus(2, "tiny-a", () => {
     for (const got of await ranks.run([0, 1].map(() => (runner: Runner) => trace(runner, text)))) {
       for (const [l, { ids }] of want.routing.entries()) assert.deepEqual(got!.routing[l]!.ids, ids);
       assert.ok(farthest(got!.logits, want.logits) < 1e-4);
+    }
+  });
+
+  it("goes through NCCL, with memory planned for it, where one GPU does not reach another one's memory", async () => {
+    const ranks = await Ranks.openWith(2, (parallel) => {
+      const gather: ModelParallel["gather"] = async (name, bytes) => {
+        const all = await parallel.gather(name, bytes);
+        return name === "windows to try" && parallel.rank === 1 ? [new Uint8Array(all[0]!.length), all[1]!] : all;
+      };
+      return openModel(modelPath("tiny-a"), { ...GPU_MODEL_OPTIONS, device: `cuda:${parallel.rank}`, parallel: { ...parallel, gather } });
+    });
+    try {
+      const peer = await open("tiny-a", 2, { exchange: "peer" });
+      for (const [rank, { runner, sizes }] of ranks.models.entries()) {
+        assert.ok(runner.exchange!.nccl, `rank ${rank}`);
+        assert.equal(sizes.windowBytes, 2 * peer.models[rank]!.sizes.windowBytes);
+      }
+      const work = (runner: Runner) => greedy(runner, prompt(9, 1), STEPS, { logprobs: 5 });
+      assert.deepEqual(bits(await ranks.alone(0, work)), bits(await peer.alone(0, work)));
+    } finally {
+      await ranks.close();
     }
   });
 

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, describe } from "node:test";
 import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/model/open.js";
 import { quantizeCheckpoint } from "../../ts/model/quantize.js";
+import { Device } from "../../ts/runtime/device.js";
 import { findGpus } from "../../ts/runtime/gpus.js";
 import { TEST_MODEL_OPTIONS } from "../helpers/models.js";
 import { type ModelName, modelPath } from "../helpers/paths.js";
@@ -13,6 +14,26 @@ import { type ModelName, modelPath } from "../helpers/paths.js";
 export function describeOnGpu(name: string, suite: () => void): void {
   const { devices, reason } = findGpus();
   describe(name, { skip: devices.length === 0 ? `needs a GPU: ${reason ?? "none was found"}` : false }, suite);
+}
+
+/** A suite that needs several; `lacking`: what else there is none of. */
+export function describeOnGpus(count: number, name: string, suite: () => void, lacking: string | false = false): void {
+  const { length } = findGpus().devices;
+  const skip = length < count ? `needs ${count} GPUs, there are ${length}` : lacking;
+  describe(`${name} on ${count} GPUs`, { skip }, suite);
+}
+
+/** Why GPUs cannot be joined by NCCL here; false: they can. */
+export async function whyNoNccl(): Promise<string | false> {
+  const device = Device.open({ threads: 1 });
+  try {
+    device.ncclUniqueId();
+    return false;
+  } catch (error) {
+    return (error as Error).message;
+  } finally {
+    await device.close();
+  }
 }
 
 /** Options under which models are opened on the GPU. */

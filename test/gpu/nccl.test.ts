@@ -1,36 +1,21 @@
 /** GPUs joined by NCCL, two ranks in one process. Skipped where there are not two, or no NCCL. */
 import assert from "node:assert/strict";
-import { describe, it } from "node:test";
+import { it } from "node:test";
 import type { Communicator } from "../../ts/runtime/communicator.js";
 import { Device } from "../../ts/runtime/device.js";
-import { findGpus } from "../../ts/runtime/gpus.js";
+import { describeOnGpus, whyNoNccl } from "./gpu.js";
 
 /** A rank that nobody waits for any more has so long to end. */
 const END_MS = 20_000;
 
-/** Why there is nothing to test here; false: there is. */
-async function whyNot(): Promise<string | false> {
-  const { length } = findGpus().devices;
-  if (length < 2) return `needs 2 GPUs, there are ${length}`;
-  const device = Device.open({ threads: 1 });
-  try {
-    device.ncclUniqueId();
-    return false;
-  } catch (error) {
-    return (error as Error).message;
-  } finally {
-    await device.close();
-  }
-}
-
-describe("two GPUs joined by NCCL", { skip: await whyNot() }, () => {
+function suite(): void {
   async function join(): Promise<{ devices: Device[]; communicators: Communicator[] }> {
     const devices = [0, 1].map((gpu) => Device.open({ device: `cuda:${gpu}` }));
     const id = devices[0]!.ncclUniqueId();
     return { devices, communicators: await Promise.all(devices.map((device, rank) => device.joinNccl({ rank, ranks: 2, id }))) };
   }
 
-  it("carry bytes, have no failure, and are given back", async () => {
+  it("carries bytes, has no failure, and is given back", async () => {
     const { devices, communicators } = await join();
     for (const microseconds of await Promise.all(communicators.map((communicator) => communicator.measure(64 * 12288))))
       assert.ok(microseconds > 1, `${microseconds} µs`);
@@ -41,7 +26,7 @@ describe("two GPUs joined by NCCL", { skip: await whyNot() }, () => {
     await Promise.all(communicators.map((communicator) => communicator.close()));
   });
 
-  it("end when a rank gives up that the other waits for", { timeout: END_MS }, async () => {
+  it("ends when a rank gives up that the other waits for", { timeout: END_MS }, async () => {
     const { devices, communicators } = await join();
     const measured = communicators[0]!.measure(1 << 20); // alone
     setTimeout(() => communicators[0]!.abort(), 200);
@@ -49,4 +34,6 @@ describe("two GPUs joined by NCCL", { skip: await whyNot() }, () => {
     communicators[1]!.abort();
     await Promise.all(devices.map((device) => device.close()));
   });
-});
+}
+
+describeOnGpus(2, "NCCL", suite, await whyNoNccl());

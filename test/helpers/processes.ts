@@ -1,6 +1,5 @@
 /** Processes as the system sees them. */
 import { readdirSync, readFileSync } from "node:fs";
-import { vi } from "vitest";
 
 /** Processes that `pid` has started and that are still there; those that have ended and were not noticed yet are not. */
 export function childrenOf(pid: number): number[] {
@@ -17,13 +16,13 @@ export function childrenOf(pid: number): number[] {
 
 /** Resolves when none of these processes is there any more. */
 export async function gone(pids: readonly number[], timeoutMs = 5000): Promise<void> {
-  await vi.waitFor(
-    () => {
-      const left = pids.filter(isThere);
-      if (left.length > 0) throw new Error(`processes ${left.join(", ")} are still there`);
-    },
-    { timeout: timeoutMs, interval: 20 },
-  );
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    const left = pids.filter(isThere);
+    if (left.length === 0) return;
+    if (performance.now() > deadline) throw new Error(`processes ${left.join(", ")} are still there`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }
 
 function isThere(pid: number): boolean {

@@ -9,7 +9,8 @@ import { modelPath } from "../helpers/paths.js";
 
 const closed: string[] = [];
 
-vi.mock("../../ts/model/open-exchange.js", () => ({
+vi.mock("../../ts/model/open-exchange.js", async (original) => ({
+  ...(await original<object>()),
   openExchange: async () =>
     ({ nccl: { communicator: { close: async () => closed.push("communicator") } as unknown as Communicator } }) as unknown as Exchange,
 }));

@@ -9,11 +9,13 @@ import {
   isMeasured,
   NORM,
   NVLINK_FLOOR,
+  NVLINK_NCCL,
   onCurve,
   onSurface,
   ROUTER,
   ROW_PARTS,
   SAMPLE,
+  WINDOW_EXCHANGE,
 } from "../../ts/model/measured-parts.js";
 import { chanceOfRank, type DecodeLoad, exchangeCost, exchangeUs, layerStages, stepTime } from "../../ts/model/parallel-cost.js";
 import { shapeConfig } from "../../ts/model/shapes.js";
@@ -109,6 +111,20 @@ describe("a layer", () => {
   });
 });
 
+it("a step's exchange takes what ours was measured at within a host, and what NCCL takes beyond it or where it is asked for", () => {
+  const load = { ranks: 8, rows: 96, context: 5000, dtype: "fp8", fp8: false } as const;
+  const { layer, exchange } = stepTime(flash, load);
+  expect(layer.dispatchUs).toBe(onCurve(WINDOW_EXCHANGE.dispatch, exchange.hostRows));
+  expect(layer.combineUs).toBe(onCurve(WINDOW_EXCHANGE.combine, exchange.hostRows));
+  expect(stepTime(flash, { ...load, fp8: true }).layer.dispatchUs).toBe(onCurve(WINDOW_EXCHANGE.dispatchFp8, exchange.hostRows));
+  const links = { host: NVLINK_NCCL, network: INFINIBAND_ASSUMED };
+  for (const other of [{ ranks: 8, throughNccl: true }, { ranks: 32 }]) {
+    const step = stepTime(flash, { ...load, ...other });
+    expect(step.layer.combineUs).toBe(exchangeUs(step.exchange, step.exchange.combineRowBytes, links));
+  }
+  expect(stepTime(flash, { ...load, ranks: 1 }).layer).toMatchObject({ dispatchUs: 0, combineUs: 0 });
+});
+
 it("a step is its layers and the head; tokens a second follow", () => {
   const step = stepTime(flash, { ranks: 8, rows: 16, context: 5000, dtype: "fp8", fp8: true });
   expect(1e3 * step.stepMs).toBeCloseTo(28 * step.layer.layerUs + step.headUs, 6);
@@ -138,9 +154,9 @@ describe("a curve", () => {
 });
 
 describe("the measured parts are docs/performance.md's", () => {
-  /** The cells of a table's row, by the beginning of its line; µs without the share behind them. */
-  function cells(beginning: string): (number | undefined)[] {
-    const line = PAGE.split("\n").find((candidate) => candidate.startsWith(beginning));
+  /** The cells of a table's row, by the beginning of its line; µs without the share behind them. `page`: or a part of it. */
+  function cells(beginning: string, page = PAGE): (number | undefined)[] {
+    const line = page.split("\n").find((candidate) => candidate.startsWith(beginning));
     expect(line, beginning).toBeDefined();
     return line!
       .slice(beginning.length)
@@ -148,6 +164,7 @@ describe("the measured parts are docs/performance.md's", () => {
       .map((cell) => /^\s*([\d.,]+)/.exec(cell)?.[1]?.replaceAll(",", ""))
       .map((text) => (text === undefined ? undefined : Number(text)));
   }
+  const exchangeCells = (rows: number) => cells(`| ${rows} |`, PAGE.slice(PAGE.indexOf("| rows | dispatch |")));
   const ROWS = [1, 16, 64, 256, 1024, 4096];
   const byRows = (beginning: string): Curve =>
     cells(beginning)
@@ -175,6 +192,12 @@ describe("the measured parts are docs/performance.md's", () => {
     for (const [column, dtype] of (["bfloat16", "fp8"] as const).entries())
       for (const [held, curve] of ROW_PARTS[dtype].experts)
         expect(curve).toEqual([1, 4, 16, 64, 128, 512].map((each) => [each, cells(`| ${held} | ${each} an expert |`)[1 + column]]));
+  });
+
+  it("the exchange by rows", () => {
+    expect(PAGE).toContain("| rows | dispatch | dispatch, FP8 | combine | NCCL |");
+    for (const [column, name] of (["dispatch", "dispatchFp8", "combine"] as const).entries())
+      expect(WINDOW_EXCHANGE[name]).toEqual([1, 8, 64, 128, 512, 1024, 4096].map((rows) => [rows, exchangeCells(rows)[column]]));
   });
 
   it("attention by context and sequences", () => {

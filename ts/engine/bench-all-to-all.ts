@@ -9,9 +9,9 @@
 import { seededRandom } from "../bench/random.js";
 import type { ActivationDType } from "../model/activations.js";
 import type { ModelConfig } from "../model/config.js";
-import { type Exchange, expertRange, expertsOfRank, shardingOf, slotsOfRank } from "../model/exchange.js";
+import { type Exchange, expertRange, expertsOfRank, slotsOfRank } from "../model/exchange.js";
 import { NVLINK_FLOOR, onCurve } from "../model/measured-parts.js";
-import { openExchange } from "../model/open-exchange.js";
+import { openExchange, settleSharding } from "../model/open-exchange.js";
 import { exchangeCost } from "../model/parallel-cost.js";
 import { type Shape, shapeConfig } from "../model/shapes.js";
 import { LongcatError } from "../errors.js";
@@ -119,7 +119,8 @@ export async function benchAllToAll(
     if (device.kind === "cpu" && plan.dtype !== "float32")
       throw new LongcatError("OPTION_INVALID", `dtype: ${plan.dtype} is not accepted: on the CPU activations are float32`);
     const parallel = benchParallel(rank, { exchange: plan.exchange, fp8Dispatch: plan.fp8 });
-    const sizes = { sharding: shardingOf(parallel), maxBatchTokens: Math.max(...plan.tokens), activationDType: plan.dtype };
+    const sharding = await settleSharding(parallel, device);
+    const sizes = { sharding, maxBatchTokens: Math.max(...plan.tokens), activationDType: plan.dtype };
     const exchange = await openExchange(device, parallel, plan.sizes, sizes);
     const nccl = exchange.nccl ? { communicator: exchange.nccl.communicator, reason: null } : await joinNccl(device, rank);
     communicator = nccl.communicator;

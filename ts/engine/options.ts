@@ -25,7 +25,7 @@ export interface ParallelEngineOptions {
   expert?: number | null;
   /**
    * How rows travel between ranks: `"peer"` writes into the other ranks' memory, which they share on one host; `"nccl"` sends them with NCCL,
-   * between GPUs and over the network; `"auto"` (default): peer where the ranks can reach each other's memory.
+   * between GPUs and over the network; `"auto"` (default): peer where all ranks reach each other's memory, which a load tries.
    */
   exchange?: "auto" | "peer" | "nccl" | null;
   /** What rows are sent to experts as: what activations are (`"auto"`, the default), or `"fp8"`: e4m3 with a scale for each 128 numbers, other numbers. */

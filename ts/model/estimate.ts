@@ -165,7 +165,7 @@ export function estimateOf(checkpoint: Checkpoint, sizes: EstimateSizes): Memory
 function parallelEstimate(
   checkpoint: Checkpoint,
   { batch: rows, context, dtype = "auto" }: EstimateSizes & { context: number },
-  { ranks, fp8Dispatch: fp8 }: Sharding,
+  { ranks, fp8Dispatch: fp8, throughNccl }: Sharding,
   kind: DeviceKind,
   activation: ActivationDType,
 ): ParallelEstimate {
@@ -174,7 +174,7 @@ function parallelEstimate(
   return {
     ...{ ranks, expertsHeld: expertsOfRank(config, ranks) },
     exchange: exchangeCost(config, { ranks, rows, activationBytes: bytesOf(activation), fp8 }),
-    step: measured ? stepTime(config, { ranks, rows, context, dtype: measured, fp8 }) : null,
+    step: measured ? stepTime(config, { ranks, rows, context, dtype: measured, fp8, throughNccl }) : null,
   };
 }
 

@@ -27,7 +27,7 @@ export interface ModelParallel {
   lockstep: Lockstep;
   /**
    * How rows travel: ranks write them into one another's windows ("peer"), which takes one host; or through NCCL, which takes GPUs. "auto" (the default):
-   * the first where it can be done.
+   * the first where it can be done (`settleSharding`).
    */
   exchange?: "auto" | "peer" | "nccl";
   /** What rows are sent as: what activations are ("auto", the default), or e4m3 with a scale for each 128 numbers. */
@@ -40,26 +40,19 @@ export interface Sharding {
   ranks: number;
   /** Whether rows are sent as FP8. */
   fp8Dispatch: boolean;
-  /** Whether it is settled that they go through NCCL, which takes them from a second window. Default false. */
+  /** Whether they go through NCCL, which takes them from a second window. Default false. */
   throughNccl?: boolean;
 }
 
 /** A model on one rank. */
 export const ONE_RANK: Sharding = { ranks: 1, fp8Dispatch: false };
 
-/** What sizes depend on where a model is opened as one rank of several, or alone. */
-export function shardingOf(parallel: ModelParallel | undefined): Sharding {
-  if (!parallel) return ONE_RANK;
-  const { ranks, dispatchDType, exchange } = parallel;
-  return { ranks, fp8Dispatch: dispatchDType === "fp8", throughNccl: exchange === "nccl" || !isOneHost(parallel) };
-}
-
 /** Whether all ranks share a host. */
 export function isOneHost({ ranks, ranksOnHost = ranks }: Pick<ModelParallel, "ranks" | "ranksOnHost">): boolean {
   return ranksOnHost === ranks;
 }
 
-/** CPU: memory that is there for one of the ranks that share it; undefined for a process that shares it with none. */
+/** Host memory that is there for one of the ranks that share it; undefined for a process that shares it with none. */
 export function shareOfMemory(parallel: ModelParallel | undefined): number | undefined {
   return parallel && Math.floor(availableMemoryBytes() / (parallel.ranksOnHost ?? parallel.ranks));
 }

@@ -1,6 +1,6 @@
 /**
  * What the parts of a decode step take on one NVIDIA H100, measured at LongCat-Flash's sizes: the figures of docs/performance.md (a test compares
- * them with that page), and links between GPUs. From these `ts/model/parallel-cost.ts` works out how long steps of many ranks take.
+ * them with that page), exchanges between GPUs, and links. From these `ts/model/parallel-cost.ts` works out how long steps of many ranks take.
  * @module
  */
 
@@ -238,6 +238,40 @@ export function isMeasured(config: ModelConfig): boolean {
   ];
   return config.ngram === null && sizes.every((size) => config[size] === flash[size]);
 }
+
+/**
+ * Our own exchange between two NVIDIA H200 on NVLink, captured: by rows that a rank sends to the other, 6144 bfloat16 numbers each or FP8 codes with
+ * scales; as many stay at home. docs/performance.md has them too.
+ */
+export const WINDOW_EXCHANGE: Readonly<Record<"dispatch" | "dispatchFp8" | "combine", Curve>> = {
+  dispatch: [
+    [1, 9.0],
+    [8, 9.3],
+    [64, 10.3],
+    [128, 14.6],
+    [512, 41.3],
+    [1024, 78.5],
+    [4096, 295.6],
+  ],
+  dispatchFp8: [
+    [1, 10.9],
+    [8, 11.9],
+    [64, 13.2],
+    [128, 16.5],
+    [512, 40.6],
+    [1024, 85.0],
+    [4096, 310.1],
+  ],
+  combine: [
+    [1, 5.1],
+    [8, 5.3],
+    [64, 7.3],
+    [128, 10.3],
+    [512, 34.6],
+    [1024, 59.9],
+    [4096, 210.0],
+  ],
+};
 
 /** How long a rank needs to send so many bytes in one direction, and to receive as many: µs by bytes. */
 export type Link = Curve;

@@ -8,8 +8,8 @@ import { availableMemoryBytes } from "../runtime/addon.js";
 import { Device } from "../runtime/device.js";
 import { chooseDevice, withoutEffect } from "../runtime/gpus.js";
 import { type Checkpoint, type DraftDemand, openCheckpoint, forDrafts, forExperts } from "./checkpoint.js";
-import { expertRange, type ModelParallel, shardingOf, shareOfMemory } from "./exchange.js";
-import { openExchange } from "./open-exchange.js";
+import { expertRange, type ModelParallel, shareOfMemory } from "./exchange.js";
+import { openExchange, settleSharding } from "./open-exchange.js";
 import { type DeviceKind, hasFp8Weights, ngramTableBytes } from "./placement.js";
 import { type ModelPlan, planModel } from "./plan.js";
 import { reservedBytes } from "./sizing.js";
@@ -75,9 +75,10 @@ export async function openModel(dir: string, options: OpenModelOptions): Promise
     for (const warning of withoutEffect(choice, options)) onWarning?.(warning);
     // A GPU is asked what it has; on the CPU a model that does not fit is refused before anything is opened.
     if (choice.kind === "cuda") device = openDevice(`cuda:${choice.gpu.ordinal}`, options);
-    const availableBytes = options.availableBytes ?? device?.freeBytes ?? shareOfMemory(options.parallel);
     const { ngram = "auto", parallel } = options;
-    const wanted = { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes, sharding: shardingOf(parallel) };
+    const sharding = await settleSharding(parallel, device);
+    const availableBytes = options.availableBytes ?? device?.freeBytes ?? shareOfMemory(parallel);
+    const wanted = { ...options, kind: choice.kind, ngram, availableBytes, freeBytes: availableBytes, sharding };
     let plan = planModel(used, wanted);
     if (parallel) plan = planModel(used, { ...wanted, cacheBytes: await agreeOnCache(parallel, checkpoint.config, plan.sizes) });
     device ??= openDevice("cpu", options);
@@ -122,7 +123,7 @@ async function load(device: Device, checkpoint: Checkpoint, plan: ModelPlan, opt
   const { dtype, signal, onProgress, parallel } = options;
   const { sizes } = plan;
   if (device.kind === "cuda") {
-    if (plan.ngram === "host") checkHostMemory(ngramTableBytes(checkpoint));
+    if (plan.ngram === "host") checkHostMemory(ngramTableBytes(checkpoint), parallel);
     device.reserve(reservedBytes(sizes));
   }
   const exchange = parallel && (await openExchange(device, parallel, checkpoint.config, sizes));
@@ -141,12 +142,16 @@ async function load(device: Device, checkpoint: Checkpoint, plan: ModelPlan, opt
   }
 }
 
-/** n-gram tables that a GPU reads over the bus lie in memory that the system cannot take back. */
-function checkHostMemory(bytes: number): void {
-  const available = availableMemoryBytes();
-  if (bytes > available)
-    throw new LongcatError(
-      "OUT_OF_MEMORY",
-      `asked for ${bytes} bytes of host memory for n-gram tables, ${Math.floor(available)} are there; ngram: "device" needs as many on the GPU`,
-    );
+/**
+ * n-gram tables that a GPU reads over the bus lie in memory that the system cannot take back, and each rank of a host has its own. All look before the
+ * first takes any: behind this they meet to open the exchange, and load only then.
+ */
+function checkHostMemory(bytes: number, parallel: ModelParallel | undefined): void {
+  const available = shareOfMemory(parallel) ?? availableMemoryBytes();
+  if (bytes <= available) return;
+  const share = parallel ? " for each rank of this host" : "";
+  throw new LongcatError(
+    "OUT_OF_MEMORY",
+    `asked for ${bytes} bytes of host memory for n-gram tables, ${Math.floor(available)} are there${share}; ngram: "device" needs as many on the GPU`,
+  );
 }

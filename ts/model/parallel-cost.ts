@@ -15,6 +15,7 @@ import type { ModelConfig } from "./config.js";
 import { expertsOfRank, slotsOfRank } from "./exchange.js";
 import {
   ATTENTION,
+  type Curve,
   HEAD,
   INFINIBAND_ASSUMED,
   type Link,
@@ -26,6 +27,7 @@ import {
   ROUTER,
   ROW_PARTS,
   SAMPLE,
+  WINDOW_EXCHANGE,
 } from "./measured-parts.js";
 import { FP8_BLOCK } from "./tensor-names.js";
 
@@ -38,7 +40,8 @@ export interface Links {
   network: Link;
 }
 
-export const DEFAULT_LINKS: Links = { host: NVLINK_NCCL, network: INFINIBAND_ASSUMED };
+/** Of an exchange through NCCL. */
+const NCCL_LINKS: Links = { host: NVLINK_NCCL, network: INFINIBAND_ASSUMED };
 
 /** Sizes that routing depends on. */
 type RoutingSizes = Pick<ModelConfig, "numExperts" | "numZeroExperts" | "topK">;
@@ -112,7 +115,8 @@ export interface DecodeLoad {
   /** Whether rows are dispatched as FP8. */
   fp8: boolean;
   ranksPerHost?: number;
-  links?: Links;
+  /** Whether rows go through NCCL. Default: beyond one host. */
+  throughNccl?: boolean | undefined;
 }
 
 /** One layer, by the stages of the model's report (docs/parallel.md). µs. */
@@ -178,10 +182,14 @@ function expertsTime({ numExperts, numZeroExperts, topK }: RoutingSizes, { ranks
 
 /** A decode step of a model whose parts are measured (`isMeasured`), bfloat16 activations. */
 export function stepTime(config: ModelConfig, load: DecodeLoad): StepTime {
-  const { ranks, rows, fp8, ranksPerHost, links = DEFAULT_LINKS } = load;
+  const { ranks, rows, fp8, ranksPerHost = RANKS_PER_HOST, throughNccl = ranks > ranksPerHost } = load;
   const exchange = exchangeCost(config, { ranks, rows, activationBytes: ACTIVATION_BYTES, fp8, ranksPerHost });
-  const dispatchUs = exchangeUs(exchange, exchange.dispatchRowBytes, links);
-  const combineUs = exchangeUs(exchange, exchange.combineRowBytes, links);
+  const takes = (rowBytes: number, ours: Curve): number => {
+    if (ranks === 1) return 0;
+    return throughNccl ? exchangeUs(exchange, rowBytes, NCCL_LINKS) : onCurve(ours, exchange.hostRows);
+  };
+  const dispatchUs = takes(exchange.dispatchRowBytes, fp8 ? WINDOW_EXCHANGE.dispatchFp8 : WINDOW_EXCHANGE.dispatch);
+  const combineUs = takes(exchange.combineRowBytes, WINDOW_EXCHANGE.combine);
   const layer = layerStages(config, load, dispatchUs, combineUs);
   const headUs = onCurve(NORM, rows) + onCurve(HEAD, rows) + onCurve(SAMPLE, rows);
   const stepUs = config.numLayers * layer.layerUs + headUs;

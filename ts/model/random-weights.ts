@@ -21,8 +21,8 @@ import { chooseDevice, withoutEffect } from "../runtime/gpus.js";
 import { ops } from "../runtime/ops.js";
 import { type Checkpoint, type ExpertRange, forExperts, type StoredTensor } from "./checkpoint.js";
 import { type ModelConfig, numNgramTables } from "./config.js";
-import { expertRange, type ModelParallel, shardingOf, shareOfMemory } from "./exchange.js";
-import { openExchange } from "./open-exchange.js";
+import { expertRange, type ModelParallel, type Sharding, shareOfMemory } from "./exchange.js";
+import { openExchange, settleSharding } from "./open-exchange.js";
 import { type ModelPlan, planModel } from "./plan.js";
 import { checkRing, Runner } from "./runner.js";
 import { type ModelSizes, reservedBytes } from "./sizing.js";
@@ -115,7 +115,7 @@ export async function openRandomModel(spec: RandomModelSpec, options: RandomMode
     batchInvariant,
   });
   try {
-    const { sizes } = planFor(device, held, options);
+    const { sizes } = planFor(device, held, options, await settleSharding(parallel, device));
     checkRing(device, config, sizes);
     device.reserve(reservedBytes(sizes));
     const exchange = parallel && (await openExchange(device, parallel, config, sizes));
@@ -137,7 +137,7 @@ function checkSpec({ config, expertsHeld = config.numExperts }: RandomModelSpec)
 }
 
 /** Sizes, with weights that take memory on the CPU too, and caches for whole contexts of all sequences or none. */
-function planFor(device: Device, held: Checkpoint, options: RandomModelOptions): ModelPlan {
+function planFor(device: Device, held: Checkpoint, options: RandomModelOptions, sharding: Sharding): ModelPlan {
   const { maxSequences, maxBatchTokens, contextLength, maxDrafts, cacheDType, parallel } = options;
   const { kind } = device;
   const availableBytes = kind === "cuda" ? device.freeBytes : (shareOfMemory(parallel) ?? availableMemoryBytes()) - held.bytes;
@@ -148,7 +148,7 @@ function planFor(device: Device, held: Checkpoint, options: RandomModelOptions):
     );
   const shared = { kind, dtype: "auto", ngram: kind === "cuda" ? "host" : "auto", maxSequences, maxBatchTokens, maxDrafts } as const;
   const caches = { cacheBytes: "auto", cacheDType } as const;
-  const plan = planModel(held, { ...shared, ...caches, availableBytes, freeBytes: availableBytes, sharding: shardingOf(parallel) });
+  const plan = planModel(held, { ...shared, ...caches, availableBytes, freeBytes: availableBytes, sharding });
   const { numBlocks, blockSize, cacheBytes } = plan.sizes;
   const wanted = maxSequences * Math.ceil(contextLength / blockSize);
   if (numBlocks < wanted)

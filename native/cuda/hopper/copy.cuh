@@ -66,25 +66,6 @@ __device__ __forceinline__ void copyBytes(void* shared, const void* from, uint32
                "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(sharedAddress(barrier))
                : "memory");
 }
-// The other way, to any memory that the card can write, other cards' too. A thread's copies since the last commitStores() are a group.
-
-/// `bytes` out of shared memory; all three are multiples of 16. Ordinary writes there need fenceAsyncProxy() and a barrier first.
-__device__ __forceinline__ void storeBytes(void* to, const void* shared, uint32_t bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n" ::"l"(__cvta_generic_to_global(to)), "r"(sharedAddress(shared)), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void commitStores() { asm volatile("cp.async.bulk.commit_group;\n" ::: "memory"); }
-/// Until all but this thread's last kGroups groups have read what they copy: it may be overwritten.
-template <int kGroups>
-__device__ __forceinline__ void awaitStoresRead() {
-  asm volatile("cp.async.bulk.wait_group.read %0;\n" ::"n"(kGroups) : "memory");
-}
-/// Until this thread sees all that its copies write; ordered before what it does from here on in the usual way, flags for instance.
-__device__ __forceinline__ void awaitStores() {
-  asm volatile("cp.async.bulk.wait_group 0;\n" ::: "memory");
-  asm volatile("fence.proxy.async.global;\n" ::: "memory");
-}
-/// What this thread knows to be in global memory is what its copies read from here on.
-__device__ __forceinline__ void fenceGlobalForCopies() { asm volatile("fence.proxy.async.global;\n" ::: "memory"); }
 
 /// Asks for `bytes` to be brought to the L2 cache; both are multiples of 16.
 __device__ __forceinline__ void prefetchBytes(const void* from, uint32_t bytes) {

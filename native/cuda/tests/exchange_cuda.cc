@@ -301,22 +301,22 @@ LONGCAT_TEST(exchange) {
   }
 }
 
-// Many rows, of which each thread of combine sends and adds up several octets.
+// Many rows: each thread of combine sends and adds up several octets; each block of dispatch carries more rows than it has threads.
 LONGCAT_TEST(exchange) {
   for (DType activation : activationsOf(t)) {
-    GpuExchange s{2, 400, 3072, 6, 32};
-    s.activation = activation;
-    for (const bool fp8 : {false, true}) {
-      s.fp8 = fp8;
-      const GpuRanks ranks(s);
-      std::vector<GpuProgram> programs;
-      for (int64_t r = 0; r < s.ranks; ++r) programs.push_back(ranks[r].program(s.windowTokens));
-      for (int n = 0; n < 2; ++n) {
-        const Step step = randomStep(t, s, {s.windowTokens, 257}, s.windowTokens, 8);
-        for (int64_t r = 0; r < s.ranks; ++r) place(ranks[r], programs[static_cast<size_t>(r)], step);
-        for (int64_t r = 0; r < s.ranks; ++r) ranks[r].dispatch(programs[static_cast<size_t>(r)]), ranks[r].combine(programs[static_cast<size_t>(r)]);
-        ranks.wait();
-        expectStep(t, name(s) + ", step " + std::to_string(n), ranks, programs, step);
+    for (GpuExchange s : {GpuExchange{2, 400, 3072, 6, 32}, GpuExchange{2, 2600, 8, 3, 8}}) {
+      for (const bool fp8 : {false, true}) {
+        s.activation = activation, s.fp8 = fp8;
+        const GpuRanks ranks(s);
+        std::vector<GpuProgram> programs;
+        for (int64_t r = 0; r < s.ranks; ++r) programs.push_back(ranks[r].program(s.windowTokens));
+        for (int n = 0; n < 2; ++n) {
+          const Step step = randomStep(t, s, {s.windowTokens, 257}, s.windowTokens, 8);
+          for (int64_t r = 0; r < s.ranks; ++r) place(ranks[r], programs[static_cast<size_t>(r)], step);
+          for (int64_t r = 0; r < s.ranks; ++r) ranks[r].dispatch(programs[static_cast<size_t>(r)]), ranks[r].combine(programs[static_cast<size_t>(r)]);
+          ranks.wait();
+          expectStep(t, name(s) + ", step " + std::to_string(n), ranks, programs, step);
+        }
       }
     }
   }

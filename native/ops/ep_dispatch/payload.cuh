@@ -10,7 +10,7 @@ namespace longcat::cuda {
 /// A row as it is, in words of type Word: as large as its bytes and its address allow.
 template <class Word>
 struct PlainRows {
-  static constexpr int kHeld = 4;  // pieces that a thread has under way at once
+  static constexpr int kHeld = 8;  // pieces that a thread has under way at once
   using Piece = Word;
 
   static __device__ __forceinline__ int64_t piecesOf(const EpDispatchParams& p) { return p.width * rowNumberBytes(p) / static_cast<int64_t>(sizeof(Word)); }

@@ -22,13 +22,14 @@ __device__ __forceinline__ ReceivedRow receivedRow(const int32_t* firstRow, int6
   return {source, row - firstRow[source]};
 }
 
-/// Adds up the sources' counts, by one warp. No more rows are believed than a source may send.
-__device__ __forceinline__ void numberSources(const std::byte* window, int64_t ranks, int64_t capacity, int32_t* firstRow) {
+/// Adds up the sources' counts, countOf(source), by one warp; lane source mod 32 asks. No more rows are believed than a source may send.
+template <class CountOf>
+__device__ __forceinline__ void numberSources(int64_t ranks, int64_t capacity, int32_t* firstRow, const CountOf& countOf) {
   const int lane = static_cast<int>(threadIdx.x) & 31;
   int32_t before = 0;
   for (int base = 0; base < ranks; base += 32) {
     const int source = base + lane;
-    const int32_t count = source < ranks ? reinterpret_cast<const WindowFlag*>(window + rowsFlagOffset(source))->count : 0;
+    const int32_t count = source < ranks ? countOf(source) : 0;
     const int32_t upTo = before + warpInclusiveSum(static_cast<int32_t>(clampCount(count, capacity)));
     if (source < ranks) firstRow[source + 1] = upTo;
     before = __shfl_sync(kAllLanes, upTo, 31);

@@ -1,12 +1,11 @@
-// ep_dispatch on a GPU: one launch of few blocks. The first block tells the other ranks which rows come, waits for their word and makes the plan, while
-// the rows are on their way; the others carry the rows, each an equal share of their bytes, straight from h into the ranks' windows, and raise a flag
-// each. With FP8 a second launch unpacks what came. On Hopper the copy engine carries rows that travel as they are (sm90/copied_rows.cuh).
+// ep_dispatch on a GPU: one launch of few blocks. The first block tells the other ranks how many rows come, waits for their word and makes the plan, while
+// the rows are on their way. The others carry the rows, each an equal share of their bytes, straight from h into the ranks' windows: first which experts
+// they are for, on which the plan waits, then themselves, and raise a flag each. With FP8 a second launch unpacks what came.
 //
 // Through NCCL the rows go to the outbox, and the first block leaves it at the word; NCCL brings all to the windows, and a launch of one block plans what came.
 #include "ops/ep_dispatch/params.h"
 
-#include <type_traits>
-
+#include "cuda/arrivals.cuh"
 #include "cuda/dependent.cuh"
 #include "cuda/exchange.cuh"
 #include "cuda/launch.cuh"
@@ -15,7 +14,6 @@
 #include "ops/ep_dispatch/payload.cuh"
 #include "ops/ep_dispatch/plan.cuh"
 #include "ops/ep_dispatch/received.cuh"
-#include "ops/ep_dispatch/sm90/copied_rows.cuh"
 
 namespace longcat::cuda {
 namespace {
@@ -34,145 +32,140 @@ int carriersFor(const EpDispatchParams& p, const CudaContext& context) {
 
 // ---- Carriers
 
-/// Share `block` of `blocks` of all rows' pieces.
+/// Piece after piece of rows, kDispatchThreads further each time.
+class Cursor {
+ public:
+  __device__ __forceinline__ Cursor(uint32_t n, uint32_t ofRow) : row(n / ofRow), piece(n - row * ofRow), ofRow_(ofRow), rows_(kDispatchThreads / ofRow), pieces_(kDispatchThreads - rows_ * ofRow) {}
+  __device__ __forceinline__ void advance() {
+    row += rows_, piece += pieces_;
+    if (piece >= ofRow_) ++row, piece -= ofRow_;
+  }
+  uint32_t row, piece;
+
+ private:
+  uint32_t ofRow_, rows_, pieces_;
+};
+
+/// send_slot of rows [begin, end) of the tile that begins with row `tile`, and which experts of each rank they are for, as that numbers them.
+__device__ __forceinline__ void sendChoices(const EpDispatchParams& p, const Destinations& to, uint32_t tile, uint32_t begin, uint32_t end) {
+  const auto slots = static_cast<uint32_t>(p.slots), rows = end - begin;
+  for (uint32_t i = threadIdx.x; i < static_cast<uint32_t>(p.ranks) * rows * slots; i += kDispatchThreads) {
+    const uint32_t sent = i / slots, slot = i - sent * slots, r = sent / rows, row = begin + sent - r * rows;
+    const int32_t inPlace = to.placeOf(static_cast<int>(row - tile), static_cast<int>(r));
+    if (slot == 0) p.sendSlot[row * p.ranks + r] = inPlace;
+    if (inPlace < 0) continue;
+    const int32_t* ids = p.ids + row * p.topK;
+    const auto firstExpert = static_cast<int32_t>(r * p.localExperts);
+    int64_t k = slot;  // its slot-th expert there
+#pragma unroll 4
+    for (int64_t n = 0; n < p.topK; ++n) k += ids[n] < firstExpert;
+    const int64_t local = k < p.topK ? ids[k] - firstExpert : p.localExperts;
+    const bool there = local < p.localExperts;
+    const Target target = to.target(static_cast<int>(r));
+    const int64_t place = (target.source * p.windowTokens + inPlace) * p.slots + slot;
+    storeArrival(reinterpret_cast<uint32_t*>(target.window + p.layout.ids) + place, static_cast<uint32_t>(arrivalOf(there ? static_cast<int32_t>(local) : -1)));
+    reinterpret_cast<float*>(target.window + p.layout.weights)[place] = there ? p.weights[row * p.topK + k] : 0.0f;
+  }
+}
+
+/// Share `block` of `blocks` of all rows' pieces, and the choices of rows that begin there.
 template <class Rows>
-__device__ void carryRows(const EpDispatchParams& p, int64_t rows, int block, int blocks, void* shared) {
-  constexpr int64_t kStep = static_cast<int64_t>(Rows::kHeld) * kDispatchThreads, kGrain = 64;  // pieces: whole warps, whole blocks of FP8
-  const int64_t ofRow = Rows::piecesOf(p), all = rows * ofRow;
-  const int64_t share = (all + blocks * kGrain - 1) / (blocks * kGrain) * kGrain;
-  const int64_t begin = block * share, end = begin + share < all ? begin + share : all;
+__device__ void carryRows(const EpDispatchParams& p, int64_t liveRows, int block, int blocks, void* shared) {
+  constexpr uint32_t kStep = static_cast<uint32_t>(Rows::kHeld) * kDispatchThreads, kGrain = 64;  // pieces: whole warps, whole blocks of FP8
+  // Of few rows as many are shared out as there is room for: then all that a block reads first is on its way before it knows how many there are.
+  const bool few = p.capacity <= kDispatchThreads;
+  const auto rows = static_cast<uint32_t>(few ? p.capacity : liveRows), ofRow = static_cast<uint32_t>(Rows::piecesOf(p)), all = rows * ofRow;
+  const uint32_t share = (all + blocks * kGrain - 1) / (blocks * kGrain) * kGrain, begin = block * share;
+  uint32_t end = begin + share < all ? begin + share : all;
   if (begin >= end) return;
 
-  // Pieces at, at + kDispatchThreads, …: the next ones are read before these are stored.
-  struct Hand {
-    typename Rows::Piece held[Rows::kHeld];
-    int row[Rows::kHeld], piece[Rows::kHeld];
-  } hand;
-  const auto load = [&](int64_t at) {
-    Hand to;
+  typename Rows::Piece held[Rows::kHeld];
+  const auto load = [&](uint32_t at) {
+    Cursor from(at + threadIdx.x, ofRow);
 #pragma unroll
-    for (int i = 0; i < Rows::kHeld; ++i) {
-      const auto n = static_cast<uint32_t>(at + i * kDispatchThreads + threadIdx.x);
-      to.row[i] = static_cast<int>(n / static_cast<uint32_t>(ofRow)), to.piece[i] = static_cast<int>(n - to.row[i] * static_cast<uint32_t>(ofRow));
-      to.held[i] = Rows::load(p, to.row[i], to.piece[i], n < end);
-    }
-    return to;
+    for (int i = 0; i < Rows::kHeld; ++i, from.advance()) held[i] = Rows::load(p, from.row, from.piece, at + i * kDispatchThreads + threadIdx.x < end);
   };
-  hand = load(begin);  // on its way while the block finds out where to
+  load(begin);  // on its way while the block finds out where to
 
   Destinations to(p, shared);
-  const int64_t first = begin / ofRow, last = (end - 1) / ofRow;
-  const int64_t firstTile = last < kDispatchThreads ? 0 : first;
-  to.skip(firstTile);
-  int64_t at = begin;
-  for (int64_t tile = firstTile; tile <= last; tile += kDispatchThreads) {
-    to.look(tile, rows);
-    const int64_t tileEnd = (tile + kDispatchThreads) * ofRow, until = tileEnd < end ? tileEnd : end;
+  uint32_t tile = end <= kDispatchThreads * ofRow ? 0 : begin / ofRow;
+  if (tile > 0) to.skip(tile);
+  to.look(tile, liveRows);
+  end = min(end, static_cast<uint32_t>(liveRows) * ofRow);
+  for (uint32_t at = begin; at < end;) {
+    const uint32_t until = min(end, (tile + kDispatchThreads) * ofRow);
+    sendChoices(p, to, tile, (at + ofRow - 1) / ofRow, (until + ofRow - 1) / ofRow);
     while (at < until) {
-      const int64_t next = at + kStep < until ? at + kStep : until;
-      const Hand following = load(next);
-      for (int64_t r = 0; r < p.ranks; ++r) {
-        const Target target = targetOf(p, r);
+      for (int64_t n = 1; n <= p.ranks; ++n) {  // this one last
+        const auto r = static_cast<int>(p.rank + n < p.ranks ? p.rank + n : p.rank + n - p.ranks);
+        const Target target = to.target(r);
+        const Cursor first(at + threadIdx.x, ofRow);
+        int32_t place[Rows::kHeld];
+        Cursor from = first;
 #pragma unroll
-        for (int i = 0; i < Rows::kHeld; ++i) {
-          if (at + i * kDispatchThreads + threadIdx.x >= until) continue;
-          const int32_t place = to.placeOf(static_cast<int>(hand.row[i] - tile), r);
-          if (place >= 0) Rows::store(p, target.window, target.source * p.windowTokens + place, hand.piece[i], hand.held[i]);
+        for (int i = 0; i < Rows::kHeld; ++i, from.advance()) {
+          place[i] = at + i * kDispatchThreads + threadIdx.x < until ? to.placeOf(static_cast<int>(from.row - tile), r) : -1;
+        }
+        from = first;
+#pragma unroll
+        for (int i = 0; i < Rows::kHeld; ++i, from.advance()) {
+          if (place[i] >= 0) Rows::store(p, target.window, target.source * p.windowTokens + place[i], from.piece, held[i]);
         }
       }
-      hand = following, at = next;
+      at = min(at + kStep, until);
+      if (at < end) load(at);
     }
-    __syncthreads();  // before the next look
+    if (at == end) break;
+    tile += kDispatchThreads;
+    __syncthreads();
+    to.look(tile, liveRows);
   }
 }
 
 // ---- The first block: word of the rows, and the plan of those that come
 
-/// The experts of row `row` at rank r, and their weights, as that rank numbers its experts: kVector slots at a time.
-template <int kVector>
-__device__ __forceinline__ void writeChoices(const EpDispatchParams& p, int64_t row, int64_t r, int64_t inPlace) {
-  const int32_t* ids = p.ids + row * p.topK;
-  const float* weights = p.weights + row * p.topK;
-  const int64_t firstExpert = r * p.localExperts;
-  int64_t k = 0;  // its first expert there
-#pragma unroll 4
-  for (int64_t i = 0; i < p.topK; ++i) k += ids[i] < firstExpert;
-  const Target target = targetOf(p, r);
-  const int64_t place = target.source * p.windowTokens + inPlace;
-  auto* localIds = reinterpret_cast<int32_t*>(target.window + p.layout.ids) + place * p.slots;
-  auto* localWeights = reinterpret_cast<float*>(target.window + p.layout.weights) + place * p.slots;
-  for (int64_t slot = 0; slot < p.slots; slot += kVector) {
-    int32_t id[kVector];
-    float weight[kVector];
-#pragma unroll
-    for (int i = 0; i < kVector; ++i, ++k) {
-      const int64_t local = k < p.topK ? ids[k] - firstExpert : p.localExperts;
-      const bool there = local < p.localExperts;
-      id[i] = there ? static_cast<int32_t>(local) : -1;
-      weight[i] = there ? weights[k] : 0.0f;
-    }
-    if constexpr (kVector == 4) {
-      *reinterpret_cast<int4*>(localIds + slot) = {id[0], id[1], id[2], id[3]};
-      *reinterpret_cast<float4*>(localWeights + slot) = {weight[0], weight[1], weight[2], weight[3]};
-    } else {
-      localIds[slot] = id[0], localWeights[slot] = weight[0];
-    }
-  }
-}
-
-/// send_slot, each sent row's experts, and to every rank how many rows come.
-__device__ void announceRows(const EpDispatchParams& p, int64_t rows, uint32_t exchange, void* shared) {
+/// To every rank how many rows come.
+__device__ __forceinline__ void announceRows(const EpDispatchParams& p, int64_t rows, uint32_t exchange, void* shared) {
   Destinations to(p, shared);
-  for (int64_t tile = 0; tile < rows; tile += kDispatchThreads) {
-    to.look(tile, rows);
-    const int64_t inTile = rows - tile < kDispatchThreads ? rows - tile : kDispatchThreads;
-    for (int64_t i = threadIdx.x; i < inTile * p.ranks; i += kDispatchThreads) {
-      const int64_t t = i / p.ranks, r = i - t * p.ranks;
-      const int32_t place = to.placeOf(static_cast<int>(t), r);
-      p.sendSlot[(tile + t) * p.ranks + r] = place;
-      if (place < 0) continue;
-      if (p.slots % 4 == 0) writeChoices<4>(p, tile + t, r, place);
-      else writeChoices<1>(p, tile + t, r, place);
-    }
-    __syncthreads();  // before the next look, and before the flags
-  }
-  for (int64_t r = threadIdx.x; r < p.ranks; r += kDispatchThreads) {
-    const Target target = targetOf(p, r);
-    fenceSystem();
+  to.skip(rows);
+  for (int r = static_cast<int>(threadIdx.x); r < p.ranks; r += kDispatchThreads) {
+    const Target target = to.target(r);
     storeSystem(reinterpret_cast<WindowFlag*>(target.window + rowsFlagOffset(target.source)), {exchange, to.count(r)});
   }
 }
 
-/// Until every rank has told how many rows it sends. One warp calls.
-__device__ __forceinline__ bool awaitWord(const EpDispatchParams& p, uint32_t exchange) {
-  const auto told = [&](int s) { return loadAcquire(reinterpret_cast<const WindowFlag*>(p.window + rowsFlagOffset(s))).epoch == exchange; };
+/// Until every rank has told how many rows it sends; counts[s]: of rank s, to lane s mod 32. One warp calls.
+__device__ __forceinline__ bool awaitWord(const EpDispatchParams& p, uint32_t exchange, int32_t* counts) {
+  const auto told = [&](int s) {
+    const WindowFlag word = loadAcquire(reinterpret_cast<const WindowFlag*>(p.window + rowsFlagOffset(s)));
+    counts[s] = word.count;
+    return word.epoch == exchange;
+  };
   return awaitAll(static_cast<int>(p.ranks), told, [](int s) { return s; }, p.control, true);
 }
 
 // ---- Kernels
 
-/// Shared memory: a block's Destinations; then the first one's numbers of rows by source and its ReceivedPlanShared, or a carrier's own.
-__host__ __device__ constexpr size_t aligned16(size_t bytes) { return (bytes + 15) / 16 * 16; }
-
+/// Shared memory: a block's Destinations; then the first one's numbers of rows by source, and its ReceivedPlanShared.
 struct SharedPlaces {
-  size_t own, plan, bytes;
+  size_t firstRow, plan, bytes;
 };
-SharedPlaces sharedPlaces(int64_t ranks, size_t ofCarrier) {
+SharedPlaces sharedPlaces(int64_t ranks) {
+  const auto aligned = [](size_t bytes) { return (bytes + 15) / 16 * 16; };
   SharedPlaces at{};
-  at.own = aligned16(Destinations::sharedBytes(ranks));
-  at.plan = at.own + aligned16(static_cast<size_t>(ranks + 1) * sizeof(int32_t));
-  at.bytes = std::max(at.plan + sizeof(ReceivedPlanShared), at.own + ofCarrier);
+  at.firstRow = aligned(Destinations::sharedBytes(ranks));
+  at.plan = at.firstRow + aligned(static_cast<size_t>(ranks + 1) * sizeof(int32_t));
+  at.bytes = at.plan + sizeof(ReceivedPlanShared);
   return at;
 }
 
 /// Waits until all ranks have told what comes, plans it, and waits until all `carriers` of each rank have brought it. All threads of a block call.
 __device__ void planArrivals(const EpDispatchParams& p, const SharedPlaces& at, int carriers, uint32_t exchange, unsigned char* shared) {
-  auto* firstRow = reinterpret_cast<int32_t*>(shared + at.own);
+  auto* firstRow = reinterpret_cast<int32_t*>(shared + at.firstRow);
   const bool leads = threadIdx.x < 32;
-  bool there = !leads || awaitWord(p, exchange);
-  if (leads && there) numberSources(p.window, p.ranks, p.capacity, firstRow);
-  there = __syncthreads_and(there);
-  if (there) planReceived(p, firstRow, *reinterpret_cast<ReceivedPlanShared*>(shared + at.plan));
+  bool there = !leads || awaitWord(p, exchange, firstRow + 1);
+  if (leads && there) numberSources(p.ranks, p.capacity, firstRow, [&](int s) { return firstRow[s + 1]; });
+  there = __syncthreads_and(there) && planReceived(p, firstRow, *reinterpret_cast<ReceivedPlanShared*>(shared + at.plan));
   there = there && (!leads || awaitSenders(p.window, rowsFlagOffset(0), p.ranks, carriers, exchange, p.control, true));
   if (!__syncthreads_and(there)) planNothing(p);
 }
@@ -186,8 +179,7 @@ __global__ void __launch_bounds__(kDispatchThreads, 1) dispatchRows(const __grid
   const int carriers = static_cast<int>(gridDim.x) - 1;
   if (blockIdx.x > 0) {
     const int carrier = static_cast<int>(blockIdx.x) - 1;
-    if constexpr (std::is_same_v<Rows, CopiedRows>) CopiedRows::carry(p, rows, carrier, carriers, shared, shared + at.own);
-    else carryRows<Rows>(p, rows, carrier, carriers, shared);
+    carryRows<Rows>(p, rows, carrier, carriers, shared);
     if (p.nccl.outbox == nullptr) raiseFlags(p, rowsFlagOffset, carrier, exchange);
     return;
   }
@@ -209,7 +201,8 @@ template <class A, bool kWhole>
 __global__ void __launch_bounds__(kUnpackThreads) unpackRows(const __grid_constant__ EpDispatchParams p) {
   extern __shared__ int32_t firstRow[];
   awaitThenLetNextBegin();
-  if (threadIdx.x < 32) numberSources(p.window, p.ranks, p.capacity, firstRow);
+  const auto countOf = [&](int s) { return reinterpret_cast<const WindowFlag*>(p.window + rowsFlagOffset(s))->count; };
+  if (threadIdx.x < 32) numberSources(p.ranks, p.capacity, firstRow, countOf);
   __syncthreads();
   const int64_t ofRow = (p.width + kOctet - 1) / kOctet, all = firstRow[p.ranks] * ofRow;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kUnpackThreads + threadIdx.x; i < all; i += static_cast<int64_t>(gridDim.x) * kUnpackThreads) {
@@ -238,9 +231,7 @@ __global__ void __launch_bounds__(kUnpackThreads) unpackRows(const __grid_consta
 
 template <class Rows>
 void launchDispatch(const CudaContext& context, const EpDispatchParams& p) {
-  size_t ofCarrier = 0;
-  if constexpr (std::is_same_v<Rows, CopiedRows>) ofCarrier = CopiedRows::kRingBytes;
-  const SharedPlaces at = sharedPlaces(p.ranks, ofCarrier);
+  const SharedPlaces at = sharedPlaces(p.ranks);
   const int carriers = carriersFor(p, context);
   launch(context, dispatchRows<Rows>, LaunchShape{dim3(static_cast<unsigned>(1 + carriers)), kDispatchThreads, at.bytes}, p, at);
   if (p.nccl.outbox == nullptr) return;
@@ -262,8 +253,7 @@ void launchPacked(const CudaContext& context, const EpDispatchParams& p) {
 void launchPlain(const CudaContext& context, const EpDispatchParams& p) {
   const size_t bytes = static_cast<size_t>(p.width) * bytesOf(p.activation);
   const size_t alignment = bytes | reinterpret_cast<uintptr_t>(p.h.data);
-  if (alignment % sizeof(uint4) == 0 && context.capability == 90 && p.nccl.outbox == nullptr) launchDispatch<CopiedRows>(context, p);
-  else if (alignment % sizeof(uint4) == 0) launchDispatch<PlainRows<uint4>>(context, p);
+  if (alignment % sizeof(uint4) == 0) launchDispatch<PlainRows<uint4>>(context, p);
   else if (alignment % sizeof(uint32_t) == 0) launchDispatch<PlainRows<uint32_t>>(context, p);
   else launchDispatch<PlainRows<uint16_t>>(context, p);
 }

@@ -8,10 +8,10 @@
 #include "ops/moe_route/params.h"
 
 #include "cuda/dependent.cuh"
-#include "cuda/expert_plan.cuh"
 #include "cuda/launch.cuh"
 #include "ops/moe_route/logits.cuh"
 #include "ops/moe_route/choose.cuh"
+#include "ops/moe_route/plan.cuh"
 #include "ops/moe_route/sm90/route.h"
 
 namespace longcat::cuda {
@@ -23,21 +23,7 @@ constexpr int64_t kTinyProducts = 1 << 16;     // rows · N · hidden that this 
 constexpr int kTinyPerLane = kTinyOutputs / 32;
 constexpr int kChooseThreads = 256;
 constexpr int kPlanThreads = 1024;
-constexpr int64_t kExpertsOfBlock = 4;         // experts that a block plans where rows are many
-
-/// What was chosen, for the plan.
-struct RoutedChoices {
-  const MoeRouteParams& p;
-  int64_t slots, experts;
-  int32_t* expertStart;
-
-  __device__ __forceinline__ explicit RoutedChoices(const MoeRouteParams& of) : p(of), slots(of.topK), experts(of.experts), expertStart(of.expertStart) {}
-  __device__ __forceinline__ int32_t expert(int64_t i) const { return p.ids[i]; }
-  __device__ __forceinline__ void place(int64_t i, int64_t row, int32_t entry) const {
-    p.slotPlan[i] = entry;
-    p.planRow[entry] = static_cast<int32_t>(row);
-  }
-};
+constexpr int kExpertsOfBlock = 4;             // experts that a block plans where rows are many
 
 /// Choice of few rows, by one block, and their plan, if there is to be one.
 template <int kPerLane>
@@ -48,7 +34,7 @@ __device__ __forceinline__ void chooseAndPlan(const MoeRouteParams& p, int64_t r
   LaneScores<kPerLane> mine(p);
   for (int64_t r = warp; r < rows; r += kFewThreads / 32) chooseOfRow(p, r, mine, choice[warp]);
   __syncthreads();
-  if (p.expertStart) planExperts<kFewThreads>(RoutedChoices(p), rows, 0, p.experts, plan);
+  if (p.expertStart) ExpertPlan<kFewThreads>(p, rows, plan).make(0, static_cast<int>(p.experts));
 }
 
 template <int kPerLane>
@@ -80,13 +66,13 @@ __global__ void __launch_bounds__(kChooseThreads, 1) chooseMany(const __grid_con
 __global__ void __launch_bounds__(kPlanThreads) planMany(const __grid_constant__ MoeRouteParams p) {
   awaitPrevious();
   __shared__ PlanShared shared;
-  const int64_t first = blockIdx.x * kExpertsOfBlock, left = p.experts - first;
-  planExperts<kPlanThreads>(RoutedChoices(p), liveRows(p.rows, p.capacity), first, left < kExpertsOfBlock ? left : kExpertsOfBlock, shared);
+  const int first = static_cast<int>(blockIdx.x) * kExpertsOfBlock, left = static_cast<int>(p.experts) - first;
+  ExpertPlan<kPlanThreads>(p, liveRows(p.rows, p.capacity), shared).make(first, min(left, kExpertsOfBlock));
 }
 
 /// Whether one block can plan all experts at this capacity, and should.
 bool fewRows(const MoeRouteParams& p) {
-  return p.capacity <= kFewRows && p.experts <= kPlanExperts && p.experts * ceilDiv(p.capacity, 32) <= kPlanWords;
+  return p.capacity <= kFewRows && inOnePass(p);
 }
 
 /// If there is to be a plan.

@@ -240,3 +240,17 @@ LONGCAT_TEST(moe_route) {
     t.run(Isa::plain, "moe_route", arguments);
   });
 }
+
+// On a GPU a block plans by bits of so many rows at a time: more rows than an expert has bits for, and some whose bits are read at once.
+LONGCAT_TEST(moe_route) {
+  for (Isa isa : t.isas()) {
+    if (!isGpu(isa)) continue;
+    for (const int64_t live : {2000, 40000, 135000}) {
+      const int64_t experts = 5, all = 7, k = 3, hidden = 8, capacity = live + 5;
+      const Tensor h = t.randomF32({capacity, hidden}, -2, 2), classifier = t.randomF32({all, hidden}, -1, 1), bias = t.randomF32({1, all}, -.1, .1);
+      Outputs o(t, capacity, all, experts, k);
+      t.run(isa, "moe_route", o.arguments(h, classifier, bias, t.i32({1}, {static_cast<int32_t>(live)}), experts, 6));
+      checkChoice(t, o, t.floats(bias), live, experts, k, 6);
+    }
+  }
+}

@@ -16,6 +16,7 @@
 #include "cuda/vectors.cuh"
 #include "ops/moe_route/sm90/parts.cuh"
 #include "ops/moe_route/sm90/route.h"
+#include "ops/moe_route/turn.cuh"
 
 namespace longcat::cuda {
 namespace {
@@ -87,6 +88,7 @@ __device__ __forceinline__ void copyLane(const Memory<W, kRows>& memory, int gro
     copyBox(memory.rows(group, stage), &rowMap, memory.full(group, stage), step * kStep, blockIdx.z * kRows, rowPolicy);
   };
   const int begun = min(lane.end - lane.first, kStages);
+  prefetchMap(&rowMap);
   for (int i = 0; i < begun; ++i) copyWeights(lane.first + i, i);
   awaitPrevious();
   for (int i = 0; i < begun; ++i) copyRows(lane.first + i, i);
@@ -170,6 +172,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     return;
   }
   awaitPrevious();
+  if (threadIdx.x == 0 && blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0) noneHasChosen(p);
   float sum[kRows / 2] = {};
   multiplyLane(memory, group, lane, sum);
   waitForCluster();  // all barriers are there

@@ -15,7 +15,7 @@ void launchTensorLogits(const CudaContext& context, const MoeRouteParams& p);
 
 /// Whether rows of these sizes are chosen for by teams of warps (a softmax's order of sums is theirs); it depends on sizes alone.
 bool choosesByTeams(const CudaContext& context, const MoeRouteParams& p);
-/// Launches the choice and, up to a thousand rows, the plan, if there is to be one. False: that is left to do.
+/// Launches the choice, after the logits, and the plan in the same launch, if there is to be one and rows are few enough. False: it is left to do.
 bool launchTeamChoice(const CudaContext& context, const MoeRouteParams& p);
 
 }  // namespace longcat::cuda
