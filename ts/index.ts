@@ -55,6 +55,8 @@ export type { ActivationDType } from "./model/activations.js";
 export type { DeviceKind } from "./model/placement.js";
 export type { CacheDType } from "./model/state.js";
 export type { NgramPlace } from "./model/weights.js";
+export type { LoggedStep as TrainStep } from "./train/log.js";
+export { growTraining, resumeTraining, type TrainOptions, type TrainResult, train } from "./train/train.js";
 export { listDevices };
 
 /** The version of this package, as its package.json has it. */

@@ -41,6 +41,18 @@ LONGCAT_INLINE void forRows(const CpuContext& context, int64_t rows, int64_t ele
            [&](int64_t task, int thread) { f(task * perTask, smaller(rows, (task + 1) * perTask), thread); });
 }
 
+/// f(begin, count) over strips of columns, a task each: whole cache lines, so that tasks that write to one row do not share any.
+template <class F>
+LONGCAT_INLINE void forColumnStrips(const CpuContext& context, int64_t columns, const F& f) {
+  constexpr int64_t kStrip = 64;
+  forTasks(context, (columns + kStrip - 1) / kStrip, [&](int64_t task, int) { f(task * kStrip, smaller(kStrip, columns - task * kStrip)); });
+}
+
+/// to += factor · from.
+LONGCAT_INLINE void addScaled(const float* from, int64_t count, float factor, float* to) {
+  forLanes(count, [&](int64_t k, int n) { storeN(to + k, fma(set1(factor), loadN(from + k, n), loadN(to + k, n)), n); });
+}
+
 /// Σ x², in four chains of vectors folded in one fixed order.
 LONGCAT_INLINE float sumOfSquares(const float* x, int64_t width) {
   Vec chains[4] = {zero(), zero(), zero(), zero()};

@@ -93,9 +93,9 @@ class ArgCheck {
     return w;
   }
 
-  /// A stack of weight matrices [count, rows, columns] with its FP8 scales.
+  /// A stack of weight matrices [count, rows, columns] with its FP8 scales (scaleIndex < 0: it may not be FP8).
   WeightStack stack(int i, int scaleIndex, int64_t count, int64_t rows, int64_t columns) const {
-    const WeightStack w = weightStack(*args_.tensor[i], args_.tensor[scaleIndex], tensorArg(spec_, i).name);
+    const WeightStack w = weightStack(*args_.tensor[i], scaleIndex < 0 ? nullptr : args_.tensor[scaleIndex], tensorArg(spec_, i).name);
     const bool sized = (count == kAnySize || w.count == count) && (rows == kAnySize || w.rows == rows) && (columns == kAnySize || w.columns == columns);
     if (!sized) throw Error("INTERNAL", nameOfArg(i) + " must be a stack " + list({count, rows, columns}) + ", is " + describe(*args_.tensor[i]));
     return w;

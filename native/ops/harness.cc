@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <map>
 
 #include "ops/harness_cuda.h"
@@ -75,6 +76,14 @@ OpArgs args(std::initializer_list<const Tensor*> tensors, std::initializer_list<
 }
 
 OpContext::OpContext(int threads, std::vector<Isa> isas, uint64_t seed) : pool_(threads), isas_(std::move(isas)), random_(seed) {}
+
+std::vector<Isa> OpContext::isasOf(const char* op) const {
+  const OpSpec* spec = findOp(op);
+  require(spec, std::string("no operation named ") + op);
+  std::vector<Isa> able;
+  std::copy_if(isas_.begin(), isas_.end(), std::back_inserter(able), [&](Isa isa) { return !isGpu(isa) || spec->cuda; });
+  return able;
+}
 
 Tensor OpContext::empty(DType dtype, Shape shape) { return allocateTensor(dtype, shape.begin(), static_cast<int>(shape.size())); }
 

@@ -55,6 +55,8 @@ class OpContext {
   ThreadPool& pool() { return pool_; }
   /// What this processor can run (or what --isa asked for); on a GPU Isa::cuda and Isa::cudaBf16.
   const std::vector<Isa>& isas() const { return isas_; }
+  /// Those of them on which `op` has a body: backward operations are the processor's alone.
+  std::vector<Isa> isasOf(const char* op) const;
 
   // Tensors over fresh memory, dense, zero unless values are given (then exactly as many as the shape has).
   Tensor empty(DType dtype, Shape shape);

@@ -376,13 +376,14 @@ void printJson(const Machine& m, const std::vector<BenchRow>& rows) {
 }  // namespace
 
 int runBenches(const BenchOptions& options) {
-  std::vector<Registered> chosen;
-  for (const Registered& bench : benches()) {
+  std::vector<Registered> all = benches(), chosen;
+  std::stable_sort(all.begin(), all.end(), [](const Registered& a, const Registered& b) { return a.op < b.op; });
+  for (const Registered& bench : all) {
     if (options.op.empty() || bench.op == options.op) chosen.push_back(bench);
   }
   if (chosen.empty()) {
     std::string names;
-    for (const Registered& bench : benches()) names += (names.empty() ? "" : ", ") + bench.op;
+    for (const Registered& bench : all) names += (names.empty() ? "" : ", ") + bench.op;
     throw std::invalid_argument("no benchmark of \"" + options.op + "\"; there are " + names);
   }
   std::ofstream svg;
@@ -397,6 +398,11 @@ int runBenches(const BenchOptions& options) {
   int failures = 0;
   for (const Registered& bench : chosen) {
     for (Isa isa : options.isas) {
+      const auto without = [&](const std::string& why) { nothing += (nothing.empty() ? "" : "; ") + bench.op + " (" + nameOf(isa) + "): " + why; };
+      if (isGpu(isa) && !findOp(bench.op.c_str())->cuda) {
+        without("it has no body for GPUs");
+        continue;
+      }
       const size_t before = rows.size();
       BenchContext context(options, isa, machine.ceilings, [&](const BenchRow& row) {
         rows.push_back(row);
@@ -404,7 +410,7 @@ int runBenches(const BenchOptions& options) {
       });
       try {
         bench.body(context);
-        if (rows.size() == before) nothing += (nothing.empty() ? "" : "; ") + bench.op + " (" + nameOf(isa) + "): " + context.whyNothing();
+        if (rows.size() == before) without(context.whyNothing());
       } catch (const std::exception& error) {
         ++failures;
         std::fprintf(stderr, "%s (%s): %s\n", bench.op.c_str(), nameOf(isa), error.what());

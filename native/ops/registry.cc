@@ -7,25 +7,39 @@
 #include "runtime/error.h"
 #include "runtime/memory.h"
 
-#define LONGCAT_OPS(X) \
-  X(kEmbedOp)          \
-  X(kNgramEmbedOp)     \
-  X(kRmsNormOp)        \
-  X(kLinearOp)         \
-  X(kSwigluMlpOp)      \
-  X(kMlaProjectOp)     \
-  X(kMlaPrefillOp)     \
-  X(kMlaDecodeOp)      \
-  X(kMoeRouteOp)       \
-  X(kMoeExpertsOp)     \
-  X(kEpDispatchOp)     \
-  X(kEpCombineOp)      \
-  X(kStepPlanOp)       \
-  X(kDraftPlanOp)      \
-  X(kSampleOp)         \
-  X(kTokenLogprobsOp)  \
-  X(kRandomFillOp)     \
-  X(kTimestampOp)
+#define LONGCAT_OPS(X)     \
+  X(kEmbedOp)              \
+  X(kNgramEmbedOp)         \
+  X(kRmsNormOp)            \
+  X(kLinearOp)             \
+  X(kSwigluMlpOp)          \
+  X(kMlaProjectOp)         \
+  X(kMlaPrefillOp)         \
+  X(kMlaDecodeOp)          \
+  X(kMoeRouteOp)           \
+  X(kMoeExpertsOp)         \
+  X(kEpDispatchOp)         \
+  X(kEpCombineOp)          \
+  X(kStepPlanOp)           \
+  X(kDraftPlanOp)          \
+  X(kSampleOp)             \
+  X(kTokenLogprobsOp)      \
+  X(kRandomFillOp)         \
+  X(kTimestampOp)          \
+  X(kLinearBackwardOp)     \
+  X(kRmsNormBackwardOp)    \
+  X(kSwigluMlpBackwardOp)  \
+  X(kMlaProjectBackwardOp) \
+  X(kMlaPrefillBackwardOp) \
+  X(kMoeRouteBackwardOp)   \
+  X(kMoeExpertsBackwardOp) \
+  X(kEmbedBackwardOp)      \
+  X(kNgramEmbedBackwardOp) \
+  X(kCrossEntropyOp)       \
+  X(kHiddenZLossOp)        \
+  X(kBalanceLossOp)        \
+  X(kGradientNormOp)       \
+  X(kAdamwOp)
 
 namespace longcat {
 

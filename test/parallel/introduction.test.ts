@@ -4,7 +4,8 @@ import { serialize } from "node:v8";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { LongcatError } from "../../ts/errors.js";
 import { Connection } from "../../ts/parallel/connection.js";
-import { dial, introduce } from "../../ts/parallel/introduction.js";
+import { Control } from "../../ts/parallel/control.js";
+import { type Challenge, challenge, dial, equal, introduce } from "../../ts/parallel/introduction.js";
 import { Channel, Frame } from "../../ts/parallel/messages.js";
 import { RequestServer } from "../../ts/parallel/request-server.js";
 
@@ -93,6 +94,31 @@ describe("an introduction", () => {
         message: "refused: this leader's group has another token",
       });
     }
+  });
+
+  it("is followed by all that the leader says, also what comes with its first word", async () => {
+    const port = await listener((socket) => {
+      let asked: Challenge | undefined;
+      const leader = new Connection(socket, {
+        onFrame: (kind, body) => {
+          if (kind === Frame.hello) {
+            asked = challenge(body, TOKEN);
+            leader.send(Frame.challenge, asked!.body);
+          } else if (asked !== undefined && equal(body, asked.proof)) {
+            socket.cork();
+            leader.sendValue(Frame.value, { type: "setup", setup: { directory: "there" } });
+            leader.send(Frame.beat);
+            leader.sendValue(Frame.value, { type: "started" });
+            socket.uncork();
+          }
+        },
+        onEnd: () => undefined,
+      });
+    });
+    const control = await Control.join({ address: HOST, port, token: TOKEN, rank: 0, ranks: 1, connectMs: 5000 });
+    expect(control.setup).toEqual({ directory: "there" });
+    await control.started;
+    await control.close();
   });
 
   it("of one who keeps its side open is over when it was refused", async () => {

@@ -147,7 +147,7 @@ describe("the addon", () => {
   it("is loaded once", () => {
     vi.stubEnv("LONGCAT_NATIVE", addonPath());
     expect(loadAddon()).toBe(loadAddon());
-    expect(loadAddon().ops().length).toBe(15);
+    expect(loadAddon().ops().length).toBe(32);
   });
 
   it("two copies at different paths work side by side", async () => {

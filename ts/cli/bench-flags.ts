@@ -4,6 +4,7 @@
  */
 
 import { RANDOM_DTYPES, SHAPES } from "../engine/bench-model.js";
+import { MAX_RANKS } from "../engine/bench-ranks.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import { parseNumber, UsageError } from "./flags.js";
 
@@ -64,7 +65,7 @@ export function exchangeOf(flags: ParsedFlags): "auto" | "peer" | "nccl" {
 
 /** The number of ranks; several have a GPU each, so that one GPU cannot be named. */
 export function ranksOf(flags: ParsedFlags, device: string, absent: number): number {
-  const ranks = numberOr(flags, "ranks", 1, 256, absent);
+  const ranks = numberOr(flags, "ranks", 1, MAX_RANKS, absent);
   if (ranks > 1 && device.startsWith("cuda:"))
     throw new UsageError(`--device ${device} is one GPU, and each of ${ranks} ranks has its own; give auto, cuda or cpu`);
   return ranks;

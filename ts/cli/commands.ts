@@ -40,6 +40,8 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: "write a block-FP8 copy of a checkpoint",
     load: async () => (await import("./quantize.js")).quantizeCommand,
   },
+  { name: "train", summary: "train a small model on the CPU", load: async () => (await import("./train.js")).trainCommand },
+  { name: "lab", summary: "try a claim of the report at toy width", load: async () => (await import("./lab.js")).labCommand },
   {
     name: "bench",
     summary: "decode | prefill | layer | all-to-all | kernels | sampling | speculate | serve: speed beside what the machine allows",
@@ -61,14 +63,10 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
 ];
 
-/** Commands that are planned and not there yet: naming one says so. */
-const NOT_THERE = ["train", "lab"];
-
 /** The command that `first` and the words after it name, and the words left over for it. */
 export async function findCommand(first: string, rest: readonly string[]): Promise<{ command: Command; words: readonly string[] }> {
   const entry = COMMANDS.find((candidate) => candidate.name === first);
   if (entry === undefined) {
-    if (NOT_THERE.includes(first)) throw new UsageError(`longcat ${first} is not there in this version`);
     throw new UsageError(`unknown command ${JSON.stringify(first)}; there are ${COMMANDS.map((candidate) => candidate.name).join(", ")}`);
   }
   if (entry.load) return { command: await entry.load(), words: rest };

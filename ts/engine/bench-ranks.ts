@@ -13,6 +13,8 @@ import type { AllToAllPlan, AllToAllReported } from "./bench-all-to-all.js";
 import { aborted, abortIfAsked } from "./bench-device.js";
 import type { LayerPlan, LayerReported } from "./bench-layer.js";
 
+export { MAX_RANKS } from "../model/exchange.js";
+
 /** What ranks can be told to measure, and what rank 0 reports of it. */
 export interface RankBenches {
   "all-to-all": { plan: AllToAllPlan; reported: AllToAllReported };

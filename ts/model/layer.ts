@@ -180,4 +180,4 @@ function exchangeArguments({ rank, tokens, fp8Dispatch, windows, window, nccl, c
 }
 
 /** q_a_layernorm and kv_a_layernorm keep their class's default, whatever rms_norm_eps says. */
-const LATENT_NORM_EPS = 1e-6;
+export const LATENT_NORM_EPS = 1e-6;

@@ -240,18 +240,18 @@ export function isMeasured(config: ModelConfig): boolean {
 }
 
 /**
- * Our own exchange between two NVIDIA H200 on NVLink, captured: by rows that a rank sends to the other, 6144 bfloat16 numbers each or FP8 codes with
- * scales; as many stay at home. docs/performance.md has them too.
+ * Our own exchange between two NVIDIA H200 on NVLink, recorded: by rows that a rank sends to the other, 6144 bfloat16 numbers each or FP8 codes with
+ * scales; as many stay at home. From docs/performance.md as well.
  */
 export const WINDOW_EXCHANGE: Readonly<Record<"dispatch" | "dispatchFp8" | "combine", Curve>> = {
   dispatch: [
-    [1, 9.0],
-    [8, 9.3],
-    [64, 10.3],
-    [128, 14.6],
-    [512, 41.3],
-    [1024, 78.5],
-    [4096, 295.6],
+    [1, 9.9],
+    [8, 9.8],
+    [64, 10.7],
+    [128, 12.7],
+    [512, 29.5],
+    [1024, 51.5],
+    [4096, 171.0],
   ],
   dispatchFp8: [
     [1, 10.9],
@@ -263,13 +263,13 @@ export const WINDOW_EXCHANGE: Readonly<Record<"dispatch" | "dispatchFp8" | "comb
     [4096, 310.1],
   ],
   combine: [
-    [1, 5.1],
-    [8, 5.3],
-    [64, 7.3],
-    [128, 10.3],
-    [512, 34.6],
-    [1024, 59.9],
-    [4096, 210.0],
+    [1, 5.3],
+    [8, 5.9],
+    [64, 7.4],
+    [128, 9.9],
+    [512, 34.8],
+    [1024, 60.9],
+    [4096, 210.1],
   ],
 };
 

@@ -28,7 +28,7 @@ export interface OpArguments {
     wordTable: Tensor;
     out: Tensor;
     rows: Tensor;
-    tables: readonly { table: Tensor; projection: Tensor }[];
+    tables: readonly NgramTable[];
     neighbors: number;
     splits: number;
     endId: number;
@@ -193,6 +193,173 @@ export interface OpArguments {
   tokenLogprobs: { logits: Tensor; targets: Tensor; out: Tensor; rows: Tensor };
   randomFill: { out: Tensor; seed: number; low: number; high: number };
   timestamp: { out: Tensor };
+
+  // What trains: native/ops/<op>/backward/params.h. Gradients of weights (d…) are added to; all is float32, on the CPU.
+  linearBackward: {
+    x: Tensor;
+    weight: AnyWeight;
+    dWeight: AnyWeight;
+    bias?: Tensor | undefined;
+    dBias?: Tensor | undefined;
+    dOut: Tensor;
+    dX: Tensor;
+    rows: Tensor;
+  };
+  rmsNormBackward: {
+    sum: Tensor;
+    weight: Tensor;
+    dWeight: Tensor;
+    dOut: Tensor;
+    dOut2?: Tensor | undefined;
+    dResidual?: Tensor | undefined;
+    dSum: Tensor;
+    scales: Tensor;
+    rows: Tensor;
+    eps: number;
+  };
+  swigluMlpBackward: SwigluGradients & { x: Tensor; dX: Tensor };
+  mlaProjectBackward: {
+    x: Tensor;
+    qA: AnyWeight;
+    dQA: AnyWeight;
+    qABias?: Tensor | undefined;
+    dQABias?: Tensor | undefined;
+    qANorm: Tensor;
+    dQANorm: Tensor;
+    qB: AnyWeight;
+    dQB: AnyWeight;
+    kvA: AnyWeight;
+    dKvA: AnyWeight;
+    kvABias?: Tensor | undefined;
+    dKvABias?: Tensor | undefined;
+    kvANorm: Tensor;
+    dKvANorm: Tensor;
+    cosSin: Tensor;
+    dQ: Tensor;
+    dLatents: Tensor;
+    dX: Tensor;
+    qLatent: Tensor;
+    qNormed: Tensor;
+    dQLatent: Tensor;
+    kvLatent: Tensor;
+    scales: Tensor;
+    rows: Tensor;
+    heads: number;
+    nope: number;
+    rope: number;
+    eps: number;
+    qScale: number;
+    kvScale: number;
+  };
+  mlaPrefillBackward: {
+    q: Tensor;
+    latents: Tensor;
+    kvB: AnyWeight;
+    dKvB: AnyWeight;
+    seqStart: Tensor;
+    counts: Tensor;
+    out: Tensor;
+    state: Tensor;
+    dOut: Tensor;
+    dQ: Tensor;
+    dLatents: Tensor;
+    dExpanded: Tensor;
+    dRopeKeys: Tensor;
+    heads: number;
+    nope: number;
+    rope: number;
+    vDim: number;
+    softmaxScale: number;
+  };
+  moeRouteBackward: {
+    h: Tensor;
+    classifier: Tensor;
+    dClassifier: Tensor;
+    scores: Tensor;
+    ids: Tensor;
+    dWeights: Tensor;
+    dScore?: Tensor | undefined;
+    dH: Tensor;
+    dLogits: Tensor;
+    rows: Tensor;
+    factor: number;
+  };
+  moeExpertsBackward: SwigluGradients & {
+    h: Tensor;
+    weights: Tensor;
+    identityWeight: Tensor;
+    expertStart: Tensor;
+    planRow: Tensor;
+    slotPlan: Tensor;
+    dH: Tensor;
+    dWeights: Tensor;
+    partial: Tensor;
+  };
+  embedBackward: { tokens: Tensor; dTable: Tensor; dOut: Tensor; rows: Tensor };
+  ngramEmbedBackward: {
+    positions: Tensor;
+    rowSlot: Tensor;
+    history: Tensor;
+    dWordTable: Tensor;
+    dOut: Tensor;
+    rows: Tensor;
+    tables: readonly NgramTable[];
+    neighbors: number;
+    splits: number;
+    endId: number;
+  };
+  crossEntropy: { logits: Tensor; targets: Tensor; scale: Tensor; loss: Tensor; dLogits?: Tensor | undefined; rows: Tensor };
+  hiddenZLoss: { x: Tensor; scale: Tensor; loss: Tensor; dX: Tensor; rows: Tensor };
+  balanceLoss: {
+    scores: Tensor;
+    ids: Tensor;
+    loss: Tensor;
+    share: Tensor;
+    probability: Tensor;
+    dScore: Tensor;
+    rows: Tensor;
+    experts: number;
+    groups: number;
+    meanExperts: number;
+    alpha: number;
+  };
+  gradientNorm: { gradients: Tensor; partial: Tensor; norm: Tensor; factor: Tensor; most: number };
+  adamw: {
+    weight: Tensor;
+    gradient: Tensor;
+    momentum: Tensor;
+    variance: Tensor;
+    factor: Tensor;
+    rate: number;
+    beta1: number;
+    beta2: number;
+    epsilon: number;
+    decay: number;
+    step: number;
+  };
+}
+
+/** An n-gram table and its projection; their gradients where an operation takes them. */
+interface NgramTable {
+  table: Tensor;
+  dTable?: Tensor;
+  projection: Tensor;
+  dProjection?: Tensor;
+}
+
+/** What the backward of an FFN takes, dense or an expert's. */
+interface SwigluGradients {
+  gate: AnyWeight;
+  dGate: AnyWeight;
+  up: AnyWeight;
+  dUp: AnyWeight;
+  down: AnyWeight;
+  dDown: AnyWeight;
+  dOut: Tensor;
+  gateRows: Tensor;
+  upRows: Tensor;
+  hiddenRows: Tensor;
+  rows: Tensor;
 }
 
 /** What both halves of an exchange between ranks take. */
@@ -268,8 +435,9 @@ class Encoder {
       this.#ids[i] = get(args)?.id ?? ABSENT;
     });
     if (!this.#list) return this.#ids;
-    const tables = args[this.#list] as OpArguments["ngramEmbed"]["tables"];
-    return Int32Array.from([...this.#ids, ...tables.flatMap(({ table, projection }) => [table.id, projection.id])]);
+    const tables = args[this.#list] as readonly NgramTable[];
+    const listed = tables.flatMap(({ table, dTable, projection, dProjection }) => [table, dTable, projection, dProjection]);
+    return Int32Array.from([...this.#ids, ...listed.flatMap((tensor) => tensor?.id ?? [])]);
   }
 
   scalars(args: Arguments): Float64Array {
@@ -342,4 +510,18 @@ export const ops: Ops = {
   tokenLogprobs: operation("tokenLogprobs"),
   randomFill: operation("randomFill"),
   timestamp: operation("timestamp"),
+  linearBackward: operation("linearBackward"),
+  rmsNormBackward: operation("rmsNormBackward"),
+  swigluMlpBackward: operation("swigluMlpBackward"),
+  mlaProjectBackward: operation("mlaProjectBackward"),
+  mlaPrefillBackward: operation("mlaPrefillBackward"),
+  moeRouteBackward: operation("moeRouteBackward"),
+  moeExpertsBackward: operation("moeExpertsBackward"),
+  embedBackward: operation("embedBackward"),
+  ngramEmbedBackward: operation("ngramEmbedBackward"),
+  crossEntropy: operation("crossEntropy"),
+  hiddenZLoss: operation("hiddenZLoss"),
+  balanceLoss: operation("balanceLoss"),
+  gradientNorm: operation("gradientNorm"),
+  adamw: operation("adamw"),
 };
