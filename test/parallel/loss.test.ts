@@ -206,6 +206,18 @@ describe("processes", () => {
     await gone(pids as number[], 3000);
   });
 
+  it.each([0, 50, 150, 400])("whose leader is killed %i ms after they were started are gone at once", async (ms) => {
+    const leader = new Program({});
+    let ranks: number[] = [];
+    while (ranks.length < 2) {
+      await new Promise((resolve) => setTimeout(resolve, 2));
+      ranks = childrenOf(leader.child.pid!);
+    }
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    leader.child.kill("SIGKILL");
+    await gone(ranks, 3000);
+  });
+
   it("end with a leader that ends without closing", async () => {
     const leader = new Program({});
     const { pids } = await leader.next();
