@@ -52,7 +52,7 @@ export const benchAllToAllCommand: Command = {
       name: "ranks",
       kind: "number",
       value: "R",
-      help: `ranks of this host, rank r on GPU r; a divisor of the experts (default ${DEFAULT_RANKS})`,
+      help: `ranks of this host, whatever a launcher says, rank r on GPU r; a divisor of the experts (default ${DEFAULT_RANKS})`,
     },
     {
       name: "tokens",
@@ -86,18 +86,23 @@ export const benchAllToAllCommand: Command = {
 async function planOf(flags: ParsedFlags): Promise<AllToAllPlan & { ranks: number }> {
   const device = deviceName(flags, "auto");
   const ranks = ranksOf(flags, device, DEFAULT_RANKS);
-  if (ranks === 1) throw new UsageError("--ranks: 1 has nobody to exchange with; give 2 or more");
   const onGpu = await meansGpu(device);
   const sizes = exchangeSizes(oneOf(flags, "shape", SHAPE_NAMES, onGpu ? "flash" : "mini"), ranks);
   return {
     ranks,
     sizes: { ...sizes, hiddenSize: numberOr(flags, "hidden", 1, 65536, sizes.hiddenSize) },
-    dtype: oneOf(flags, "dtype", ["bfloat16", "float32"] as const, onGpu ? "bfloat16" : "float32"),
-    ...{ fp8: flags.on("fp8"), exchange: exchangeOf(flags) },
+    dtype: dtypeOf(flags, onGpu),
+    ...{ fp8: flags.on("fp8"), exchange: exchangeOf(flags, onGpu) },
     tokens: numbers(flags, "tokens", DEFAULT_TOKENS[onGpu ? "gpu" : "cpu"], 1, 65536),
     samples: numberOr(flags, "samples", 1, 100, DEFAULT_SAMPLES),
     ...{ device, threads: threadsOf(flags) },
   };
+}
+
+function dtypeOf(flags: ParsedFlags, onGpu: boolean): AllToAllPlan["dtype"] {
+  const dtype = oneOf(flags, "dtype", ["bfloat16", "float32"] as const, onGpu ? "bfloat16" : "float32");
+  if (dtype !== "float32" && !onGpu) throw new UsageError(`--dtype: ${dtype} needs GPUs: on the CPU activations are float32`);
+  return dtype;
 }
 
 async function bench(flags: ParsedFlags): Promise<void> {

@@ -59,13 +59,15 @@ export function deviceName(flags: ParsedFlags, absent: string): string {
   return device;
 }
 
-export function exchangeOf(flags: ParsedFlags): "auto" | "peer" | "nccl" {
-  return oneOf(flags, "exchange", ["auto", "peer", "nccl"] as const, "auto");
+export function exchangeOf(flags: ParsedFlags, onGpu: boolean): "auto" | "peer" | "nccl" {
+  const exchange = oneOf(flags, "exchange", ["auto", "peer", "nccl"] as const, "auto");
+  if (exchange === "nccl" && !onGpu) throw new UsageError("--exchange: nccl needs GPUs, and the device is the CPU; give auto or peer");
+  return exchange;
 }
 
-/** The number of ranks; several have a GPU each, so that one GPU cannot be named. */
+/** The number of ranks; several have a GPU each, so that one GPU cannot be named. `absent`: what counts where the flag is not given, and the least. */
 export function ranksOf(flags: ParsedFlags, device: string, absent: number): number {
-  const ranks = numberOr(flags, "ranks", 1, MAX_RANKS, absent);
+  const ranks = numberOr(flags, "ranks", absent, MAX_RANKS, absent);
   if (ranks > 1 && device.startsWith("cuda:"))
     throw new UsageError(`--device ${device} is one GPU, and each of ${ranks} ranks has its own; give auto, cuda or cpu`);
   return ranks;

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { exchangeSizes } from "../engine/bench-all-to-all.js";
 import { batchesFor, benchLayer, type ExchangeShare, type LayerFacts, type LayerPlan, type LayerResult } from "../engine/bench-layer.js";
 import { runRanks } from "../engine/bench-ranks.js";
 import { MOST_DRAFTS } from "../engine/options.js";
@@ -62,7 +63,7 @@ export const benchLayerCommand: Command = {
       name: "ranks",
       kind: "number",
       value: "R",
-      help: "ranks of this host, rank r on GPU r; --experts-held is then of each, and --batch too (default 1)",
+      help: "ranks of this host, whatever a launcher says, rank r on GPU r; --experts-held is then of each, and --batch too (default 1)",
     },
     ...[EXCHANGE_FLAG, DISPATCH_FLAG],
     {
@@ -113,11 +114,12 @@ async function planOf(flags: ParsedFlags): Promise<LayerPlan & { ranks: number }
   const prompts = numbers(flags, "prompt", "", 1, 65536);
   const rows = { ...randomModel(flags, kind === "gpu"), expertRows: expertRowsOf(flags), queries: queriesOf(flags) };
   checkRankFlags(flags, ranks);
+  if (rows.expertsHeld === undefined) exchangeSizes(rows.shape, ranks);
   return {
     ...{
       ...rows,
       ranks,
-      exchange: exchangeOf(flags),
+      exchange: exchangeOf(flags, kind === "gpu"),
       fp8Dispatch: oneOf(flags, "dispatch-dtype", ["auto", "fp8"] as const, "auto") === "fp8",
     },
     ...{ batches: batchesOf(flags, rows, prompts.length > 0 ? "" : DEFAULT_BATCHES[kind]), prompts },

@@ -9,6 +9,7 @@ import type { Exchange, ModelParallel } from "../model/exchange.js";
 import { rankName } from "../parallel/names.js";
 import { fromWire, type WireError } from "../parallel/wire-error.js";
 import { compiledFile } from "../runtime/compiled.js";
+import { onAbort } from "./abort.js";
 import type { AllToAllPlan, AllToAllReported } from "./bench-all-to-all.js";
 import { aborted, abortIfAsked } from "./bench-device.js";
 import type { LayerPlan, LayerReported } from "./bench-layer.js";
@@ -83,30 +84,33 @@ export async function runRanks<K extends keyof RankBenches>(
   const start = (rank: number): Promise<void> =>
     new Promise((resolve, reject) => {
       const stdio: StdioOptions = ["ignore", "inherit", "inherit", "ipc"];
-      const child = fork(program, { serialization: "advanced", stdio, signal, killSignal: "SIGKILL" });
+      const child = fork(program, { serialization: "advanced", stdio });
       children.push(child);
       child.on("message", (message: FromRank) => {
         if (message.type === "share") share(rank, message.value);
         else if (message.type === "reported") onReported(message.value as RankBenches[K]["reported"]);
         else reject(fromWire(message.error, rankName(rank, ranks)));
       });
-      child.on("error", (cause) => {
-        const name = rankName(rank, ranks);
-        reject(signal?.aborted ? aborted(signal) : new LongcatError("COMM_ERROR", `${name}: ${cause.message}`, { cause }));
-      });
+      child.on("error", (cause) => reject(new LongcatError("COMM_ERROR", `${rankName(rank, ranks)}: ${cause.message}`, { cause })));
       child.on("exit", (code, killed) => {
         if (code === 0) return resolve();
+        if (signal?.aborted) return reject(aborted(signal));
         const how = killed === null ? `ended with exit code ${code}` : `was ended by ${killed}`;
         reject(new LongcatError("COMM_ERROR", `${rankName(rank, ranks)}: its process ${how}`));
       });
       const task: RankTask = { bench, plan: plan as RankBenches[K]["plan"], rank, ranks };
       child.send(task);
     });
+  // A rank may stand in an exchange whose other ranks are gone.
+  const kill = (): void => {
+    for (const child of children) if (child.exitCode === null) child.kill("SIGKILL");
+  };
   abortIfAsked(signal);
+  const stopListening = onAbort(signal, kill);
   try {
     await Promise.all(Array.from({ length: ranks }, (_, rank) => start(rank)));
   } finally {
-    // A rank may stand in an exchange whose other ranks are gone.
-    for (const child of children) if (child.exitCode === null) child.kill("SIGKILL");
+    stopListening();
+    kill();
   }
 }

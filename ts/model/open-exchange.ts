@@ -41,7 +41,7 @@ function checkWay(kind: DeviceKind, parallel: ModelParallel): void {
   const what = kind === "cpu" ? "ranks on the CPU" : 'ranks with parallel.exchange: "peer"';
   throw new LongcatError(
     "OPTION_INVALID",
-    `${what} write into one another's memory and must be on one host: ${ranksOnHost} of ${ranks} are on this one`,
+    `${what} write into one another's memory and must be on one host: ${ranksOnHost} of ${ranks} are on this one, as its launcher or LOCAL_RANK and LOCAL_WORLD_SIZE say`,
   );
 }
 
