@@ -127,7 +127,7 @@ export class RemoteRank {
     }
   }
 
-  /** The end of a call. One that was to end is aborted, even if it was over when its rank heard of it. */
+  /** The end of a call. One that was to end is aborted, even if its answer was whole when its rank heard of it; one that had failed by then has failed. */
   #settle(id: number, settle: (pending: Pending) => void): void {
     const pending = this.#pending.get(id);
     if (pending === undefined) return;
@@ -138,8 +138,13 @@ export class RemoteRank {
     else if ("error" in aborted) pending.reject(aborted.error);
     else {
       const { message, cause } = aborted;
-      const reject = (partial: unknown): void => pending.reject(new LongcatError("ABORTED", message, { cause, partial }));
-      settle({ ...pending, resolve: reject, reject: (error) => reject((error as LongcatError).partial) });
+      const abort = (partial: unknown): void => pending.reject(new LongcatError("ABORTED", message, { cause, partial }));
+      const fail = (error: unknown): void => {
+        const { code, partial } = error as LongcatError;
+        if (code === "ABORTED") abort(partial);
+        else pending.reject(error);
+      };
+      settle({ ...pending, resolve: abort, reject: fail });
     }
   }
 }
