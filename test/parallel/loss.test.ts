@@ -214,6 +214,18 @@ describe("processes", () => {
     await gone(pids as number[], 3000);
   });
 
+  it("that only wait for a call learn that its rank is lost", async () => {
+    const leader = new Program({});
+    const { pids } = (await leader.next()) as { pids: number[] };
+    leader.say("leave busy");
+    expect(await leader.next()).toEqual({ busy: true });
+    process.kill(pids[0]!, "SIGKILL");
+    for (let said = await leader.next(); said["code"] !== "COMM_ERROR"; said = await leader.next())
+      expect(Object.keys(said)).toEqual([expect.stringMatching(/^(busy|ended)$/)]);
+    expect(await leader.ended).toBe(0);
+    await gone(pids);
+  });
+
   it("that a launcher started make one group; the leader ends it", async () => {
     const port = await freePort();
     const [leader, member] = [new Program(await torchrun(0, port), 4), new Program(await torchrun(1, port), 4)];

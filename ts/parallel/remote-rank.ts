@@ -54,9 +54,9 @@ export class RemoteRank {
     );
   }
 
-  /** Lets the process end although it is connected, while no call is in flight. */
+  /** Lets the process end although it is connected. */
   unref(): void {
-    this.#connection.keepAlive(this.#pending.size > 0);
+    this.#connection.keepAlive(false);
   }
 
   /** What came over its connection. */
@@ -84,7 +84,6 @@ export class RemoteRank {
     this.#failure ??= error;
     for (const { reject } of this.#pending.values()) reject(this.#failure);
     this.#pending.clear();
-    this.#connection.keepAlive(false);
   }
 
   /** Closes the connection. Calls that are still in flight end as aborted ones. */
@@ -103,7 +102,6 @@ export class RemoteRank {
         return reject(new LongcatError("INTERNAL", `a call cannot be sent: ${toWire(error).message}`, { cause: error }));
       }
       this.#pending.set(id, { onChunk, resolve: resolve as (result: unknown) => void, reject });
-      this.#connection.keepAlive(true);
     });
     done.catch(() => undefined); // whoever waits sees the error; nobody has to
     return { done, abort: (message, cause) => this.#abort(id, { message, cause }) };
@@ -132,7 +130,6 @@ export class RemoteRank {
     const pending = this.#pending.get(id);
     if (pending === undefined) return;
     this.#pending.delete(id);
-    this.#connection.keepAlive(this.#pending.size > 0);
     const { aborted } = pending;
     if (aborted === undefined) settle(pending);
     else if ("error" in aborted) pending.reject(aborted.error);
