@@ -91,7 +91,6 @@ describe("wrong usage", () => {
     [["train", "--grow", "2", "out"], /train --grow needs two folders/],
     [["inspect"], /needs one of model, devices, estimate/],
     [["inspect", "routing"], /inspect routing is not there in this version/],
-    [["bench", "all-to-all", "--ranks", "1"], /--ranks: 1 has nobody to exchange with; give 2 or more/],
     [["bench", "all-to-all", "--device", "cuda:1"], /--device cuda:1 is one GPU, and each of 2 ranks has its own/],
     [["bench", "layer", "--device", "cpu", "--exchange", "peer"], /--exchange needs --ranks/],
     [["bench", "layer", "--device", "cpu", "--dispatch-dtype", "fp8"], /--dispatch-dtype needs --ranks/],
