@@ -1,4 +1,5 @@
 /** Who is let in where ranks arrive, and whom ranks believe (ts/parallel/introduction.ts, reception.ts, request-server.ts). */
+import { createServer as createHttpServer } from "node:http";
 import { connect, createServer, type AddressInfo, type Server, Socket } from "node:net";
 import { serialize } from "node:v8";
 import { afterEach, describe, expect, it, vi } from "vitest";
@@ -94,6 +95,19 @@ describe("an introduction", () => {
         message: "refused: this leader's group has another token",
       });
     }
+  });
+
+  it("with a server of another kind is over at once", async () => {
+    const server = createHttpServer();
+    await new Promise<void>((resolve) => server.listen(0, HOST, resolve));
+    open.push(() => server.close());
+    const { port } = server.address() as AddressInfo;
+    const startMs = performance.now();
+    await expect(Control.join({ address: HOST, port, token: TOKEN, rank: 1, ranks: 2, connectMs: 20_000 })).rejects.toMatchObject({
+      code: "COMM_ERROR",
+      message: `rank 1 of 2: what listens at ${HOST}:${port} is no leader of ranks; MASTER_PORT says where a leader is looked for`,
+    });
+    expect(performance.now() - startMs).toBeLessThan(5000);
   });
 
   it("is followed by all that the leader says, also what comes with its first word", async () => {

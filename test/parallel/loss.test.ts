@@ -259,7 +259,7 @@ describe("processes", () => {
     const leader = new Program(await torchrun(0, port), 2, { parallel: { joinTimeoutMs: 3000 } });
     expect(await leader.next()).toEqual({
       code: "COMM_ERROR",
-      message: `rank 1 of 2 did not connect to the leader at port ${port} of 127.0.0.1 within 3 s; torchrun started 2 processes`,
+      message: `rank 1 of 2 did not connect to the leader at port ${port} of 127.0.0.1 within 3 s; a launcher started 2 processes`,
     });
     expect(await leader.ended).toBe(1);
   });
@@ -287,7 +287,7 @@ describe("processes", () => {
     const member = new Program(await torchrun(1, 1), 3);
     expect(await member.next()).toEqual({
       code: "OPTION_INVALID",
-      message: "parallel.expert: 3 ranks cannot be shared out among the 2 processes that torchrun started; give a multiple of 2",
+      message: "parallel.expert: 3 ranks cannot be shared out among the 2 processes that a launcher started; give a multiple of 2",
     });
   });
 

@@ -4,17 +4,18 @@
  */
 
 import { type ChildProcess, fork, type StdioOptions } from "node:child_process";
+import { integer } from "../checks.js";
 import { LongcatError } from "../errors.js";
-import type { Exchange, ModelParallel } from "../model/exchange.js";
+import { type Exchange, MAX_RANKS, type ModelParallel } from "../model/exchange.js";
 import { rankName } from "../parallel/names.js";
 import { fromWire, type WireError } from "../parallel/wire-error.js";
 import { compiledFile } from "../runtime/compiled.js";
-import { onAbort } from "./abort.js";
 import type { AllToAllPlan, AllToAllReported } from "./bench-all-to-all.js";
+import { onAbort } from "./abort.js";
 import { aborted, abortIfAsked } from "./bench-device.js";
 import type { LayerPlan, LayerReported } from "./bench-layer.js";
 
-export { MAX_RANKS } from "../model/exchange.js";
+export { launched } from "../parallel/launcher.js";
 
 /** What ranks can be told to measure, and what rank 0 reports of it. */
 export interface RankBenches {
@@ -28,6 +29,15 @@ export interface BenchRank {
   readonly ranks: number;
   /** Every rank's value, by rank: the n-th call of each belongs to the n-th of the others, and waits for them. */
   share<T>(value: T): Promise<T[]>;
+}
+
+/**
+ * A number of ranks that a bench can have.
+ *
+ * @throws LongcatError OPTION_INVALID
+ */
+export function checkRanks(ranks: number, least: number): number {
+  return integer(ranks, "parallel.expert", least, MAX_RANKS);
 }
 
 /** A rank as models and exchanges want it. It runs no steps of a runner's, so there is nothing to agree on. */
@@ -94,23 +104,22 @@ export async function runRanks<K extends keyof RankBenches>(
       child.on("error", (cause) => reject(new LongcatError("COMM_ERROR", `${rankName(rank, ranks)}: ${cause.message}`, { cause })));
       child.on("exit", (code, killed) => {
         if (code === 0) return resolve();
-        if (signal?.aborted) return reject(aborted(signal));
         const how = killed === null ? `ended with exit code ${code}` : `was ended by ${killed}`;
         reject(new LongcatError("COMM_ERROR", `${rankName(rank, ranks)}: its process ${how}`));
       });
       const task: RankTask = { bench, plan: plan as RankBenches[K]["plan"], rank, ranks };
       child.send(task);
     });
-  // A rank may stand in an exchange whose other ranks are gone.
-  const kill = (): void => {
-    for (const child of children) if (child.exitCode === null) child.kill("SIGKILL");
-  };
   abortIfAsked(signal);
-  const stopListening = onAbort(signal, kill);
+  let stopListening!: () => void;
+  const stopped = new Promise<never>((_, reject) => {
+    stopListening = onAbort(signal, () => reject(aborted(signal as AbortSignal)));
+  });
   try {
-    await Promise.all(Array.from({ length: ranks }, (_, rank) => start(rank)));
+    await Promise.race([stopped, Promise.all(Array.from({ length: ranks }, (_, rank) => start(rank)))]);
   } finally {
     stopListening();
-    kill();
+    // A rank may stand in an exchange whose other ranks are gone.
+    for (const child of children) if (child.exitCode === null) child.kill("SIGKILL");
   }
 }
