@@ -7,14 +7,16 @@
  * @module
  */
 
+import type { ModelConfig } from "../model/config.js";
 import { ropeParameters } from "../model/rope.js";
+import type { ModelWeights } from "../model/weights.js";
 import { Device, type Queue, type Tensor } from "../runtime/device.js";
 import { ops } from "../runtime/ops.js";
 import { type Batch, type TrainSequence, countTargets, countTokens, writeBatch } from "./batch.js";
 import { moveBias } from "./budget.js";
 import { loadCheckpoint, readTrainState, saveCheckpoint } from "./checkpoint.js";
 import type { Pass } from "./layer.js";
-import { type BatchCapacity, createMemory } from "./memory.js";
+import { type BatchCapacity, createMemory, type TrainMemory } from "./memory.js";
 import { backward, forward, loss } from "./model.js";
 import { Parameters } from "./parameters.js";
 import { drawsOf } from "./random.js";
@@ -31,6 +33,15 @@ export interface StepReport extends PassReport {
   gradientNorm: number;
   /** Share of the peak rate. */
   rateShare: number;
+}
+
+/** What a forward over `rows` tokens left, and what it is of. */
+export interface Forwarded {
+  config: ModelConfig;
+  weights: ModelWeights;
+  queue: Queue;
+  memory: TrainMemory;
+  rows: number;
 }
 
 /** Where a trainer runs. */
@@ -167,6 +178,7 @@ export class Trainer {
       await backward(this.#queue, this.#pass, parameters.weights, parameters.gradients);
       await tally.add(this.#queue, countTokens(batch));
     }
+    await tally.addWeights(this.#queue, parameters.weights);
     const share = rateShare(run.schedule, this.#step, run.steps);
     const gradientNorm = await this.#moveWeights(share);
     this.#moveBiases(tally, share);
@@ -179,15 +191,19 @@ export class Trainer {
   async evaluate(batches: number): Promise<number> {
     let [sum, targets] = [0, 0];
     for (let i = 0; i < batches; i++) {
-      const batch = Array.from({ length: this.run.sequences }, (_, s) => this.#drawSequence(HELD_OUT + i * this.run.sequences + s));
-      await this.#queue.room();
-      writeBatch(this.#queue, this.#pass.memory, this.#capacity, batch, { loss: 0, zLoss: 0 });
-      await forward(this.#queue, this.#pass, this.parameters.weights);
+      const batch = await this.#forwardHeldOut(i);
       loss(this.#queue, this.#pass);
       sum += await sumOf(this.#queue, this.#pass.memory.loss, countTokens(batch));
       targets += countTargets(batch);
     }
     return sum / targets;
+  }
+
+  /** Runs a forward of held-out sequences; `read` sees what it left. */
+  async look<T>(read: (left: Forwarded) => Promise<T>): Promise<T> {
+    const batch = await this.#forwardHeldOut(0);
+    const { config, memory } = this.#pass;
+    return read({ config, memory, queue: this.#queue, weights: this.parameters.weights, rows: countTokens(batch) });
   }
 
   /** Root mean square of the last step's gradients, tensor by tensor, of those that had any. */
@@ -217,6 +233,16 @@ export class Trainer {
       const sequence = index * sequences + s;
       return this.#drawSequence(distinct === null ? sequence : sequence % distinct);
     });
+  }
+
+  /** Leaves a forward of batch `index` of the held-out sequences in memory. */
+  async #forwardHeldOut(index: number): Promise<Batch> {
+    const { sequences } = this.run;
+    const batch = Array.from({ length: sequences }, (_, s) => this.#drawSequence(HELD_OUT + index * sequences + s));
+    await this.#queue.room();
+    writeBatch(this.#queue, this.#pass.memory, this.#capacity, batch, { loss: 0, zLoss: 0 });
+    await forward(this.#queue, this.#pass, this.parameters.weights);
+    return batch;
   }
 
   #drawSequence(index: number): TrainSequence {
