@@ -4,6 +4,7 @@ import { resolveOptions } from "../../ts/engine/options.js";
 import { LongcatError } from "../../ts/errors.js";
 import { Runner } from "../../ts/model/runner.js";
 import { Connection } from "../../ts/parallel/connection.js";
+import { Control } from "../../ts/parallel/control.js";
 import { Coordinator } from "../../ts/parallel/coordinator.js";
 import type { ToLeader } from "../../ts/parallel/messages.js";
 import { Rank } from "../../ts/parallel/rank.js";
@@ -52,7 +53,7 @@ async function starting(port?: number) {
     coordinator.destroy();
     requests.close(new LongcatError("ABORTED", "the test is over"));
   };
-  return { coordinator, remotes: requests.ranks, told, ended, lost, over };
+  return { coordinator, requests, remotes: requests.ranks, told, ended, lost, over };
 }
 
 /** What was ended, as the watch over an exchange and others with timers would find it. */
@@ -68,6 +69,21 @@ it("in good order, though closing their devices takes long", async () => {
     const closing = close.call(this);
     await new Promise((resolve) => setTimeout(resolve, LONG_MS));
     return closing;
+  });
+  coordinator.close();
+  expect(await Promise.all(ended)).toEqual([false, false]);
+  expect(told).toEqual([["ready"], ["ready"]]);
+  expect(lost).not.toHaveBeenCalled();
+  over();
+});
+
+it("in good order, though their leader closes its end first", async () => {
+  const { coordinator, requests, told, ended, lost, over } = await serving();
+  const gather = Control.prototype.gather;
+  vi.spyOn(Control.prototype, "gather").mockImplementation(async function (this: Control, name, bytes) {
+    requests.close(new LongcatError("ABORTED", "the leader is through"));
+    await new Promise((resolve) => setTimeout(resolve, LONG_MS));
+    return gather.call(this, name, bytes);
   });
   coordinator.close();
   expect(await Promise.all(ended)).toEqual([false, false]);

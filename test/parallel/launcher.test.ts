@@ -81,8 +81,8 @@ describe("a launcher's variables", () => {
   it.each(["127.0.0.1", "localhost", "::1"])("that put all processes on one host by its own address %s have to say so", (address) => {
     const env = { RANK: "1", WORLD_SIZE: "2", MASTER_ADDR: address };
     const message =
-      `MASTER_ADDR: ${address} is this host, on which 1 of 2 processes are as LOCAL_WORLD_SIZE says, or by default; ` +
-      "where all are, give each its number with LOCAL_RANK, and LOCAL_WORLD_SIZE=2";
+      `MASTER_ADDR: ${address} is this host alone, and by LOCAL_WORLD_SIZE (without it: LOCAL_RANK + 1) 1 of 2 processes run here; ` +
+      "where all do, give each LOCAL_WORLD_SIZE=2, and its number as LOCAL_RANK";
     expect(() => launcherPlace(env)).toThrow(expect.objectContaining({ code: "OPTION_INVALID", message }));
     expect(launcherPlace({ ...env, LOCAL_RANK: "1", LOCAL_WORLD_SIZE: "2" })).toMatchObject({ localIndex: 1, localProcesses: 2 });
   });

@@ -105,8 +105,8 @@ function checkHosts(place: Pick<LauncherPlace, "processes" | "localProcesses">, 
   const { processes, localProcesses } = place;
   throw new LongcatError(
     "OPTION_INVALID",
-    `MASTER_ADDR: ${leader} is this host, on which ${localProcesses} of ${processes} processes are as ${names[1]} says, or by default; ` +
-      `where all are, give each its number with ${names[0]}, and ${names[1]}=${processes}`,
+    `MASTER_ADDR: ${leader} is this host alone, and by ${names[1]} (without it: ${names[0]} + 1) ${localProcesses} of ${processes} processes run here; ` +
+      `where all do, give each ${names[1]}=${processes}, and its number as ${names[0]}`,
   );
 }
 
