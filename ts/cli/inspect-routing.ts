@@ -1,0 +1,105 @@
+/**
+ * `longcat inspect routing`: how many FFN experts the tokens of texts choose, and which.
+ * @module
+ */
+
+import { inspect, type LayerRouting, type RoutingAnalysis } from "../index.js";
+import { plotSvg } from "../train/plot.js";
+import { chartFile, writeChart } from "./chart-file.js";
+import { type Command, JSON_FLAG } from "./command.js";
+import { BENCH_ENGINE_FLAGS, engineOptions } from "./engine-flags.js";
+import type { ParsedFlags } from "./flags.js";
+import { interruptible } from "./interrupt.js";
+import { alignColumns, note, print, printJson } from "./output.js";
+import { ProgressBar } from "./progress.js";
+import { DATA_FLAGS, readData } from "./routing-data.js";
+import { routingPage } from "./routing-page.js";
+
+/** Tokens of each data set that a page shows where nothing is said. */
+const PAGE_TOKENS = 2000;
+const MOST_TEXTS = 10_000;
+/** Experts that a line of the table names. */
+const NAMED = 3;
+
+export const inspectRoutingCommand: Command = {
+  usage: ["inspect routing TEXT… [--model DIR] [flags]", "inspect routing [--data NAME=FILE]… [--file FILE]… [--tokens 1,2,3] [flags]"],
+  about:
+    "Runs texts as prompts and prints how many FFN experts their tokens choose (the rest of top-k are zero experts), by data set and by layer: of a mean token,\n" +
+    "the standard deviation between tokens, the share of zero experts; and the load of FFN experts, 1 being that of a mean one. Each TEXT is a data set\n" +
+    'of its own; - is standard input. A file is one text; .jsonl has one a line: {"text"}, {"messages", "tools"?, "enable_thinking"?}, {"tokens"} or [ids],\n' +
+    ".json one such document. Texts longer than the context are cut, and each piece sees nothing of those before it. The numbers depend on no batch size.",
+  flags: [
+    ...DATA_FLAGS,
+    { name: "html", kind: "text", value: "FILE", help: "writes a page of tokens, each coloured by its FFN experts, layer by layer on demand" },
+    { name: "svg", kind: "text", value: "FILE", help: "writes a picture: FFN experts of a mean token by layer" },
+    {
+      ...{ name: "keep-tokens", kind: "number", value: "N" },
+      help: `tokens of each data set given one by one, in the page (default ${PAGE_TOKENS}) and with --json (default 0 without --html)`,
+    },
+    ...BENCH_ENGINE_FLAGS.filter(({ name }) => name !== "no-prefix-cache"),
+    JSON_FLAG,
+  ],
+  maxPositionals: MOST_TEXTS,
+  run: async (flags) => {
+    const [html, svg] = [chartFile(flags, "html"), chartFile(flags)];
+    const data = await readData(flags);
+    const keepTokens = flags.number("keep-tokens") ?? (html === undefined ? 0 : PAGE_TOKENS);
+    const analysis = await analyse(flags, data, keepTokens);
+    if (flags.on("json")) await printJson(analysis);
+    else await print(describe(analysis));
+    writeChart(html, () => routingPage(analysis), "html");
+    writeChart(svg, () => chart(analysis));
+    return undefined;
+  },
+};
+
+async function analyse(flags: ParsedFlags, data: Awaited<ReturnType<typeof readData>>, keepTokens: number): Promise<RoutingAnalysis> {
+  const { parallel: _, speculative: __, prefixCache: ___, ...options } = engineOptions(flags);
+  const bar = new ProgressBar("Routing");
+  try {
+    return await interruptible((signal) =>
+      inspect.routing(flags.text("model"), data, {
+        ...{ ...options, keepTokens, signal, onRouted: (done, total) => bar.update(done / total) },
+        onWarning: (message) => note(`warning: ${message}`),
+      }),
+    );
+  } finally {
+    bar.end();
+  }
+}
+
+/** Three blocks: the model, data sets, and their layers. */
+function describe({ directory, numLayers, numExperts, numZeroExperts, topK, evenFfnExperts, data }: RoutingAnalysis): string {
+  const model =
+    `${directory}: ${numLayers} layers, each with ${numExperts} FFN experts and ${numZeroExperts} zero experts, of which a token chooses ${topK}; ` +
+    `even use of all is ${evenFfnExperts.toFixed(2)} FFN experts`;
+  const sets = data.map(({ name, texts, pieces, tokens, ffnExpertsPerToken, deviation, zeroExpertShare }) => [
+    ...[name, texts, pieces, tokens, ...cells({ ffnExpertsPerToken, deviation, zeroExpertShare })],
+  ]);
+  const layers = data.flatMap(({ name, layers: each }) => each.map((layer, l) => [name, l, ...cells(layer), ...loadCells(layer)]));
+  const head = ["FFN experts", "deviation", "zero experts"];
+  return [
+    model,
+    alignColumns([["data", "texts", "pieces", "tokens", ...head], ...sets]),
+    alignColumns([["data", "layer", ...head, "least load", "most", "variation", "busiest experts"], ...layers]),
+    "",
+  ].join("\n\n");
+}
+
+function cells({ ffnExpertsPerToken, deviation, zeroExpertShare }: Omit<LayerRouting, "load">): string[] {
+  return [ffnExpertsPerToken.toFixed(3), deviation.toFixed(3), `${(100 * zeroExpertShare).toFixed(1)} %`];
+}
+
+function loadCells({ load: { tokens, mean, min, max, variation, busiest } }: LayerRouting): string[] {
+  const share = (count: number) => (mean === 0 ? 0 : count / mean).toFixed(2);
+  const named = busiest.slice(0, NAMED).map((expert) => `${expert} (${share(tokens[expert]!)})`);
+  return [share(min), share(max), variation.toFixed(2), named.join(", ")];
+}
+
+/** A line a data set. */
+function chart({ directory, data }: RoutingAnalysis): string {
+  return plotSvg({
+    ...{ title: `Routing of ${directory}`, x: "layer", y: "FFN experts of a mean token" },
+    series: data.map(({ name, layers }) => ({ name, points: layers.map((layer, l) => [l, layer.ffnExpertsPerToken] as const) })),
+  });
+}
