@@ -30,7 +30,12 @@ export const inspectRoutingCommand: Command = {
     ".json one such document. Texts longer than the context are cut, and each piece sees nothing of those before it. The numbers depend on no batch size.",
   flags: [
     ...DATA_FLAGS,
-    { name: "html", kind: "text", value: "FILE", help: "writes a page of tokens, each coloured by its FFN experts, layer by layer on demand" },
+    {
+      name: "html",
+      kind: "text",
+      value: "FILE",
+      help: "writes a page of tokens, each coloured by its FFN experts, layer by layer on demand",
+    },
     { name: "svg", kind: "text", value: "FILE", help: "writes a picture: FFN experts of a mean token by layer" },
     {
       ...{ name: "keep-tokens", kind: "number", value: "N" },
@@ -55,15 +60,24 @@ export const inspectRoutingCommand: Command = {
 
 async function analyse(flags: ParsedFlags, data: Awaited<ReturnType<typeof readData>>, keepTokens: number): Promise<RoutingAnalysis> {
   const { parallel: _, speculative: __, prefixCache: ___, ...options } = engineOptions(flags);
-  const bar = new ProgressBar("Routing");
+  const [loading, bar] = [new ProgressBar("Loading"), new ProgressBar("Routing")];
   try {
     return await interruptible((signal) =>
       inspect.routing(flags.text("model"), data, {
-        ...{ ...options, keepTokens, signal, onRouted: (done, total) => bar.update(done / total) },
-        onWarning: (message) => note(`warning: ${message}`),
+        ...{ ...options, keepTokens, signal },
+        onProgress: ({ doneBytes, totalBytes }) => loading.update(totalBytes === 0 ? 1 : doneBytes / totalBytes),
+        onWarning: (message) => {
+          loading.end();
+          note(`warning: ${message}`);
+        },
+        onRouted: (done, total) => {
+          loading.end();
+          bar.update(done / total);
+        },
       }),
     );
   } finally {
+    loading.end();
     bar.end();
   }
 }

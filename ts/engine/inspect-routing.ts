@@ -49,7 +49,10 @@ export interface DataRouting extends FfnUse {
 
 /** A model's routing over some data. */
 export interface RoutingAnalysis
-  extends Pick<EngineInfo, "directory" | "modelType" | "numLayers" | "numExperts" | "numZeroExperts" | "topK" | "contextLength" | "device"> {
+  extends Pick<
+    EngineInfo,
+    "directory" | "modelType" | "numLayers" | "numExperts" | "numZeroExperts" | "topK" | "contextLength" | "device"
+  > {
   /** FFN experts of a token if all experts, zero experts too, were chosen alike: K · N / (N + Z). */
   evenFfnExperts: number;
   /** In the order of the names. */
