@@ -51,7 +51,7 @@ export const inspectRoutingCommand: Command = {
     const keepTokens = flags.number("keep-tokens") ?? (html === undefined ? 0 : PAGE_TOKENS);
     const analysis = await analyse(flags, data, keepTokens);
     if (flags.on("json")) await printJson(analysis);
-    else await print(describe(analysis));
+    else await print(describeRouting(analysis));
     writeChart(html, () => routingPage(analysis), "html");
     writeChart(svg, () => chart(analysis));
     return undefined;
@@ -83,7 +83,7 @@ async function analyse(flags: ParsedFlags, data: Awaited<ReturnType<typeof readD
 }
 
 /** Three blocks: the model, data sets, and their layers. */
-function describe({ directory, numLayers, numExperts, numZeroExperts, topK, evenFfnExperts, data }: RoutingAnalysis): string {
+export function describeRouting({ directory, numLayers, numExperts, numZeroExperts, topK, evenFfnExperts, data }: RoutingAnalysis): string {
   const model =
     `${directory}: ${numLayers} layers, each with ${numExperts} FFN experts and ${numZeroExperts} zero experts, of which a token chooses ${topK}; ` +
     `even use of all is ${evenFfnExperts.toFixed(2)} FFN experts`;
