@@ -15,7 +15,7 @@ import type { EngineInfo, Prompt } from "./types.js";
 /** Texts by the name of the data set that they belong to. */
 export type RoutingData = Readonly<Record<string, Prompt | readonly Prompt[]>>;
 
-/** Options of {@link inspect.routing}: the engine's, but for those that change no routing. It runs in this process, on one device. */
+/** Options of {@link Inspect.routing}: the engine's, but for those that change no routing. It runs in this process, on one device. */
 export interface RoutingOptions extends Omit<EngineOptions, "parallel" | "speculative" | "prefixCache"> {
   /** So many tokens of each data set are given one by one: 0 … 1,000,000, default 0. */
   keepTokens?: number | null;
