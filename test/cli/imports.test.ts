@@ -6,7 +6,7 @@ const FOLDER = new URL("../../ts/cli/", import.meta.url);
 const ALLOWED: Record<string, string[]> = {
   "bench-all-to-all.ts": ["../engine/bench-all-to-all.js", "../engine/bench-ranks.js"],
   "bench-decode.ts": ["../engine/bench.js", "../engine/bench-model.js"],
-  "bench-flags.ts": ["../engine/bench-model.js"],
+  "bench-flags.ts": ["../engine/bench-model.js", "../engine/bench-ranks.js"],
   "bench-layer.ts": ["../engine/bench-layer.js", "../engine/bench-ranks.js", "../engine/options.js"],
   "bench-model.ts": ["../engine/bench-model.js"],
   "bench-prefill.ts": ["../engine/bench-model.js", "../engine/bench-prefill.js"],

@@ -33,7 +33,7 @@ const STEPS_AHEAD = 1;
 const PROGRESS_MS = 50;
 
 /** A rank that has failed waits so long for the coordinator's word that all end. */
-const LAST_WORD_MS = 2000;
+const VERDICT_MS = 2000;
 
 /** What a rank asks of its process. */
 export interface RankHost {
@@ -86,7 +86,7 @@ export class Rank {
       await rank.#serve();
     } catch (error) {
       control.fail(error);
-      setTimeout(() => rank.#end(error), LAST_WORD_MS);
+      setTimeout(() => rank.#end(error), VERDICT_MS);
     }
   }
 
