@@ -6,10 +6,10 @@ import { describe, expect, it } from "vitest";
 import type { RoutingAnalysis } from "../../ts/index.js";
 import { modelPath, temporaryFolder } from "../helpers/fixtures.js";
 import { CHROMIUM, startBrowser } from "../page/browser.js";
-import { longcat } from "./longcat.js";
+import { longcat, MINI } from "./longcat.js";
 
 const routing = (...args: string[]) => longcat(["inspect", "routing", "--device", "cpu", ...args]);
-const parsed = async (...args: string[]) => JSON.parse((await routing(...args, "--json")).stdout) as RoutingAnalysis;
+const parsed = async (...args: string[]) => JSON.parse((await routing("--json", ...args)).stdout) as RoutingAnalysis;
 
 /** Texts that would be markup if nobody took care. */
 const MARKUP = `<script>alert(1)</script> & "'`;
@@ -22,7 +22,7 @@ const file = (name: string, content: string) => {
 
 describe("inspect routing", () => {
   it("prints a line a data set, and one a layer of each", async () => {
-    const { code, stdout, stderr } = await routing("Once upon a time", "12 + 30 = 42");
+    const { code, stdout, stderr } = await routing(MINI, "Once upon a time", "12 + 30 = 42");
     expect([code, stderr]).toEqual([0, ""]);
     expect(stdout).toMatch(/2 layers, each with 24 FFN experts and 12 zero experts, of which a token chooses 6; even use of all is 4\.00/);
     expect(stdout).toMatch(/^text 1 +1 +1 +\d+ +\d\.\d{3} +\d\.\d{3} +\d+\.\d %$/m);
@@ -49,38 +49,59 @@ describe("inspect routing", () => {
   });
 
   it("- is standard input", async () => {
-    const { stdout } = await longcat(["inspect", "routing", "-", "--device", "cpu", "--json", "--keep-tokens", "9"], { input: "12 + 30" });
+    const { stdout } = await longcat(["inspect", "routing", MINI, "-", "--device", "cpu", "--json", "--keep-tokens", "9"], {
+      input: "12 + 30",
+    });
     const { data } = JSON.parse(stdout) as RoutingAnalysis;
     expect(data[0]!.kept[0]!.map(({ text }) => text).join("")).toBe("12 + 30");
   });
 
+  it("takes one text as data called text, whatever it begins with; texts of files alone without a folder are the bundled checkpoint's", async () => {
+    const { directory, data } = await parsed(MINI, "--", "-5 degrees");
+    expect([directory, data.map(({ name }) => name)]).toEqual([MINI, ["text"]]);
+    const bundled = await parsed("--tokens", "1,5,9");
+    expect([bundled.directory, bundled.data[0]!.tokens]).toEqual([MINI, 3]);
+  });
+
   it("--json is one document, without tokens unless they are asked for", async () => {
-    const { directory, data } = await parsed("--model", modelPath("tiny-lite-a"), "--tokens", "1,5,9");
+    const { directory, data } = await parsed(modelPath("tiny-lite-a"), "--tokens", "1,5,9");
     expect([directory, data[0]!.kept, data[0]!.layers.length]).toEqual([modelPath("tiny-lite-a"), [], 2]);
   });
 
   it("--svg draws a line a data set", async () => {
     const svg = join(folder, "routing.svg");
-    expect((await routing("a", "b", "--svg", svg)).code).toBe(0);
+    expect((await routing(MINI, "a", "b", "--svg", svg)).code).toBe(0);
     expect(readFileSync(svg, "utf8")).toMatch(/^<svg [\s\S]*>text 1<[\s\S]*>text 2</);
   });
 
   it.each([
-    [[], 2, /^usage error: inspect routing needs a text, --tokens, --file or --data$/m],
+    [[], 2, /^usage error: inspect routing DIR TEXT… needs a text, --tokens, --file or --data$/m],
+    [[MINI], 2, /^usage error: inspect routing DIR TEXT… needs a text, --tokens, --file or --data$/m],
+    [["Once"], 2, /^usage error: inspect routing DIR TEXT…: the checkpoint's folder comes first, and "Once" is no folder$/m],
+    [["Once", MINI], 2, /DIR TEXT…: the checkpoint's folder comes first, and "Once" is no folder$/m],
+    [["Once", "--data", "a=a.txt"], 2, /the checkpoint's folder comes first, and "Once" is no folder$/m],
+    [[join(MINI, "config.json"), "a"], 2, /the checkpoint's folder comes first, and ".*config\.json" is no folder$/m],
+    [[folder, "a"], 1, /^error: CHECKPOINT_INVALID: .*config\.json/m],
+    [["--model", MINI, "a"], 2, /unknown flag "--model"/],
     [["--data", "file.txt"], 2, /^usage error: --data: "file\.txt" is not NAME=FILE$/m],
-    [["a", "--ranks", "2"], 2, /unknown flag "--ranks"/],
+    [[MINI, "a", "--ranks", "2"], 2, /unknown flag "--ranks"/],
     [["--file", "/nowhere.txt"], 1, /^error: PROMPT_INVALID: \/nowhere\.txt: ENOENT/m],
     [["--file", file("bad.jsonl", '{"text": "a"}\n{"text"\n')], 1, /^error: PROMPT_INVALID: .*bad\.jsonl:2: not JSON/m],
     [["--file", file("odd.jsonl", '{"content": "a"}')], 1, /odd\.jsonl:1: give one of "text" \(a string\), "messages" and "tokens"/],
     [["--file", file("both.jsonl", '{"text": "a", "tokens": [1]}')], 1, /both\.jsonl:1: give one of/],
     [["--file", file("empty.jsonl", "\n")], 1, /there is no text in it/],
-    [["a", "--html", join(folder, "none", "page.html")], 1, /^error: OPTION_INVALID: --html .*page\.html: ENOENT/m],
-    [["a", "--keep-tokens", "-1"], 1, /^error: OPTION_INVALID: keepTokens: -1 .*\(--keep-tokens\)$/m],
+    [[MINI, "a", "--html", join(folder, "none", "page.html")], 1, /^error: OPTION_INVALID: --html .*page\.html: ENOENT/m],
+    [[MINI, "a", "--keep-tokens", "-1"], 1, /^error: OPTION_INVALID: keepTokens: -1 .*\(--keep-tokens\)$/m],
   ] satisfies [string[], number, RegExp][])("longcat inspect routing %j is refused", async (args, wanted, message) => {
     const { code, stdout, stderr } = await routing(...args);
     expect([code, stdout]).toEqual([wanted, ""]);
     expect(stderr).toMatch(message);
   });
+});
+
+it("inspect routing: a text in the folder's place may be longer than any path", async () => {
+  const { code, stderr } = await routing("long ".repeat(1000), MINI);
+  expect([code, stderr]).toEqual([2, expect.stringMatching(/the checkpoint's folder comes first, and "(long ){1000}" is no folder$/m)]);
 });
 
 describe("the page", () => {
@@ -92,7 +113,7 @@ describe("the page", () => {
   };
 
   it("holds texts and names as text, and asks nothing of anybody", async () => {
-    const page = await write(MARKUP, "--data", `<i>"=${file("a.txt", "\u0007\u202e\n")}`);
+    const page = await write(MINI, MARKUP, "--data", `<i>"=${file("a.txt", "\u0007\u202e\n")}`);
     expect(page).not.toContain("<script>alert");
     expect(page).not.toContain("<i>");
     expect(page).toContain("&lt;i&gt;&quot;");
@@ -103,18 +124,18 @@ describe("the page", () => {
   });
 
   it("shows the bytes of tokens that end no character, special tokens apart, and ids where there is no text", async () => {
-    const page = await write("你", "--tokens", "2");
+    const page = await write(MINI, "你", "--tokens", "2");
     expect(page).toMatch(/<span class="t raw"[^>]*>E4<\/span>.*<span class="t"[^>]*>你<\/span>/);
     expect(page).toMatch(/<span class="t special" data-id="2"[^>]*>[^<]+<\/span>/);
-    expect(await write("--model", modelPath("tiny-a"), "--tokens", "1,5")).toMatch(/<span class="t raw" data-id="5"[^>]*>#5<\/span>/);
+    expect(await write(modelPath("tiny-a"), "--tokens", "1,5")).toMatch(/<span class="t raw" data-id="5"[^>]*>#5<\/span>/);
   });
 
   it("says how many tokens it shows", async () => {
-    expect(await write("Once upon a time", "--keep-tokens", "2")).toMatch(/the first 2 of \d+ tokens/);
+    expect(await write(MINI, "Once upon a time", "--keep-tokens", "2")).toMatch(/the first 2 of \d+ tokens/);
   });
 
   it.skipIf(CHROMIUM === undefined)("colours tokens from the disk, by layer on demand", async () => {
-    await write(MARKUP, "Once upon a time there was a cat.");
+    await write(MINI, MARKUP, "Once upon a time there was a cat.");
     const browser = await startBrowser();
     try {
       const page = await browser.newPage();

@@ -90,7 +90,7 @@ describe("wrong usage", () => {
     [["train", "--resume"], /train --resume needs one folder/],
     [["train", "--grow", "2", "out"], /train --grow needs two folders/],
     [["inspect"], /needs one of model, devices, estimate, routing/],
-    [["inspect", "routing"], /inspect routing needs a text, --tokens, --file or --data/],
+    [["inspect", "routing"], /inspect routing DIR TEXT… needs a text, --tokens, --file or --data/],
     [["bench", "all-to-all", "--device", "cuda:1"], /--device cuda:1 is one GPU, and each of 2 ranks has its own/],
     [["bench", "layer", "--device", "cpu", "--exchange", "peer"], /--exchange needs --ranks/],
     [["bench", "layer", "--device", "cpu", "--dispatch-dtype", "fp8"], /--dispatch-dtype needs --ranks/],

@@ -35,7 +35,7 @@ it("its model has as many numbers as the page says", async () => {
 });
 
 it("the routing of its two texts is what the page shows", async () => {
-  const command = /inspect routing (".*") --html/.exec(PAGE)![1]!;
+  const command = /inspect routing models\/mini (".*") --html/.exec(PAGE)![1]!;
   const [first, second] = [...command.matchAll(/"([^"]+)"/g)].map(([, text]) => text!);
   const analysis = await inspect.routing(null, { "text 1": first!, "text 2": second! }, { device: "cpu", threads: 2 });
   const [, ...tables] = describeRouting(analysis).trimEnd().split("\n\n");

@@ -25,7 +25,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   { name: "score", summary: "log-probability of each token of a text", load: async () => (await import("./score.js")).scoreCommand },
   {
     name: "inspect",
-    summary: "model DIR | devices | estimate DIR: look before loading; routing TEXT…: which experts texts choose",
+    summary: "model DIR | devices | estimate DIR: look before loading; routing DIR TEXT…: which experts texts choose",
     subcommands: {
       model: async () => (await import("./inspect.js")).inspectModelCommand,
       devices: async () => (await import("./inspect.js")).inspectDevicesCommand,

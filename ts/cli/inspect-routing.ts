@@ -3,7 +3,7 @@
  * @module
  */
 
-import { inspect, type LayerRouting, type RoutingAnalysis } from "../index.js";
+import { inspect, type LayerRouting, type RoutingAnalysis, type RoutingData } from "../index.js";
 import { plotSvg } from "../train/plot.js";
 import { chartFile, writeChart } from "./chart-file.js";
 import { type Command, JSON_FLAG } from "./command.js";
@@ -12,7 +12,7 @@ import type { ParsedFlags } from "./flags.js";
 import { interruptible } from "./interrupt.js";
 import { alignColumns, note, print, printJson } from "./output.js";
 import { ProgressBar } from "./progress.js";
-import { DATA_FLAGS, readData } from "./routing-data.js";
+import { DATA_FLAGS, ROUTING_FORM, readData, splitWords } from "./routing-data.js";
 import { routingPage } from "./routing-page.js";
 
 /** Tokens of each data set that a page shows where nothing is said. */
@@ -22,12 +22,13 @@ const MOST_TEXTS = 10_000;
 const NAMED = 3;
 
 export const inspectRoutingCommand: Command = {
-  usage: ["inspect routing TEXT… [--model DIR] [flags]", "inspect routing [--data NAME=FILE]… [--file FILE]… [--tokens 1,2,3] [flags]"],
+  usage: [`${ROUTING_FORM} [flags]`, "inspect routing [DIR] [--data NAME=FILE]… [--file FILE]… [--tokens 1,2,3] [flags]"],
   about:
     "Runs texts as prompts and prints how many FFN experts their tokens choose (the rest of top-k are zero experts), by data set and by layer: of a mean token,\n" +
     "the standard deviation between tokens, the share of zero experts; and the load of FFN experts, 1 being that of a mean one. Each TEXT is a data set\n" +
     'of its own; - is standard input. A file is one text; .jsonl has one a line: {"text"}, {"messages", "tools"?, "enable_thinking"?}, {"tokens"} or [ids],\n' +
-    ".json one such document. Texts longer than the context are cut, and each piece sees nothing of those before it. The numbers depend on no batch size.",
+    ".json one such document. Texts longer than the context are cut, and each piece sees nothing of those before it. The numbers depend on no batch size.\n" +
+    "DIR is the checkpoint's folder; where all texts are files or ids it may be left out, and the bundled mini is meant.",
   flags: [
     ...DATA_FLAGS,
     {
@@ -41,15 +42,16 @@ export const inspectRoutingCommand: Command = {
       ...{ name: "keep-tokens", kind: "number", value: "N" },
       help: `tokens of each data set given one by one, in the page (default ${PAGE_TOKENS}) and with --json (default 0 without --html)`,
     },
-    ...BENCH_ENGINE_FLAGS.filter(({ name }) => name !== "no-prefix-cache"),
+    ...BENCH_ENGINE_FLAGS.filter(({ name }) => name !== "model" && name !== "no-prefix-cache"),
     JSON_FLAG,
   ],
-  maxPositionals: MOST_TEXTS,
+  maxPositionals: 1 + MOST_TEXTS,
   run: async (flags) => {
     const [html, svg] = [chartFile(flags, "html"), chartFile(flags)];
-    const data = await readData(flags);
+    const { directory, texts } = await splitWords(flags);
+    const data = await readData(flags, texts);
     const keepTokens = flags.number("keep-tokens") ?? (html === undefined ? 0 : PAGE_TOKENS);
-    const analysis = await analyse(flags, data, keepTokens);
+    const analysis = await analyse(flags, directory, data, keepTokens);
     if (flags.on("json")) await printJson(analysis);
     else await print(describeRouting(analysis));
     writeChart(html, () => routingPage(analysis), "html");
@@ -58,12 +60,12 @@ export const inspectRoutingCommand: Command = {
   },
 };
 
-async function analyse(flags: ParsedFlags, data: Awaited<ReturnType<typeof readData>>, keepTokens: number): Promise<RoutingAnalysis> {
+async function analyse(flags: ParsedFlags, directory: string | undefined, data: RoutingData, keepTokens: number): Promise<RoutingAnalysis> {
   const { parallel: _, speculative: __, prefixCache: ___, ...options } = engineOptions(flags);
   const [loading, bar] = [new ProgressBar("Loading"), new ProgressBar("Routing")];
   try {
     return await interruptible((signal) =>
-      inspect.routing(flags.text("model"), data, {
+      inspect.routing(directory, data, {
         ...{ ...options, keepTokens, signal },
         onProgress: ({ doneBytes, totalBytes }) => loading.update(totalBytes === 0 ? 1 : doneBytes / totalBytes),
         onWarning: (message) => {

@@ -1,9 +1,9 @@
 /**
- * The texts of `longcat inspect routing`: words of the command line, ids, and files of texts, each a data set with a name.
+ * What `longcat inspect routing` looks at: a checkpoint, and texts (words of the command line, ids, and files), each a data set with a name.
  * @module
  */
 
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { LongcatError, type Prompt, type RoutingData } from "../index.js";
 import { type Flag, type ParsedFlags, UsageError } from "./flags.js";
 import { decodeUtf8, readStandardInput, TOKENS_FLAG } from "./prompt-flags.js";
@@ -14,18 +14,30 @@ export const DATA_FLAGS: readonly Flag[] = [
   TOKENS_FLAG,
 ];
 
-/** All data sets that the flags name, in the order: texts, ids, files. */
-export async function readData(flags: ParsedFlags): Promise<RoutingData> {
+export const ROUTING_FORM = "inspect routing DIR TEXT…";
+
+/** The words: a checkpoint's folder, and texts. Without words there is no folder, and the bundled checkpoint is meant. */
+export async function splitWords({ positionals }: ParsedFlags): Promise<{ directory?: string; texts: readonly string[] }> {
+  const [directory, ...texts] = positionals;
+  if (directory === undefined) return { texts };
+  // A text in the folder's place may be longer than any path.
+  const found = await stat(directory).catch(() => undefined);
+  if (!found?.isDirectory())
+    throw new UsageError(`${ROUTING_FORM}: the checkpoint's folder comes first, and ${JSON.stringify(directory)} is no folder`);
+  return { directory, texts };
+}
+
+/** All data sets, in the order: texts, and what the flags name: ids, files. */
+export async function readData(flags: ParsedFlags, texts: readonly string[]): Promise<RoutingData> {
   const sets = new Map<string, Prompt[]>();
   const add = (name: string, prompts: readonly Prompt[]) => sets.set(name, [...(sets.get(name) ?? []), ...prompts]);
-  const { positionals } = flags;
-  for (const [i, text] of positionals.entries())
-    add(positionals.length === 1 ? "text" : `text ${i + 1}`, [text === "-" ? await readStandardInput() : text]);
+  for (const [i, text] of texts.entries())
+    add(texts.length === 1 ? "text" : `text ${i + 1}`, [text === "-" ? await readStandardInput() : text]);
   const tokens = flags.ids("tokens");
   if (tokens) add("tokens", [{ tokens }]);
   for (const { name, file } of [...(flags.texts("file") ?? []).map((file) => ({ name: file, file })), ...namedFiles(flags)])
     add(name, await readPrompts(file));
-  if (sets.size === 0) throw new UsageError("inspect routing needs a text, --tokens, --file or --data");
+  if (sets.size === 0) throw new UsageError(`${ROUTING_FORM} needs a text, --tokens, --file or --data`);
   return Object.fromEntries(sets);
 }
 
