@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { RoutingTally } from "../../ts/engine/routing-tally.js";
-import { inspect, type Prompt, type RoutingOptions } from "../../ts/index.js";
+import { inspect, type RoutingOptions, type TokenPrompt } from "../../ts/index.js";
 import { copyModel, editJson, modelPath } from "../helpers/fixtures.js";
 import { engines, ids, refused, SUM } from "../helpers/mini.js";
 
@@ -45,7 +45,7 @@ describe("a tally", () => {
 
 describe("inspect.routing", () => {
   it("means are those that the engine reports of the same prompts", async () => {
-    const prompts: Prompt[] = ["Once upon a time", ids(300), "12 + 30 = 42"];
+    const prompts: (string | TokenPrompt)[] = ["Once upon a time", ids(300), "12 + 30 = 42"];
     const engine = await open(undefined, { prefixCache: false });
     const { data, ...facts } = await inspect.routing(undefined, { story: prompts[0]!, rest: prompts.slice(1) }, ON_CPU);
     expect(facts).toMatchObject({ numLayers: 2, numExperts: 24, numZeroExperts: 12, topK: 6, evenFfnExperts: 4, device: "cpu" });
