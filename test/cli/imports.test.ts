@@ -13,6 +13,7 @@ const ALLOWED: Record<string, string[]> = {
   "bench-sampling.ts": ["../engine/bench-sampling.js"],
   "engine-flags.ts": ["../engine/options.js"],
   "bench-speculate.ts": ["../engine/bench-model.js", "../engine/bench-speculate.js", "../engine/options.js"],
+  "inspect-routing.ts": ["../train/plot.js"],
   "lab.ts": ["../lab/index.js"],
   "layer-chart.ts": ["../engine/bench-layer.js"],
   "bench-serve.ts": ["completion-client", "loopback", "random", "serve-chart", "serve-load", "serve-report"].map(
