@@ -4,6 +4,7 @@
  */
 
 import { describeModel, type EstimateOptions, estimateModel, type InspectOptions } from "./engine/inspect.js";
+import { inspectRouting, type RoutingAnalysis, type RoutingData, type RoutingOptions } from "./engine/inspect-routing.js";
 import type { CheckpointDescription } from "./model/describe.js";
 import type { MemoryEstimate } from "./model/estimate.js";
 import { packageVersion } from "./runtime/addon.js";
@@ -13,8 +14,10 @@ export { type Diagnosis, diagnose, type Finding } from "./engine/diagnose.js";
 export type { ScoreOptions } from "./engine/engine.js";
 export { Engine } from "./engine/engine.js";
 export type { EstimateOptions, InspectOptions } from "./engine/inspect.js";
+export type { DataRouting, RoutedToken, RoutingAnalysis, RoutingData, RoutingOptions } from "./engine/inspect-routing.js";
 export type { EngineOptions, LoadProgress, ParallelEngineOptions } from "./engine/options.js";
 export { type QuantizeOptions, quantize } from "./engine/quantize.js";
+export type { ExpertLoad, FfnUse, LayerRouting } from "./engine/routing-tally.js";
 export type {
   Choice,
   Chunk,
@@ -62,7 +65,7 @@ export { listDevices };
 /** The version of this package, as its package.json has it. */
 export const version: string = packageVersion();
 
-/** What {@link inspect} can look at before anything is loaded. */
+/** What {@link inspect} can look at. */
 export interface Inspect {
   /** The same as `inspect.model`. */
   (directory?: string | null, options?: InspectOptions | null): Promise<CheckpointDescription>;
@@ -70,6 +73,11 @@ export interface Inspect {
   model(directory?: string | null, options?: InspectOptions | null): Promise<CheckpointDescription>;
   /** The memory that a checkpoint takes and what fits; absent: the bundled one. Throws as `Engine.load` does. */
   estimate(directory?: string | null, options?: EstimateOptions | null): Promise<MemoryEstimate>;
+  /**
+   * Loads a checkpoint, runs texts, and says how many FFN experts their tokens chose, by data set and by layer, and how even the experts' load was. Absent
+   * directory: the bundled one. Throws as `Engine.load` and `engine.generate` do.
+   */
+  routing(directory: string | null | undefined, data: RoutingData, options?: RoutingOptions | null): Promise<RoutingAnalysis>;
   /** The same as `listDevices`: the GPUs. */
   devices: typeof listDevices;
   /** The processor as a device; it is always there. */
@@ -77,7 +85,7 @@ export interface Inspect {
 }
 
 /**
- * Looks at checkpoints and machines; reads no weight.
+ * Looks at checkpoints and machines; only `routing` reads weights.
  *
  * @example
  * const { parameters, context } = await inspect("path/to/checkpoint");
@@ -85,5 +93,5 @@ export interface Inspect {
  */
 export const inspect: Inspect = Object.assign(
   (directory?: string | null, options?: InspectOptions | null): Promise<CheckpointDescription> => describeModel(directory, options),
-  { model: describeModel, estimate: estimateModel, devices: listDevices, processor: describeProcessor },
+  { model: describeModel, estimate: estimateModel, routing: inspectRouting, devices: listDevices, processor: describeProcessor },
 );

@@ -13,6 +13,13 @@ async function document(...words: string[]) {
   return JSON.parse(stdout);
 }
 
+/** Refused at once, in the words of this process: those of a rank would begin with its name. */
+async function refuses(words: readonly string[], message: string): Promise<void> {
+  const { code, stdout, stderr } = await longcat(["bench", ...words, "--device", "cpu"]);
+  expect([code, stdout]).toEqual([1, ""]);
+  expect(stderr).toMatch(new RegExp(`^error: OPTION_INVALID: ${message}`));
+}
+
 const mini = { hiddenSize: 64, numExperts: 24, numZeroExperts: 12, topK: 6 };
 
 describe("the rows of bench all-to-all", () => {
@@ -92,13 +99,27 @@ describe("bench all-to-all", () => {
   });
 
   it.each([
-    [["--device", "cpu", "--ranks", "5"], "parallel.expert: 5 is not accepted: 24 experts cannot be shared out evenly"],
-    [["--device", "cpu", "--dtype", "bfloat16"], "rank \\d of 2: dtype: bfloat16 is not accepted: on the CPU activations are float32"],
-    [["--device", "cpu", "--exchange", "nccl"], 'rank \\d of 2: parallel.exchange: "nccl" needs GPUs'],
-  ])("refuses %j", async (words, message) => {
-    const { code, stdout, stderr } = await longcat(["bench", "all-to-all", ...words]);
-    expect([code, stdout]).toEqual([1, ""]);
-    expect(stderr).toMatch(new RegExp(`^error: OPTION_INVALID: ${message}`));
+    [["--ranks", "5"], "parallel.expert: 5 is not accepted: 24 experts cannot be shared out evenly .* \\(--ranks\\)"],
+    [["--ranks", "0"], "parallel.expert: 0 is not accepted; give a whole number from 2 to 256 \\(--ranks\\)"],
+    [["--ranks", "1"], "parallel.expert: 1 is not accepted; give a whole number from 2 to 256 \\(--ranks\\)"],
+    [["--dtype", "bfloat16"], "dtype: bfloat16 is not accepted: on the CPU activations are float32"],
+    [["--exchange", "nccl"], 'parallel.exchange: "nccl" needs GPUs, .* \\(--exchange\\)'],
+  ])("refuses %j before ranks are started", (words, message) => refuses(["all-to-all", ...words], message));
+
+  it("says that it is no group's where a launcher has started several processes", async () => {
+    const words = ["bench", "all-to-all", "--device", "cpu", "--tokens", "1", "--samples", "1"];
+    const { code, stderr } = await longcat(words, { env: { RANK: "1", WORLD_SIZE: "3", TORCHELASTIC_RUN_ID: "run" } });
+    expect([code, stderr]).toEqual([
+      0,
+      expect.stringMatching(
+        /^torchrun started 3 processes, and a bench starts its ranks itself, on its host: start it once\n2 ranks on cpu/,
+      ),
+    ]);
+  });
+
+  it("has no word of node's for many ranks", async () => {
+    const { samples } = await document("all-to-all", "--ranks", "12", "--tokens", "1", "--samples", "1");
+    expect(samples).toBe(1);
   });
 });
 
@@ -125,12 +146,17 @@ describe("bench layer --ranks", () => {
     const report = await document("layer", ...steps, ...held);
     expect(report).toMatchObject({ expertsHeld: 4, experts: 8 });
     for (const { distinctExperts } of report.results) expect(distinctExperts).toBeLessThanOrEqual(4);
-    const { code, stderr } = await longcat(["bench", "layer", "--device", "cpu", ...steps, "--experts-held", "1"]);
-    expect([code, stderr]).toEqual([
-      1,
-      expect.stringContaining("experts held: 1 on each of 2 ranks make 3 choices, zero experts included"),
-    ]);
   });
+
+  it.each([
+    [["--ranks", "5"], "parallel.expert: 5 is not accepted: 24 experts cannot be shared out evenly .* \\(--ranks\\)"],
+    [["--ranks", "0"], "parallel.expert: 0 is not accepted; give a whole number from 1 to 256 \\(--ranks\\)"],
+    [["--ranks", "2", "--exchange", "nccl"], 'parallel.exchange: "nccl" needs GPUs, .* \\(--exchange\\)'],
+    [
+      ["--ranks", "2", "--experts-held", "1"],
+      "expertsHeld: 1 on each of 2 ranks make 3 choices, zero experts included, .* \\(--experts-held\\)",
+    ],
+  ])("refuses %j before ranks are started", (words, message) => refuses(["layer", ...words], message));
 
   it("prints what the exchange adds", async () => {
     const { stdout } = await longcat(["bench", "layer", "--device", "cpu", "--threads", "1", ...steps]);

@@ -6,13 +6,14 @@ const FOLDER = new URL("../../ts/cli/", import.meta.url);
 const ALLOWED: Record<string, string[]> = {
   "bench-all-to-all.ts": ["../engine/bench-all-to-all.js", "../engine/bench-ranks.js"],
   "bench-decode.ts": ["../engine/bench.js", "../engine/bench-model.js"],
-  "bench-flags.ts": ["../engine/bench-model.js"],
+  "bench-flags.ts": ["../engine/bench-model.js", "../engine/bench-ranks.js"],
   "bench-layer.ts": ["../engine/bench-layer.js", "../engine/bench-ranks.js", "../engine/options.js"],
   "bench-model.ts": ["../engine/bench-model.js"],
   "bench-prefill.ts": ["../engine/bench-model.js", "../engine/bench-prefill.js"],
   "bench-sampling.ts": ["../engine/bench-sampling.js"],
   "engine-flags.ts": ["../engine/options.js"],
   "bench-speculate.ts": ["../engine/bench-model.js", "../engine/bench-speculate.js", "../engine/options.js"],
+  "inspect-routing.ts": ["../train/plot.js"],
   "lab.ts": ["../lab/index.js"],
   "layer-chart.ts": ["../engine/bench-layer.js"],
   "bench-serve.ts": ["completion-client", "loopback", "random", "serve-chart", "serve-load", "serve-report"].map(

@@ -18,6 +18,8 @@ export interface RunOptions {
   cwd?: string;
   /** Variables beside those of this process. */
   env?: Record<string, string>;
+  /** Called when it has been started. */
+  onStart?: (child: ChildProcess) => void;
   /** Called with each piece of standard output, or of standard error. */
   onOutput?: (child: ChildProcess, stdout: string) => void;
   onErrorOutput?: (child: ChildProcess, stderr: string) => void;
@@ -27,6 +29,7 @@ export interface RunOptions {
 export function longcat(args: readonly string[], options: RunOptions = {}): Promise<Finished> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [MAIN, ...args], { stdio: "pipe", cwd: options.cwd, env: { ...process.env, ...options.env } });
+    options.onStart?.(child);
     let [stdout, stderr] = ["", ""];
     child.stdout.setEncoding("utf8").on("data", (piece: string) => {
       stdout += piece;

@@ -1,8 +1,10 @@
 /** `--ranks`: processes that one command starts, and processes that a launcher starts, of which the first one answers. */
 import type { ChildProcess } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { describe, expect, it } from "vitest";
+import { childrenOf } from "../helpers/processes.js";
 import { type Finished, longcat, type RunOptions } from "./longcat.js";
 
 const RANKS = ["--device", "cpu", "--ranks", "2", "--cache-bytes", "33554432"];
@@ -52,6 +54,35 @@ describe("--ranks", () => {
     const endless = ["generate", "Once upon a time", "--ignore-eos", "--max-tokens", "2000", ...RANKS];
     const { code, stderr } = await longcat(endless, { onOutput: once(/\S/, (child) => child.kill("SIGINT")) });
     expect([code, stderr]).toEqual([130, expect.stringContaining("ABORTED")]);
+  });
+});
+
+/** Resolves when a rank's process holds a window, which comes last in its load. */
+async function hasLoaded(pid: number): Promise<void> {
+  while (!readFileSync(`/proc/${pid}/maps`, "utf8").includes("memfd:")) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+describe("a rank that is killed", () => {
+  // The only call runs on rank 0.
+  it.each([
+    [0, []],
+    [1, []],
+    [0, ["--json"]],
+    [1, ["--json"]],
+  ])("rank %i, %j: is an error of the command", async (rank, more) => {
+    const endless = ["generate", "Once upon a time", "--ignore-eos", "--max-tokens", "3000", ...more, ...RANKS];
+    let ranks: number[] = [];
+    const kill = async (leader: ChildProcess): Promise<void> => {
+      while (ranks.length < 2) {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        ranks = childrenOf(leader.pid!).sort((a, b) => a - b);
+      }
+      await hasLoaded(ranks[rank]!);
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      process.kill(ranks[rank]!, "SIGKILL");
+    };
+    const { code, stderr } = await longcat(endless, { onStart: (child) => void kill(child) });
+    expect([code, stderr]).toEqual([1, expect.stringMatching(`^error: COMM_ERROR: rank ${rank} of 2 is lost: its process .* SIGKILL\n$`)]);
   });
 });
 

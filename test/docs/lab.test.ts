@@ -1,9 +1,10 @@
-/** The run of docs/lab.md learns what the page says, and the engine serves it as the page shows. */
+/** The run of docs/lab.md learns what the page says, and the engine serves it as the page shows; the tables of its routing analysis are the command's. */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { Engine, train } from "../../ts/index.js";
+import { describeRouting } from "../../ts/cli/inspect-routing.js";
+import { Engine, inspect, train } from "../../ts/index.js";
 import type { Message } from "../../ts/text/index.js";
 import { isChat } from "../../ts/train/data/document.js";
 import { parseData } from "../../ts/train/data/options.js";
@@ -64,4 +65,12 @@ it("its model has as many numbers as the page says", async () => {
   const { trained } = trainer.parameters;
   await trainer.close();
   expect(PAGE).toContain(`a model of ${Math.round(trained / 1000)} thousand numbers`);
+});
+
+it("the routing of its two texts is what the page shows", async () => {
+  const command = /inspect routing models\/mini (".*") --html/.exec(PAGE)![1]!;
+  const [first, second] = [...command.matchAll(/"([^"]+)"/g)].map(([, text]) => text!);
+  const analysis = await inspect.routing(null, { "text 1": first!, "text 2": second! }, { device: "cpu", threads: 2 });
+  const [, ...tables] = describeRouting(analysis).trimEnd().split("\n\n");
+  expect(PAGE).toContain(tables.join("\n\n"));
 });

@@ -80,5 +80,6 @@ export const fakeText: TextTools = {
   }),
   newParser: (stop) => new FakeParser(stop),
   decode: decodeFake,
+  isSpecial: () => false,
   tokenBytes: (id) => new TextEncoder().encode(LETTERS[id] as string),
 };

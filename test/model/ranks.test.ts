@@ -221,7 +221,10 @@ describe("a rank", () => {
       Ranks.openWith(2, (parallel) => openModel(modelPath("tiny-a"), { ...TEST_MODEL_OPTIONS, parallel: { ...parallel, ...options } }));
     await expect(open({ exchange: "nccl" })).rejects.toThrow(refused("OPTION_INVALID", 'parallel.exchange: "nccl" needs GPUs'));
     await expect(open({ ranksOnHost: 1 })).rejects.toThrow(
-      refused("OPTION_INVALID", "ranks on the CPU write into one another's memory and must be on one host: 1 of 2 are on this one"),
+      refused(
+        "OPTION_INVALID",
+        "ranks on the CPU write into one another's memory and must be on one host: 1 of 2 are on this one, as LOCAL_WORLD_SIZE says, or what the launcher sets instead",
+      ),
     );
   });
 

@@ -6,10 +6,12 @@ import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { LongcatError } from "../../ts/errors.js";
 import type { Round } from "../../ts/model/lockstep.js";
+import type { Connection } from "../../ts/parallel/connection.js";
 import { Control } from "../../ts/parallel/control.js";
 import { Coordinator, type CoordinatorOptions } from "../../ts/parallel/coordinator.js";
 import type { RankFacts } from "../../ts/parallel/group.js";
-import type { RankSetup } from "../../ts/parallel/messages.js";
+import { dial, introduce } from "../../ts/parallel/introduction.js";
+import { Channel, Frame, type RankSetup } from "../../ts/parallel/messages.js";
 
 const TOKEN = "secret";
 const decode = { kind: "decode", sequences: 1, drafts: 0 } as const;
@@ -268,6 +270,30 @@ describe("a loss", () => {
     expect(await lines.next()).toMatchObject({ value: "awake" });
     child.kill("SIGSTOP");
     expect((await lost).error.message).toBe("rank 1 of 2 is lost: nothing was heard of it for 5 s");
+  });
+
+  it("is one of a rank whose main thread stands still for a minute, though its heart beats", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
+    const { coordinator: made, lost } = await coordinator({ ranks: 1 });
+    const connection = async (channel: number): Promise<Connection> => {
+      const one = await introduce(await dial("127.0.0.1", made.port, 5000), { channel, rank: 0, token: TOKEN }, 5000);
+      one.trust({ onFrame: () => undefined, onEnd: () => undefined });
+      open.push(one);
+      return one;
+    };
+    const control = await connection(Channel.control);
+    const heart = await connection(Channel.heart);
+    control.sendValue(Frame.value, { type: "ready", facts: facts(0) });
+    for (let s = 0; s < 60; s++) await second();
+    expect(await Promise.race([lost, "nothing"])).toBe("nothing");
+    await second();
+    expect((await lost).error.message).toBe("rank 0 of 1 is lost: its main thread has stood still for 60 s");
+
+    async function second(): Promise<void> {
+      heart.send(Frame.beat);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      vi.advanceTimersByTime(1000);
+    }
   });
 
   it("of a rank that cannot go on gives its reason", async () => {

@@ -4,6 +4,7 @@ import { resolveOptions } from "../../ts/engine/options.js";
 import { LongcatError } from "../../ts/errors.js";
 import { Runner } from "../../ts/model/runner.js";
 import { Connection } from "../../ts/parallel/connection.js";
+import { Control } from "../../ts/parallel/control.js";
 import { Coordinator } from "../../ts/parallel/coordinator.js";
 import type { ToLeader } from "../../ts/parallel/messages.js";
 import { Rank } from "../../ts/parallel/rank.js";
@@ -21,6 +22,13 @@ afterEach(() => vi.restoreAllMocks());
 
 /** Ranks in this process, which serve; `told` and `ended` by rank. */
 async function serving() {
+  const { remotes, ...group } = await starting();
+  await vi.waitFor(() => expect(group.told).toEqual([["ready"], ["ready"]]), 20_000);
+  return { ...group, remotes: await remotes };
+}
+
+/** Ranks in this process, which load; `port`: where they are to look for the leader's main thread. */
+async function starting(port?: number) {
   const [token, address] = ["secret", "127.0.0.1"];
   const { signal: _, onProgress: _p, onWarning: _w, ...options } = resolveOptions({ ...SMALL, parallel: { expert: RANKS } });
   const requests = await RequestServer.listen({ ranks: RANKS, token, address, port: 0 });
@@ -28,7 +36,7 @@ async function serving() {
   const coordinator = await Coordinator.listen(
     {
       ...{ ranks: RANKS, address, port: 0, token, connectMs: 5000, loadMs: 60_000, starter: "a test starts them" },
-      setup: { version: packageVersion(), directory: modelPath("tiny-a"), options, requestsPort: requests.port },
+      setup: { version: packageVersion(), directory: modelPath("tiny-a"), options, requestsPort: port ?? requests.port },
     },
     { onProgress: () => undefined, onWarning: () => undefined, onStarted: () => undefined, onLost: lost, onQuiet: () => undefined },
   );
@@ -41,13 +49,11 @@ async function serving() {
       void Rank.run({ ...place, address, port: coordinator.port, connectMs: 5000 }, token, host);
     });
   });
-  const remotes = await requests.ranks;
-  await vi.waitFor(() => expect(told).toEqual([["ready"], ["ready"]]), 20_000);
   const over = (): void => {
     coordinator.destroy();
     requests.close(new LongcatError("ABORTED", "the test is over"));
   };
-  return { coordinator, remotes, told, ended, lost, over };
+  return { coordinator, requests, remotes: requests.ranks, told, ended, lost, over };
 }
 
 /** What was ended, as the watch over an exchange and others with timers would find it. */
@@ -63,6 +69,21 @@ it("in good order, though closing their devices takes long", async () => {
     const closing = close.call(this);
     await new Promise((resolve) => setTimeout(resolve, LONG_MS));
     return closing;
+  });
+  coordinator.close();
+  expect(await Promise.all(ended)).toEqual([false, false]);
+  expect(told).toEqual([["ready"], ["ready"]]);
+  expect(lost).not.toHaveBeenCalled();
+  over();
+});
+
+it("in good order, though their leader closes its end first", async () => {
+  const { coordinator, requests, told, ended, lost, over } = await serving();
+  const gather = Control.prototype.gather;
+  vi.spyOn(Control.prototype, "gather").mockImplementation(async function (this: Control, name, bytes) {
+    requests.close(new LongcatError("ABORTED", "the leader is through"));
+    await new Promise((resolve) => setTimeout(resolve, LONG_MS));
+    return gather.call(this, name, bytes);
   });
   coordinator.close();
   expect(await Promise.all(ended)).toEqual([false, false]);
@@ -110,5 +131,15 @@ it("without a word of what their devices leave behind, when one of them is lost"
   expect(said).toContain("chunks");
   const after = said.slice(said.lastIndexOf("gives up"));
   expect(after.filter((type) => ["chunks", "result", "error", "stats"].includes(type))).toEqual([]);
+  over();
+});
+
+it("before they load, where they do not reach the leader's port for requests", async () => {
+  const { ended, lost, over } = await starting(1);
+  expect(await Promise.all(ended)).toEqual([true, true]);
+  const message = expect.stringMatching(
+    /^rank [01] of 2: the leader's port for requests, 1 of 127.0.0.1, cannot be reached: .*ECONNREFUSED/,
+  );
+  expect(lost).toHaveBeenCalledWith(expect.objectContaining({ code: "COMM_ERROR", message }), expect.anything());
   over();
 });

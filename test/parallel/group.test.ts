@@ -161,15 +161,25 @@ describe("a call to a rank", () => {
     await expect(call.done).rejects.toBe(thrown);
   });
 
-  it("rejects with the rank's own error", async () => {
+  it("fails alone, whatever the reason, and with its own error", async () => {
+    const params = await impossible();
     const some = await group(2);
-    const long = longAnswer(some, 1);
-    await long.started;
-    await expect(some.generate(1, "x", await impossible(), () => undefined).done).rejects.toMatchObject({
+    const others = [0, 1, 1].map((rank) => longAnswer(some, rank, 150));
+    await Promise.all(others.map(({ started }) => started));
+    await expect(some.generate(1, "x", params, () => undefined).done).rejects.toMatchObject({
       code: "OPTION_INVALID",
       message: "responseFormat: no token goes on in this format that is not a stop token",
     });
-    expect((await long.done).finishReason).toBe("length");
+    const thrown = new TypeError("no more");
+    const throws = () => {
+      throw thrown;
+    };
+    await expect(some.generate(1, PROMPTS[0]!, GREEDY, throws).done).rejects.toBe(thrown);
+    const aborted = some.generate(1, PROMPTS[4]!, { maxTokens: 100 }, () => aborted.abort("enough"));
+    await expect(aborted.done).rejects.toMatchObject({ code: "ABORTED", message: "enough", partial: { finishReason: "abort" } });
+    const [first, ...rest] = await Promise.all(others.map(({ done }) => done));
+    expect(first?.tokens.slice(0, 24)).toEqual(answers[0]);
+    for (const { tokens, finishReason } of rest) expect([tokens, finishReason]).toEqual([first?.tokens, "length"]);
   });
 
   it("ends when the group is closed, with what there was; no process is left", async () => {

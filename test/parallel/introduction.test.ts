@@ -1,10 +1,12 @@
 /** Who is let in where ranks arrive, and whom ranks believe (ts/parallel/introduction.ts, reception.ts, request-server.ts). */
+import { createServer as createHttpServer } from "node:http";
 import { connect, createServer, type AddressInfo, type Server, Socket } from "node:net";
 import { serialize } from "node:v8";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { LongcatError } from "../../ts/errors.js";
 import { Connection } from "../../ts/parallel/connection.js";
-import { dial, introduce } from "../../ts/parallel/introduction.js";
+import { Control } from "../../ts/parallel/control.js";
+import { type Challenge, challenge, dial, equal, introduce } from "../../ts/parallel/introduction.js";
 import { Channel, Frame } from "../../ts/parallel/messages.js";
 import { RequestServer } from "../../ts/parallel/request-server.js";
 
@@ -93,6 +95,44 @@ describe("an introduction", () => {
         message: "refused: this leader's group has another token",
       });
     }
+  });
+
+  it("with a server of another kind is over at once", async () => {
+    const server = createHttpServer();
+    await new Promise<void>((resolve) => server.listen(0, HOST, resolve));
+    open.push(() => server.close());
+    const { port } = server.address() as AddressInfo;
+    const startMs = performance.now();
+    await expect(Control.join({ address: HOST, port, token: TOKEN, rank: 1, ranks: 2, connectMs: 20_000 })).rejects.toMatchObject({
+      code: "COMM_ERROR",
+      message: `rank 1 of 2: what listens at ${HOST}:${port} is no leader of ranks; MASTER_PORT says where a leader is looked for`,
+    });
+    expect(performance.now() - startMs).toBeLessThan(5000);
+  });
+
+  it("is followed by all that the leader says, also what comes with its first word", async () => {
+    const port = await listener((socket) => {
+      let asked: Challenge | undefined;
+      const leader = new Connection(socket, {
+        onFrame: (kind, body) => {
+          if (kind === Frame.hello) {
+            asked = challenge(body, TOKEN);
+            leader.send(Frame.challenge, asked!.body);
+          } else if (asked !== undefined && equal(body, asked.proof)) {
+            socket.cork();
+            leader.sendValue(Frame.value, { type: "setup", setup: { directory: "there" } });
+            leader.send(Frame.beat);
+            leader.sendValue(Frame.value, { type: "started" });
+            socket.uncork();
+          }
+        },
+        onEnd: () => undefined,
+      });
+    });
+    const control = await Control.join({ address: HOST, port, token: TOKEN, rank: 0, ranks: 1, connectMs: 5000 });
+    expect(control.setup).toEqual({ directory: "there" });
+    await control.started;
+    await control.close();
   });
 
   it("of one who keeps its side open is over when it was refused", async () => {

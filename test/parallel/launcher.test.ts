@@ -64,9 +64,26 @@ describe("a launcher's variables", () => {
 
   it.each([
     [{ ...TORCHRUN, RANK: "x" }, 'RANK: "x" is not accepted; give a whole number, as launchers set it'],
-    [{ ...TORCHRUN, RANK: "16" }, "torchrun: process 16 of 16, 1 of 8 on this host, is impossible"],
+    [{ ...TORCHRUN, RANK: "16" }, "RANK: 16 is not accepted; give a number below WORLD_SIZE, which is 16"],
+    [{ ...TORCHRUN, LOCAL_RANK: "8" }, "LOCAL_RANK: 8 is not accepted; give a number below LOCAL_WORLD_SIZE, which is 8"],
+    [
+      { ...TORCHRUN, LOCAL_RANK: "16", LOCAL_WORLD_SIZE: undefined },
+      "LOCAL_RANK: 16 is not accepted; give a number below WORLD_SIZE, which is 16",
+    ],
+    [{ ...TORCHRUN, LOCAL_WORLD_SIZE: "17" }, "LOCAL_WORLD_SIZE: 17 is not accepted; give at most WORLD_SIZE, which is 16"],
+    [{ ...SLURM, SLURM_LOCALID: "2" }, "SLURM_LOCALID: 2 is not accepted; give a number below SLURM_STEP_TASKS_PER_NODE, which is 2"],
+    [{ ...LWS, LWS_WORKER_INDEX: "4" }, "LWS_WORKER_INDEX: 4 is not accepted; give a number below LWS_GROUP_SIZE, which is 4"],
     [{ ...MPI, MASTER_ADDR: undefined }, "MASTER_ADDR: is missing; give the host of process 0 of the 4 that mpirun started"],
   ])("that make no sense are refused by name", (env: Environment, message) => {
     expect(() => launcherPlace(env)).toThrow(expect.objectContaining({ code: "OPTION_INVALID", message }));
+  });
+
+  it.each(["127.0.0.1", "localhost", "::1"])("that put all processes on one host by its own address %s have to say so", (address) => {
+    const env = { RANK: "1", WORLD_SIZE: "2", MASTER_ADDR: address };
+    const message =
+      `MASTER_ADDR: ${address} is this host alone, and by LOCAL_WORLD_SIZE (without it: LOCAL_RANK + 1) 1 of 2 processes run here; ` +
+      "where all do, give each LOCAL_WORLD_SIZE=2, and its number as LOCAL_RANK";
+    expect(() => launcherPlace(env)).toThrow(expect.objectContaining({ code: "OPTION_INVALID", message }));
+    expect(launcherPlace({ ...env, LOCAL_RANK: "1", LOCAL_WORLD_SIZE: "2" })).toMatchObject({ localIndex: 1, localProcesses: 2 });
   });
 });

@@ -1,6 +1,6 @@
 /** Ranks and leaders that die, stand still or never come: nobody waits for long, everybody is told who it was, nothing is left (field trial B19). */
 import { type ChildProcess, spawn } from "node:child_process";
-import { createServer, type AddressInfo } from "node:net";
+import { createServer, type AddressInfo, Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, it, vi } from "vitest";
@@ -49,6 +49,18 @@ describe("a rank that is lost under load", () => {
     for (const { pid } of some.ranks) for (const signal of ["SIGINT", "SIGHUP", "SIGTERM"]) process.kill(pid, signal);
     await new Promise((resolve) => setTimeout(resolve, 500));
     expect((await some.generate(1, "Once", { maxTokens: 2 }, () => undefined).done).tokens).toHaveLength(2);
+  });
+
+  it("is one too whose connection for requests breaks, and nothing else", async () => {
+    const connections = vi.spyOn(Socket.prototype, "setKeepAlive");
+    const some = await group(2);
+    const call = longAnswer(some, 1);
+    await call.started;
+    for (const { pid } of some.ranks) process.kill(pid, "SIGSTOP"); // they notice nothing
+    for (const socket of connections.mock.contexts as Socket[]) socket.resetAndDestroy();
+    vi.restoreAllMocks();
+    const message = expect.stringMatching(/^rank [01] of 2 is lost: its connection was closed$/);
+    await expect(call.done).rejects.toMatchObject({ code: "COMM_ERROR", message });
   });
 
   it("is told while nothing runs, too", async () => {
@@ -194,12 +206,36 @@ describe("processes", () => {
     await gone(pids as number[], 3000);
   });
 
+  it.each([0, 50, 150, 400])("whose leader is killed %i ms after they were started are gone at once", async (ms) => {
+    const leader = new Program({});
+    let ranks: number[] = [];
+    while (ranks.length < 2) {
+      await new Promise((resolve) => setTimeout(resolve, 2));
+      ranks = childrenOf(leader.child.pid!);
+    }
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    leader.child.kill("SIGKILL");
+    await gone(ranks, 3000);
+  });
+
   it("end with a leader that ends without closing", async () => {
     const leader = new Program({});
     const { pids } = await leader.next();
     leader.say("leave");
     expect(await leader.ended).toBe(0);
     await gone(pids as number[], 3000);
+  });
+
+  it("that only wait for a call learn that its rank is lost", async () => {
+    const leader = new Program({});
+    const { pids } = (await leader.next()) as { pids: number[] };
+    leader.say("leave busy");
+    expect(await leader.next()).toEqual({ busy: true });
+    process.kill(pids[0]!, "SIGKILL");
+    for (let said = await leader.next(); said["code"] !== "COMM_ERROR"; said = await leader.next())
+      expect(Object.keys(said)).toEqual([expect.stringMatching(/^(busy|ended)$/)]);
+    expect(await leader.ended).toBe(0);
+    await gone(pids);
   });
 
   it("that a launcher started make one group; the leader ends it", async () => {
@@ -235,7 +271,7 @@ describe("processes", () => {
     const leader = new Program(await torchrun(0, port), 2, { parallel: { joinTimeoutMs: 3000 } });
     expect(await leader.next()).toEqual({
       code: "COMM_ERROR",
-      message: `rank 1 of 2 did not connect to the leader at port ${port} of 127.0.0.1 within 3 s; torchrun started 2 processes`,
+      message: `rank 1 of 2 did not connect to the leader at port ${port} of 127.0.0.1 within 3 s; a launcher started 2 processes`,
     });
     expect(await leader.ended).toBe(1);
   });
@@ -263,7 +299,7 @@ describe("processes", () => {
     const member = new Program(await torchrun(1, 1), 3);
     expect(await member.next()).toEqual({
       code: "OPTION_INVALID",
-      message: "parallel.expert: 3 ranks cannot be shared out among the 2 processes that torchrun started; give a multiple of 2",
+      message: "parallel.expert: 3 ranks cannot be shared out among the 2 processes that a launcher started; give a multiple of 2",
     });
   });
 

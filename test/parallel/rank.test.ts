@@ -1,11 +1,14 @@
 /** What a rank does beside its engine: choosing a device, watching its exchange, telling of steps that fail. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Engine } from "../../ts/engine/engine.js";
+import { resolveOptions } from "../../ts/engine/options.js";
 import type { EngineInfo } from "../../ts/engine/types.js";
 import { LongcatError } from "../../ts/errors.js";
 import { ControlWord, type Exchange } from "../../ts/model/exchange.js";
 import { deviceOfRank, type HostFacts } from "../../ts/parallel/rank-device.js";
-import { watchExchange } from "../../ts/parallel/watchdog.js";
+import type { LauncherPlace } from "../../ts/parallel/launcher.js";
+import { joinMs } from "../../ts/parallel/rank-places.js";
+import { timeoutOn, watchExchange } from "../../ts/parallel/watchdog.js";
 import type { HostWords, Queue } from "../../ts/runtime/device.js";
 import { FakeRunner } from "../engine/fake-runner.js";
 
@@ -39,6 +42,25 @@ describe("a rank's device", () => {
     expect(() => deviceOfRank({ device, threads: "auto" }, place(0), facts)).toThrow(
       expect.objectContaining({ code: "DEVICE_UNAVAILABLE", message: expect.stringContaining(message) }),
     );
+  });
+});
+
+describe("times", () => {
+  const options = (parallel: object) => resolveOptions({ device: "cpu", parallel: { expert: 8, ...parallel } });
+  const place = (localProcesses: number): LauncherPlace => ({
+    ...{ index: 0, processes: 8, localIndex: 0, localProcesses },
+    ...{ address: "head", port: 1, token: "", launcher: "a test" },
+  });
+
+  it("to join are longer where ranks are on several hosts, which fetch images and wait for places", () => {
+    expect(joinMs({ options: options({}) })).toBe(60_000);
+    expect(joinMs({ options: options({}), place: place(8) })).toBe(60_000);
+    expect(joinMs({ options: options({}), place: place(4) })).toBe(600_000);
+    expect(joinMs({ options: options({ joinTimeoutMs: 5000 }), place: place(4) })).toBe(5000);
+  });
+
+  it("to wait for each other in a step are longer on CPUs, whose steps take longer", () => {
+    expect([timeoutOn("cuda", "auto"), timeoutOn("cpu", "auto"), timeoutOn("cpu", 2000)]).toEqual([30_000, 300_000, 2000]);
   });
 });
 

@@ -1,5 +1,5 @@
 /** The server as a program's own: `longcat-node/server`. */
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it, vi } from "vitest";
 import { Engine, LongcatError } from "../../ts/index.js";
 import { ApiServer, pageFiles } from "../../ts/server/index.js";
 import { FakeGroup, groupEngine } from "../engine/fake-group.js";
@@ -14,7 +14,7 @@ const load = async (): Promise<Engine> => {
   return engine;
 };
 afterAll(() => Promise.all(engines.map((engine) => engine.close())));
-const listen = () => ApiServer.listen({ port: 0, onLog: () => undefined });
+const listen = (onLog: (line: string) => void = () => undefined) => ApiServer.listen({ port: 0, onLog });
 
 describe("ApiServer", () => {
   it("listens before there is an engine, answers with it, and leaves it to its owner", async () => {
@@ -76,7 +76,8 @@ describe("ApiServer", () => {
   it("is not healthy once its engine has lost a rank, whether or not somebody called", async () => {
     const group = new FakeGroup(2);
     const engine = groupEngine(group);
-    const server = await listen();
+    const logged: string[] = [];
+    const server = await listen((line) => logged.push(line));
     server.serve(engine);
     const ask = () => post(server.url, "/v1/completions", { prompt: "hello", max_tokens: 40 });
     expect((await ask()).status).toBe(200);
@@ -87,14 +88,21 @@ describe("ApiServer", () => {
       );
     expect(metrics).toMatch(/^# TYPE longcat_rank_requests_running gauge$/m);
     group.silent = true;
-    const underWay = ask();
-    while (group.calls.length < 2) await new Promise((resolve) => setImmediate(resolve));
+    const underWay = [ask(), ask()];
+    while (group.calls.length < 3) await new Promise((resolve) => setImmediate(resolve));
+    const running = /^vllm:num_requests_(running|waiting)\{.*\} (?!0$)/m;
+    vi.spyOn(group, "stats").mockReturnValue({ ...engine.stats, runningSequences: 2, waitingSequences: 1, blocksInUse: 3 });
+    expect(await (await fetch(`${server.url}/metrics`)).text()).toMatch(running);
     group.lose(1);
-    expect([(await underWay).status, (await underWay).json.error.code]).toEqual([500, "comm_error"]);
+    for (const { status, json } of await Promise.all(underWay)) expect([status, json.error.code]).toEqual([500, "comm_error"]);
+    expect(logged).toEqual(["error: the engine has failed and answers no more until it is loaded anew: COMM_ERROR: rank 1 is lost"]);
+    expect(await (await fetch(`${server.url}/metrics`)).text()).not.toMatch(running);
     const health = await fetch(`${server.url}/health`);
     expect([health.status, await health.json()]).toEqual([503, { status: "failed", reason: "rank 1 is lost" }]);
-    const { status, json } = await ask();
+    const { status, json, headers } = await ask();
     expect([status, json.error.code, json.error.message]).toEqual([503, "unhealthy", "the engine has failed: rank 1 is lost"]);
+    expect([json.error.type, headers.get("x-should-retry"), headers.get("retry-after")]).toEqual(["server_error", "false", null]);
+    expect(logged).toHaveLength(1);
     const other = await listen();
     other.serve(engine);
     expect((await fetch(`${other.url}/health`)).status).toBe(503);

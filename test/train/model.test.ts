@@ -52,7 +52,7 @@ class Model {
       return numbers.reduce((total, n) => total + n, 0);
     };
     let all = (await sum(memory.loss, ROWS)) / countTargets(BATCH) + (this.zLoss * (await sum(memory.zLoss, ROWS))) / ROWS;
-    for (const layer of balance ? memory.balanceLoss : []) all += await sum(layer, 1);
+    for (const { balanceLoss } of balance ? memory.routers : []) all += await sum(balanceLoss, 1);
     return all;
   }
 

@@ -40,7 +40,8 @@ describe("a run", () => {
     expect(steps.map(({ heldOutLoss }) => heldOutLoss !== null)).toEqual(steps.map(({ step }) => step % 6 === 0));
     const [header, ...lines] = readFileSync(join(output, "steps.csv"), "utf8").trimEnd().split("\n");
     expect(header).toBe(
-      "step,loss,held_out_loss,z_loss,balance_loss,hidden_norm,gradient_norm,rate_share,ffn_experts_0,ffn_experts_1,ffn_spread_0,ffn_spread_1",
+      "step,loss,held_out_loss,z_loss,balance_loss,hidden_norm,gradient_norm,rate_share,ffn_experts_0,ffn_experts_1,ffn_spread_0,ffn_spread_1," +
+        "router_similarity_0,router_similarity_1,gradient_ratio_0,gradient_ratio_1,fullest_group_0,fullest_group_1",
     );
     expect(lines.map((line) => line.split(",").slice(0, 2).map(Number))).toEqual(steps.map(({ step, loss }) => [step, loss]));
     expect(readFileSync(join(output, "loss.svg"), "utf8")).toMatch(/^<svg .*<circle .*<\/svg>\n$/s);
@@ -119,7 +120,7 @@ describe("longcat train", () => {
     expect([code, stdout]).toEqual([0, expect.stringContaining("after 12 steps")]);
     const config = JSON.parse(readFileSync(join(grown, "checkpoint-00000012", "config.json"), "utf8")) as Record<string, unknown>;
     expect(config["num_layers"]).toBe(4);
-    expect(readFileSync(join(grown, "steps.csv"), "utf8")).toMatch(/ffn_spread_3\n6,/);
+    expect(readFileSync(join(grown, "steps.csv"), "utf8")).toMatch(/fullest_group_3\n6,/);
   });
 
   it("says in a line what is wrong with a file", async () => {

@@ -118,6 +118,24 @@ describe("the budget controller", () => {
   });
 });
 
+describe("the router", () => {
+  it("is watched: R_g goes with α, and the rest is the same", async () => {
+    const [weak, strong] = [await begin({ balance: { alpha: 1e-3, groups: 2 } }), await begin({ balance: { alpha: 2e-3, groups: 2 } })];
+    const [a, b] = [await weak.step(), await strong.step()];
+    // The last layer's: to the first one comes what the last one's balance loss says, too.
+    expect(b.gradientRatio[1]! / a.gradientRatio[1]!).toBeCloseTo(2, 6);
+    expect([b.fullestGroup, b.routerSimilarity]).toEqual([a.fullestGroup, a.routerSimilarity]);
+    for (const f of a.fullestGroup) expect(f).toBeGreaterThanOrEqual(1);
+    // Twelve random rows of 32 numbers.
+    for (const cosine of a.routerSimilarity) expect(Math.abs(cosine)).toBeLessThan(0.1);
+  });
+
+  it("is watched without a balance loss too, but for R_g", async () => {
+    const { gradientRatio, routerSimilarity } = await (await begin({ balance: null })).step();
+    expect([gradientRatio, routerSimilarity.length]).toEqual([[], 2]);
+  });
+});
+
 describe("growth", () => {
   /** The numbers of a tensor in a checkpoint of `trainer`. */
   const numbers = async (trainer: Trainer, path: string, file: string, names: string[]) => {

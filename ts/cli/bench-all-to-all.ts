@@ -7,6 +7,7 @@ import {
   type AllToAllFacts,
   type AllToAllPlan,
   type AllToAllResult,
+  checkAllToAll,
   type DirectionResult,
   exchangeSizes,
 } from "../engine/bench-all-to-all.js";
@@ -19,6 +20,7 @@ import {
   exchangeOf,
   meansGpu,
   numberOr,
+  noteLauncher,
   numbers,
   oneOf,
   ranksOf,
@@ -29,7 +31,7 @@ import {
 import { benchReport } from "./bench-report.js";
 import { chartFile, writeChart } from "./chart-file.js";
 import { type Command, JSON_FLAG } from "./command.js";
-import { type ParsedFlags, UsageError } from "./flags.js";
+import type { ParsedFlags } from "./flags.js";
 import { EXCHANGE_FLAG } from "./engine-flags.js";
 import { interruptible } from "./interrupt.js";
 import { note, printJson } from "./output.js";
@@ -52,7 +54,7 @@ export const benchAllToAllCommand: Command = {
       name: "ranks",
       kind: "number",
       value: "R",
-      help: `ranks of this host, rank r on GPU r; a divisor of the experts (default ${DEFAULT_RANKS})`,
+      help: `ranks of this host, which this process starts, rank r on GPU r; a divisor of the experts (default ${DEFAULT_RANKS})`,
     },
     {
       name: "tokens",
@@ -85,12 +87,10 @@ export const benchAllToAllCommand: Command = {
 
 async function planOf(flags: ParsedFlags): Promise<AllToAllPlan & { ranks: number }> {
   const device = deviceName(flags, "auto");
-  const ranks = ranksOf(flags, device, DEFAULT_RANKS);
-  if (ranks === 1) throw new UsageError("--ranks: 1 has nobody to exchange with; give 2 or more");
+  const ranks = ranksOf(flags, device, DEFAULT_RANKS, 2);
   const onGpu = await meansGpu(device);
   const sizes = exchangeSizes(oneOf(flags, "shape", SHAPE_NAMES, onGpu ? "flash" : "mini"), ranks);
-  return {
-    ranks,
+  const plan = {
     sizes: { ...sizes, hiddenSize: numberOr(flags, "hidden", 1, 65536, sizes.hiddenSize) },
     dtype: oneOf(flags, "dtype", ["bfloat16", "float32"] as const, onGpu ? "bfloat16" : "float32"),
     ...{ fp8: flags.on("fp8"), exchange: exchangeOf(flags) },
@@ -98,6 +98,8 @@ async function planOf(flags: ParsedFlags): Promise<AllToAllPlan & { ranks: numbe
     samples: numberOr(flags, "samples", 1, 100, DEFAULT_SAMPLES),
     ...{ device, threads: threadsOf(flags) },
   };
+  checkAllToAll(plan, ranks, onGpu ? "cuda" : "cpu");
+  return { ranks, ...plan };
 }
 
 async function bench(flags: ParsedFlags): Promise<void> {
@@ -105,6 +107,7 @@ async function bench(flags: ParsedFlags): Promise<void> {
   const svg = chartFile(flags);
   const json = flags.on("json");
   const report = benchReport<AllToAllFacts, AllToAllResult>(json, introduce, describe);
+  noteLauncher();
   await interruptible((signal) =>
     runRanks("all-to-all", ranks, { ...plan, signal }, (value) =>
       "loaded" in value ? report.loaded(value.loaded) : void report.measured(value.measured),

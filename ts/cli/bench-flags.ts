@@ -4,8 +4,10 @@
  */
 
 import { RANDOM_DTYPES, SHAPES } from "../engine/bench-model.js";
+import { checkRanks, launched } from "../engine/bench-ranks.js";
 import type { Flag, ParsedFlags } from "./flags.js";
 import { parseNumber, UsageError } from "./flags.js";
+import { note } from "./output.js";
 
 /** Built-in sizes. */
 export const SHAPE_NAMES = SHAPES;
@@ -62,12 +64,19 @@ export function exchangeOf(flags: ParsedFlags): "auto" | "peer" | "nccl" {
   return oneOf(flags, "exchange", ["auto", "peer", "nccl"] as const, "auto");
 }
 
-/** The number of ranks; several have a GPU each, so that one GPU cannot be named. */
-export function ranksOf(flags: ParsedFlags, device: string, absent: number): number {
-  const ranks = numberOr(flags, "ranks", 1, 256, absent);
+/** The number of ranks; several have a GPU each, so that one GPU cannot be named. `least`: what makes sense. */
+export function ranksOf(flags: ParsedFlags, device: string, absent: number, least: number): number {
+  const ranks = checkRanks(flags.number("ranks") ?? absent, least);
   if (ranks > 1 && device.startsWith("cuda:"))
     throw new UsageError(`--device ${device} is one GPU, and each of ${ranks} ranks has its own; give auto, cuda or cpu`);
   return ranks;
+}
+
+/** Where a launcher has started several processes each measures by itself, and says so: they are no group. */
+export function noteLauncher(): void {
+  const found = launched();
+  if (found === undefined) return;
+  note(`${found.launcher} started ${found.processes} processes, and a bench starts its ranks itself, on its host: start it once`);
 }
 
 export function threadsOf(flags: ParsedFlags): number | "auto" {

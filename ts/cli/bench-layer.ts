@@ -3,7 +3,15 @@
  * @module
  */
 
-import { batchesFor, benchLayer, type ExchangeShare, type LayerFacts, type LayerPlan, type LayerResult } from "../engine/bench-layer.js";
+import {
+  batchesFor,
+  benchLayer,
+  checkLayerRanks,
+  type ExchangeShare,
+  type LayerFacts,
+  type LayerPlan,
+  type LayerResult,
+} from "../engine/bench-layer.js";
 import { runRanks } from "../engine/bench-ranks.js";
 import { MOST_DRAFTS } from "../engine/options.js";
 import {
@@ -14,6 +22,7 @@ import {
   HELD_FLAG,
   meansGpu,
   numberOr,
+  noteLauncher,
   numbers,
   oneOf,
   randomModel,
@@ -62,7 +71,7 @@ export const benchLayerCommand: Command = {
       name: "ranks",
       kind: "number",
       value: "R",
-      help: "ranks of this host, rank r on GPU r; --experts-held is then of each, and --batch too (default 1)",
+      help: "ranks of this host, which this process starts, rank r on GPU r; --experts-held is then of each, and --batch too (default 1)",
     },
     ...[EXCHANGE_FLAG, DISPATCH_FLAG],
     {
@@ -108,12 +117,12 @@ export const benchLayerCommand: Command = {
 
 async function planOf(flags: ParsedFlags): Promise<LayerPlan & { ranks: number }> {
   const device = deviceName(flags, "auto");
-  const ranks = ranksOf(flags, device, 1);
+  const ranks = ranksOf(flags, device, 1, 1);
   const kind = (await meansGpu(device)) ? "gpu" : "cpu";
   const prompts = numbers(flags, "prompt", "", 1, 65536);
   const rows = { ...randomModel(flags, kind === "gpu"), expertRows: expertRowsOf(flags), queries: queriesOf(flags) };
   checkRankFlags(flags, ranks);
-  return {
+  const plan: LayerPlan & { ranks: number } = {
     ...{
       ...rows,
       ranks,
@@ -127,6 +136,8 @@ async function planOf(flags: ParsedFlags): Promise<LayerPlan & { ranks: number }
     cacheDType: oneOf<"auto" | "fp8">(flags, "cache-dtype", ["auto", "fp8"], "auto"),
     ...{ device, threads: threadsOf(flags), fp8Activations: flags.on("fp8-activations"), batchInvariant: !flags.on("no-batch-invariant") },
   };
+  if (ranks > 1) checkLayerRanks(plan, ranks, kind === "gpu" ? "cuda" : "cpu");
+  return plan;
 }
 
 /** The batches asked for; else, of those that are usual, the ones that can be measured. */
@@ -160,6 +171,7 @@ async function bench(flags: ParsedFlags): Promise<void> {
   const svg = chartFile(flags);
   const json = flags.on("json");
   const report = benchReport<LayerFacts, LayerResult>(json, describeFacts, describe);
+  if (plan.ranks > 1) noteLauncher();
   await interruptible((signal) =>
     plan.ranks === 1
       ? benchLayer({ ...plan, signal }, report)

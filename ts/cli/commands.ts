@@ -12,8 +12,6 @@ interface CommandEntry {
   readonly summary: string;
   readonly load?: () => Promise<Command>;
   readonly subcommands?: Readonly<Record<string, () => Promise<Command>>>;
-  /** Subcommands that are planned and not there yet: naming one says so. */
-  readonly notThere?: readonly string[];
 }
 
 export const COMMANDS: readonly CommandEntry[] = [
@@ -27,13 +25,13 @@ export const COMMANDS: readonly CommandEntry[] = [
   { name: "score", summary: "log-probability of each token of a text", load: async () => (await import("./score.js")).scoreCommand },
   {
     name: "inspect",
-    summary: "model DIR | devices | estimate DIR: look before loading",
+    summary: "model DIR | devices | estimate DIR: look before loading; routing DIR TEXT…: which experts texts choose",
     subcommands: {
       model: async () => (await import("./inspect.js")).inspectModelCommand,
       devices: async () => (await import("./inspect.js")).inspectDevicesCommand,
       estimate: async () => (await import("./inspect.js")).inspectEstimateCommand,
+      routing: async () => (await import("./inspect-routing.js")).inspectRoutingCommand,
     },
-    notThere: ["routing"],
   },
   {
     name: "quantize",
@@ -73,7 +71,6 @@ export async function findCommand(first: string, rest: readonly string[]): Promi
   const subcommands = entry.subcommands ?? {};
   const [second = "", ...words] = rest;
   if (second === "--help" || second === "-h") return { command: groupHelp(entry), words: ["--help"] };
-  if (entry.notThere?.includes(second)) throw new UsageError(`longcat ${first} ${second} is not there in this version`);
   const load = Object.hasOwn(subcommands, second) ? subcommands[second] : undefined;
   if (load === undefined) {
     const what = second === "" ? "needs one of" : `has no ${JSON.stringify(second)}; there are`;

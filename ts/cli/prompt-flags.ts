@@ -22,13 +22,14 @@ export const PROMPT_FLAGS: readonly Flag[] = [
 ];
 
 /** All of standard input as UTF-8. */
-async function readStandardInput(): Promise<string> {
+export async function readStandardInput(): Promise<string> {
   const pieces: Buffer[] = [];
   for await (const piece of process.stdin) pieces.push(piece as Buffer);
   return decodeUtf8(Buffer.concat(pieces), "standard input");
 }
 
-function decodeUtf8(bytes: Uint8Array, where: string): string {
+/** Bytes as text. Throws PROMPT_INVALID, naming `where` they are from. */
+export function decodeUtf8(bytes: Uint8Array, where: string): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (cause) {

@@ -11,8 +11,9 @@ import type { ActivationDType } from "../model/activations.js";
 import type { ModelConfig } from "../model/config.js";
 import { type Exchange, expertRange, expertsOfRank, slotsOfRank } from "../model/exchange.js";
 import { NVLINK_FLOOR, onCurve } from "../model/measured-parts.js";
-import { openExchange, settleSharding } from "../model/open-exchange.js";
+import { checkWay, openExchange, settleSharding } from "../model/open-exchange.js";
 import { exchangeCost } from "../model/parallel-cost.js";
+import type { DeviceKind } from "../model/placement.js";
 import { type Shape, shapeConfig } from "../model/shapes.js";
 import { LongcatError } from "../errors.js";
 import type { Communicator } from "../runtime/communicator.js";
@@ -53,6 +54,17 @@ export interface AllToAllPlan {
   samples: number;
   device: string;
   threads: number | "auto";
+}
+
+/**
+ * Refuses, before ranks are started, what none of them can measure on such devices.
+ *
+ * @throws LongcatError OPTION_INVALID
+ */
+export function checkAllToAll({ dtype, exchange }: AllToAllPlan, ranks: number, kind: DeviceKind): void {
+  checkWay(kind, { exchange, ranks });
+  if (kind === "cpu" && dtype !== "float32")
+    throw new LongcatError("OPTION_INVALID", `dtype: ${dtype} is not accepted: on the CPU activations are float32`);
 }
 
 /** What was measured on. */
@@ -104,7 +116,7 @@ export type AllToAllReported = { loaded: AllToAllFacts } | { measured: AllToAllR
 const REPEATS = { cuda: 24, cpu: 4 } as const;
 
 /**
- * Measures, as one rank of several; all do the same.
+ * Measures, as one rank of several; all do the same. The plan was checked.
  *
  * @throws LongcatError OPTION_INVALID, DEVICE_UNAVAILABLE, OUT_OF_MEMORY, COMM_ERROR
  */
@@ -116,8 +128,6 @@ export async function benchAllToAll(
   const device = Device.open(plan);
   let communicator: Communicator | undefined;
   try {
-    if (device.kind === "cpu" && plan.dtype !== "float32")
-      throw new LongcatError("OPTION_INVALID", `dtype: ${plan.dtype} is not accepted: on the CPU activations are float32`);
     const parallel = benchParallel(rank, { exchange: plan.exchange, fp8Dispatch: plan.fp8 });
     const sharding = await settleSharding(parallel, device);
     const sizes = { sharding, maxBatchTokens: Math.max(...plan.tokens), activationDType: plan.dtype };

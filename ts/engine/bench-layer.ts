@@ -13,10 +13,12 @@
 import { LongcatError } from "../errors.js";
 import { KEY_TILE } from "../model/activations.js";
 import type { ModelConfig } from "../model/config.js";
-import { expertsOfRank } from "../model/exchange.js";
+import { expertRange, expertsOfRank } from "../model/exchange.js";
 import { layer } from "../model/layer.js";
 import { EXCHANGE_OPERATIONS, LAYER_OPERATIONS, layerCommands, layerCosts } from "../model/layer-cost.js";
 import { forward } from "../model/model.js";
+import { checkWay } from "../model/open-exchange.js";
+import type { DeviceKind } from "../model/placement.js";
 import type { Program } from "../model/program.js";
 import { openRandomModel, type RandomDType, type RandomModel } from "../model/random-weights.js";
 import { type Shape, shapeConfig } from "../model/shapes.js";
@@ -195,6 +197,16 @@ export async function benchLayer(plan: LayerPlan, report: LayerReport, rank?: Be
   }
 }
 
+/**
+ * Refuses, before ranks are started, what none of them can measure on such devices.
+ *
+ * @throws LongcatError OPTION_INVALID
+ */
+export function checkLayerRanks(plan: LayerPlan, ranks: number, kind: DeviceKind): void {
+  expertRange(configOf(plan), { rank: 0, ranks });
+  checkWay(kind, { exchange: plan.exchange, ranks });
+}
+
 /** The layer's sizes; on several ranks with as many experts as they hold together. */
 function configOf({ shape, layers, ranks = 1, expertsHeld }: LayerPlan): ModelConfig {
   const config = shapeConfig(shape, layers);
@@ -205,7 +217,7 @@ function configOf({ shape, layers, ranks = 1, expertsHeld }: LayerPlan): ModelCo
   if (choices < config.topK)
     throw new LongcatError(
       "OPTION_INVALID",
-      `experts held: ${expertsHeld} on each of ${ranks} ranks make ${choices} choices, zero experts included, of which a token takes ${config.topK}`,
+      `expertsHeld: ${expertsHeld} on each of ${ranks} ranks make ${choices} choices, zero experts included, of which a token takes ${config.topK}`,
     );
   return { ...config, numExperts, numZeroExperts };
 }

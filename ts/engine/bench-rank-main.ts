@@ -12,7 +12,9 @@ import type { BenchRank, FromRank, RankTask } from "./bench-ranks.js";
 
 // Ctrl-C reaches all processes: the one that started this one decides what it means.
 process.on("SIGINT", () => undefined);
-process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
+const kill = (): unknown => process.kill(process.pid, "SIGKILL");
+process.on("disconnect", kill);
+if (!process.connected) kill();
 
 function tell(message: FromRank): Promise<unknown> {
   return new Promise((resolve) => process.send!(message, resolve));

@@ -4,14 +4,18 @@
  */
 
 import { type ChildProcess, fork, type StdioOptions } from "node:child_process";
+import { integer } from "../checks.js";
 import { LongcatError } from "../errors.js";
-import type { Exchange, ModelParallel } from "../model/exchange.js";
+import { type Exchange, MAX_RANKS, type ModelParallel } from "../model/exchange.js";
 import { rankName } from "../parallel/names.js";
 import { fromWire, type WireError } from "../parallel/wire-error.js";
 import { compiledFile } from "../runtime/compiled.js";
 import type { AllToAllPlan, AllToAllReported } from "./bench-all-to-all.js";
+import { onAbort } from "./abort.js";
 import { aborted, abortIfAsked } from "./bench-device.js";
 import type { LayerPlan, LayerReported } from "./bench-layer.js";
+
+export { launched } from "../parallel/launcher.js";
 
 /** What ranks can be told to measure, and what rank 0 reports of it. */
 export interface RankBenches {
@@ -25,6 +29,15 @@ export interface BenchRank {
   readonly ranks: number;
   /** Every rank's value, by rank: the n-th call of each belongs to the n-th of the others, and waits for them. */
   share<T>(value: T): Promise<T[]>;
+}
+
+/**
+ * A number of ranks that a bench can have.
+ *
+ * @throws LongcatError OPTION_INVALID
+ */
+export function checkRanks(ranks: number, least: number): number {
+  return integer(ranks, "parallel.expert", least, MAX_RANKS);
 }
 
 /** A rank as models and exchanges want it. It runs no steps of a runner's, so there is nothing to agree on. */
@@ -81,17 +94,14 @@ export async function runRanks<K extends keyof RankBenches>(
   const start = (rank: number): Promise<void> =>
     new Promise((resolve, reject) => {
       const stdio: StdioOptions = ["ignore", "inherit", "inherit", "ipc"];
-      const child = fork(program, { serialization: "advanced", stdio, signal, killSignal: "SIGKILL" });
+      const child = fork(program, { serialization: "advanced", stdio });
       children.push(child);
       child.on("message", (message: FromRank) => {
         if (message.type === "share") share(rank, message.value);
         else if (message.type === "reported") onReported(message.value as RankBenches[K]["reported"]);
         else reject(fromWire(message.error, rankName(rank, ranks)));
       });
-      child.on("error", (cause) => {
-        const name = rankName(rank, ranks);
-        reject(signal?.aborted ? aborted(signal) : new LongcatError("COMM_ERROR", `${name}: ${cause.message}`, { cause }));
-      });
+      child.on("error", (cause) => reject(new LongcatError("COMM_ERROR", `${rankName(rank, ranks)}: ${cause.message}`, { cause })));
       child.on("exit", (code, killed) => {
         if (code === 0) return resolve();
         const how = killed === null ? `ended with exit code ${code}` : `was ended by ${killed}`;
@@ -101,9 +111,14 @@ export async function runRanks<K extends keyof RankBenches>(
       child.send(task);
     });
   abortIfAsked(signal);
+  let stopListening!: () => void;
+  const stopped = new Promise<never>((_, reject) => {
+    stopListening = onAbort(signal, () => reject(aborted(signal as AbortSignal)));
+  });
   try {
-    await Promise.all(Array.from({ length: ranks }, (_, rank) => start(rank)));
+    await Promise.race([stopped, Promise.all(Array.from({ length: ranks }, (_, rank) => start(rank)))]);
   } finally {
+    stopListening();
     // A rank may stand in an exchange whose other ranks are gone.
     for (const child of children) if (child.exitCode === null) child.kill("SIGKILL");
   }

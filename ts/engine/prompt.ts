@@ -30,6 +30,8 @@ export interface TextTools {
   newParser(stop: readonly string[], chat: ChatAnswer | undefined): TokenParser;
   decode(ids: readonly number[]): string;
   tokenBytes(id: number): Uint8Array;
+  /** Whether an id is a special token. */
+  isSpecial(id: number): boolean;
   /** Keeps answers to formats. */
   readonly grammars?: Grammars;
 }

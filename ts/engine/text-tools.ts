@@ -26,6 +26,7 @@ export async function loadTextTools(dir: string, vocabularySize: number): Promis
     newParser: (stop, chat) => new OutputParser({ tokenizer, stop, ...(chat ?? { mode: "raw" }) }),
     decode: (ids) => tokenizer.decode(ids),
     tokenBytes,
+    isSpecial: (id) => tokenizer.isSpecial(id),
     grammars: new Grammars(vocabularySize, { textIds, tokenBytes, special }),
     close: () => tokenizer.close(),
   };

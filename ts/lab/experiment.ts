@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import type { Plot } from "../train/plot.js";
-import { type StepReport, Trainer } from "../train/trainer.js";
+import { type Forwarded, type StepReport, Trainer } from "../train/trainer.js";
 
 /** A run that was trained to its end. */
 export interface TrainedRun {
@@ -23,6 +23,8 @@ export interface TrainedRun {
 export interface Lab {
   /** The same question with far fewer steps, for tests: some seconds. */
   brief: boolean;
+  /** What `read` finds in a run's model before its first step, with a forward of held-out sequences in memory. */
+  atStart<T>(run: Record<string, unknown>, read: (left: Forwarded) => Promise<T>): Promise<T>;
   /** Trains a run to its end. */
   train(run: Record<string, unknown>): Promise<TrainedRun>;
   /** Trains a run to its end, whose layers are stacked `copies` times behind step `at`. */
@@ -67,6 +69,10 @@ export function openLab(brief: boolean, threads: number | "auto", onRun: (run: n
   };
   return {
     brief,
+    atStart: async (json, read) => {
+      onRun(++runs);
+      return closing(await Trainer.begin(json, { threads }), (trainer) => trainer.look(read));
+    },
     train: async (json) => {
       onRun(++runs);
       return closing(await Trainer.begin(json, { threads }), (trainer) => finish(trainer, []));

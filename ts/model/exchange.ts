@@ -103,7 +103,7 @@ export function failureOf({ control, nccl }: Pick<Exchange, "control" | "nccl">)
 }
 
 /** Most ranks of an exchange (native/comm/window.h: kMaxRanks). */
-const MAX_RANKS = 256;
+export const MAX_RANKS = 256;
 
 /** Places in an exchange's `control` (native/ops/ep_dispatch/params.h). */
 export const ControlWord = { giveUp: 0, waitsFor: 1 } as const;

@@ -33,7 +33,12 @@ export async function settleSharding(parallel: ModelParallel | undefined, device
   return { ...sharding, throughNccl: exchange === "nccl" || !isOneHost(parallel) || !(await reachAll(device!, parallel)) };
 }
 
-function checkWay(kind: DeviceKind, parallel: ModelParallel): void {
+/**
+ * Whether these ranks have the way that is asked for.
+ *
+ * @throws LongcatError OPTION_INVALID
+ */
+export function checkWay(kind: DeviceKind, parallel: Pick<ModelParallel, "exchange" | "ranks" | "ranksOnHost">): void {
   const { exchange = "auto", ranks, ranksOnHost } = parallel;
   if (exchange === "nccl" && kind === "cpu")
     throw new LongcatError("OPTION_INVALID", 'parallel.exchange: "nccl" needs GPUs, and this model runs on the CPU; give "auto" or "peer"');
@@ -41,7 +46,7 @@ function checkWay(kind: DeviceKind, parallel: ModelParallel): void {
   const what = kind === "cpu" ? "ranks on the CPU" : 'ranks with parallel.exchange: "peer"';
   throw new LongcatError(
     "OPTION_INVALID",
-    `${what} write into one another's memory and must be on one host: ${ranksOnHost} of ${ranks} are on this one`,
+    `${what} write into one another's memory and must be on one host: ${ranksOnHost} of ${ranks} are on this one, as LOCAL_WORLD_SIZE says, or what the launcher sets instead`,
   );
 }
 

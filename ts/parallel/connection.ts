@@ -22,8 +22,8 @@ const MOST_BYTES = 1 << 30;
 /** What a connection tells its owner. */
 export interface ConnectionEvents {
   onFrame(kind: number, body: Buffer): void;
-  /** Once: the other side closed it, or it broke; `why` says how. Not called after `close`. */
-  onEnd(why: string): void;
+  /** Once: the other side closed it, or it broke; `why` says how. `isForeign`: what it sent are no frames of ours. Not called after `close`. */
+  onEnd(why: string, isForeign: boolean): void;
 }
 
 export class Connection {
@@ -36,6 +36,7 @@ export class Connection {
   #mostBytes: number;
   #ended = false;
   #why = "its connection was closed";
+  #isForeign = false;
 
   /** `isStranger`: nobody knows yet who sends; its first frame is short. */
   constructor(socket: Socket, events: ConnectionEvents, isStranger = false) {
@@ -109,7 +110,9 @@ export class Connection {
     while (!this.#ended && bytes.length >= HEADER_BYTES) {
       const frameBytes = 4 + bytes.readUInt32LE(0);
       if (frameBytes > this.#mostBytes) {
-        this.#break(`it sent a frame of ${frameBytes} bytes`);
+        this.#isForeign = true;
+        this.#why = `it sent a frame of ${frameBytes} bytes`;
+        this.#socket.destroy();
         return;
       }
       if (bytes.length < frameBytes) {
@@ -123,15 +126,10 @@ export class Connection {
     this.#numBytes = bytes.length;
   }
 
-  #break(why: string): void {
-    this.#why = why;
-    this.#socket.destroy();
-  }
-
   #end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#events.onEnd(this.#why);
+    this.#events.onEnd(this.#why, this.#isForeign);
   }
 }
 

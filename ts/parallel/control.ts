@@ -93,13 +93,28 @@ export class Control implements Lockstep {
         throw new LongcatError("COMM_ERROR", `${who} found no leader at ${address}:${port} within ${connectMs / 1000} s${why}`);
       try {
         const connection = await introduce(await dial(address, port, left), { ...place, channel: Channel.control }, left);
-        return new Control(connection, place, await setupOf(connection));
+        return await Control.#listen(connection, place);
       } catch (error) {
         if (error instanceof LongcatError) throw fromWire(toWire(error), who);
         why = `: ${(error as Error).message}`;
       }
       await sleep(Math.min(RETRY_MS, left));
     }
+  }
+
+  /** Made when the coordinator says the first word: the next ones may come with it. */
+  static #listen(connection: Connection, place: LeaderPlace): Promise<Control> {
+    return new Promise((resolve, reject) => {
+      connection.trust({
+        onFrame: (kind, body) => {
+          if (kind === Frame.refused) return reject(refusal(body.toString()));
+          const message = readValue(body) as ToRank;
+          if (message.type === "setup") resolve(new Control(connection, place, message.setup));
+          else if (message.type === "lost") reject(fromWire(message.error));
+        },
+        onEnd: (why) => reject(new Error(why)),
+      });
+    });
   }
 
   /** From now on the coordinator's wishes go there; what came before is made up for. */
@@ -221,19 +236,4 @@ export class Control implements Lockstep {
     for (const { reject } of this.#gathers.values()) reject(error);
     this.#events?.onLost(error);
   }
-}
-
-/** What the coordinator says first. Its other words are to be heard at once when it has resolved. */
-function setupOf(connection: Connection): Promise<RankSetup> {
-  return new Promise((resolve, reject) => {
-    connection.trust({
-      onFrame: (kind, body) => {
-        if (kind === Frame.refused) return reject(refusal(body.toString()));
-        const message = readValue(body) as ToRank;
-        if (message.type === "setup") resolve(message.setup);
-        else if (message.type === "lost") reject(fromWire(message.error));
-      },
-      onEnd: (why) => reject(new Error(why)),
-    });
-  });
 }

@@ -85,9 +85,10 @@ export class CoordinatorThread {
     this.#tell({ type: "close" });
   }
 
-  /** Lets the process end although the thread runs. */
-  unref(): void {
-    this.#worker.unref();
+  /** Whether the thread keeps the process alive. */
+  keepAlive(does: boolean): void {
+    if (does) this.#worker.ref();
+    else this.#worker.unref();
   }
 
   /** Ends the thread, and with it its connections. */

@@ -162,7 +162,7 @@ export class Coordinator {
 
   #hearHeart(rank: number, heart: Connection): string | undefined {
     const member = this.#members[rank];
-    if (member === undefined || member.heart !== undefined) return `${rankName(rank, this.#options.ranks)} has another heart`;
+    if (member === undefined || member.heart !== undefined) return `${rankName(rank, this.#options.ranks)} is not there, or has a heart`;
     member.heart = heart;
     const onFrame = (): void => {
       member.silentBeats.process = 0;

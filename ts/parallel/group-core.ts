@@ -9,7 +9,7 @@ import type { Chunk, EngineStats, GenerateResult, ScoreResult } from "../engine/
 import { LongcatError } from "../errors.js";
 import type { RankFacts, RankGroup, RemoteCall } from "./group.js";
 import { type Placement, Router } from "./router.js";
-import { totalStats } from "./total-stats.js";
+import { atRest, totalStats } from "./total-stats.js";
 import { within } from "./within.js";
 
 const CLOSED = "the engine was closed";
@@ -40,7 +40,8 @@ export class GroupCore implements EngineCore {
   }
 
   get stats(): EngineStats {
-    return totalStats(this.#group.ranks.map(({ rank }) => this.#group.stats(rank)));
+    const stats = this.#group.ranks.map(({ rank }) => this.#group.stats(rank));
+    return totalStats(this.#failure === undefined ? stats : stats.map(atRest));
   }
 
   get failure(): LongcatError | undefined {

@@ -50,13 +50,14 @@ export function dial(host: string, port: number, timeoutMs: number): Promise<Soc
  * A rank introduces itself to who answers at a socket. The connection that it gives is to be trusted at once: the leader may write from now on, if only
  * why it refuses.
  *
- * @throws LongcatError COMM_ERROR: that is no leader of the group; Error: it says nothing
+ * @throws LongcatError COMM_ERROR: that is no leader, or none of the group; Error: it says nothing
  */
 export function introduce(socket: Socket, { channel, rank, token }: Newcomer & { token: string }, timeoutMs: number): Promise<Connection> {
   const hello = Buffer.alloc(NEWCOMER_BYTES + NONCE_BYTES);
   hello.writeUInt8(channel, 0);
   hello.writeUInt32LE(rank, 1);
   randomBytes(NONCE_BYTES).copy(hello, NEWCOMER_BYTES);
+  const where = `${socket.remoteAddress}:${socket.remotePort}`;
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => socket.destroy(new Error("it does not answer")), timeoutMs);
     const give = (connection: Connection, error: LongcatError): void => {
@@ -75,9 +76,10 @@ export function introduce(socket: Socket, { channel, rank, token }: Newcomer & {
           connection.send(Frame.proof, proof(token, "rank", hello, nonce));
           resolve(connection);
         },
-        onEnd: (why) => {
+        onEnd: (why, isForeign) => {
           clearTimeout(timer);
-          reject(new Error(why));
+          const words = `what listens at ${where} is no leader of ranks; MASTER_PORT says where a leader is looked for`;
+          reject(isForeign ? new LongcatError("COMM_ERROR", words) : new Error(why));
         },
       },
       true,

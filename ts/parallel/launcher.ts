@@ -19,10 +19,15 @@ export interface LauncherPlace {
   /** Where the leader listens: for control there, and on several hosts for requests at the next port. */
   address: string;
   port: number;
-  /** What ranks show to the leader, so that strays are refused. */
+  /** What ranks and leader prove to each other that they know. */
   token: string;
   /** Who started the processes, for messages. */
   launcher: string;
+}
+
+/** Whether all processes are on this host. */
+export function isOneHost(place: Pick<LauncherPlace, "processes" | "localProcesses"> | undefined): boolean {
+  return place === undefined || place.localProcesses === place.processes;
 }
 
 /** Variables by name, as `process.env` has them. */
@@ -34,8 +39,14 @@ export const DEFAULT_PORT = 29_517;
 /** LONGCAT_PARALLEL_TOKEN: a secret that all processes of a group share. */
 export const TOKEN_VARIABLE = "LONGCAT_PARALLEL_TOKEN";
 
+/** Names of variables: a number from 0, and how many there are. */
+type Names = readonly [number: string, count: string];
+
 /** What a launcher says, but for what all may say in the same variables. */
 interface Found extends Pick<LauncherPlace, "index" | "processes" | "localIndex" | "localProcesses" | "launcher"> {
+  /** The variables that say which process of all this is, and which of its host; absent: it is alone there. */
+  names: Names;
+  localNames?: Names;
   /** Host of process 0; absent: MASTER_ADDR has to say. */
   address?: string;
   /** What tells this run from others on the same hosts. */
@@ -48,30 +59,55 @@ interface Found extends Pick<LauncherPlace, "index" | "processes" | "localIndex"
  * @throws LongcatError OPTION_INVALID: a variable makes no sense, or the leader's address is missing
  */
 export function launcherPlace(env: Environment = process.env): LauncherPlace | undefined {
+  const found = launched(env);
+  return found && placeOf(found, env);
+}
+
+/** Who has started this process as one of several. undefined: it was started alone. */
+export function launched(env: Environment = process.env): Found | undefined {
   for (const find of [torchrun, openMpi, slurm, leaderWorkerSet]) {
     const found = find(env);
-    if (found !== undefined && found.processes > 1) return placeOf(found, env);
+    if (found !== undefined && found.processes > 1) return found;
   }
   return undefined;
 }
 
-function placeOf({ job, address, ...found }: Found, env: Environment): LauncherPlace {
-  const { index, processes, localIndex, localProcesses, launcher } = found;
-  if (index >= processes || localIndex >= localProcesses || localProcesses > processes)
-    throw new LongcatError(
-      "OPTION_INVALID",
-      `${launcher}: process ${index} of ${processes}, ${localIndex} of ${localProcesses} on this host, is impossible`,
-    );
-  const isOneHost = localProcesses === processes;
-  const leader = isOneHost ? "127.0.0.1" : (env["MASTER_ADDR"] ?? address);
+function placeOf(found: Found, env: Environment): LauncherPlace {
+  checkNumbers(found);
+  const { job, address, names: _, localNames, ...place } = found;
+  const { processes, launcher } = place;
+  const leader = isOneHost(place) ? "127.0.0.1" : (env["MASTER_ADDR"] ?? address);
   if (leader === undefined)
     throw new LongcatError(
       "OPTION_INVALID",
       `MASTER_ADDR: is missing; give the host of process 0 of the ${processes} that ${launcher} started`,
     );
+  checkHosts(place, leader, localNames);
   const port = portOf(env);
   const token = env[TOKEN_VARIABLE] || createHash("sha256").update(`${launcher} ${job} ${leader} ${port}`).digest("hex");
-  return { ...found, address: leader, port, token };
+  return { ...place, address: leader, port, token };
+}
+
+/** Numbers are below counts, and what is on one host is part of all. */
+function checkNumbers({ index, processes, names: [name, countName], localIndex, localProcesses, localNames }: Found): void {
+  const below = (countName: string, count: number): string => `a number below ${countName}, which is ${count}`;
+  if (index >= processes) throw invalid(name, index, below(countName, processes));
+  if (localNames === undefined) return;
+  const [localName, localCountName] = localNames;
+  if (localIndex >= processes) throw invalid(localName, localIndex, below(countName, processes));
+  if (localIndex >= localProcesses) throw invalid(localName, localIndex, below(localCountName, localProcesses));
+  if (localProcesses > processes) throw invalid(localCountName, localProcesses, `at most ${countName}, which is ${processes}`);
+}
+
+/** Nobody on another host reaches a leader that is told to listen at a host's own address: then all are on this one, and have not been told so. */
+function checkHosts(place: Pick<LauncherPlace, "processes" | "localProcesses">, leader: string, names: Names | undefined): void {
+  if (isOneHost(place) || names === undefined || !/^(127\.|localhost$|::1$)/.test(leader)) return;
+  const { processes, localProcesses } = place;
+  throw new LongcatError(
+    "OPTION_INVALID",
+    `MASTER_ADDR: ${leader} is this host alone, and by ${names[1]} (without it: ${names[0]} + 1) ${localProcesses} of ${processes} processes run here; ` +
+      `where all do, give each ${names[1]}=${processes}, and its number as ${names[0]}`,
+  );
 }
 
 /** The port beside MASTER_PORT where torchrun's own store has that. */
@@ -81,21 +117,19 @@ function portOf(env: Environment): number {
   return env["TORCHELASTIC_USE_AGENT_STORE"] === "True" ? port + 1 : port;
 }
 
-/** torchrun, and whatever sets the variables of torch.distributed. */
+/** torchrun, and whoever else sets the variables of torch.distributed. */
 function torchrun(env: Environment): Found | undefined {
   const place = numbers(env, "RANK", "WORLD_SIZE");
   if (place === undefined) return undefined;
-  const localIndex = number(env, "LOCAL_RANK") ?? 0;
-  const localProcesses = number(env, "LOCAL_WORLD_SIZE") ?? localIndex + 1;
-  return { ...place, localIndex, localProcesses, launcher: "torchrun", job: env["TORCHELASTIC_RUN_ID"] };
+  const job = env["TORCHELASTIC_RUN_ID"];
+  return { ...place, ...localNumbers(env, "LOCAL_RANK", "LOCAL_WORLD_SIZE"), launcher: job ? "torchrun" : "a launcher", job };
 }
 
 function openMpi(env: Environment): Found | undefined {
   const place = numbers(env, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE");
   if (place === undefined) return undefined;
-  const localIndex = number(env, "OMPI_COMM_WORLD_LOCAL_RANK") ?? 0;
-  const localProcesses = number(env, "OMPI_COMM_WORLD_LOCAL_SIZE") ?? localIndex + 1;
-  return { ...place, localIndex, localProcesses, launcher: "mpirun", job: env["PMIX_NAMESPACE"] ?? env["OMPI_MCA_ess_base_jobid"] };
+  const local = localNumbers(env, "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE");
+  return { ...place, ...local, launcher: "mpirun", job: env["PMIX_NAMESPACE"] ?? env["OMPI_MCA_ess_base_jobid"] };
 }
 
 /** A step that srun started. A batch script alone has SLURM_NTASKS too, and is one process. */
@@ -107,7 +141,8 @@ function slurm(env: Environment): Found | undefined {
   const localProcesses = tasks[number(env, "SLURM_NODEID") ?? 0] ?? localIndex + 1;
   const address = firstHost(env["SLURM_STEP_NODELIST"] ?? "");
   const job = `${env["SLURM_JOB_ID"]}.${env["SLURM_STEP_ID"]}`;
-  return { ...place, localIndex, localProcesses, ...(address && { address }), launcher: "srun", job };
+  const localNames: Names = ["SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"];
+  return { ...place, localIndex, localProcesses, localNames, ...(address && { address }), launcher: "srun", job };
 }
 
 /** Kubernetes' LeaderWorkerSet: one process a pod. */
@@ -133,9 +168,16 @@ function firstHost(list: string): string | undefined {
 }
 
 /** A process's number and how many there are; undefined where the two are not both set. */
-function numbers(env: Environment, index: string, processes: string): { index: number; processes: number } | undefined {
+function numbers(env: Environment, ...names: Names): Pick<Found, "index" | "processes" | "names"> | undefined {
+  const [index, processes] = names;
   if (!env[index] || !env[processes]) return undefined;
-  return { index: number(env, index) as number, processes: number(env, processes) as number };
+  return { index: number(env, index) as number, processes: number(env, processes) as number, names };
+}
+
+/** The same on its host, where it is alone if nothing else is said. */
+function localNumbers(env: Environment, ...localNames: Names): Required<Pick<Found, "localIndex" | "localProcesses" | "localNames">> {
+  const localIndex = number(env, localNames[0]) ?? 0;
+  return { localIndex, localProcesses: number(env, localNames[1]) ?? localIndex + 1, localNames };
 }
 
 /** A variable's number; undefined where it is not set. */

@@ -14,8 +14,9 @@ import { packageVersion } from "../runtime/addon.js";
 import type { PlainParameters } from "../sampling/parameters.js";
 import { CoordinatorThread } from "./coordinator-thread.js";
 import type { GroupOptions, RankFacts, RankGroup, RemoteCall } from "./group.js";
+import { isOneHost } from "./launcher.js";
 import type { PlainOptions } from "./messages.js";
-import { isOneHost, joinMs, rankPlaces } from "./rank-places.js";
+import { joinMs, rankPlaces } from "./rank-places.js";
 import { RankProcess } from "./rank-process.js";
 import type { RemoteRank } from "./remote-rank.js";
 import { within } from "./within.js";
@@ -119,6 +120,8 @@ class Group implements RankGroup {
   readonly #requests: RequestServer;
   #processes: readonly RankProcess[] = [];
   #remotes: readonly RemoteRank[] = [];
+  /** Calls in flight. */
+  #numCalls = 0;
   #failure: LongcatError | undefined;
   #closing: Promise<void> | undefined;
   #ending: Promise<void> | undefined;
@@ -147,7 +150,8 @@ class Group implements RankGroup {
   async serve(): Promise<void> {
     const lost = this.#coordinator.lost.then((error) => Promise.reject(error));
     await Promise.race([this.#arrive(), lost]);
-    for (const part of [this.#coordinator, this.#requests, ...this.#processes]) part.unref();
+    for (const part of [this.#requests, ...this.#processes]) part.unref();
+    this.#coordinator.keepAlive(false);
   }
 
   async #arrive(): Promise<void> {
@@ -157,11 +161,11 @@ class Group implements RankGroup {
   }
 
   generate(rank: number, prompt: EncodedPrompt, parameters: PlainParameters, onChunk: (chunk: Chunk) => void): RemoteCall<GenerateResult> {
-    return this.#remote(rank).generate(prompt, parameters, onChunk);
+    return this.#inFlight(this.#remote(rank).generate(prompt, parameters, onChunk));
   }
 
   score(rank: number, prompt: readonly number[] | string | TokenPrompt, options: Omit<ScoreOptions, "signal">): RemoteCall<ScoreResult> {
-    return this.#remote(rank).score(prompt, options);
+    return this.#inFlight(this.#remote(rank).score(prompt, options));
   }
 
   stats(rank: number): EngineStats {
@@ -192,6 +196,16 @@ class Group implements RankGroup {
     this.#requests.close(this.#failure ?? closed());
     await Promise.all(this.#processes.map((process) => process.end()));
     await this.#coordinator.end();
+  }
+
+  /** Keeps the process alive while a call lasts, through the thread that knows whether its rank lives: a lost rank's connection and process are gone. */
+  #inFlight<T>(call: RemoteCall<T>): RemoteCall<T> {
+    if (this.#numCalls++ === 0) this.#coordinator.keepAlive(true);
+    const over = (): void => {
+      if (--this.#numCalls === 0) this.#coordinator.keepAlive(false);
+    };
+    call.done.then(over, over);
+    return call;
   }
 
   #remote(rank: number): RemoteRank {

@@ -5,7 +5,7 @@
 
 import { LongcatError } from "../errors.js";
 import type { GroupOptions } from "./group.js";
-import type { LauncherPlace } from "./launcher.js";
+import { isOneHost, type LauncherPlace } from "./launcher.js";
 import type { RankPlace } from "./rank-process.js";
 
 /** How long ranks may take to find each other: processes of one host; and of several, which have images to fetch and wait for places. */
@@ -43,11 +43,6 @@ export function rankPlaces(
     ...leader,
     connectMs: joinMs({ options, place }),
   }));
-}
-
-/** Whether all ranks are on this host. */
-export function isOneHost(place: GroupOptions["place"]): boolean {
-  return place === undefined || place.localProcesses === place.processes;
 }
 
 /** How long ranks may take to connect. */

@@ -33,7 +33,7 @@ const STEPS_AHEAD = 1;
 const PROGRESS_MS = 50;
 
 /** A rank that has failed waits so long for the coordinator's word that all end. */
-const LAST_WORD_MS = 2000;
+const VERDICT_MS = 2000;
 
 /** What a rank asks of its process. */
 export interface RankHost {
@@ -53,6 +53,7 @@ export class Rank {
   #requests: Requests | undefined;
   /** The newest round that this rank has joined without rows, and with it all before, is over. */
   #joined: Promise<void> | undefined;
+  #isAllQuiet = false;
   #allQuiet!: () => void;
   /** No rank has work any more. */
   readonly #quiet = new Promise<void>((resolve) => {
@@ -67,7 +68,10 @@ export class Rank {
     control.listen({
       onRound: (round) => this.#join(round),
       onClose: () => void this.#close(),
-      onAllQuiet: () => this.#allQuiet(),
+      onAllQuiet: () => {
+        this.#isAllQuiet = true;
+        this.#allQuiet();
+      },
       onLost: (error) => this.#end(error),
     });
   }
@@ -86,7 +90,7 @@ export class Rank {
       await rank.#serve();
     } catch (error) {
       control.fail(error);
-      setTimeout(() => rank.#end(error), LAST_WORD_MS);
+      setTimeout(() => rank.#end(error), VERDICT_MS);
     }
   }
 
@@ -181,7 +185,10 @@ export class Rank {
     }
     connection.trust({
       onFrame: (kind, body) => (kind === Frame.refused ? this.#end(refusal(body.toString())) : this.#requests?.receive(body)),
-      onEnd: (why) => this.#end(leaderLost(rank, ranks, why)),
+      onEnd: (why) => {
+        // Nothing is to come any more; the leader may be through before us.
+        if (!this.#isAllQuiet) this.#end(leaderLost(rank, ranks, why));
+      },
     });
     return connection;
   }

@@ -54,9 +54,9 @@ export class RemoteRank {
     );
   }
 
-  /** Lets the process end although it is connected, while no call is in flight. */
+  /** Lets the process end although it is connected. */
   unref(): void {
-    this.#connection.keepAlive(this.#pending.size > 0);
+    this.#connection.keepAlive(false);
   }
 
   /** What came over its connection. */
@@ -84,7 +84,6 @@ export class RemoteRank {
     this.#failure ??= error;
     for (const { reject } of this.#pending.values()) reject(this.#failure);
     this.#pending.clear();
-    this.#connection.keepAlive(false);
   }
 
   /** Closes the connection. Calls that are still in flight end as aborted ones. */
@@ -103,7 +102,6 @@ export class RemoteRank {
         return reject(new LongcatError("INTERNAL", `a call cannot be sent: ${toWire(error).message}`, { cause: error }));
       }
       this.#pending.set(id, { onChunk, resolve: resolve as (result: unknown) => void, reject });
-      this.#connection.keepAlive(true);
     });
     done.catch(() => undefined); // whoever waits sees the error; nobody has to
     return { done, abort: (message, cause) => this.#abort(id, { message, cause }) };
@@ -127,19 +125,23 @@ export class RemoteRank {
     }
   }
 
-  /** The end of a call. One that was to end is aborted, even if it was over when its rank heard of it. */
+  /** The end of a call. One that was to end is aborted, even if its answer was whole when its rank heard of it; one that had failed by then has failed. */
   #settle(id: number, settle: (pending: Pending) => void): void {
     const pending = this.#pending.get(id);
     if (pending === undefined) return;
     this.#pending.delete(id);
-    this.#connection.keepAlive(this.#pending.size > 0);
     const { aborted } = pending;
     if (aborted === undefined) settle(pending);
     else if ("error" in aborted) pending.reject(aborted.error);
     else {
       const { message, cause } = aborted;
-      const reject = (partial: unknown): void => pending.reject(new LongcatError("ABORTED", message, { cause, partial }));
-      settle({ ...pending, resolve: reject, reject: (error) => reject((error as LongcatError).partial) });
+      const abort = (partial: unknown): void => pending.reject(new LongcatError("ABORTED", message, { cause, partial }));
+      const fail = (error: unknown): void => {
+        const { code, partial } = error as LongcatError;
+        if (code === "ABORTED") abort(partial);
+        else pending.reject(error);
+      };
+      settle({ ...pending, resolve: abort, reject: fail });
     }
   }
 }

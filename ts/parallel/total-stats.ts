@@ -27,6 +27,11 @@ export function totalStats(ranks: readonly EngineStats[]): EngineStats {
   };
 }
 
+/** What a rank did that does nothing any more. */
+export function atRest(stats: EngineStats): EngineStats {
+  return { ...stats, runningSequences: 0, waitingSequences: 0, blocksInUse: 0, cachedBlocks: 0 };
+}
+
 /** Counts are sums; what is done now is that of the rank which drafts most. */
 function totalSpeculation(ranks: readonly SpeculationStats[]): SpeculationStats {
   const most = ranks.reduce((a, b) => (b.drafts > a.drafts ? b : a));

@@ -15,7 +15,7 @@ import type { ResolvedServerOptions } from "./options.js";
 
 /** What of an engine is used. */
 export type ServableEngine = Pick<Engine, "info" | "generate" | "score" | "tokenize" | "detokenize" | "stats" | "closed"> &
-  Partial<Pick<Engine, "failure">>;
+  Partial<Pick<Engine, "failure" | "ended">>;
 
 /** A loaded engine as the server uses it. */
 export interface ServedEngine {
@@ -125,7 +125,7 @@ export class Call {
       return;
     }
     const failure = this.signal.reason === DRAINED ? unavailable("server_draining", DRAINED) : asHttpError(error, this.fieldNames);
-    if (failure.status >= 500 && failure.status !== 503) this.#log(error);
+    if (failure.status >= 500 && failure.status !== 503 && !isFault(error)) this.#log(error); // the server tells of a fault, once
     if (this.response.headersSent) {
       this.#events?.fail(failure.body);
       this.cutIfUnread();
@@ -177,6 +177,6 @@ export class Call {
 
   #log(error: unknown): void {
     const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.#options.onLog(`error: ${this.route}: ${what}${isFault(error) ? " (the device does no more work in this process)" : ""}`);
+    this.#options.onLog(`error: ${this.route}: ${what}`);
   }
 }

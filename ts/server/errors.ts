@@ -28,12 +28,13 @@ export class HttpError extends Error {
   readonly param: string | null;
   readonly headers: Readonly<Record<string, string>>;
   readonly close: boolean;
+  readonly #type: ErrorType;
 
   constructor(
     status: number,
     code: string,
     message: string,
-    options: { param?: string | null; headers?: Record<string, string>; close?: boolean } = {},
+    options: { param?: string | null; headers?: Record<string, string>; close?: boolean; type?: ErrorType } = {},
   ) {
     super(message);
     this.status = status;
@@ -41,10 +42,11 @@ export class HttpError extends Error {
     this.param = options.param ?? null;
     this.headers = options.headers ?? {};
     this.close = options.close ?? false;
+    this.#type = options.type ?? typeOf(status);
   }
 
   get body(): ErrorBody {
-    return { error: { message: this.message, type: typeOf(this.status), param: this.param, code: this.code } };
+    return { error: { message: this.message, type: this.#type, param: this.param, code: this.code } };
   }
 }
 
@@ -67,9 +69,14 @@ export function overloaded(message: string, retryAfterSeconds: number): HttpErro
   return new HttpError(429, "overloaded", message, { headers: { "Retry-After": String(retryAfterSeconds) } });
 }
 
-/** Not now: loading, draining or broken. */
+/** Not now: loading or draining. */
 export function unavailable(code: string, message: string): HttpError {
   return new HttpError(503, code, message, { headers: { "Retry-After": "5" } });
+}
+
+/** Not by this engine any more: it has failed or was closed. OpenAI's clients would ask a 503 again, unless told otherwise. */
+export function broken(code: string, message: string): HttpError {
+  return new HttpError(503, code, message, { headers: { "X-Should-Retry": "false" }, type: "server_error" });
 }
 
 /** Statuses of the engine's errors; all others are 500. */
@@ -83,7 +90,7 @@ const STATUS: Partial<Record<LongcatError["code"], number>> = {
   DISPOSED: 503,
 };
 
-/** Errors after which a device does no more work in this process. */
+/** Errors after which an engine answers no more: its device does no more work in this process, or a rank is lost. */
 export function isFault(error: unknown): error is LongcatError {
   return error instanceof LongcatError && (error.code === "CUDA_ERROR" || error.code === "COMM_ERROR");
 }
@@ -99,7 +106,7 @@ export function asHttpError(error: unknown, fields: Readonly<Record<string, stri
     return new HttpError(500, "internal", "the server failed; its log says more");
   const status = STATUS[error.code] ?? 500;
   if (status === 429) return overloaded(error.message, 1);
-  if (status === 503) return unavailable(error.code.toLowerCase(), error.message);
+  if (status === 503) return broken(error.code.toLowerCase(), error.message);
   const [message, { param }] = inFields(error.message, fields);
   if (error.code !== "CONTEXT_OVERFLOW") return new HttpError(status, error.code.toLowerCase(), message, { param });
   return new HttpError(status, "context_length_exceeded", message, { param: param ?? fields["prompt"] ?? null });

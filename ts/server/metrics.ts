@@ -158,7 +158,7 @@ export class Metrics {
     this.#delay.reset();
     return [
       plain("longcat_event_loop_delay_max_seconds", "gauge", "Longest stall of the event loop since the last look.", delay),
-      plain("process_resident_memory_bytes", "gauge", "Resident memory.", process.memoryUsage.rss()),
+      plain("process_resident_memory_bytes", "gauge", "Resident memory of this process.", process.memoryUsage.rss()),
     ];
   }
 }

@@ -14,7 +14,7 @@ import { BodyBudget, type BodyLimits } from "./body.js";
 import { Call, DRAINED, type ServableEngine, type ServedEngine } from "./call.js";
 import { chatCompletions } from "./chat.js";
 import { completions } from "./completions.js";
-import { asHttpError, HttpError, isFault, unavailable } from "./errors.js";
+import { asHttpError, broken, HttpError, isFault, unavailable } from "./errors.js";
 import { Metrics } from "./metrics.js";
 import { type ResolvedServerOptions, resolveServerOptions, type ServerOptions } from "./options.js";
 import { detokenize, models, oneModel, score, tokenize } from "./texts.js";
@@ -157,6 +157,17 @@ export class ApiServer implements AsyncDisposable {
     const model = modelName ?? (basename(info.directory) || "longcat");
     this.#served = { engine, info, model, admission: new Admission(info.maxSequences, maxQueue) };
     if (!this.draining) this.#state = { is: "ready", served: this.#served };
+    engine.ended?.catch((error: Error) => {
+      if (this.#served?.engine === engine) this.#fail(error);
+    });
+  }
+
+  /** The engine has failed, with a call or while nobody called. Told once. */
+  #fail(error: Error): void {
+    if (this.#state.is === "failed") return;
+    this.#state = { is: "failed", reason: error.message };
+    const code = error instanceof LongcatError ? `${error.code}: ` : "";
+    this.#options.onLog(`error: the engine has failed and answers no more until it is loaded anew: ${code}${error.message}`);
   }
 
   /**
@@ -215,7 +226,7 @@ export class ApiServer implements AsyncDisposable {
       for (const [name, value] of Object.entries(this.#access.corsHeaders(request.headers))) response.setHeader(name, value);
       await this.#route(call, path, query);
     } catch (error) {
-      if (isFault(error)) this.#state = { is: "failed", reason: error.message };
+      if (isFault(error)) this.#fail(error);
       call.fail(error);
     }
   }
@@ -286,8 +297,8 @@ export class ApiServer implements AsyncDisposable {
     if (state.is === "ready") return state.served;
     if (state.is === "loading") throw unavailable("loading", "the model is being loaded");
     if (state.is === "draining") throw unavailable("server_draining", DRAINED);
-    if (state.is === "closed") throw unavailable("disposed", state.reason);
-    throw unavailable("unhealthy", `the engine has failed: ${state.reason}`);
+    if (state.is === "closed") throw broken("disposed", state.reason);
+    throw broken("unhealthy", `the engine has failed: ${state.reason}`);
   }
 
   /** What is not HTTP, or came too slowly. Where an answer is under way nothing can be said in between. */

@@ -187,14 +187,15 @@ function expertsBackward(
   dH: Tensor,
 ): void {
   const { rows } = memory;
-  const { dWeights, dLogits, dScore, share, probability, partial, gateRows, upRows, hiddenRows } = memory.backward.experts;
+  const { dLogits, dScore, probability, partial, gateRows, upRows, hiddenRows } = memory.backward.experts;
+  const { balanceLoss, share, dWeights } = memory.routers[index]!;
   ops.moeExpertsBackward(queue, {
     ...{ h, gate: weights.gate, up: weights.up, down: weights.down, ...ffnGradients(gradients), ...routing },
     ...{ dOut, dH, dWeights, gateRows, upRows, hiddenRows, partial, rows },
   });
   if (balance)
     ops.balanceLoss(queue, {
-      ...{ scores: routing.scores, ids: routing.ids, loss: memory.balanceLoss[index]!, share, probability, dScore, rows },
+      ...{ scores: routing.scores, ids: routing.ids, loss: balanceLoss, share, probability, dScore, rows },
       ...{ experts: config.numExperts, ...balance },
     });
   ops.moeRouteBackward(queue, {

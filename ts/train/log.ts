@@ -13,15 +13,26 @@ export interface LoggedStep extends StepReport {
   heldOutLoss: number | null;
 }
 
+/** Columns that each layer has; what was not measured is left empty. */
+const OF_LAYERS = {
+  ffn_experts: "ffnExperts",
+  ffn_spread: "ffnSpread",
+  router_similarity: "routerSimilarity",
+  gradient_ratio: "gradientRatio",
+  fullest_group: "fullestGroup",
+} as const satisfies Record<string, keyof StepReport>;
+
 /** One CSV file under writing. */
 export class StepLog {
   readonly #file: string;
+  readonly #numLayers: number;
   /** [step, loss, held-out loss or NaN] */
   readonly #losses: [number, number, number][] = [];
 
   /** Begins the file, or goes on with the one that is there, behind `done` steps. */
   constructor(file: string, numLayers: number, done: number) {
     this.#file = file;
+    this.#numLayers = numLayers;
     const kept = existsSync(file)
       ? readFileSync(file, "utf8")
           .trimEnd()
@@ -33,9 +44,10 @@ export class StepLog {
   }
 
   add(step: LoggedStep): void {
-    const { loss, heldOutLoss, zLoss, balanceLoss, hiddenNorm, gradientNorm, rateShare, ffnExperts, ffnSpread } = step;
+    const { loss, heldOutLoss, zLoss, balanceLoss, hiddenNorm, gradientNorm, rateShare } = step;
     const whole = [step.step, loss, heldOutLoss ?? "", zLoss, balanceLoss, hiddenNorm, gradientNorm, rateShare];
-    const line = [...whole, ...ffnExperts, ...ffnSpread].join(",");
+    const ofLayers = Object.values(OF_LAYERS).flatMap((field) => Array.from({ length: this.#numLayers }, (_, l) => step[field][l] ?? ""));
+    const line = [...whole, ...ofLayers].join(",");
     this.#note(line);
     appendFileSync(this.#file, `${line}\n`);
   }
@@ -61,5 +73,5 @@ export class StepLog {
 function header(numLayers: number): string {
   const byLayer = (name: string) => Array.from({ length: numLayers }, (_, l) => `${name}_${l}`);
   const whole = ["step", "loss", "held_out_loss", "z_loss", "balance_loss", "hidden_norm", "gradient_norm", "rate_share"];
-  return [...whole, ...byLayer("ffn_experts"), ...byLayer("ffn_spread")].join(",");
+  return [...whole, ...Object.keys(OF_LAYERS).flatMap(byLayer)].join(",");
 }

@@ -49,6 +49,13 @@ export interface MoeMemory {
   slotPlan: Tensor;
 }
 
+/** What a layer's router is told, read by the host: the balance loss with α and f by group, [D+1], and what comes back to the chosen experts' weights, [T, K]. */
+export interface RouterMemory {
+  balanceLoss: Tensor;
+  share: Tensor;
+  dWeights: Tensor;
+}
+
 /** What a layer's backward reads. */
 export interface LayerMemory {
   norms: [NormMemory, NormMemory, NormMemory, NormMemory];
@@ -102,10 +109,10 @@ export function createMemory(device: Device, config: ModelConfig, { tokens: T, s
     final: norm(),
     /** Logits, then their gradient. */
     logits: f(T, vocabSize),
-    /** Read by the host: losses by row, and of each layer the balance loss. */
+    /** Read by the host: losses by row, and each layer's router. */
     loss: f(T),
     zLoss: f(T),
-    balanceLoss: Array.from({ length: config.numLayers }, () => f(1)),
+    routers: Array.from({ length: config.numLayers }, (): RouterMemory => ({ balanceLoss: f(1), share: f(groups + 1), dWeights: f(T, K) })),
     /** Passes through a forward. */
     forward: {
       ...{ attended: f(T, D), dense: f(T, D), experts: f(T, D) },
@@ -126,8 +133,7 @@ export function createMemory(device: Device, config: ModelConfig, { tokens: T, s
       dense: { gateRows: f(T, ffnHiddenSize), upRows: f(T, ffnHiddenSize), hiddenRows: f(T, ffnHiddenSize) },
       experts: {
         ...{ gateRows: f(T * K, expertFfnHiddenSize), upRows: f(T * K, expertFfnHiddenSize), hiddenRows: f(T * K, expertFfnHiddenSize) },
-        ...{ partial: f(T * K, D), dWeights: f(T, K), dLogits: f(T, all), dScore: f(all) },
-        ...{ share: f(groups + 1), probability: f(groups + 1) },
+        ...{ partial: f(T * K, D), dLogits: f(T, all), dScore: f(all), probability: f(groups + 1) },
       },
     },
   };

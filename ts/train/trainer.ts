@@ -8,15 +8,17 @@
  */
 
 import { LongcatError } from "../errors.js";
+import type { ModelConfig } from "../model/config.js";
 import { ropeParameters } from "../model/rope.js";
+import type { ModelWeights } from "../model/weights.js";
 import { Device, type Queue, type Tensor } from "../runtime/device.js";
 import { ops } from "../runtime/ops.js";
-import { countTargets, countTokens, writeBatch } from "./batch.js";
+import { type Batch, countTargets, countTokens, writeBatch } from "./batch.js";
 import { moveBias } from "./budget.js";
 import { loadCheckpoint, readTrainState, saveCheckpoint, type TrainState } from "./checkpoint.js";
 import { openData, type TrainData } from "./data.js";
 import type { Pass } from "./layer.js";
-import { createMemory } from "./memory.js";
+import { createMemory, type TrainMemory } from "./memory.js";
 import { backward, forward, loss } from "./model.js";
 import { Parameters } from "./parameters.js";
 import { parseRun, type Run } from "./run.js";
@@ -31,6 +33,15 @@ export interface StepReport extends PassReport {
   gradientNorm: number;
   /** Share of the peak rate. */
   rateShare: number;
+}
+
+/** What a forward over `rows` tokens left, and what it is of. */
+export interface Forwarded {
+  config: ModelConfig;
+  weights: ModelWeights;
+  queue: Queue;
+  memory: TrainMemory;
+  rows: number;
 }
 
 /** Where a trainer runs. */
@@ -169,6 +180,7 @@ export class Trainer {
       await backward(this.#queue, this.#pass, parameters.weights, parameters.gradients);
       await tally.add(this.#queue, countTokens(batch));
     }
+    await tally.addWeights(this.#queue, parameters.weights);
     const share = rateShare(run.schedule, this.#step, run.steps);
     const gradientNorm = await this.#moveWeights(share);
     this.#moveBiases(tally, share);
@@ -181,15 +193,19 @@ export class Trainer {
   async evaluate(batches: number): Promise<number> {
     let [sum, targets] = [0, 0];
     for (let i = 0; i < batches; i++) {
-      const batch = this.#data.heldOut(i);
-      await this.#queue.room();
-      writeBatch(this.#queue, this.#pass.memory, this.#data.capacity, batch, { loss: 0, zLoss: 0 });
-      await forward(this.#queue, this.#pass, this.parameters.weights);
+      const batch = await this.#forwardHeldOut(i);
       loss(this.#queue, this.#pass);
       sum += await sumOf(this.#queue, this.#pass.memory.loss, countTokens(batch));
       targets += countTargets(batch);
     }
     return sum / targets;
+  }
+
+  /** Runs a forward of held-out sequences; `read` sees what it left. */
+  async look<T>(read: (left: Forwarded) => Promise<T>): Promise<T> {
+    const batch = await this.#forwardHeldOut(0);
+    const { config, memory } = this.#pass;
+    return read({ config, memory, queue: this.#queue, weights: this.parameters.weights, rows: countTokens(batch) });
   }
 
   /** Root mean square of the last step's gradients, tensor by tensor, of those that had any. */
@@ -211,6 +227,15 @@ export class Trainer {
   /** Gives everything back. */
   close(): Promise<void> {
     return this.#device.close();
+  }
+
+  /** Leaves a forward of batch `index` of what is held out in memory. */
+  async #forwardHeldOut(index: number): Promise<Batch> {
+    const batch = this.#data.heldOut(index);
+    await this.#queue.room();
+    writeBatch(this.#queue, this.#pass.memory, this.#data.capacity, batch, { loss: 0, zLoss: 0 });
+    await forward(this.#queue, this.#pass, this.parameters.weights);
+    return batch;
   }
 
   /** Clips the gradients and moves every weight that they train; returns their length. */

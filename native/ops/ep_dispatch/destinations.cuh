@@ -53,12 +53,14 @@ class Destinations {
     __syncthreads();
   }
 
-  /// Looks at rows [first, min(first + kDispatchThreads, rows)), which follow those of earlier calls.
-  __device__ __forceinline__ void look(int64_t first, int64_t rows) {
+  /// Looks at rows [first, min(first + kDispatchThreads, rows)), which follow those of earlier calls. `rows` as it is read, and not looked at
+  /// before the rows' experts are asked for.
+  __device__ __forceinline__ void look(int64_t first, int32_t rows) {
     for (int group = 0; group < ranks_; group += 32) {
-      uint32_t ranks[1];
-      ranksOf(first + threadIdx.x, group, ranks);
-      const uint32_t live = first + threadIdx.x < rows ? ranks[0] : 0;
+      uint32_t ranks[1] = {};
+      // Warps without rows leave the instructions to the others.
+      if (first + (threadIdx.x & ~31u) < p_.capacity) ranksOf(first + threadIdx.x, group, ranks);
+      const uint32_t live = static_cast<int32_t>(first + threadIdx.x) < rows ? ranks[0] : 0;
       for (int r = 0; r < 32 && group + r < ranks_; ++r) {
         const uint32_t bits = __ballot_sync(kAllLanes, live >> r & 1u);
         if (lane() == 0) sent_[static_cast<int>(threadIdx.x >> 5) * ranks_ + group + r] = bits;

@@ -1,4 +1,5 @@
 // ep_dispatch on a GPU: rows on their way into a window, in pieces that a thread holds: as they are, or as e4m3 codes with a scale for each 128.
+// Piece: as it is read, Packed: as it is stored; kPacks: they differ.
 #pragma once
 
 #include "cuda/fp8_codes.cuh"
@@ -11,13 +12,13 @@ namespace longcat::cuda {
 template <class Word>
 struct PlainRows {
   static constexpr int kHeld = 8;  // pieces that a thread has under way at once
+  static constexpr bool kPacks = false;
   using Piece = Word;
+  using Packed = Word;
 
   static __device__ __forceinline__ int64_t piecesOf(const EpDispatchParams& p) { return p.width * rowNumberBytes(p) / static_cast<int64_t>(sizeof(Word)); }
-  static __device__ __forceinline__ Piece load(const EpDispatchParams& p, int64_t row, int64_t piece, bool there) {
-    return there ? static_cast<const Word*>(p.h.data)[row * piecesOf(p) + piece] : Piece{};
-  }
-  static __device__ __forceinline__ void store(const EpDispatchParams& p, std::byte* window, int64_t place, int64_t piece, const Piece& held) {
+  static __device__ __forceinline__ Piece load(const EpDispatchParams& p, uint32_t n, uint32_t, uint32_t) { return static_cast<const Word*>(p.h.data)[n]; }
+  static __device__ __forceinline__ void store(const EpDispatchParams& p, std::byte* window, int64_t place, int64_t piece, const Packed& held) {
     reinterpret_cast<Word*>(window + p.layout.rows)[place * piecesOf(p) + piece] = held;
   }
 
@@ -32,53 +33,67 @@ __device__ __forceinline__ int64_t scalesOf(int64_t width) { return (width + kFp
 /// and begin at multiples of 16 bytes.
 template <class A, bool kWhole>
 struct PackedRows {
-  static constexpr int kHeld = 2;
+  static constexpr int kHeld = sizeof(A) == 2 ? 2 : 1;  // the next ones are under way while these are packed and stored
   static constexpr int kNumbers = 16, kThreadsOfBlock = static_cast<int>(kFp8Block) / kNumbers;
-  struct Piece {
+  static constexpr bool kPacks = true;
+  /// As read; zeros behind a row's end.
+  struct alignas(16) Piece {
+    A v[kNumbers];
+  };
+  struct Packed {
     uint32_t codes[kNumbers / 4];
     float scale;
   };
 
   static __device__ __forceinline__ int64_t piecesOf(const EpDispatchParams& p) { return scalesOf(p.width) * kThreadsOfBlock; }
 
-  /// All threads of a warp call.
-  static __device__ __forceinline__ Piece load(const EpDispatchParams& p, int64_t row, int64_t piece, bool there) {
-    const int64_t k = piece * kNumbers;
+  static __device__ __forceinline__ Piece load(const EpDispatchParams& p, uint32_t, uint32_t row, uint32_t piece) {
+    const int64_t k = static_cast<int64_t>(piece) * kNumbers, left = p.width - k;
     const A* from = static_cast<const A*>(p.h.data) + row * p.width + k;
-    float v[2][kOctet] = {};
+    Piece held{};
+    if constexpr (kWhole) {
+      if (left > 0) held = *reinterpret_cast<const Piece*>(from);
+    } else {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int64_t left = there ? p.width - k - half * kOctet : 0;
-      if (left > 0) loadOctet<kWhole>(from + half * kOctet, left, v[half]);
-    }
-    float most = 1e-12f;
-#pragma unroll
-    for (int i = 0; i < kNumbers; ++i) most = fmaxf(most, fabsf(v[i / kOctet][i % kOctet]));
-#pragma unroll
-    for (int d = 1; d < kThreadsOfBlock; d <<= 1) most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, d));
-    Piece held;
-    held.scale = __fdiv_rn(most, 448.0f);
-    const ExactQuotient scaled(held.scale);
-#pragma unroll
-    for (int i = 0; i < kNumbers; i += 4) {
-      const float* four = &v[i / kOctet][i % kOctet];
-      held.codes[i / 4] = fp8PairOf(scaled(four[0]), scaled(four[1])) | fp8PairOf(scaled(four[2]), scaled(four[3])) << 16;
+      for (int i = 0; i < kNumbers; ++i) {
+        if (i < left) held.v[i] = from[i];
+      }
     }
     return held;
   }
 
-  static __device__ __forceinline__ void store(const EpDispatchParams& p, std::byte* window, int64_t place, int64_t piece, const Piece& held) {
+  /// All threads of a warp call.
+  static __device__ __forceinline__ Packed pack(const Piece& held) {
+    float v[kNumbers];
+#pragma unroll
+    for (int i = 0; i < kNumbers; ++i) v[i] = floatOf(held.v[i]);
+    float most = 1e-12f;
+#pragma unroll
+    for (int i = 0; i < kNumbers; ++i) most = fmaxf(most, fabsf(v[i]));
+#pragma unroll
+    for (int d = 1; d < kThreadsOfBlock; d <<= 1) most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, d));
+    Packed packed;
+    packed.scale = __fdiv_rn(most, 448.0f);
+    const ExactQuotient scaled(packed.scale);
+#pragma unroll
+    for (int i = 0; i < kNumbers; i += 4) {
+      packed.codes[i / 4] = fp8PairOf(scaled(v[i]), scaled(v[i + 1])) | fp8PairOf(scaled(v[i + 2]), scaled(v[i + 3])) << 16;
+    }
+    return packed;
+  }
+
+  static __device__ __forceinline__ void store(const EpDispatchParams& p, std::byte* window, int64_t place, int64_t piece, const Packed& packed) {
     const int64_t k = piece * kNumbers;
     auto* to = reinterpret_cast<uint8_t*>(window + p.layout.rows) + place * p.width + k;
     if constexpr (kWhole) {
-      if (k < p.width) *reinterpret_cast<uint4*>(to) = {held.codes[0], held.codes[1], held.codes[2], held.codes[3]};
+      if (k < p.width) *reinterpret_cast<uint4*>(to) = {packed.codes[0], packed.codes[1], packed.codes[2], packed.codes[3]};
     } else {
 #pragma unroll
       for (int i = 0; i < kNumbers; ++i) {
-        if (k + i < p.width) to[i] = static_cast<uint8_t>(held.codes[i / 4] >> (i % 4 * 8));
+        if (k + i < p.width) to[i] = static_cast<uint8_t>(packed.codes[i / 4] >> (i % 4 * 8));
       }
     }
-    if (piece % kThreadsOfBlock == 0) reinterpret_cast<float*>(window + p.layout.scales)[place * scalesOf(p.width) + piece / kThreadsOfBlock] = held.scale;
+    if (piece % kThreadsOfBlock == 0) reinterpret_cast<float*>(window + p.layout.scales)[place * scalesOf(p.width) + piece / kThreadsOfBlock] = packed.scale;
   }
 };
 

@@ -23,10 +23,14 @@ constexpr int kUnpackThreads = 256;
 /// Blocks that carry rows. To other windows it depends on what all ranks have in common; to the outbox as many as the card has room for.
 int carriersFor(const EpDispatchParams& p, const CudaContext& context) {
   constexpr int64_t kBytesOfBlock = 16 << 10;  // at the least
-  constexpr int kFewest = 4, kMost = 16;       // 16 fill five sixths of NVLink
-  static_assert(kMost <= kMostSenders);
-  const int most = p.nccl.outbox == nullptr ? kMost : std::max(kFewest, context.multiprocessors - 1);
+  constexpr int64_t kFewBytes = 2 << 20;
+  constexpr int kFewest = 4, kMost = 16;         // 16 fill five sixths of NVLink
+  constexpr int kMostOfFew = 24, kMostFp8 = 28;  // few bytes are begun sooner by more; FP8's conversion takes longer than its way
+  static_assert(kMostOfFew <= kMostSenders && kMostFp8 <= kMostSenders);
   const int64_t bytes = p.capacity * p.width * bytesOf(p.activation);
+  const bool few = bytes <= kFewBytes;
+  const int toWindows = p.fp8 ? (few ? kMost : kMostFp8) : few ? kMostOfFew : kMost;
+  const int most = p.nccl.outbox == nullptr ? toWindows : std::max(kFewest, context.multiprocessors - 1);
   return static_cast<int>(std::clamp<int64_t>(ceilDiv(bytes, kBytesOfBlock), kFewest, most));
 }
 
@@ -68,13 +72,14 @@ __device__ __forceinline__ void sendChoices(const EpDispatchParams& p, const Des
   }
 }
 
-/// Share `block` of `blocks` of all rows' pieces, and the choices of rows that begin there.
+/// Share `block` of `blocks` of all rows' pieces, and the choices of rows that begin there. Few rows are a matter of how many instructions stand before
+/// the first store: pieces that nobody of the block has are left out.
 template <class Rows>
-__device__ void carryRows(const EpDispatchParams& p, int64_t liveRows, int block, int blocks, void* shared) {
+__device__ void carryRows(const EpDispatchParams& p, int block, int blocks, void* shared) {
   constexpr uint32_t kStep = static_cast<uint32_t>(Rows::kHeld) * kDispatchThreads, kGrain = 64;  // pieces: whole warps, whole blocks of FP8
   // Of few rows as many are shared out as there is room for: then all that a block reads first is on its way before it knows how many there are.
   const bool few = p.capacity <= kDispatchThreads;
-  const auto rows = static_cast<uint32_t>(few ? p.capacity : liveRows), ofRow = static_cast<uint32_t>(Rows::piecesOf(p)), all = rows * ofRow;
+  const auto rows = static_cast<uint32_t>(few ? p.capacity : liveRows(p.rows, p.capacity)), ofRow = static_cast<uint32_t>(Rows::piecesOf(p)), all = rows * ofRow;
   const uint32_t share = (all + blocks * kGrain - 1) / (blocks * kGrain) * kGrain, begin = block * share;
   uint32_t end = begin + share < all ? begin + share : all;
   if (begin >= end) return;
@@ -83,51 +88,69 @@ __device__ void carryRows(const EpDispatchParams& p, int64_t liveRows, int block
   const auto load = [&](uint32_t at) {
     Cursor from(at + threadIdx.x, ofRow);
 #pragma unroll
-    for (int i = 0; i < Rows::kHeld; ++i, from.advance()) held[i] = Rows::load(p, from.row, from.piece, at + i * kDispatchThreads + threadIdx.x < end);
+    for (int i = 0; i < Rows::kHeld && at + i * kDispatchThreads < end; ++i, from.advance()) {
+      const uint32_t n = at + i * kDispatchThreads + threadIdx.x;
+      if (n < end) held[i] = Rows::load(p, n, from.row, from.piece);
+    }
   };
   load(begin);  // on its way while the block finds out where to
 
+  const int32_t live = *p.rows;
   Destinations to(p, shared);
   uint32_t tile = end <= kDispatchThreads * ofRow ? 0 : begin / ofRow;
   if (tile > 0) to.skip(tile);
-  to.look(tile, liveRows);
-  end = min(end, static_cast<uint32_t>(liveRows) * ofRow);
+  to.look(tile, live);
+  end = min(end, static_cast<uint32_t>(min(max(live, 0), static_cast<int32_t>(p.capacity))) * ofRow);
+  const auto send = [&](uint32_t at, uint32_t until, const typename Rows::Packed (&packed)[Rows::kHeld]) {
+    const Cursor first(at + threadIdx.x, ofRow);
+    for (int64_t n = 1; n <= p.ranks; ++n) {  // this one last
+      const auto r = static_cast<int>(p.rank + n < p.ranks ? p.rank + n : p.rank + n - p.ranks);
+      const Target target = to.target(r);
+      int32_t place[Rows::kHeld];
+      Cursor from = first;
+#pragma unroll
+      for (int i = 0; i < Rows::kHeld && at + i * kDispatchThreads < until; ++i, from.advance()) {
+        place[i] = at + i * kDispatchThreads + threadIdx.x < until ? to.placeOf(static_cast<int>(from.row - tile), r) : -1;
+      }
+      from = first;
+#pragma unroll
+      for (int i = 0; i < Rows::kHeld && at + i * kDispatchThreads < until; ++i, from.advance()) {
+        if (place[i] >= 0) Rows::store(p, target.window, target.source * p.windowTokens + place[i], from.piece, packed[i]);
+      }
+    }
+  };
   for (uint32_t at = begin; at < end;) {
     const uint32_t until = min(end, (tile + kDispatchThreads) * ofRow);
     sendChoices(p, to, tile, (at + ofRow - 1) / ofRow, (until + ofRow - 1) / ofRow);
     while (at < until) {
-      for (int64_t n = 1; n <= p.ranks; ++n) {  // this one last
-        const auto r = static_cast<int>(p.rank + n < p.ranks ? p.rank + n : p.rank + n - p.ranks);
-        const Target target = to.target(r);
-        const Cursor first(at + threadIdx.x, ofRow);
-        int32_t place[Rows::kHeld];
-        Cursor from = first;
+      const uint32_t next = min(at + kStep, until);
+      if constexpr (Rows::kPacks) {
+        typename Rows::Packed packed[Rows::kHeld];
 #pragma unroll
-        for (int i = 0; i < Rows::kHeld; ++i, from.advance()) {
-          place[i] = at + i * kDispatchThreads + threadIdx.x < until ? to.placeOf(static_cast<int>(from.row - tile), r) : -1;
-        }
-        from = first;
-#pragma unroll
-        for (int i = 0; i < Rows::kHeld; ++i, from.advance()) {
-          if (place[i] >= 0) Rows::store(p, target.window, target.source * p.windowTokens + place[i], from.piece, held[i]);
-        }
+        for (int i = 0; i < Rows::kHeld && at + i * kDispatchThreads < until; ++i) packed[i] = Rows::pack(held[i]);
+        if (next < end) load(next);  // on its way while these are stored
+        send(at, until, packed);
+      } else {
+        send(at, until, held);
+        if (next < end) load(next);
       }
-      at = min(at + kStep, until);
-      if (at < end) load(at);
+      at = next;
     }
     if (at == end) break;
     tile += kDispatchThreads;
     __syncthreads();
-    to.look(tile, liveRows);
+    to.look(tile, live);
   }
 }
 
 // ---- The first block: word of the rows, and the plan of those that come
 
-/// To every rank how many rows come.
-__device__ __forceinline__ void announceRows(const EpDispatchParams& p, int64_t rows, uint32_t exchange, void* shared) {
+/// To every rank how many rows come. `exchange` is looked at behind a barrier.
+__device__ __forceinline__ void announceRows(const EpDispatchParams& p, const uint32_t& exchange, void* shared) {
+  const int32_t live = *p.rows;
   Destinations to(p, shared);
-  to.skip(rows);
+  if (p.capacity <= kDispatchThreads) to.look(0, live);
+  else to.skip(clampCount(live, p.capacity));
   for (int r = static_cast<int>(threadIdx.x); r < p.ranks; r += kDispatchThreads) {
     const Target target = to.target(r);
     storeSystem(reinterpret_cast<WindowFlag*>(target.window + rowsFlagOffset(target.source)), {exchange, to.count(r)});
@@ -174,16 +197,17 @@ template <class Rows>
 __global__ void __launch_bounds__(kDispatchThreads, 1) dispatchRows(const __grid_constant__ EpDispatchParams p, const __grid_constant__ SharedPlaces at) {
   extern __shared__ __align__(16) unsigned char shared[];
   awaitPrevious();
-  const int64_t rows = liveRows(p.rows, p.capacity);
-  const uint32_t exchange = exchangeOf(p.epoch);
+  __shared__ uint32_t exchange;  // known behind a barrier: what all threads read themselves, they would wait for at once
+  if (threadIdx.x == kDispatchThreads - 64) exchange = exchangeOf(p.epoch);
   const int carriers = static_cast<int>(gridDim.x) - 1;
   if (blockIdx.x > 0) {
     const int carrier = static_cast<int>(blockIdx.x) - 1;
-    carryRows<Rows>(p, rows, carrier, carriers, shared);
+    carryRows<Rows>(p, carrier, carriers, shared);
+    __syncthreads();
     if (p.nccl.outbox == nullptr) raiseFlags(p, rowsFlagOffset, carrier, exchange);
     return;
   }
-  announceRows(p, rows, exchange, shared);
+  announceRows(p, exchange, shared);
   if (p.nccl.outbox == nullptr) planArrivals(p, at, carriers, exchange, shared);
   letNextBegin();
 }

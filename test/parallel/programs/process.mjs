@@ -1,5 +1,5 @@
 // A process of a group, as a program that loads the engine: leads or follows as its environment says, answers if it leads, and does as it is told.
-//   node process.mjs RANKS [OPTIONS]      then lines at stdin: "close", "answer"; "end" of the group is told at stdout, as all else: one JSON a line
+//   node process.mjs RANKS [OPTIONS]      then lines at stdin: "close", "answer", "leave", "leave busy"; "end" of the group is told at stdout, as all else: one JSON a line
 import { createInterface } from "node:readline";
 import { joinGroup, launcherPlace, startGroup } from "../../../dist/parallel/group.js";
 import { resolveOptions } from "../../../dist/engine/options.js";
@@ -27,6 +27,11 @@ try {
       tell({ tokens });
     } else if (line === "leave") {
       process.stdin.destroy(); // nothing keeps the process now but the group
+    } else if (line === "leave busy") {
+      process.stdin.destroy();
+      const parameters = { ...DEFAULT_PARAMETERS, temperature: 0, maxTokens: 3000, ignoreEos: true };
+      const busy = group.generate(0, { ids: [5, 9, 17] }, parameters, () => tell({ busy: true }));
+      await busy.done.catch(({ code }) => tell({ code }));
     } else {
       await group.close();
       tell({ closed: true });
