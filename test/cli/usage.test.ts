@@ -84,8 +84,8 @@ describe("wrong usage", () => {
   const cases: [string[], RegExp][] = [
     [[], /no command/],
     [["dance"], /unknown command "dance"/],
-    [["lab"], /lab needs one of budget, epsilon, growth, zero, zloss/],
-    [["lab", "transfer"], /lab has no "transfer"; there are budget/],
+    [["lab"], /lab needs one of balance, budget, epsilon, growth, transfer, variance, zero, zloss/],
+    [["lab", "scaling"], /lab has no "scaling"; there are balance/],
     [["train", "run.json"], /train needs a file and a folder/],
     [["train", "--resume"], /train --resume needs one folder/],
     [["train", "--grow", "2", "out"], /train --grow needs two folders/],
