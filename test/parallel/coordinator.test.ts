@@ -321,6 +321,13 @@ describe("a loss", () => {
     });
   });
 
+  it("is the fault of the one that does not wait, where others wait in a circle", async () => {
+    const { lost, ranks } = await serving({ ranks: 3 });
+    ranks[0]?.control.stuck(1, 30_000);
+    ranks[1]?.control.stuck(0, 30_000);
+    expect(await lost).toMatchObject({ rank: 2, error: { message: expect.stringContaining("rank 2 of 3 is lost") } });
+  });
+
   it("is nobody's fault where all wait", async () => {
     const { lost, ranks } = await serving();
     for (const { control } of ranks) control.stuck(undefined, 30_000);

@@ -47,6 +47,10 @@ describe("a launcher's variables", () => {
     expect(launcherPlace({ ...TORCHRUN, TORCHELASTIC_USE_AGENT_STORE: "True" })?.port).toBe(4001);
   });
 
+  it.each(["0", "65534", "99999"])("refuse MASTER_PORT %s, which leaves no room for the ports behind it", (port) => {
+    expect(() => launcherPlace({ ...TORCHRUN, MASTER_PORT: port })).toThrow(/MASTER_PORT: .* is not accepted; give a port from 1 to 65533/);
+  });
+
   it("give all processes of a job the same token, another job another, and the user's own precedence", () => {
     const token = (env: Environment) => launcherPlace(env)?.token;
     expect(token({ ...SLURM, SLURM_PROCID: "0", SLURM_LOCALID: "0", SLURM_NODEID: "0" })).toBe(token(SLURM));

@@ -95,7 +95,7 @@ describe("the watch over an exchange", () => {
   it("says nothing of waits that end, or of one after another", async () => {
     const { waitFor, watch, onStuck, onFailure } = exchange();
     const stop = watch(saying(null));
-    for (const rank of [1, undefined, 1, 2, undefined, 3]) {
+    for (const rank of [1, undefined, 1, undefined, 2, undefined, 3]) {
       waitFor(rank);
       await vi.advanceTimersByTimeAsync(1500);
     }

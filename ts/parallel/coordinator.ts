@@ -220,7 +220,8 @@ export class Coordinator {
     this.#waits.set(rank, waitsFor);
     if (this.#waits.size > 1) return;
     const blame = (): void => {
-      const blamed = waitsFor === undefined ? this.#firstAtRest() : this.#lastBehind(waitsFor);
+      const last = waitsFor === undefined ? undefined : this.#lastBehind(waitsFor);
+      const blamed = last === undefined || this.#waits.has(last) ? this.#firstAtRest() : last; // they may wait in a circle, beside one that does not
       const howLong = `for ${ms / 1000} s within a step`;
       if (blamed !== undefined) this.#lose(blamed, `others have waited for it ${howLong}`);
       else this.#end(new LongcatError("COMM_ERROR", `all ${this.#options.ranks} ranks have waited for one another ${howLong}`), undefined);

@@ -35,6 +35,8 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Where the leader listens if no variable says so. */
 export const DEFAULT_PORT = 29_517;
+/** The last of which two more follow. */
+const MOST_PORT = 65_533;
 
 /** LONGCAT_PARALLEL_TOKEN: a secret that all processes of a group share. */
 export const TOKEN_VARIABLE = "LONGCAT_PARALLEL_TOKEN";
@@ -114,6 +116,9 @@ function checkHosts(place: Pick<LauncherPlace, "processes" | "localProcesses">, 
 function portOf(env: Environment): number {
   const port = number(env, "MASTER_PORT");
   if (port === undefined) return DEFAULT_PORT;
+  // The one behind it is the requests', and torchrun may have taken the first.
+  if (port < 1 || port > MOST_PORT)
+    throw new LongcatError("OPTION_INVALID", `MASTER_PORT: ${port} is not accepted; give a port from 1 to ${MOST_PORT}`);
   return env["TORCHELASTIC_USE_AGENT_STORE"] === "True" ? port + 1 : port;
 }
 

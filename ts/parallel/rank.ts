@@ -54,6 +54,8 @@ export class Rank {
   /** The newest round that this rank has joined without rows, and with it all before, is over. */
   #joined: Promise<void> | undefined;
   #isAllQuiet = false;
+  /** All devices are: what ends now is the group, and in good order. */
+  #isAtRest = false;
   #allQuiet!: () => void;
   /** No rank has work any more. */
   readonly #quiet = new Promise<void>((resolve) => {
@@ -72,7 +74,9 @@ export class Rank {
         this.#isAllQuiet = true;
         this.#allQuiet();
       },
-      onLost: (error) => this.#end(error),
+      onLost: (error) => {
+        if (!this.#isAtRest) this.#end(error);
+      },
     });
   }
 
@@ -112,7 +116,11 @@ export class Rank {
       ...parts,
       stepsAhead: STEPS_AHEAD,
       onWork: (working) => control.works(working),
-      onFailure: (error) => control.fail(error),
+      onFailure: (error) => {
+        // Whose fault it is the coordinator says, to all calls alike.
+        this.#requests?.stop();
+        control.fail(error);
+      },
       close: async () => {
         control.quiet();
         await this.#quiet;
@@ -120,6 +128,7 @@ export class Rank {
         stopWatching();
         // NCCL's kernels use the other ranks' memory, even when those are through.
         await control.gather("devices are at rest", new Uint8Array());
+        this.#isAtRest = true;
         await requests.close();
         await stopHeart();
         await control.close();

@@ -40,7 +40,8 @@ export function watchExchange(
   const work = nccl && new Pulse(queue);
   const timer = setInterval(() => {
     const waitsFor = control.get(ControlWord.waitsFor);
-    const waitedMs = wait.ms(waitsFor) + TOLD_AFTER_MS;
+    // Of several ranks that a device waits for it names now this one, now that one.
+    const waitedMs = wait.ms(waitsFor > 0) + TOLD_AFTER_MS;
     const failure = nccl?.communicator.failure() ?? null;
     if (waitsFor > 0 && waitedMs >= timeoutMs) onStuck(waitsFor - 1, timeoutMs);
     else if (failure !== null) onFailure(new LongcatError("COMM_ERROR", failure));
