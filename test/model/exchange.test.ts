@@ -3,37 +3,19 @@
  * always in the same bits.
  */
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/model/open.js";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Runner } from "../../ts/model/runner.js";
 import { openRandomModel } from "../../ts/model/random-weights.js";
 import { shapeConfig } from "../../ts/model/shapes.js";
 import { trace } from "../../ts/model/trace.js";
 import { copyModel, editTensors, float32Tensor, type ModelName, modelPath, ROOT, valuesOf } from "../helpers/fixtures.js";
 import { comparable, goldenCases, greedy } from "../helpers/goldens.js";
-import { TEST_MODEL_OPTIONS } from "../helpers/models.js";
 import { Ranks } from "../helpers/ranks.js";
 import { batch, bits, farthest, prompt, staggered } from "../helpers/runs.js";
 import { runTogether, type Work } from "../helpers/speculation.js";
+import { closeLater, openAlone, openRanks } from "./open-ranks.js";
 
 const STEPS = 10;
-
-const opened: { close(): Promise<void> }[] = [];
-afterEach(async () => {
-  for (const model of opened.splice(0)) await model.close();
-});
-
-async function openRanks(...args: Parameters<typeof Ranks.open>): Promise<Ranks> {
-  const ranks = await Ranks.open(...args);
-  opened.push(ranks);
-  return ranks;
-}
-
-async function openAlone(dir: string, options: Partial<OpenModelOptions> = {}): Promise<OpenedModel> {
-  const model = await openModel(dir, { ...TEST_MODEL_OPTIONS, ...options });
-  opened.push(model);
-  return model;
-}
 
 describe.each([
   ["mini", 2],
@@ -192,9 +174,9 @@ describe("a model of random weights", () => {
     const spec = { config: shapeConfig("mini", 2), dtype: "fp8", expertsHeld: 6, draftHead: true } as const;
     const options = { device: "cpu", threads: 1, maxSequences: 2, maxBatchTokens: 64, contextLength: 64, maxDrafts: 1 };
     const alone = await openRandomModel(spec, options);
-    opened.push(alone);
+    closeLater(alone);
     const ranks = await Ranks.openWith(4, (parallel) => openRandomModel(spec, { ...options, parallel }));
-    opened.push(ranks);
+    closeLater(ranks);
     const text = prompt(40, 1);
     const want = await trace(alone.runner, text);
     for (const got of await ranks.run(ranks.runners.map(() => (runner: Runner) => trace(runner, text)))) {

@@ -2,10 +2,10 @@
  * How ranks that share out a model's experts keep together: rounds, what each rank has, failures.
  */
 import { join } from "node:path";
-import { afterEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { LongcatError } from "../../ts/errors.js";
 import { ControlWord, type Exchange, failureOf, giveUp, type ModelParallel } from "../../ts/model/exchange.js";
-import { type OpenedModel, type OpenModelOptions, openModel } from "../../ts/model/open.js";
+import { openModel } from "../../ts/model/open.js";
 import { checkRing, type Runner } from "../../ts/model/runner.js";
 import { copyModel, editTensors, type FileTensor, modelPath } from "../helpers/fixtures.js";
 import { greedy, takeSlot } from "../helpers/goldens.js";
@@ -13,25 +13,9 @@ import { refused } from "../helpers/mini.js";
 import { TEST_MODEL_OPTIONS } from "../helpers/models.js";
 import { Ranks } from "../helpers/ranks.js";
 import { batch, bits, farthest, prompt, staggered, tokens } from "../helpers/runs.js";
+import { openAlone, openRanks } from "./open-ranks.js";
 
 const STEPS = 10;
-
-const opened: { close(): Promise<void> }[] = [];
-afterEach(async () => {
-  for (const model of opened.splice(0)) await model.close();
-});
-
-async function openRanks(...args: Parameters<typeof Ranks.open>): Promise<Ranks> {
-  const ranks = await Ranks.open(...args);
-  opened.push(ranks);
-  return ranks;
-}
-
-async function openAlone(dir: string, options: Partial<OpenModelOptions> = {}): Promise<OpenedModel> {
-  const model = await openModel(dir, { ...TEST_MODEL_OPTIONS, ...options });
-  opened.push(model);
-  return model;
-}
 
 describe("a round", () => {
   it("of prompts is run by ranks that decode, and by those that have nothing", async () => {
